@@ -1,0 +1,109 @@
+"""The typed values that pass between the stages, and the JSONL files they live in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sails_eval.errors import UserError
+
+Kind = Literal["harmful", "safe", "capability"]
+"""What a task asks for: harmful requests (to refuse), safe ones (to answer), or a capability to keep."""
+
+Split = Literal["validation", "test"]
+
+Label = Literal["refusal", "partial", "compliance", "broken"]
+"""What an answer does. `broken`: empty, cut off before any content, repetitive, or off topic."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model answered to one prompt of one task.
+
+    `prompt` is the request as the user wrote it, without the chat template. `value` is the task's own metric for
+    this document (1.0 is correct) where it has one that can check the answer, else None. Capability tasks are
+    scored by log-likelihood, so their `response` may be empty.
+    """
+
+    id: str
+    prompt: str
+    response: str
+    category: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said of one completion: a label (and, on harmful requests, a score from 1 to 5), or unscored.
+
+    `unscored` is None or the reason for which there is no verdict; then `label` and `score` are None. `raw` keeps
+    what the judge replied wherever that could not be read.
+    """
+
+    id: str
+    label: Label | None = None
+    score: int | None = None
+    unscored: str | None = None
+    raw: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the tidy results.csv: a metric of one method's seed and learning rate on one category of a task.
+
+    `seed` and `learning_rate` are None for models that were not trained here. `value` is a mean over `n` scored
+    documents; `unscored` counts those that have no verdict and are left out of `n`.
+    """
+
+    method: str
+    seed: int | None
+    learning_rate: float | None
+    split: Split
+    task: str
+    category: str
+    metric: str
+    value: float
+    n: int
+    unscored: int
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+            yield row
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a file by rename, so that a kill leaves the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.touch(mode=0o600 if private else 0o644)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
+    """Write dataclasses or mappings as JSONL, by rename."""
+    dicts = (row if isinstance(row, dict) else asdict(row) for row in rows)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dicts), private=private)
+
+
+def read_completions(path: Path) -> list[Completion]:
+    return [Completion(**row) for row in read_jsonl(path)]
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    return [Verdict(**row) for row in read_jsonl(path)]
