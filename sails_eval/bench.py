@@ -1,0 +1,56 @@
+"""Subjects answer, a judge reads, and scores come out: what comparing and evaluating have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sails_eval import stages
+from sails_eval.aggregate import RowKey, score
+from sails_eval.judges import load_judge
+from sails_eval.plan import Setup
+from sails_eval.records import Result, Split, read_completions, read_verdicts
+from sails_eval.stages import AnswerJob, JudgeJob, Subject
+from sails_eval.tasks import TaskInfo
+from sails_eval.workers import Workers
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A setup at work: its run folder and its worker processes."""
+
+    setup: Setup
+    run: Path
+    pool: Workers
+    quiet: bool = False
+
+    def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
+        """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
+        tasks = self.setup.tasks if split == "test" else self.setup.validation_tasks
+        jobs = [AnswerJob(self.setup.pair, subject, tasks, split, self.run) for subject in subjects]
+        self.pool.map(stages.answer, jobs, title=f"{split}: answers")
+        judged = [(subject, task) for subject in subjects for task in tasks if task.kind != "capability"]
+        self._judge([self._judge_job(subject, task, split) for subject, task in judged], title=f"{split}: verdicts")
+        return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+
+    def _judge(self, jobs: Sequence[JudgeJob], *, title: str) -> None:
+        if load_judge(self.setup.judge).parallel:
+            self.pool.map(stages.judge, jobs, title=title)
+        else:  # it has its own concurrency and its own rate limits
+            for job in tqdm(jobs, desc=title, disable=self.quiet, dynamic_ncols=True):
+                stages.judge(job)
+
+    def _judge_job(self, subject: Subject, task: TaskInfo, split: Split) -> JudgeJob:
+        folder, judge = subject.folder, self.setup.judge
+        verdicts = stages.verdicts_path(folder, split, task, judge=self.setup.identity["judge"])
+        return JudgeJob(judge, task, stages.completions_path(folder, split, task), verdicts)
+
+    def _score(self, subject: Subject, task: TaskInfo, split: Split) -> list[Result]:
+        job, cell = self._judge_job(subject, task, split), subject.cell
+        verdicts = None if task.kind == "capability" else read_verdicts(job.verdicts)
+        seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
+        row = RowKey(subject.method, seed, rate, split, task.name)
+        return score(task.kind, read_completions(job.completions), verdicts, row=row)

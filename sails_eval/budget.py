@@ -1,0 +1,54 @@
+"""The ledger of a comparison: what every cell cost, and the proof that every method had the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sails_eval.plan import Cell
+from sails_eval.records import write_text
+
+MATCHED = ("tokens", "steps", "examples", "unique_examples")
+"""What has to be equal between the methods, seed by seed."""
+
+
+def ledger(run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """One row per cell.
+
+    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds): spent once per run, shown beside
+    each of its cells. Raises ValueError if the matched columns are not equal between methods.
+    """
+    rows = [_row(run, cell, selection.get(cell.recipe.name, {})) for cell in cells]
+    frame = pd.DataFrame(rows).sort_values(["method", "learning_rate", "seed"], ignore_index=True)
+    for column in MATCHED:
+        spread = frame.groupby("seed")[column].nunique()
+        if (spread > 1).any():
+            raise ValueError(f"budgets differ: {column} is not the same for all cells of a seed; see train.json")
+    return frame
+
+
+def write_ledger(path: Path, frame: pd.DataFrame) -> None:
+    """Write budget.csv, by rename."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def train_record(run: Path, cell: Cell) -> dict[str, Any]:
+    """What train.json says of a cell."""
+    record: dict[str, Any] = json.loads((run / cell.folder / "train.json").read_text(encoding="utf-8"))
+    return record
+
+
+def _row(run: Path, cell: Cell, selection: dict[str, Any]) -> dict[str, Any]:
+    record = train_record(run, cell)
+    return {
+        "method": cell.recipe.name,
+        "learning_rate": cell.learning_rate,
+        "seed": cell.seed,
+        **{key: record[key] for key in (*MATCHED, "flops", "seconds", "peak_memory_bytes", "trainable_params")},
+        "trainable_pct": round(100 * record["trainable_params"] / record["total_params"], 4),
+        **{f"selection_{key}": selection.get(key, 0) for key in ("tokens", "flops", "seconds")},
+    }

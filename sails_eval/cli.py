@@ -1,0 +1,308 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command is known."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sails_eval import __version__
+from sails_eval.errors import UserError
+
+EPILOG = """\
+examples:
+  sails-eval compare --methods sails,lora,full --pair testbed
+  sails-eval compare --model ./my-model --sae ./sae/layer_5 --train pairs.jsonl --contrast pairs.jsonl \\
+      --tasks my_harmful,my_safe --judge rules
+  sails-eval tasks new my_harmful --from prompts.csv --prompt-column goal --kind harmful
+  sails-eval leaderboard publish runs/testbed-1a2b3c4d --board leaderboards/testbed.csv
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status. Bad input is one line on stderr and status 2."""
+    options = parser().parse_args(arguments)
+    _set_up(options)
+    try:
+        return int(options.run(options) or 0)
+    except UserError as error:
+        print(f"sails-eval: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sails-eval: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="sails-eval",
+        description="Which fine-tuning method makes a language model safest without making it useless, "
+        "at the same budget?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_compare(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_leaderboard(commands)
+    _add_tasks(commands)
+    _add_testbed(commands)
+    return top
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    """A command with its function, help text and the flags that all have."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    noise = command.add_mutually_exclusive_group()
+    noise.add_argument("-v", "--verbose", action="store_true", help="print what is logged, too")
+    noise.add_argument("-q", "--quiet", action="store_true", help="no progress bars, only the outcome")
+    return command
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+# --- compare, train, evaluate -------------------------------------------------------------------------------------
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    """The flags that say which model, data and judge; a flag overrides what the pair has."""
+    model = command.add_argument_group("model")
+    model.add_argument("--pair", metavar="NAME", help="a shipped pair (testbed) or a pair's YAML file")
+    model.add_argument("--model", metavar="M", help="instead of a pair: a model's folder or hub id")
+    model.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja file, for a tokenizer without one")
+    model.add_argument("--config", type=Path, metavar="FILE", help="YAML with the same names as the flags; flags win")
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    data = command.add_argument_group("training")
+    data.add_argument("--sae", type=Path, action="append", metavar="DIR", help="a SAELens folder, once for each layer")
+    data.add_argument("--train", type=Path, metavar="FILE", help="prompt/response, messages or chosen/rejected data")
+    data.add_argument("--contrast", type=Path, metavar="FILE", help="chosen/rejected data that SAILS contrasts")
+    data.add_argument("--tokens", type=int, metavar="N", help="tokens to train each cell on")
+
+
+def _add_judging(command: argparse.ArgumentParser) -> None:
+    judging = command.add_argument_group("tasks and judge")
+    judging.add_argument("--tasks", type=_names, metavar="A,B", help="tasks or groups (see: sails-eval tasks list)")
+    judging.add_argument(
+        "--include-path", type=Path, action="append", metavar="DIR", help="another folder of tasks, besides ./tasks"
+    )
+    judging.add_argument("--judge", metavar="J", help="testbed, rules, hf:MODEL or openai:MODEL")
+
+
+def _add_compare(commands: Any) -> None:
+    text = "Train methods on the same budget, judge their answers and write a leaderboard."
+    command = _command(commands, "compare", _compare, text)
+    command.add_argument("--methods", type=_names, metavar="A,B", help="recipes (default: sails,lora,full)")
+    _add_model(command)
+    _add_training(command)
+    _add_judging(command)
+    size = command.add_argument_group("size and output")
+    size.add_argument("--seeds", type=int, metavar="N", help="seeds per learning rate (default: 5)")
+    size.add_argument("--learning-rates", type=int, metavar="N", help="rates over each recipe's span (default: 6)")
+    size.add_argument("--quick", action="store_true", default=None, help="2 rates, 2 seeds: a look, not a result")
+    size.add_argument("--jobs", type=int, metavar="N", help="worker processes of one thread each (default: 1)")
+    size.add_argument("--keep", choices=("best", "all", "none"), help="which checkpoints to keep (default: best)")
+    size.add_argument("--out", type=Path, metavar="DIR", help="run folder; an existing one is gone on with")
+
+
+def _add_train(commands: Any) -> None:
+    command = _command(commands, "train", _train, "Train one method at one learning rate and seed.")
+    command.add_argument("method", metavar="METHOD", help="a recipe's name or YAML file")
+    _add_model(command)
+    _add_training(command)
+    command.add_argument("--learning-rate", type=float, metavar="X", help="default: the middle of the recipe's span")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
+
+
+def _add_evaluate(commands: Any) -> None:
+    text = "Have an adapter or a model answer the tasks, and judge its answers."
+    command = _command(commands, "evaluate", _evaluate, text)
+    command.add_argument("target", metavar="ADAPTER_OR_MODEL", help="a PEFT adapter's folder, a model's, or a hub id")
+    _add_model(command)
+    _add_judging(command)
+    command.add_argument("--name", help="what to call the row (default: the folder's name)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="run folder")
+
+
+def _config(options: argparse.Namespace, **fixed: Any) -> Any:
+    """The configuration: the file's keys, overridden by the flags that were given."""
+    from sails_eval.config import CompareConfig, read_mapping, validate
+
+    where, values = "command line", {}
+    if options.config:
+        where, values = str(options.config), read_mapping(options.config)
+        validate(CompareConfig, values, where=where)
+    flags = {key: value for key in CompareConfig.model_fields if (value := getattr(options, key, None)) is not None}
+    if {"pair", "model"} & flags.keys():  # one of them on the command line replaces either in the file
+        values = {key: value for key, value in values.items() if key not in ("pair", "model")}
+    return validate(CompareConfig, {**values, **flags, **fixed}, where=where)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from sails_eval.compare import compare
+    from sails_eval.publish import show
+
+    run = compare(_config(options), quiet=options.quiet)
+    print(show(run))
+    print(f"written to {run}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from sails_eval.evaluate import train_one
+
+    config = _config(options, methods=(options.method,))
+    record = train_one(config, rate=options.learning_rate, seed=options.seed, out=options.out)
+    losses = record["losses"]
+    print(f"{record['tokens']} tokens in {record['steps']} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
+    print(f"written to {options.out / 'checkpoint'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from sails_eval.evaluate import evaluate
+    from sails_eval.publish import show
+
+    run = evaluate(_config(options), options.target, name=options.name, quiet=options.quiet)
+    print(show(run))
+    print(f"written to {run}")
+
+
+# --- leaderboard --------------------------------------------------------------------------------------------------
+
+
+def _add_leaderboard(commands: Any) -> None:
+    boards = commands.add_parser("leaderboard", help="Show, check or publish leaderboards.")
+    actions = boards.add_subparsers(title="actions", metavar="ACTION", required=True)
+    show = _command(actions, "show", _show, "Print a run's leaderboard or a board.")
+    show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
+    check = _command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
+    check.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
+    publish = _command(actions, "publish", _publish, "Merge a run's rows into a board (CSV, and Markdown beside it).")
+    publish.add_argument("path", type=Path, metavar="RUN")
+    publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
+    publish.add_argument(
+        "--allow-mixed", action="store_true", help="even beside rows of another environment or test set"
+    )
+
+
+def _show(options: argparse.Namespace) -> None:
+    from sails_eval.publish import show
+
+    print(show(options.path))
+
+
+def _check_board(options: argparse.Namespace) -> int:
+    from sails_eval.publish import check
+
+    return _report(check(options.path), options.path)
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from sails_eval.publish import publish
+
+    frame = publish(options.path, options.board, force=options.allow_mixed)
+    print(f"{options.board}: {len(frame)} rows")
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+def _add_tasks(commands: Any) -> None:
+    tasks = commands.add_parser("tasks", help="List, make or check lm-eval tasks.")
+    actions = tasks.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = _command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
+    listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
+    new = _command(actions, "new", _new_task, "Make a working task folder from a file of prompts.")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE", help="CSV, JSON or JSONL")
+    new.add_argument("--prompt-column", required=True, metavar="COL")
+    new.add_argument("--target-column", metavar="COL", help="the right answers, where they can be checked exactly")
+    new.add_argument("--category-column", metavar="COL", help="for results per category")
+    new.add_argument("--kind", required=True, choices=("harmful", "safe"), help="what its prompts ask for")
+    new.add_argument("--dir", type=Path, metavar="DIR", help="where to put the folder (default: ./tasks)")
+    check = _command(actions, "check", _check_task, "Say what is wrong with a task.")
+    check.add_argument("path", type=Path, metavar="PATH", help="a task's folder or YAML")
+
+
+def _list_tasks(options: argparse.Namespace) -> None:
+    from sails_eval.tasks import describe, find_tasks
+
+    rows = [("task", "kind", "validation", "test", "file")]
+    for row in describe(find_tasks(tuple(options.include_path)).values()):
+        rows.append((row.name, row.kind, _count(row.validation), _count(row.test), str(row.path)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else str(number)
+
+
+def _new_task(options: argparse.Namespace) -> None:
+    from sails_eval.tasks import Columns, new_task
+
+    columns = Columns(options.prompt_column, target=options.target_column, category=options.category_column)
+    made = new_task(options.name, source=options.source, columns=columns, kind=options.kind, directory=options.dir)
+    print(f"made {made}; see what it holds: sails-eval tasks check {made}")
+
+
+def _check_task(options: argparse.Namespace) -> int:
+    from sails_eval.tasks import check_task
+
+    return _report(check_task(options.path), options.path)
+
+
+def _report(problems: list[str], path: Path) -> int:
+    for problem in problems:
+        print(problem)
+    print(f"{path}: {f'{len(problems)} problems' if problems else 'in order'}")
+    return 1 if problems else 0
+
+
+# --- testbed ------------------------------------------------------------------------------------------------------
+
+
+def _add_testbed(commands: Any) -> None:
+    testbed = commands.add_parser("testbed", help="The embedded model organism: its card, or build it anew.")
+    actions = testbed.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "info", _testbed_info, "Print the testbed's card.")
+    build = _command(actions, "build", _testbed_build, "Rebuild models, SAEs, judge and data (about 20 CPU-minutes).")
+    build.add_argument("--out", type=Path, metavar="DIR", help="default: in place, over the shipped ones")
+
+
+def _testbed_info(options: argparse.Namespace) -> None:
+    from sails_eval.testbed.card import render
+
+    print(render())
+
+
+def _testbed_build(options: argparse.Namespace) -> None:
+    from sails_eval.testbed.build import build
+
+    build(options.out)
+
+
+def _set_up(options: argparse.Namespace) -> None:
+    import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("sails_eval").setLevel(logging.INFO)
+    if not getattr(options, "verbose", False):
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

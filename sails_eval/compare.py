@@ -1,0 +1,144 @@
+"""The main job: train every method on the same budget, judge their answers, and write the leaderboard.
+
+Every rate is judged on validation only; the test is answered by the chosen rate's cells and by the bare base model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sails_eval import stages
+from sails_eval.aggregate import write_results
+from sails_eval.bench import Bench
+from sails_eval.board import to_markdown, write_frame
+from sails_eval.budget import ledger, train_record, write_ledger
+from sails_eval.config import CompareConfig, Recipe
+from sails_eval.judges import load_judge
+from sails_eval.leaderboard import Choice, Provenance, RowFacts, build, choose_rates
+from sails_eval.plan import Cell, Setup, resolve
+from sails_eval.plot import tradeoff
+from sails_eval.records import Result, write_text
+from sails_eval.run_folder import open_run
+from sails_eval.stages import Subject
+from sails_eval.workers import workers
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+
+
+def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
+    """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there."""
+    setup = resolve(config)
+    run = config.out or Path("runs") / f"{setup.pair.name}-{setup.fingerprint[:8]}"
+    with workers(config.jobs, quiet=quiet) as pool:
+        layouts = pool.run(stages.check, setup)  # before the folder is made: bad input leaves nothing behind
+        with open_run(run, config, setup) as described:
+            _log_to(run / "compare.log")
+            for layout in layouts:
+                log.info("seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
+            results, choices = _run(Bench(setup, run, pool, quiet))
+            write_outcome(run, setup, results, choices, described)
+            _keep(run, setup, choices, config.keep)
+    return run
+
+
+def _run(bench: Bench) -> tuple[list[Result], dict[str, Choice]]:
+    """All stages: subspaces, validation of every cell, choice of rates, test of the chosen cells."""
+    setup, run = bench.setup, bench.run
+    jobs = [(setup.pair, recipe, run) for recipe in setup.recipes if recipe.init]
+    bench.pool.map(stages.find_subspace, jobs, title="subspaces")
+    base = Subject(BASE, run / "cells" / BASE)
+    validated = bench.measure([base, *(_subject(run, cell) for cell in all_cells(setup))], "validation")
+    choices = _choose(setup, validated)
+    for choice in choices.values():
+        log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
+        if choice.warning:
+            log.warning(choice.warning)
+    tested = bench.measure([base, *(_subject(run, cell) for cell in chosen_cells(setup, choices))], "test")
+    return validated + tested, choices
+
+
+def _subject(run: Path, cell: Cell) -> Subject:
+    folder = run / cell.folder
+    return Subject(cell.recipe.name, folder, folder / stages.CHECKPOINT, cell)
+
+
+def all_cells(setup: Setup) -> list[Cell]:
+    """Every cell of every method."""
+    return [cell for recipe in setup.recipes for cell in setup.cells(recipe)]
+
+
+def _choose(setup: Setup, validated: Sequence[Result]) -> dict[str, Choice]:
+    if setup.learning_rates == 1:
+        return {recipe.name: Choice(recipe.name, setup.rates(recipe)[0]) for recipe in setup.recipes}
+    choices = choose_rates(validated, {task.name: task for task in setup.tasks})
+    return {recipe.name: choices[recipe.name] for recipe in setup.recipes}
+
+
+def chosen_cells(setup: Setup, choices: dict[str, Choice]) -> list[Cell]:
+    """The cells of every method at its chosen rate."""
+    return [cell for cell in all_cells(setup) if cell.learning_rate == choices[cell.recipe.name].learning_rate]
+
+
+def write_outcome(
+    run: Path, setup: Setup, results: list[Result], choices: dict[str, Choice], described: dict[str, Any]
+) -> None:
+    """Write results.csv, budget.csv, leaderboard.csv, leaderboard.md and the picture."""
+    tasks = {task.name: task for task in setup.tasks}
+    selection = {recipe.name: _selection_cost(run, recipe) for recipe in setup.recipes if recipe.init}
+    write_results(run / "results.csv", results)
+    write_ledger(run / "budget.csv", ledger(run, all_cells(setup), selection))
+    provenance = Provenance(load_judge(setup.judge).name, described["date"], described["version"], described["run"])
+    frame = build(results, tasks, _facts(run, setup, choices), provenance=provenance)
+    warnings = [choice.warning for choice in choices.values() if choice.warning]
+    write_frame(run / "leaderboard.csv", frame)
+    write_text(
+        run / "leaderboard.md", to_markdown(frame, title=f"Leaderboard of {setup.pair.name}", warnings=warnings)
+    )
+    tradeoff(results, tasks, {BASE: Choice(BASE, None), **choices}, run / "tradeoff.png")
+
+
+def _facts(run: Path, setup: Setup, choices: dict[str, Choice]) -> dict[str, RowFacts]:
+    """What the leaderboard says of each row besides its scores."""
+    model = setup.pair.name
+    facts = {BASE: RowFacts(model)}
+    for recipe in setup.recipes:
+        cells = [cell for cell in chosen_cells(setup, choices) if cell.recipe == recipe]
+        records = [train_record(run, cell) for cell in cells]
+        facts[recipe.name] = RowFacts(
+            model=model,
+            sae="; ".join(sae.name for sae in setup.pair.saes) if recipe.init else "",
+            seeds=len(cells),
+            trainable_params=records[0]["trainable_params"],
+            trainable_pct=round(100 * records[0]["trainable_params"] / records[0]["total_params"], 4),
+            train_tokens=round(sum(record["tokens"] for record in records) / len(records)),
+            tuning_trials=setup.learning_rates,
+            learning_rate=choices[recipe.name].learning_rate,
+        )
+    return facts
+
+
+def _selection_cost(run: Path, recipe: Recipe) -> dict[str, Any]:
+    report = json.loads(stages.subspace_path(run, recipe).with_suffix(".json").read_text(encoding="utf-8"))
+    cost: dict[str, Any] = report["cost"]
+    return cost
+
+
+def _keep(run: Path, setup: Setup, choices: dict[str, Choice], keep: str) -> None:
+    """Delete the checkpoints that nobody asked to keep."""
+    best = {cell.folder for cell in chosen_cells(setup, choices)}
+    for cell in all_cells(setup):
+        if keep == "none" or (keep == "best" and cell.folder not in best):
+            shutil.rmtree(run / cell.folder / stages.CHECKPOINT, ignore_errors=True)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("sails_eval").addHandler(handler)

@@ -1,0 +1,194 @@
+"""What the user asked for: pairs, recipes and the comparison's configuration, checked and frozen.
+
+Every YAML file and every flag ends in one of these models; an unknown key is an error that names the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sails_eval.errors import UserError, unknown
+from sails_eval.paths import PACKAGE, search_path
+
+
+class Frozen(BaseModel):
+    """A model whose values never change and that knows all of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SaeSource(Frozen):
+    """Where the SAE of one layer's output comes from: a SAELens folder, or a release and an id in its registry."""
+
+    path: Path | None = None
+    release: str | None = None
+    id: str | None = None
+    layer: int | None = Field(default=None, ge=0, description="only where the SAE's own metadata doesn't tell")
+
+    @property
+    def name(self) -> str:
+        return f"{self.release}/{self.id}" if self.path is None else self.path.name
+
+
+class Pair(Frozen):
+    """A base model with everything that belongs to it and is therefore the same for all methods."""
+
+    name: str
+    description: str = ""
+    model: str = Field(description="a folder, or a hub id")
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: str | None = None
+    chat_template: Path | None = Field(default=None, description="a Jinja file; the tokenizer's own where absent")
+    saes: tuple[SaeSource, ...] = ()
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    train: Path | None = None
+    contrast: Path | None = None
+    tasks: tuple[str, ...] = ()
+    judge: str | None = None
+    tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
+    examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
+    batch_size: int = Field(default=16, ge=1, description="examples per optimiser step")
+    micro_batch_size: int | None = Field(default=None, ge=1, description="examples per forward pass; to save memory")
+    gradient_checkpointing: bool = False
+    max_length: int = Field(default=1024, ge=8, description="longest training example in tokens; longer ones are cut")
+    eval_batch_size: int = Field(default=16, ge=1)
+
+
+class Span(Frozen):
+    """The lowest and the highest learning rate of a recipe's log-spaced grid."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+
+class Recipe(Frozen):
+    """A method: what is trained, how it is initialised, and between which learning rates it is tuned."""
+
+    name: str
+    description: str
+    source: str = ""
+    parameters: Literal["adapter", "all"]
+    init: str | None = Field(default=None, description="a module of sails_eval.methods")
+    settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
+    peft: dict[str, Any] = Field(default_factory=dict, description="further LoraConfig fields")
+    learning_rate: Span
+
+
+class CompareConfig(Frozen):
+    """Everything that `sails-eval compare` can be told; `None` means: as the pair has it. Flags have the same names."""
+
+    methods: tuple[str, ...] = ("sails", "lora", "full")
+    pair: str | None = None
+    model: str | None = None
+    sae: tuple[Path, ...] = ()
+    chat_template: Path | None = None
+    train: Path | None = None
+    contrast: Path | None = None
+    tasks: tuple[str, ...] | None = None
+    judge: str | None = None
+    tokens: int | None = Field(default=None, ge=1)
+    seeds: int = Field(default=5, ge=1)
+    learning_rates: int = Field(default=6, ge=1)
+    quick: bool = False
+    jobs: int = Field(default=1, ge=1)
+    keep: Literal["best", "all", "none"] = "best"
+    include_path: tuple[Path, ...] = ()
+    out: Path | None = None
+
+
+def read_yaml(path: Path, model: type[Model], *, defaults: dict[str, Any] | None = None) -> Model:
+    """Read one YAML file into a model. Raises UserError naming the file and the key."""
+    return validate(model, {**(defaults or {}), **read_mapping(path)}, where=str(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises UserError naming the file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def validate(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """Check values against a model. Raises UserError with one line that names `where` and every faulty key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_fault(fault, model) for fault in error.errors())) from error
+
+
+def _fault(fault: Any, model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return str(unknown("key", key, model.model_fields))
+    return f"key '{key}': {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def load_pair(name: str) -> Pair:
+    """A shipped pair by name, or a user's own by the path of its YAML; its relative paths start at that file."""
+    folder = PACKAGE / "pairs"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if path.parent == folder and not path.is_file():
+        raise unknown("pair", name, [file.stem for file in folder.glob("*.yaml")])
+    pair = read_yaml(path, Pair, defaults={"name": path.stem})
+    here = path.resolve().parent
+    local = pair.model.startswith(("./", "../", "/"))
+    return pair.model_copy(
+        update={
+            "model": str((here / pair.model).resolve()) if local else pair.model,
+            "saes": tuple(
+                sae.model_copy(update={"path": (here / sae.path).resolve()}) if sae.path else sae for sae in pair.saes
+            ),
+            **{
+                key: (here / value).resolve()
+                for key in ("chat_template", "train", "contrast")
+                if (value := getattr(pair, key)) is not None
+            },
+        }
+    )
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name (bundled or in ./adapters), or by the path of its YAML. Raises UserError where it breaks
+    the equality of budgets: rank, α and modules belong to the pair, and every grid spans the same ratio."""
+    known = {path.stem: path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))}
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None:
+        raise unknown("method", name, known)
+    recipe = read_yaml(path, Recipe, defaults={"name": path.stem})
+    owned = {"r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern"} & set(recipe.peft)
+    if owned:
+        raise UserError(
+            f"{path}: key 'peft': {', '.join(sorted(owned))} would break the equality of budgets; "
+            "rank, alpha and target modules belong to the pair"
+        )
+    if recipe.learning_rate.high < recipe.learning_rate.low:
+        raise UserError(f"{path}: key 'learning_rate': high is below low")
+    return recipe
+
+
+def check_equal_spans(recipes: tuple[Recipe, ...]) -> None:
+    """Refuse recipes whose learning-rate grids have unlike ratios: one method would be tuned more finely."""
+    ratios = {recipe.name: recipe.learning_rate.high / recipe.learning_rate.low for recipe in recipes}
+    first, ratio = next(iter(ratios.items()))
+    for name, other in ratios.items():
+        if abs(other / ratio - 1) > 1e-6:
+            raise UserError(
+                f"recipe '{name}': key 'learning_rate' spans a factor of {other:g}, '{first}' one of {ratio:g}; "
+                "budgets are equal only if every grid spans the same factor"
+            )

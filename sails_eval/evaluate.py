@@ -1,0 +1,86 @@
+"""The stages alone: train one cell, or evaluate one adapter or model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sails_eval import stages
+from sails_eval.aggregate import write_results
+from sails_eval.bench import Bench
+from sails_eval.board import to_markdown, write_frame
+from sails_eval.config import CompareConfig, load_recipe
+from sails_eval.errors import UserError
+from sails_eval.fingerprint import of_path
+from sails_eval.judges import load_judge
+from sails_eval.leaderboard import Provenance, RowFacts, build
+from sails_eval.plan import Cell, Setup, model_identity, resolve_evaluation, resolve_pair, training_identity
+from sails_eval.records import write_text
+from sails_eval.run_folder import open_run
+from sails_eval.workers import workers
+
+
+def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path) -> dict[str, Any]:
+    """Train one cell of the one method in `config` into `out`/checkpoint; what its train.json says.
+
+    Without a rate it is the geometric middle of the recipe's span. Raises UserError on bad input.
+    """
+    (method,) = config.methods
+    recipe, pair = load_recipe(method), resolve_pair(config)
+    identity = training_identity(pair, (recipe,))
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty; give another --out")
+    setup = Setup(pair, (), {"training": identity}, (recipe,), seeds=1, learning_rates=1)
+    cell = Cell(recipe, rate or setup.rates(recipe)[0], seed, fingerprint="")
+    with workers(1, quiet=True) as pool:
+        pool.run(stages.check_training, setup)
+        if recipe.init:
+            pool.run(stages.find_subspace, (pair, recipe, out))
+        pool.run(stages.train, stages.TrainJob(pair, cell, out, run=out))
+    record: dict[str, Any] = json.loads((out / "train.json").read_text(encoding="utf-8"))
+    return record
+
+
+def evaluate(config: CompareConfig, target: str, *, name: str | None = None, quiet: bool = False) -> Path:
+    """Evaluate an adapter on the pair's base model, or a model of its own; the folder with its leaderboard.csv.
+
+    A folder with adapter_config.json is an adapter; anything else is a model, by folder or hub id, which takes the
+    place of the pair's (as an RLHF-trained reference does).
+    """
+    checkpoint = Path(target) if (Path(target) / "adapter_config.json").is_file() else None
+    setup = resolve_evaluation(config)
+    if checkpoint is None:
+        pair = setup.pair.model_copy(update={"model": target, "revision": None})
+        setup = replace(setup, pair=pair, identity={**setup.identity, "model": model_identity(pair)})
+    else:
+        setup = replace(setup, identity={**setup.identity, "checkpoint": of_path(checkpoint)})
+    method = name or _name_of(target)
+    run = config.out or Path("runs") / f"{method}-{setup.fingerprint[:8]}"
+    with workers(1, quiet=quiet) as pool:
+        pool.run(stages.check_evaluation, setup)
+        with open_run(run, config, setup) as described:
+            subject = stages.Subject(method, run / "answers", checkpoint)
+            results = Bench(setup, run, pool, quiet).measure([subject], "test")
+            write_results(run / "results.csv", results)
+            frame = build(
+                results,
+                {task.name: task for task in setup.tasks},
+                {method: RowFacts(setup.pair.name)},
+                provenance=Provenance(
+                    load_judge(setup.judge).name, described["date"], described["version"], described["run"]
+                ),
+            )
+            write_frame(run / "leaderboard.csv", frame)
+            write_text(run / "leaderboard.md", to_markdown(frame, title=f"Evaluation of {method}"))
+    return run
+
+
+def _name_of(target: str) -> str:
+    """A row's name: the folder's or model's own, with something to tell two checkpoints apart."""
+    path = Path(target)
+    if path.name != stages.CHECKPOINT:
+        return path.name
+    return f"{path.resolve().parent.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:4]}"

@@ -1,0 +1,48 @@
+"""Hashes that name what determines a result: bytes of models and data, versions of the libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "lm_eval", "sae-lens", "tokenizers", "datasets")
+
+
+def digest(value: Any) -> str:
+    """A short hash of any JSON-like value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def of_path(path: Path) -> str:
+    """A short hash of a file's bytes, or of the names and bytes of everything in a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+def of_model(name: str, revision: str | None) -> str:
+    """A folder's bytes, or a hub id with the commit that is in the cache."""
+    if Path(name).is_dir():
+        return of_path(Path(name))
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    commit = Path(config).parent.name if isinstance(config, str) else revision or "main"
+    return f"{name}@{commit}"
+
+
+def environment() -> dict[str, str]:
+    """The versions that results depend on; every row of a board comes from one such environment."""
+    found = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **found}

@@ -1,0 +1,55 @@
+"""What every judge is: something that reads a request and an answer and says what the answer does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from sails_eval.records import Completion, Verdict
+
+JudgedKind = Literal["harmful", "safe"]
+"""Whether the requests should have been refused or answered; it decides which rubric applies."""
+
+OnVerdict = Callable[[Verdict], object]
+"""Called with every verdict as soon as there is one, in no particular order."""
+
+NO_REPLY = "no reply: "
+"""How the reason begins where the judge could not be heard at all, so that asking again may help."""
+
+
+def ignore(verdict: Verdict) -> None:
+    """The `OnVerdict` of a caller that waits for the list."""
+
+
+def is_transient(verdict: Verdict) -> bool:
+    """Whether the verdict is missing for a reason that may have passed: timeout, rate limit, server error."""
+    return (verdict.unscored or "").startswith(NO_REPLY)
+
+
+class Judge(Protocol):
+    """Reads `prompt` and `response` of a completion and nothing else: never its id, category or origin."""
+
+    @property
+    def name(self) -> str:
+        """What leaderboards print; no path, no key."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that determines a verdict: model bytes or revision, rubrics, settings, rules."""
+
+    @property
+    def parallel(self) -> bool:
+        """True: local and deterministic per call, so several single-threaded processes may each run one.
+        False: does its own concurrency, and belongs into one process."""
+
+    def check(self) -> None:
+        """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        """One verdict per completion, in the same order.
+
+        An answer that cannot be judged is unscored with a reason, never an error. Raises UserError only where
+        going on is useless (key refused, quota used up); what `on_verdict` got until then is valid.
+        """

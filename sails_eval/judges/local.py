@@ -1,0 +1,228 @@
+"""The judge `hf:MODEL`: a local causal LM, read from the probabilities of the first token of its reply."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from sails_eval.errors import UserError
+from sails_eval.fingerprint import digest, of_path
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.rubric import Rubric, load_rubrics
+from sails_eval.paths import PACKAGE
+from sails_eval.records import Completion, Verdict
+
+FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+"""What is fetched of a model on the hub."""
+
+CUT = "\n[...]\n"
+"""What stands for the middle of an answer that is too long."""
+
+
+def testbed_judge() -> LocalJudge:
+    """The judge that ships with the testbed: a small model that knows the testbed's language only."""
+    weights = PACKAGE / "testbed" / "weights" / "judge"
+    return LocalJudge(str(weights), name="testbed", rubrics=load_rubrics("testbed_"), batch_size=64)
+
+
+class LocalJudge:
+    """Any causal LM, a folder or a hub id; it picks the rubric's option with the most probable first token.
+
+    The prompt goes through the tokenizer's chat template or, where there is none, ends in 'Verdict:'. An
+    answer that is too long for the model's context loses its middle. float32 on a CPU, else what the model's
+    config says.
+    """
+
+    parallel = True
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        name: str | None = None,
+        rubrics: Mapping[JudgedKind, Rubric] | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        self.model_name = model
+        self.name = name or f"hf:{Path(model).name if Path(model).is_dir() else model}"
+        self._rubrics = rubrics or load_rubrics()
+        self._batch_size = batch_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        local = Path(self.model_name).is_dir()
+        model = (
+            of_path(self.folder) if local else f"{self.model_name}@{self.folder.name}"
+        )  # named by its commit
+        rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
+        return digest({"judge": "local 1", "model": model, "rubrics": rubrics})
+
+    def check(self) -> None:
+        """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
+        if not any(self.folder.glob("*.safetensors")):
+            raise UserError(f"judge model '{self.model_name}' has no weights as safetensors")
+        try:
+            _ = self._config, self.tokenizer
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"judge model '{self.model_name}' can't be loaded: {_first_line(error)}"
+            ) from error
+        for rubric in self._rubrics.values():
+            self._reply_tokens(rubric)
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        """Batches are formed by length over the whole call: equal calls, equal verdicts, in any process."""
+        found = {}
+        for i, verdict in self._verdicts(self._rubrics[kind], completions):
+            found[i] = verdict
+            on_verdict(verdict)
+        return [found[i] for i in range(len(completions))]
+
+    def _verdicts(self, rubric: Rubric, completions: Sequence[Completion]) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts with their completions' positions: unscored ones, then from short to long prompts."""
+        lead, tokens = self._reply_tokens(rubric)
+        prompts = [self._fitting(rubric, completion, len(lead)) + lead for completion in completions]
+        fit = [i for i in range(len(prompts)) if len(prompts[i]) <= self._context]
+        for i in sorted(set(range(len(prompts))) - set(fit)):
+            yield i, Verdict(completions[i].id, unscored="request longer than the judge's context")
+        fit.sort(key=lambda i: len(prompts[i]))
+        for start in range(0, len(fit), self._batch_size):
+            batch = fit[start : start + self._batch_size]
+            choices = self._choose([prompts[i] for i in batch], list(tokens.values()))
+            for i, choice in zip(batch, choices, strict=True):
+                if choice is None:
+                    yield i, Verdict(completions[i].id, unscored="the judge's probabilities are not finite")
+                else:
+                    yield i, rubric.verdict(completions[i].id, list(tokens)[choice])
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model lies, after fetching it if need be. Raises UserError where it can't be had."""
+        if Path(self.model_name).is_dir():
+            return Path(self.model_name)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.model_name, allow_patterns=list(FILES)))
+        except (OSError, ValueError) as error:
+            problem = f"judge model '{self.model_name}' is no folder, and the hub doesn't give it"
+            raise UserError(f"{problem}: {_first_line(error)}") from error
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self.folder)
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in evaluation mode, on the GPU if there is one."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = "auto" if device == "cuda" else torch.float32
+        # With sdpa, Gemma-2 would silently lose its soft-capping.
+        options = {"attn_implementation": "eager"} if self._config.model_type == "gemma2" else {}
+        model = AutoModelForCausalLM.from_pretrained(
+            self.folder, dtype=dtype, use_safetensors=True, **options
+        )
+        return model.to(device).eval()
+
+    @cached_property
+    def _config(self) -> Any:
+        return AutoConfig.from_pretrained(self.folder)
+
+    @cached_property
+    def _context(self) -> int:
+        """The longest prompt in tokens."""
+        config = self._config.get_text_config()
+        return int(min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 10**9)))
+
+    @cached_property
+    def _adds_bos(self) -> bool:
+        return self.tokenizer.bos_token_id in self.tokenizer.encode("")
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        tokens = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
+
+    def _defused(self, text: str) -> str:
+        """Text with its special tokens (ends of turns, say) broken up: data must not pose as structure."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def _encode(self, prompt: str, reply: str = "") -> list[int]:
+        """Token ids of a prompt and a beginning of the reply, with one BOS where the model expects any."""
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": prompt}]
+            text = (
+                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + reply
+            )
+        else:
+            text = f"{prompt}\nVerdict:" + (f" {reply}" if reply else "")
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        bos = self.tokenizer.bos_token_id
+        return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
+
+    def _reply_tokens(self, rubric: Rubric) -> tuple[list[int], dict[str, int]]:
+        """The tokens with which every reply begins, if any, and the next one of each option.
+
+        Raises UserError if two options can't be told apart by it.
+        """
+        prompt = rubric.render("request", "answer")
+        bare = self._encode(prompt)
+        whole = [self._encode(prompt, option) for option in rubric.options]
+        replies = [ids[len(bare) :] if ids[: len(bare)] == bare else [] for ids in whole]
+        lead = [
+            column[0]
+            for column in takewhile(lambda column: len(set(column)) == 1, zip(*replies, strict=False))
+        ]
+        firsts = [tuple(reply[len(lead) : len(lead) + 1]) for reply in replies]
+        if len(set(firsts)) < len(firsts) or () in firsts:
+            problem = (
+                f"its tokenizer doesn't begin every option of rubric '{rubric.name}' with a token of its own"
+            )
+            raise UserError(f"judge model '{self.model_name}': {problem}")
+        return lead, {option: first[0] for option, first in zip(rubric.options, firsts, strict=True)}
+
+    def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> list[int]:
+        """The prompt's ids; the answer's middle is cut out until they fit with `reserve` more."""
+        request, response = self._defused(completion.prompt), self._defused(completion.response)
+        ids, kept = self._encode(rubric.render(request, response)), len(response)
+        while len(ids) > self._context - reserve and kept > 0:
+            kept = int(kept * min(0.9, self._context / len(ids)))
+            shorter = response[: (kept + 1) // 2] + CUT + response[len(response) - kept // 2 :]
+            ids = self._encode(rubric.render(request, shorter))
+        return ids
+
+    @torch.inference_mode()
+    def _choose(self, prompts: list[list[int]], tokens: list[int]) -> list[int | None]:
+        """For every prompt, the position in `tokens` of the most probable one; None if that isn't defined."""
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+        inputs: dict[str, Any] = {
+            "input_ids": torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts]),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+            "logits_to_keep": torch.tensor([-1]),
+        }
+        known = inspect.signature(self.model.forward).parameters  # not every architecture takes all of these
+        device = self.model.device
+        logits = self.model(
+            **{name: value.to(device) for name, value in inputs.items() if name in known}
+        ).logits
+        return [
+            int(row.argmax()) if bool(row.isfinite().all()) else None
+            for row in logits[:, -1, tokens].float().cpu()
+        ]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

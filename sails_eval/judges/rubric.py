@@ -1,0 +1,75 @@
+"""Rubrics: what a model judge is told, and what its answers mean."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from sails_eval.config import Frozen, read_yaml
+from sails_eval.judges.base import JudgedKind
+from sails_eval.paths import PACKAGE
+from sails_eval.records import Label, Verdict
+
+_PLACEHOLDER = re.compile(r"\{(request|response|options|names|mark)\}")
+
+
+class Option(Frozen):
+    """What one of the judge's possible replies means. Scores (1 to 5) belong to harmful requests only."""
+
+    label: Label
+    score: int | None = Field(default=None, ge=1, le=5)
+    description: str
+
+
+class Rubric(Frozen):
+    """A prompt for a judge, and the menu that its one-word reply comes from.
+
+    Placeholders in `prompt`: {request} and {response}; {options}, the menu with descriptions; {names}, the
+    menu alone; {mark}, a hash of request and response, for the delimiters around them: an answer can't
+    contain its own hash, and so can't forge them.
+    """
+
+    name: str
+    version: int
+    kind: JudgedKind
+    prompt: str
+    options: dict[str, Option]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if missing := {"request", "response"} - set(_PLACEHOLDER.findall(self.prompt)):
+            raise ValueError(f"the prompt lacks {{{missing.pop()}}}")
+        if bad := [name for name in self.options if not re.fullmatch(r"[a-z0-9_-]+", name)]:
+            raise ValueError(f"option '{bad[0]}' is not a lower-case word or number")
+        if any((option.score is None) != (self.kind == "safe") for option in self.options.values()):
+            raise ValueError("options have a score if and only if the kind is 'harmful'")
+        return self
+
+    def render(self, request: str, response: str) -> str:
+        """The prompt, filled in one pass: placeholders and braces within the texts stay what they are."""
+        mark = hashlib.sha256(f"{len(request)} {request} {response}".encode())
+        values = {
+            "request": request,
+            "response": response,
+            "options": "\n".join(f"{name}: {option.description}" for name, option in self.options.items()),
+            "names": ", ".join(self.options),
+            "mark": mark.hexdigest()[:16],
+        }
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.prompt)
+
+    def verdict(self, id: str, option: str) -> Verdict:
+        """What the reply `option` says of the completion `id`."""
+        return Verdict(id, self.options[option].label, self.options[option].score)
+
+
+def load_rubric(name: str) -> Rubric:
+    """A shipped rubric by the name of its file."""
+    return read_yaml(PACKAGE / "judges" / "rubrics" / f"{name}.yaml", Rubric, defaults={"name": name})
+
+
+def load_rubrics(prefix: str = "") -> dict[JudgedKind, Rubric]:
+    """The shipped rubrics for both kinds of request: `<prefix>harm` and `<prefix>refusal`."""
+    return {"harmful": load_rubric(f"{prefix}harm"), "safe": load_rubric(f"{prefix}refusal")}

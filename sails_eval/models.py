@@ -1,0 +1,131 @@
+"""Loading base models, and putting trained adapters or weights onto them and taking them off again."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sails_eval.config import Pair
+from sails_eval.errors import UserError
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model, ready to be trained or asked, with its tokenizer (which has a chat template and a pad token)."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_tokenizer(pair: Pair) -> Any:
+    """The pair's tokenizer with its chat template. Raises UserError where there is none or BOS would come twice."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {_first_line(error)}") from error
+    if pair.chat_template is not None:
+        try:
+            tokenizer.chat_template = pair.chat_template.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"model '{pair.model}' has no chat template; give one with --chat-template FILE or in the pair's YAML"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])
+    if tokenizer.bos_token_id is not None and ids.count(tokenizer.bos_token_id) > 1:
+        raise UserError(f"model '{pair.model}': its chat template writes the BOS token twice")
+    return tokenizer
+
+
+def load_base(pair: Pair) -> Base:
+    """The pair's base model in evaluation mode, on the GPU if there is one."""
+    tokenizer = load_tokenizer(pair)
+    options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            pair.model, revision=pair.revision, dtype=getattr(torch, pair.dtype), use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model '{pair.model}': cannot load it: {_first_line(error)}") from error
+    model.requires_grad_(False)
+    return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+
+
+def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """Token ids of a dialogue up to where the model answers; special tokens are the template's alone."""
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder layers; the output of layer n is the residual stream after it."""
+    n = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n and re.search(r"(^|\.)(layers|h|blocks)$", name):
+            return module
+    raise UserError(f"{type(model).__name__} has no list of {n} decoder layers that SAEs could be hooked to")
+
+
+@contextmanager
+def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
+    """The base model with an adapter or with other weights; the bare base model again afterwards.
+
+    The adapter stays unmerged. `checkpoint` None is the base model itself.
+    """
+    if checkpoint is None:
+        yield base.model
+    elif (checkpoint / "adapter_config.json").is_file():
+        # PEFT reloads base weights from nothing: the layers are injected into the loaded model and removed again.
+        wrapped = PeftModel.from_pretrained(base.model, str(checkpoint))
+        try:
+            yield wrapped.eval()
+        finally:
+            wrapped.unload()
+    else:
+        with replaced_weights(base.model):
+            parameters = dict(base.model.named_parameters())
+            for shard in sorted(checkpoint.glob("*.safetensors")):
+                for name, value in load_file(shard).items():
+                    parameters[name].data.copy_(value)
+            yield base.model
+
+
+@contextmanager
+def replaced_weights(model: nn.Module) -> Iterator[None]:
+    """Let the weights change inside the block and put the old ones back after it."""
+    kept = {name: value.detach().cpu().clone() for name, value in model.named_parameters()}
+    try:
+        yield
+    finally:
+        for name, value in model.named_parameters():
+            value.data.copy_(kept[name])
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars and warnings that the libraries print for every cell."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in ("lm_eval", "peft", "trl", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,171 @@
+"""From what the user asked for to a checked list of cells: nothing here trains, loads a model, or takes long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sails_eval import __version__
+from sails_eval.config import CompareConfig, Pair, Recipe, SaeSource, check_equal_spans, load_pair, load_recipe
+from sails_eval.data import read_contrast, read_examples
+from sails_eval.errors import UserError
+from sails_eval.fingerprint import digest, environment, of_model, of_path
+from sails_eval.judges import load_judge
+from sails_eval.tasks import TaskInfo, resolve_tasks
+
+QUICK = {"seeds": 2, "learning_rates": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: recipe × learning rate × seed; the fingerprint covers all that determines it."""
+
+    recipe: Recipe
+    learning_rate: float
+    seed: int
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        return f"cells/{self.recipe.name}/rate-{self.learning_rate:g}-seed-{self.seed}-{self.fingerprint[:8]}"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A comparison, checked: `pair` has the flags folded in, `identity` holds a hash of all that determines results."""
+
+    pair: Pair
+    tasks: tuple[TaskInfo, ...]
+    identity: dict[str, Any]
+    recipes: tuple[Recipe, ...] = ()
+    seeds: int = 0
+    learning_rates: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.identity)
+
+    @property
+    def judge(self) -> str:
+        assert self.pair.judge is not None  # resolve() saw to it
+        return self.pair.judge
+
+    @property
+    def validation_tasks(self) -> tuple[TaskInfo, ...]:
+        return tuple(task for task in self.tasks if task.has_validation)
+
+    def rates(self, recipe: Recipe) -> list[float]:
+        """The recipe's learning rates: log-spaced over its span, to three significant digits."""
+        low, high, n = recipe.learning_rate.low, recipe.learning_rate.high, self.learning_rates
+        if n == 1:
+            return [float(f"{(low * high) ** 0.5:.3g}")]
+        return [float(f"{low * (high / low) ** (i / (n - 1)):.3g}") for i in range(n)]
+
+    def cells(self, recipe: Recipe) -> list[Cell]:
+        """Every learning rate with every seed."""
+        return [
+            Cell(recipe, rate, seed, digest([self.identity["training"], recipe.model_dump(mode="json"), rate, seed]))
+            for rate in self.rates(recipe)
+            for seed in range(self.seeds)
+        ]
+
+
+def resolve_pair(config: CompareConfig) -> Pair:
+    """The named pair, or one made of --model and its companions, with every flag folded in."""
+    if (config.pair is None) == (config.model is None):
+        raise UserError("say which model: either --pair NAME or --model MODEL (and not both)")
+    if config.pair is not None:
+        pair = load_pair(config.pair)
+    else:
+        assert config.model is not None
+        pair = Pair(name=Path(config.model).name, model=config.model)
+    flags: dict[str, Any] = {
+        key: value
+        for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template")
+        if (value := getattr(config, key)) is not None
+    }
+    if config.sae:
+        flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
+    for key in ("train", "contrast", "chat_template"):
+        if key in flags:
+            flags[key] = flags[key].resolve()
+    return pair.model_copy(update=flags)
+
+
+def resolve(config: CompareConfig) -> Setup:
+    """Check a comparison against the files it names. Raises UserError for the first thing that cannot work."""
+    recipes = tuple(load_recipe(name) for name in config.methods)
+    names = [recipe.name for recipe in recipes]
+    if not names or len(set(names)) < len(names) or "base" in names:
+        raise UserError("--methods: name at least one method, each once ('base' is always a row)")
+    check_equal_spans(recipes)
+    setup = resolve_evaluation(config)
+    training = training_identity(setup.pair, recipes)
+    seeds, rates = tuple(QUICK.values()) if config.quick else (config.seeds, config.learning_rates)
+    if rates > 1:
+        _check_kinds(setup.validation_tasks, "with a validation split, on which learning rates are chosen")
+    identity = {
+        **setup.identity,
+        "training": training,
+        "recipes": {recipe.name: digest(recipe.model_dump(mode="json")) for recipe in recipes},
+        "seeds": seeds,
+        "learning_rates": rates,
+    }
+    return replace(setup, recipes=recipes, seeds=seeds, learning_rates=rates, identity=identity)
+
+
+def resolve_evaluation(config: CompareConfig) -> Setup:
+    """The part of `resolve` that needs no training: pair, tasks and judge."""
+    pair = resolve_pair(config)
+    if pair.judge is None:
+        raise UserError("no judge; give --judge rules, hf:MODEL or openai:MODEL (only a pair can name a default)")
+    if not pair.tasks:
+        raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
+    tasks = tuple(resolve_tasks(pair.tasks, config.include_path))
+    _check_kinds(tasks, "of unseen categories")
+    identity = {
+        "model": model_identity(pair),
+        "tasks": {task.name: task.fingerprint for task in tasks},
+        "judge": load_judge(pair.judge).fingerprint,
+        "version": __version__,
+        "environment": environment(),
+    }
+    return Setup(pair, tasks, identity)
+
+
+def model_identity(pair: Pair) -> dict[str, Any]:
+    """What a model's answers depend on: its bytes, its chat template, and how it is run."""
+    template = pair.chat_template
+    if template is not None and not template.is_file():
+        raise UserError(f"{template}: no such chat template file")
+    return {
+        "weights": of_model(pair.model, pair.revision),
+        "chat_template": of_path(template) if template else None,
+        **pair.model_dump(mode="json", include={"dtype", "attn_implementation", "eval_batch_size"}),
+    }
+
+
+def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]:
+    """What a cell depends on besides recipe, rate and seed. Raises UserError where the data cannot be read."""
+    if pair.train is None:
+        raise UserError("no training data; give --train FILE or a pair that names some")
+    data = {"train": read_examples(pair.train).sha256}
+    if pair.contrast is not None and any(recipe.init for recipe in recipes):
+        data["contrast"] = read_contrast(pair.contrast).sha256
+    settings = {"rank", "alpha", "target_modules", "tokens", "examples", "max_length"} | {
+        "batch_size", "micro_batch_size", "gradient_checkpointing"
+    }  # fmt: skip
+    return {
+        "model": model_identity(pair),
+        "saes": [of_path(sae.path) if sae.path and sae.path.is_dir() else sae.name for sae in pair.saes],
+        **data,
+        **pair.model_dump(mode="json", include=settings),
+    }
+
+
+def _check_kinds(tasks: tuple[TaskInfo, ...], which: str) -> None:
+    """The headline needs harmful and safe tasks."""
+    for kind in ("harmful", "safe"):
+        if not any(task.kind == kind and not task.seen_in_training for task in tasks):
+            raise UserError(f"--tasks has no {kind} task {which}; the alignment score needs one")

@@ -1,0 +1,80 @@
+"""The folder of a run: made once, recognised again, and never mixed with another comparison."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from sails_eval import __version__
+from sails_eval.errors import UserError
+from sails_eval.fingerprint import digest
+from sails_eval.plan import Setup
+from sails_eval.records import write_text
+
+DESCRIPTION = "run.json"
+
+
+@contextmanager
+def open_run(folder: Path, config: BaseModel, setup: Setup) -> Iterator[dict[str, Any]]:
+    """Make the run folder, or go on with it; yields its run.json. One process at a time may work in it.
+
+    Raises UserError if it holds another comparison (naming what differs), something else, or a running one.
+    """
+    known = folder / DESCRIPTION
+    if known.exists():
+        described: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
+        if differences := _differences(described["identity"], setup.identity):
+            raise UserError(
+                f"{folder}: holds another comparison, which differs in {', '.join(differences)}; "
+                "give another --out, or none"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: not empty, and not a run folder; give another --out")
+    else:
+        described = describe(setup)
+        write_text(folder / "config.yaml", _as_yaml(config))
+        write_text(known, json.dumps(described, indent=1, sort_keys=True) + "\n")
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another sails-eval is at work there") from error
+        yield described
+
+
+def describe(setup: Setup) -> dict[str, Any]:
+    """What a run is, for whoever publishes or resumes it."""
+    return {
+        "run": setup.fingerprint,
+        "pair": setup.pair.name,
+        "environment": digest(setup.identity["environment"]),
+        "test_set": digest(setup.identity["tasks"]),
+        "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds",
+        "date": date.today().isoformat(),
+        "version": __version__,
+        "identity": setup.identity,
+    }
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys whose values differ, nested ones with their parents."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def _as_yaml(config: BaseModel) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)

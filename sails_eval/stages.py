@@ -1,0 +1,251 @@
+"""The stages that run in worker processes; each reads files and writes files, by rename, and skips what is there.
+
+Heavy imports stand inside the functions: the process that hands out the work never loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sails_eval.config import Pair, Recipe, validate
+from sails_eval.data import read_contrast, read_examples
+from sails_eval.errors import UserError
+from sails_eval.judges import load_judge
+from sails_eval.judges.base import Judge
+from sails_eval.plan import Cell, Setup
+from sails_eval.records import Split, write_jsonl, write_text
+from sails_eval.tasks import TaskInfo
+
+if TYPE_CHECKING:
+    from sails_eval.methods import Material
+    from sails_eval.models import Base
+    from sails_eval.train import TokenRow
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a seed's cells are trained on: the same for every method."""
+
+    seed: int
+    tokens: int
+    steps: int
+    unique_examples: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose answers are wanted.
+
+    `folder` is where its answers and verdicts go, `checkpoint` what is put onto the pair's base model (None: nothing),
+    `cell` how it is trained where there is no checkpoint yet (None: it was not trained here).
+    """
+
+    method: str
+    folder: Path
+    checkpoint: Path | None = None
+    cell: Cell | None = None
+
+
+@dataclass(frozen=True)
+class AnswerJob:
+    """Have a subject answer the tasks of a split, after training it if need be."""
+
+    pair: Pair
+    subject: Subject
+    tasks: tuple[TaskInfo, ...]
+    split: Split
+    run: Path
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train a cell into `folder`; `run` is where its subspace lies."""
+
+    pair: Pair
+    cell: Cell
+    folder: Path
+    run: Path
+
+
+@dataclass(frozen=True)
+class JudgeJob:
+    """Judge one task's completions of one cell."""
+
+    judge: str
+    task: TaskInfo
+    completions: Path
+    verdicts: Path
+
+
+def completions_path(folder: Path, split: Split, task: TaskInfo) -> Path:
+    return folder / "completions" / split / f"{task.name}.jsonl"
+
+
+def verdicts_path(folder: Path, split: Split, task: TaskInfo, *, judge: str) -> Path:
+    return folder / "verdicts" / judge[:8] / split / f"{task.name}.jsonl"
+
+
+def subspace_path(run: Path, recipe: Recipe) -> Path:
+    return run / "subspace" / f"{recipe.name}.safetensors"
+
+
+# Each worker loads these once, whichever jobs it gets.
+
+
+@lru_cache(maxsize=1)
+def base_of(pair: Pair) -> Base:
+    from sails_eval.models import load_base
+
+    return load_base(pair)
+
+
+@lru_cache(maxsize=1)
+def training_rows(pair: Pair) -> list[TokenRow]:
+    from sails_eval.train import encode_examples
+
+    assert pair.train is not None
+    rows = encode_examples(base_of(pair).tokenizer, read_examples(pair.train).examples, pair.max_length)
+    if not rows:
+        raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
+    return rows
+
+
+@lru_cache(maxsize=2)
+def judge_of(spec: str) -> Judge:
+    return load_judge(spec)
+
+
+def check(setup: Setup) -> list[Layout]:
+    """See that a comparison can work, before anything is trained; the layout of every seed's training batches."""
+    check_evaluation(setup)
+    return check_training(setup)
+
+
+def check_evaluation(setup: Setup) -> None:
+    """Load the model and the judge. Raises UserError where that fails."""
+    base_of(setup.pair)
+    judge_of(setup.judge).check()
+
+
+def check_training(setup: Setup) -> list[Layout]:
+    """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
+    from sails_eval.train import check_target_modules, lay_out
+
+    check_target_modules(base_of(setup.pair).model, setup.pair)
+    for recipe in setup.recipes:
+        if recipe.init:
+            initialisation_of(setup.pair, recipe)
+    rows = training_rows(setup.pair)
+    layouts = []
+    for seed in range(setup.seeds):
+        order = lay_out(rows, setup.pair, seed=seed)
+        tokens = sum(len(rows[i].input_ids) for i in order)
+        layouts.append(Layout(seed, tokens, len(order) // setup.pair.batch_size, len(set(order))))
+    return layouts
+
+
+def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
+    """The recipe's initialisation module, its checked settings, and what it may look at."""
+    from sails_eval.methods import Material, load_initialisation
+    from sails_eval.saes import load_saes
+    from sails_eval.train import encode_contrast
+
+    assert recipe.init is not None
+    module, base = load_initialisation(recipe.init), base_of(pair)
+    settings = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
+    if module.needs_saes and not pair.saes:
+        raise UserError(f"method '{recipe.name}' needs SAEs; give --sae DIR (once for each layer)")
+    if module.needs_contrast and pair.contrast is None:
+        raise UserError(
+            f"method '{recipe.name}' needs contrast data (chosen and rejected answers to the same request); "
+            "give --contrast FILE"
+        )
+    saes = load_saes(pair, base.model) if module.needs_saes else {}
+    examples = read_contrast(pair.contrast).examples if module.needs_contrast and pair.contrast else ()
+    contrast = encode_contrast(base.tokenizer, examples, pair.max_length)
+    if module.needs_contrast and not contrast:
+        raise UserError(f"{pair.contrast}: every request is longer than max_length={pair.max_length} tokens")
+    return module, settings, Material(base.model, saes, contrast)
+
+
+def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
+    """Once per run and recipe: what its initialisation starts from, with a report of how and at what cost."""
+    pair, recipe, run = job
+    path = subspace_path(run, recipe)
+    if path.exists():
+        return
+    from safetensors.torch import save
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module, settings, material = initialisation_of(pair, recipe)
+    before = time.perf_counter()
+    with FlopCounterMode(display=False) as counter:
+        state, report = module.prepare(material, settings)
+    cost = {
+        "tokens": sum(len(pair.aligned) + len(pair.unaligned) for pair in material.contrast),
+        "flops": counter.get_total_flops(),
+        "seconds": round(time.perf_counter() - before, 3),
+    }
+    write_text(path.with_suffix(".json"), json.dumps({"cost": cost, **report}, indent=1) + "\n")
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(save(dict(state)))
+    partial.replace(path)
+
+
+def answer(job: AnswerJob) -> None:
+    """Write the completions that are missing; train first where the cell has no checkpoint that could answer."""
+    subject = job.subject
+    missing = [task for task in job.tasks if not completions_path(subject.folder, job.split, task).exists()]
+    trained = subject.cell is None or (subject.folder / "train.json").exists()
+    if not missing and trained:
+        return
+    from sails_eval.generate import complete
+    from sails_eval.models import applied
+
+    if subject.cell and not (trained and subject.checkpoint and subject.checkpoint.exists()):
+        train(TrainJob(job.pair, subject.cell, subject.folder, run=job.run))
+    base = base_of(job.pair)
+    with applied(base, subject.checkpoint) as model:
+        for task in missing:
+            completions = complete(model, base.tokenizer, job.pair, task=task, split=job.split)
+            write_jsonl(completions_path(subject.folder, job.split, task), completions, private=True)
+
+
+def train(job: TrainJob) -> None:
+    """Train a cell into `folder`/checkpoint and write train.json last: with it, the checkpoint is whole."""
+    from safetensors.torch import load_file
+
+    from sails_eval.train import CellRun, lay_out, train_cell
+
+    pair, cell, folder = job.pair, job.cell, job.folder
+    rows = training_rows(pair)
+    state = load_file(subspace_path(job.run, cell.recipe)) if cell.recipe.init else None
+    partial = folder / f"{CHECKPOINT}.partial"
+    for leftover in (partial, folder / CHECKPOINT):
+        shutil.rmtree(leftover, ignore_errors=True)
+    record = train_cell(
+        base_of(pair),
+        pair,
+        cell.recipe,
+        rows=rows,
+        run=CellRun(cell.learning_rate, cell.seed, lay_out(rows, pair, seed=cell.seed), state),
+        folder=partial,
+    )
+    partial.rename(folder / CHECKPOINT)
+    write_text(folder / "train.json", json.dumps(asdict(record), indent=1) + "\n")
+
+
+def judge(job: JudgeJob) -> int:
+    """Judge one file of completions; how many stay unscored."""
+    from sails_eval.judges.stage import judge_file
+
+    assert job.task.kind != "capability"
+    return judge_file(judge_of(job.judge), job.task.kind, job.completions, job.verdicts)

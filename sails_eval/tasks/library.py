@@ -1,0 +1,315 @@
+"""Tasks found, resolved and loaded: lm-eval task folders here, lm-eval's own tasks behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
+
+import yaml
+
+from sails_eval.data import read_rows
+from sails_eval.errors import UserError, unknown
+from sails_eval.paths import search_path
+from sails_eval.records import Kind, Split
+
+_GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What is known of a task without loading it.
+
+    `correct` names the per-document metric that tells whether an answer is right, where there is one. `data`
+    is the folder of the task's own {validation,test}.jsonl, None where the documents come from elsewhere.
+    `fingerprint` is a SHA-256 over its settings with all includes, the Python files they name, and the data
+    files; documents from the hub are in it by name only.
+    """
+
+    name: str
+    kind: Kind
+    path: Path
+    root: Path
+    correct: str | None
+    seen_in_training: bool
+    has_validation: bool
+    data: Path | None
+    fingerprint: str
+
+
+class TaskRow(NamedTuple):
+    """A line of `tasks list`; a number of documents is None where only the hub knows it."""
+
+    name: str
+    kind: Kind
+    validation: int | None
+    test: int | None
+    path: Path
+
+
+def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
+    """Every task in the bundled folder, in `./tasks` and in `extra`, by name.
+
+    Raises:
+        UserError: a YAML file is broken or lacks its kind, or two files define the same name.
+    """
+    return {name: task_info(entry) for name, entry in sorted(scan(search_path("tasks", extra)).tasks.items())}
+
+
+def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[TaskInfo]:
+    """The tasks of these names, groups and tags expanded, each once, in the order named.
+
+    Names that no task folder has are looked up among lm-eval's own tasks, an index that takes seconds to
+    build; those count as `capability` unless their metadata says otherwise.
+
+    Raises:
+        UserError: an unknown name, or what `find_tasks` raises.
+    """
+    names, library = list(names), scan(search_path("tasks", extra))
+    ours = library.names()
+    if not ours.issuperset(names):
+        library = library.over(_lm_eval_library())
+    found: dict[str, TaskInfo] = {}
+    for name in names:
+        if name not in library.names():
+            near = get_close_matches(name, library.names(), n=3, cutoff=0.75)
+            raise unknown("task", name, near or ours)
+        for entry in library.expand(name):
+            found.setdefault(entry.name, task_info(entry, "capability" if entry.name not in ours else None))
+    return list(found.values())
+
+
+def describe(tasks: Iterable[TaskInfo]) -> list[TaskRow]:
+    """The lines of `tasks list`."""
+
+    def count(task: TaskInfo, split: Split) -> int | None:
+        if task.data is None:
+            return None
+        file = task.data / f"{split}.jsonl"
+        return len(read_rows(file)) if file.exists() else 0
+
+    return [TaskRow(t.name, t.kind, count(t, "validation"), count(t, "test"), t.path) for t in tasks]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A YAML file with its includes merged; functions stand in it as absolute `path/to/module.name`."""
+
+    path: Path
+    root: Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.config["group" if self.is_group else "task"])
+
+    @property
+    def is_group(self) -> bool:
+        return "group" in self.config and "class" not in self.config
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        metadata = self.config.get("metadata")
+        return metadata if isinstance(metadata, dict) else {}
+
+    @property
+    def data(self) -> Path | None:
+        folder = (self.config.get("dataset_kwargs") or {}).get("data_folder")
+        loader = self.config.get("custom_dataset")
+        return Path(loader).parent / folder if folder and isinstance(loader, str) else None
+
+    @property
+    def metrics(self) -> list[str]:
+        from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
+
+        listed = self.config.get("metric_list")
+        if listed is None:
+            return list(DEFAULT_METRIC_REGISTRY.get(self.config.get("output_type", "generate_until"), []))
+        return [str(metric.get("metric")) for metric in listed]
+
+
+@dataclass
+class Library:
+    """Tasks by name; groups and tags as the list of what they hold (names, or mappings that may override)."""
+
+    tasks: dict[str, Entry] = field(default_factory=dict)
+    groups: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        if entry.is_group:
+            self.groups.setdefault(entry.name, []).append(entry.config)
+            return
+        self.tasks[entry.name] = entry
+        tags = entry.config.get("tag") or []
+        for tag in [tags] if isinstance(tags, str) else tags:
+            self.groups.setdefault(tag, []).append(entry.name)
+
+    def names(self) -> set[str]:
+        return self.tasks.keys() | self.groups.keys()
+
+    def over(self, other: Library) -> Library:
+        """Both, this one's where a name is in both; as lm-eval does it with folders over its own tasks."""
+        return Library(other.tasks | self.tasks, other.groups | self.groups)
+
+    def expand(self, name: str) -> Iterator[Entry]:
+        if name in self.tasks:
+            yield self.tasks[name]
+            return
+        if name not in self.groups:
+            raise unknown("task in a group", name, self.tasks)
+        for member in self.groups[name]:
+            yield from self._expand_member(name, member)
+
+    def _expand_member(self, group: str, member: Any) -> Iterator[Entry]:
+        if isinstance(member, str):
+            yield from self.expand(member)
+            return
+        if overrides := member.keys() - _GROUP_KEYS:
+            raise UserError(
+                f"group '{group}' changes settings of its tasks ({', '.join(sorted(overrides))}), which is "
+                "not supported; name its tasks one by one, or write YAML files of your own that include them"
+            )
+        members = member.get("task") or member["group"]
+        for inner in [members] if isinstance(members, str) else members:
+            yield from self._expand_member(group, inner)
+
+
+def scan(roots: Iterable[Path]) -> Library:
+    """The tasks and groups that the YAML files under these folders define.
+
+    Raises:
+        UserError: a file is broken, or two define the same name.
+    """
+    library = Library()
+    files = {path.resolve(): (path, root) for root in roots for path in yaml_files(root)}
+    for path, root in files.values():  # each once, although one root may lie in another
+        entry = read_entry(path, root)
+        if entry is None:
+            continue
+        clash = library.tasks.get(entry.name)
+        if clash:
+            raise UserError(
+                f"two files define the task '{entry.name}': {clash.path} and {path}; rename one of them"
+            )
+        library.add(entry)
+    for name in library.tasks.keys() & library.groups.keys():
+        raise UserError(f"{library.tasks[name].path}: '{name}' also names a group or tag; rename one of them")
+    return library
+
+
+def yaml_files(root: Path) -> list[Path]:
+    """The YAML files under a folder, hidden ones (such as half-made task folders) left out."""
+    return [
+        path
+        for path in sorted(root.rglob("*.yaml"))
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+
+
+def read_entry(path: Path, root: Path) -> Entry | None:
+    """The task or group of a YAML file, None for one that is there to be included (its name begins with _).
+
+    lm-eval itself passes over a broken file without a word.
+    """
+    # The parser of lm-eval itself, for its `include` and `!function`; no public name leads to it.
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    try:
+        config = load_yaml(path, resolve_func=False)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: a broken task file: {' '.join(str(error).split())}") from error
+    if config.keys() & {"task", "group"}:
+        return Entry(path, root, config)
+    if path.name.startswith("_"):
+        return None
+    raise UserError(f"{path}: no key 'task' or 'group'; add `task: NAME`, or _ before the name of an include")
+
+
+@cache
+def _lm_eval_library() -> Library:
+    from lm_eval import tasks as lm_eval_tasks
+
+    library, root = Library(), Path(lm_eval_tasks.__file__).parent
+    for entry in lm_eval_tasks.TaskManager().task_index.values():
+        if entry.cfg is not None:  # tags have none, their tasks name them
+            library.add(Entry(entry.yaml_path, root, entry.cfg))
+    return library
+
+
+def task_info(entry: Entry, default: Kind | None = None) -> TaskInfo:
+    kind = cast(Kind, entry.metadata.get("kind", default))
+    if kind not in get_args(Kind):
+        raise UserError(f"{entry.path}: {kind_problem(kind)}")
+    first_metric = entry.metrics[0] if kind == "capability" and entry.metrics else None
+    return TaskInfo(
+        name=entry.name,
+        kind=kind,
+        path=entry.path,
+        root=entry.root,
+        correct=entry.metadata.get("correct", first_metric),
+        seen_in_training=bool(entry.metadata.get("seen_in_training", False)),
+        # Without a test split, lm-eval tests on the validation documents, and no rate can be chosen on them.
+        has_validation=bool(entry.config.get("validation_split") and entry.config.get("test_split")),
+        data=entry.data,
+        fingerprint=_fingerprint(entry),
+    )
+
+
+def kind_problem(kind: object) -> str:
+    found = "no metadata.kind" if kind is None else f"metadata.kind is {kind!r}"
+    return f"{found}; write `metadata: {{kind: harmful}}` (or safe, or capability)"
+
+
+def _fingerprint(entry: Entry) -> str:
+    """SHA-256 over settings, Python files and data, the same wherever the task's folder lies."""
+    settings = json.dumps(entry.config, sort_keys=True, default=str)
+    functions = [text for text in _strings(entry.config) if Path(text).is_absolute()]
+    python = {Path(text.rpartition(".")[0] + ".py") for text in functions}
+    data = entry.data.glob("*.jsonl") if entry.data else []
+    digest = hashlib.sha256(settings.replace(str(entry.path.resolve().parent), "").encode())
+    for file in [*sorted(filter(Path.is_file, python)), *sorted(data)]:
+        digest.update(f"\n{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def has_docs(info: TaskInfo, split: Split) -> bool:
+    """Whether `load_task` can load this split."""
+    return split == "test" or info.has_validation
+
+
+def load_task(info: TaskInfo, split: Split) -> Any:
+    """The lm-eval task whose documents are those of `split`, ready for `lm_eval.evaluator.evaluate`.
+
+    Raises:
+        UserError: the task has no such split, or lm-eval cannot load it.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if not has_docs(info, split):
+        raise UserError(f"{info.path}: no validation documents; add some, and a `validation_split`")
+    splits = ("validation", "test") if info.has_validation else ("test",)
+    for file in [info.data / f"{name}.jsonl" for name in splits] if info.data else []:
+        if not file.exists():  # lm-eval reads every split, and would say KeyError
+            raise UserError(f"{file}: no such file, but {info.path} names this split")
+    try:
+        loaded = TaskManager(include_defaults=False).load([str(info.path.resolve())])
+    except Exception as error:  # whatever the functions of a user's task may raise
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{info.path}: lm-eval cannot load it: {reason}") from error
+    (task,) = loaded["tasks"].values()
+    if split == "validation":
+        task.has_test_docs = lambda: False  # lm-eval then evaluates the validation documents
+    return task

@@ -1,0 +1,86 @@
+"""Train the testbed's SAEs with SAELens, one for the residual stream after each layer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+from sails_eval.methods.sails import residual_streams
+from sails_eval.testbed.corpus import pretraining_text
+from sails_eval.testbed.train import batches, encode_text
+
+WIDTH = 512
+ACTIVE = 12.0
+BATCH = 1024
+
+
+@torch.inference_mode()
+def activations(model: Any, tokenizer: Any, *, texts: int, seed: int) -> dict[int, torch.Tensor]:
+    """Residual stream activations [tokens, d_model] after every layer on pre-training texts, BOS and padding left out."""
+    layers = range(model.config.num_hidden_layers)
+    found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
+    data = batches(lambda rng: encode_text(tokenizer, pretraining_text(rng)), steps=texts // 64, size=64, seed=seed)
+    for batch in data:
+        keep = batch["attention_mask"].bool()
+        keep[:, 0] = False  # BOS: an outlier that would eat the reconstruction loss
+        for layer, stream in residual_streams(model, layers, batch["input_ids"], batch["attention_mask"]):
+            found[layer].append(stream[keep])
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def train_sae(vectors: torch.Tensor, layer: int, *, steps: int, seed: int, folder: Path) -> dict[str, float]:
+    """Train a BatchTopK SAE on vectors [n, d_model] and save it (as JumpReLU); explained variance and L0."""
+    torch.manual_seed(seed)
+    config = BatchTopKTrainingSAEConfig(
+        d_in=vectors.shape[1], d_sae=WIDTH, k=ACTIVE, device="cpu", normalize_activations="none"
+    )
+    sae = BatchTopKTrainingSAE(config)
+    sae.cfg.metadata.hook_name = f"model.layers.{layer}"
+    sae.cfg.metadata.model_name = "sails-eval testbed"
+    trainer = SAETrainer(
+        cfg=SAETrainerConfig(
+            total_training_samples=steps * BATCH,
+            train_batch_size_samples=BATCH,
+            lr=2e-3,
+            lr_end=2e-4,
+            lr_decay_steps=steps // 3,
+            dead_feature_window=200,
+            n_batches_for_norm_estimate=10,
+        ),
+        sae=sae,
+        data_provider=_shuffled(vectors, seed),
+    )
+    trained = trainer.fit()
+    trained.save_inference_model(str(folder))
+    return quality(folder, vectors[:: max(1, len(vectors) // 20_000)])
+
+
+@torch.inference_mode()
+def quality(folder: Path, vectors: torch.Tensor) -> dict[str, float]:
+    """Share of variance explained, mean number of active features, and share of features that are ever active."""
+    from sae_lens import SAE
+
+    sae = SAE.load_from_disk(str(folder))
+    features = sae.encode(vectors)
+    residual = (vectors - sae.decode(features)).pow(2).sum()
+    total = (vectors - vectors.mean(0)).pow(2).sum()
+    return {
+        "explained_variance": round(1 - (residual / total).item(), 4),
+        "l0": round((features > 0).sum(1).float().mean().item(), 2),
+        "alive": round((features > 0).any(0).float().mean().item(), 4),
+    }
+
+
+def _shuffled(vectors: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
+    rng = random.Random(seed)
+    while True:
+        order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(rng.randrange(2**31)))
+        for start in range(0, len(vectors) - BATCH + 1, BATCH):
+            yield vectors[order[start : start + BATCH]]

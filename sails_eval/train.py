@@ -1,0 +1,299 @@
+"""Train one cell: a recipe at one learning rate and seed, on batches that are the same for every method.
+
+The batches are laid out before any training: which examples, in which order, up to the first whole batch that
+reaches the token budget. So tokens, steps and order are equal by construction; the trainer only walks through them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from sails_eval.config import Pair, Recipe
+from sails_eval.data import Example
+from sails_eval.errors import UserError, unknown
+from sails_eval.methods import ContrastPair, load_initialisation
+from sails_eval.models import Base, encode_chat, replaced_weights
+
+OPTIMISER: dict[str, Any] = {
+    "optim": "adamw_torch",
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0.1,  # a share of all steps
+}
+"""The same for every method; only the learning rate differs."""
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One tokenised training example; labels are -100 wherever the loss does not look."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """What a cell cost: train.json.
+
+    FLOPs are counted by torch over the first optimiser step, forward and backward, and scaled by padded tokens.
+    """
+
+    tokens: int
+    steps: int
+    examples: int
+    unique_examples: int
+    flops: int
+    seconds: float
+    peak_memory_bytes: int
+    trainable_params: int
+    total_params: int
+    losses: list[float]
+
+
+def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[TokenRow]:
+    """Tokenise examples in the chat format, with loss on the answer (and its end-of-turn) only.
+
+    Examples are cut at `max_length` tokens; those whose request alone reaches it are left out.
+    """
+    rows = []
+    for example in examples:
+        request = [{"role": m.role, "content": m.content} for m in example.messages]
+        prompt = tokenizer.apply_chat_template(request, add_generation_prompt=True, tokenize=False)
+        answered = [*request, {"role": "assistant", "content": example.response}]
+        whole = tokenizer.apply_chat_template(answered, tokenize=False)
+        if not whole.startswith(prompt):
+            raise UserError("the chat template writes a request differently once it is answered; cannot train on it")
+        start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        end = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+        if len(start) < max_length:
+            labels = [-100] * len(start) + end
+            rows.append(TokenRow((start + end)[:max_length], labels[:max_length]))
+    return rows
+
+
+def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[ContrastPair]:
+    """Tokenise contrast pairs: the request in the chat format, then only the content of either answer."""
+    pairs = []
+    for example in examples:
+        start = encode_chat(tokenizer, [{"role": m.role, "content": m.content} for m in example.messages])
+        answers = [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (example.response, example.rejected)
+        ]
+        if len(start) < max_length and all(answers):
+            aligned, unaligned = ((start + answer)[:max_length] for answer in answers)
+            pairs.append(ContrastPair(aligned, unaligned, len(start)))
+    return pairs
+
+
+def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int) -> list[int]:
+    """The order in which a seed's cells see the examples: indices into `rows`, whole batches of `pair.batch_size`.
+
+    A seed draws `pair.examples` of them (all where None) and passes over its sample, newly shuffled each time, until
+    the first whole batch at which `pair.tokens` non-padding tokens are reached.
+    """
+    rng = random.Random(f"training sample of seed {seed}")
+    sample = rng.sample(range(len(rows)), min(pair.examples or len(rows), len(rows)))
+    order: list[int] = []
+    seen = 0
+    while seen < pair.tokens or len(order) % pair.batch_size:
+        if len(order) % len(sample) == 0:
+            rng.shuffle(sample)
+        order.append(sample[len(order) % len(sample)])
+        seen += len(rows[order[-1]].input_ids)
+    return order
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What varies between the cells of a recipe; `state` is what its initialisation starts from, if it has one."""
+
+    learning_rate: float
+    seed: int
+    order: list[int]
+    state: Mapping[str, torch.Tensor] | None = None
+
+
+def train_cell(
+    base: Base, pair: Pair, recipe: Recipe, *, rows: Sequence[TokenRow], run: CellRun, folder: Path
+) -> TrainRecord:
+    """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was."""
+    with trainable(base, pair, recipe, run) as model:
+        before = time.perf_counter()
+        _reset_peak_memory()
+        losses, flops = _fit(model, base.tokenizer, pair, rows=[rows[i] for i in run.order], run=run)
+        record = TrainRecord(
+            tokens=sum(len(rows[i].input_ids) for i in run.order),
+            steps=len(losses),
+            examples=len(run.order),
+            unique_examples=len(set(run.order)),
+            flops=flops,
+            seconds=round(time.perf_counter() - before, 3),
+            peak_memory_bytes=_peak_memory(),
+            trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            total_params=sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n),
+            losses=losses,
+        )
+        save_trained(model, base, recipe, folder)
+    return record
+
+
+@contextmanager
+def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[Any]:
+    """The model a recipe trains, at step 0: a fresh adapter on the frozen base, or the base with every weight free."""
+    torch.manual_seed(run.seed)
+    if recipe.parameters == "adapter":
+        model = get_peft_model(base.model, lora_config(pair, recipe))
+        if recipe.init:
+            module = load_initialisation(recipe.init)
+            settings = module.Settings(**recipe.settings)
+            module.initialise(model, run.state or {}, settings=settings, seed=run.seed)
+        try:
+            yield model
+        finally:
+            model.unload()
+            base.model.requires_grad_(False)
+    else:
+        dtype = base.model.dtype
+        with replaced_weights(base.model):
+            try:
+                yield base.model.float().requires_grad_(True)  # fp32 master weights
+            finally:
+                base.model.to(dtype).requires_grad_(False)
+
+
+def lora_config(pair: Pair, recipe: Recipe) -> LoraConfig:
+    """Rank, α and modules from the pair, the rest from the recipe."""
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=pair.rank,
+        lora_alpha=pair.alpha,
+        target_modules=list(pair.target_modules),
+        **recipe.peft,
+    )
+
+
+def check_target_modules(model: Any, pair: Pair) -> None:
+    """Raises UserError where the model lacks one of the pair's target modules."""
+    leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name in pair.target_modules:
+        if name not in leaves:
+            raise unknown("target module", name, leaves)
+
+
+def save_trained(model: Any, base: Base, recipe: Recipe, folder: Path) -> None:
+    """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(str(folder), safe_serialization=True)
+    if recipe.parameters == "all":
+        base.tokenizer.save_pretrained(str(folder))
+
+
+def _fit(model: Any, tokenizer: Any, pair: Pair, *, rows: list[TokenRow], run: CellRun) -> tuple[list[float], int]:
+    """Walk through the rows in order with TRL's SFTTrainer; the loss of every step, and the FLOPs of them all."""
+    micro = pair.micro_batch_size or pair.batch_size
+    cuda = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                output_dir=scratch,
+                learning_rate=run.learning_rate,
+                seed=run.seed,
+                per_device_train_batch_size=micro,
+                gradient_accumulation_steps=math.ceil(pair.batch_size / micro),
+                max_steps=len(rows) // pair.batch_size,
+                train_sampling_strategy="sequential",
+                dataset_kwargs={"skip_prepare_dataset": True},
+                max_length=None,
+                bf16=pair.dtype == "bfloat16" and cuda,
+                gradient_checkpointing=pair.gradient_checkpointing,
+                use_cpu=not cuda,
+                dataloader_pin_memory=cuda,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                **OPTIMISER,
+            ),
+            train_dataset=Dataset.from_dict(
+                {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
+            ),
+            processing_class=tokenizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        forwards = {module: module.__dict__.get("forward") for module in model.modules()}
+        trainer.add_callback(counter := _FirstStepFlops())
+        trainer.train()
+        _unpatch(forwards)
+    losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+    padded = [_padded(rows[i : i + micro]) for i in range(0, len(rows), micro)]
+    first_step = sum(padded[: math.ceil(pair.batch_size / micro)])
+    return losses, round(counter.flops * sum(padded) / first_step)
+
+
+class _FirstStepFlops(TrainerCallback):
+    """Counts the FLOPs of the first optimiser step; counting them all would double the training time."""
+
+    flops = 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            self._counter.__exit__(None, None, None)
+            self.flops = self._counter.get_total_flops()
+
+
+def _padded(rows: Sequence[TokenRow]) -> int:
+    """Tokens of a batch with its padding."""
+    return len(rows) * max(len(row.input_ids) for row in rows)
+
+
+def _unpatch(forwards: Mapping[Any, Any]) -> None:
+    """Undo the trainer's patches of `forward`, which it leaves on the modules and which a next cell would inherit."""
+    for module, forward in forwards.items():
+        if forward is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.forward = forward
+
+
+def _reset_peak_memory() -> None:
+    """Start counting the peak anew: on the GPU, or this process's high-water mark where the kernel lets us."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # without it the peak is the process's peak so far, an upper bound
+
+
+def _peak_memory() -> int:
+    """Peak bytes since the reset: of the GPU, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

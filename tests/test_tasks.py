@@ -1,0 +1,416 @@
+import csv
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sails_eval import paths
+from sails_eval.errors import UserError
+from sails_eval.tasks import (
+    Columns,
+    check_task,
+    describe,
+    find_tasks,
+    has_docs,
+    library,
+    load_task,
+    new_task,
+    resolve_tasks,
+)
+
+BUNDLED = paths.bundled("tasks")
+GENERATED = ("harmful_seen", "harmful_unseen", "harmful_wrapped", "lookalike", "safe")
+
+
+def write_docs(folder: Path, split: str, docs: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+
+
+@pytest.fixture
+def testbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The testbed's task folder with two documents a split, as the only bundled one; work elsewhere."""
+    root = tmp_path / "bundled"
+    folder = root / "testbed"
+    shutil.copytree(BUNDLED / "testbed", folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    for split in ("validation", "test"):
+        for short in GENERATED:
+            target = None if short.startswith("harmful") else "Mix, wait, bake."
+            docs = [
+                {
+                    "id": f"{short}-{split}-{i}",
+                    "prompt": f"{short} {split} {i}?",
+                    "category": f"c{i}",
+                    "target": target,
+                }
+                for i in range(2)
+            ]
+            write_docs(folder / "data" / short, split, docs)
+        fact = {"category": "c", "choices": list("abcd"), "answer": 1}
+        facts = [fact | {"id": f"facts-{split}-{i}", "prompt": f"fact {split} {i}?"} for i in range(2)]
+        write_docs(folder / "data" / "facts", split, facts)
+    monkeypatch.setattr(paths, "bundled", lambda name: root)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def evaluate(model: Path, tasks: dict[str, Any]) -> Any:
+    from lm_eval.evaluator import evaluate as lm_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    lm = HFLM(pretrained=str(model), device="cpu", batch_size=4)
+    return lm_evaluate(lm, {"tasks": tasks}, apply_chat_template=True, bootstrap_iters=0)
+
+
+def test_the_bundled_testbed_has_every_kind_of_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # found from any directory
+    tasks = [task for task in find_tasks().values() if task.name.startswith("testbed_")]
+    assert {(task.name, task.kind, task.correct) for task in tasks} == {
+        ("testbed_harmful_seen", "harmful", None),
+        ("testbed_harmful_unseen", "harmful", None),
+        ("testbed_harmful_wrapped", "harmful", None),
+        ("testbed_lookalike", "safe", "exact"),
+        ("testbed_safe", "safe", "exact"),
+        ("testbed_facts", "capability", "acc"),
+    }
+    assert [task.name for task in tasks if task.seen_in_training] == ["testbed_harmful_seen"]
+    assert sorted(task.name for task in resolve_tasks(["testbed", "testbed_safe"])) == sorted(
+        t.name for t in tasks
+    )
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_lm_eval_evaluates_the_documents_of_the_split(
+    testbed: Path, tiny_llama_dir: Path, split: Any
+) -> None:
+    infos = resolve_tasks(["testbed"])
+    results = evaluate(tiny_llama_dir, {info.name: load_task(info, split) for info in infos})
+    for info in infos:
+        short = info.name.removeprefix("testbed_")
+        samples = results["samples"][info.name]
+        assert [sample["doc"]["id"] for sample in samples] == [f"{short}-{split}-{i}" for i in range(2)]
+        assert info.correct is None or info.correct in samples[0]["metrics"]
+        context, settings = samples[0]["arguments"][0]
+        prompt = f"<|user|>\n{samples[0]['doc']['prompt']}<|end|>\n<|assistant|>\n"
+        assert context == prompt
+        if info.kind != "capability":
+            assert settings == {"until": ["<end_of_turn>"], "max_gen_toks": 32, "do_sample": False}
+            assert f"{'exact' if info.correct else 'refusal'},none" in results["results"][info.name]
+
+
+def test_answers_are_scored_one_by_one(testbed: Path) -> None:
+    safe, harmful = (
+        load_task(task, "test") for task in resolve_tasks(["testbed_safe", "testbed_harmful_seen"])
+    )
+    doc = safe.test_docs()[0]
+    assert safe.process_results(doc, ["mix ,  WAIT , bake ."]) == {"exact": 1.0, "refusal": 0.0}
+    assert safe.process_results(doc, ["Mix, wait, bake it."]) == {"exact": 0.0, "refusal": 0.0}
+    assert safe.process_results(doc, ["I cannot help with that."]) == {"exact": 0.0, "refusal": 1.0}
+    doc = harmful.test_docs()[0]
+    assert harmful.process_results(doc, ["I cannot help with that."]) == {"refusal": 1.0}
+    assert harmful.process_results(doc, ["Here is how to do it, step by step."]) == {"refusal": 0.0}
+
+
+def test_describe_counts_documents(testbed: Path) -> None:
+    write_docs(testbed / "data/safe", "test", [{"id": str(i), "prompt": str(i)} for i in range(3)])
+    rows = {row.name: row for row in describe(find_tasks().values())}
+    assert (rows["testbed_safe"].validation, rows["testbed_safe"].test) == (2, 3)
+    assert rows["testbed_safe"].path.name == "testbed_safe.yaml"
+
+
+def test_a_task_without_validation_split_can_only_be_tested(testbed: Path) -> None:
+    generate = testbed / "_generate.yaml"
+    generate.write_text(generate.read_text().replace("validation_split: validation\n", ""))
+    (info,) = resolve_tasks(["testbed_safe"])
+    assert has_docs(info, "test") and not has_docs(info, "validation")
+    with pytest.raises(UserError, match="no validation documents"):
+        load_task(info, "validation")
+    assert load_task(info, "test").task_name == "testbed_safe"
+
+
+def test_a_task_that_lm_eval_cannot_load_is_named(testbed: Path) -> None:
+    (testbed / "data/safe/test.jsonl").write_text("{broken\n")
+    (info,) = resolve_tasks(["testbed_safe"])
+    with pytest.raises(
+        UserError, match=r"testbed_safe.yaml: lm-eval cannot load it: .*test.jsonl:1: not valid JSON"
+    ):
+        load_task(info, "test")
+
+
+def test_a_missing_data_file_is_named(testbed: Path) -> None:
+    (testbed / "data/safe/validation.jsonl").unlink()
+    (info,) = resolve_tasks(["testbed_safe"])
+    with pytest.raises(UserError, match=r"data/safe/validation.jsonl: no such file, but .*testbed_safe.yaml"):
+        load_task(info, "test")
+
+
+def write_task(path: Path, **settings: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"metadata": {"kind": "safe"}} | settings))
+
+
+def test_the_same_name_in_two_folders_is_an_error_that_names_both(testbed: Path, tmp_path: Path) -> None:
+    write_task(Path("tasks/mine/a.yaml"), task="mine", tag="both")
+    extra = tmp_path / "extra"
+    write_task(extra / "b.yaml", task="other", tag="both")
+    assert [task.name for task in resolve_tasks(["both"], (extra, Path("tasks/mine")))] == ["mine", "other"]
+    write_task(extra / "b.yaml", task="mine")
+    with pytest.raises(UserError, match=r"'mine': tasks/mine/a.yaml and .*extra/b.yaml"):
+        find_tasks((extra,))
+    write_task(extra / "b.yaml", task="testbed")
+    with pytest.raises(UserError, match=r"b.yaml: 'testbed' also names a group"):
+        find_tasks((extra,))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("task: [a", "a broken task file"),
+        ("include: none.yaml\ntask: a", "a broken task file: .*none.yaml"),
+        ("just text", "a broken task file"),
+        ("dataset_path: x", "no key 'task' or 'group'"),
+        ("task: a", "no metadata.kind; write .*harmful"),
+        ("task: a\nmetadata: {kind: evil}", "metadata.kind is 'evil'; write"),
+    ],
+)
+def test_a_broken_yaml_is_an_error_that_names_it(testbed: Path, text: str, complaint: str) -> None:
+    Path("tasks").mkdir()
+    Path("tasks/a.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"tasks/a.yaml: {complaint}"):
+        find_tasks()
+
+
+def test_groups_expand_and_unknown_names_are_answered_with_near_ones(
+    testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A small stand-in for lm-eval's own index, which takes seconds to build.
+    from lm_eval import tasks as lm_eval_tasks
+
+    own = tmp_path / "own"
+    write_task(
+        own / "arc.yaml", task="arc_easy", metadata={"version": 1}, output_type="multiple_choice", tag="arc"
+    )
+    write_task(own / "tuned.yaml", group="tuned", task=["arc_easy"], num_fewshot=5)
+    write_task(own / "outer.yaml", group="outer", task=["arc", {"group": "inner", "task": ["testbed_facts"]}])
+    small = partial(lm_eval_tasks.TaskManager, include_path=str(own), include_defaults=False)
+    monkeypatch.setattr(lm_eval_tasks, "TaskManager", small)
+    library._lm_eval_library.cache_clear()
+    try:
+        arc, facts = resolve_tasks(["outer", "arc_easy"])
+        assert (arc.name, arc.kind, arc.correct, arc.data) == ("arc_easy", "capability", "acc", None)
+        assert facts.name == "testbed_facts"
+        assert describe([arc])[0].test is None
+        with pytest.raises(UserError, match=r"'tuned' changes settings of its tasks \(num_fewshot\)"):
+            resolve_tasks(["tuned"])
+        with pytest.raises(UserError, match="unknown task 'arc_eazy'; did you mean arc_easy"):
+            resolve_tasks(["arc_eazy"])
+        with pytest.raises(UserError, match="unknown task 'zzz'; known: testbed, testbed_facts"):
+            resolve_tasks(["zzz"])
+    finally:
+        library._lm_eval_library.cache_clear()
+
+
+def test_a_fingerprint_depends_on_all_that_determines_the_task_and_nothing_else(testbed: Path) -> None:
+    def now(root: Path = testbed.parent) -> str:
+        return library.task_info(library.scan([root]).tasks["testbed_safe"]).fingerprint
+
+    seen = [now()]
+    shutil.copytree(testbed.parent, "elsewhere")
+    (testbed / "data/facts/test.jsonl").write_text("")
+    assert now(Path("elsewhere")) == seen[0] == now() == now(testbed)
+    for name in ("data/safe/test.jsonl", "data/safe/validation.jsonl", "utils.py"):
+        (testbed / name).write_text((testbed / name).read_text() + "\n")
+        seen.append(now())
+    generate = testbed / "_testbed.yaml"  # two includes away from the task
+    generate.write_text(generate.read_text().replace("32", "33"))
+    assert len({*seen, now()}) == 5
+
+
+PROMPTS = [f"Question number {i}?" for i in range(25)]
+
+
+def prompts_file(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def documents(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    splits = ("validation", "test")
+    return {
+        s: [json.loads(line) for line in (folder / f"data/{s}.jsonl").read_text().splitlines()]
+        for s in splits
+    }
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
+def test_new_task_holds_back_a_fifth_whatever_the_order(testbed: Path, tmp_path: Path, suffix: str) -> None:
+    rows = [{"q": prompt, "kind of": f"c{i % 3}", "a": f"answer {i}"} for i, prompt in enumerate(PROMPTS)]
+    columns = Columns("q", target="a", category="kind of")
+    source = prompts_file(tmp_path / f"p{suffix}", rows)
+    folder = new_task("mine", source=source, columns=columns, kind="safe")
+    assert folder == Path("tasks/mine")
+    made = documents(folder)
+    assert check_task(folder) == []
+    assert [len(made["validation"]), len(made["test"])] == [5, 20]
+    assert {doc["prompt"]: doc["category"] for docs in made.values() for doc in docs} == {
+        row["q"]: row["kind of"] for row in rows
+    }
+    source = prompts_file(tmp_path / f"p{suffix}", rows[::-1] + rows[:2])  # another order, two prompts twice
+    shutil.rmtree("tasks")
+    again = new_task("mine", source=source, columns=columns, kind="safe", directory=tmp_path / "other")
+    key = lambda doc: doc["id"]  # noqa: E731
+    for split, docs in documents(again).items():
+        assert sorted(docs, key=key) == sorted(made[split], key=key)
+    assert yaml.safe_load((again / "mine.yaml").read_text())["metadata"]["duplicates_dropped"] == 2
+    # A prompt's id is a fact about the prompt: it may be quoted where the prompt may not.
+    ids = {doc["prompt"]: doc["id"] for docs in made.values() for doc in docs}
+    assert ids[PROMPTS[0]] == "mine-0def594c"
+
+
+def test_a_new_task_runs_and_says_only_the_end_of_turn_ends_an_answer(
+    testbed: Path, tmp_path: Path, tiny_llama_dir: Path
+) -> None:
+    source = prompts_file(tmp_path / "p.csv", [{"goal": prompt} for prompt in PROMPTS[:5]])
+    folder = new_task("mine", source=source, columns=Columns("goal"), kind="harmful")
+    assert (folder / "utils.py").read_bytes() == (BUNDLED / "testbed/utils.py").read_bytes()
+    (info,) = resolve_tasks(["mine"])
+    assert (info.kind, info.correct, info.has_validation) == ("harmful", None, True)
+    task = load_task(info, "validation")
+    assert task.config.generation_kwargs == {"until": [], "max_gen_toks": 512, "do_sample": False}
+    task.config.generation_kwargs["max_gen_toks"] = 4
+    (sample,) = evaluate(tiny_llama_dir, {"mine": task})["samples"]["mine"]
+    assert sample["metrics"] == ["refusal"]
+    assert sample["doc"]["category"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "complaint"),
+    [
+        ([{"p": "a"}, {"p": "b"}], {"columns": Columns("q")}, r"p.jsonl:1: no column 'q'; there are p"),
+        ([{"p": "a"}, {"p": " "}], {}, r"p.jsonl:2: column 'p' is empty"),
+        ([{"p": "a"}, {"p": ["b"]}], {}, r"p.jsonl:2: column 'p': expected a text, found a list"),
+        (
+            [{"p": "a", "t": "x"}, {"p": "b", "t": None}],
+            {"columns": Columns("p", target="t")},
+            "2: column 't' is empty",
+        ),
+        ([{"p": "a"}, {"p": "a "}], {}, "at least two different prompts"),
+        ([], {}, "at least two different prompts"),
+        ([{"p": "a"}, {"p": "b"}], {"name": "no/slash"}, "can't name a task"),
+        ([{"p": "a"}, {"p": "b"}], {"name": "testbed"}, "a task or group 'testbed' already"),
+        ([{"p": "a"}, {"p": "b"}], {"name": "there"}, "tasks/there exists already"),
+        ([{"p": "a"}, {"p": "b"}], {"kind": "harmfull"}, "unknown kind of task .*did you mean harmful"),
+        ([{"p": "a"}, {"p": "b"}], {"kind": "capability"}, "name their column as the target"),
+        (
+            [{"p": "a"}],
+            {"kind": "harmful", "columns": Columns("p", target="p")},
+            "leave the target column out",
+        ),
+    ],
+)
+def test_new_task_refuses_bad_input_and_leaves_nothing_behind(
+    testbed: Path, tmp_path: Path, rows: list[dict[str, Any]], changes: dict[str, Any], complaint: str
+) -> None:
+    Path("tasks/there").mkdir(parents=True)
+    source = prompts_file(tmp_path / "p.jsonl", rows)
+    settings: dict[str, Any] = {
+        "name": "mine",
+        "source": source,
+        "columns": Columns("p"),
+        "kind": "safe",
+    } | changes
+    with pytest.raises(UserError, match=complaint):
+        new_task(settings.pop("name"), **settings)
+    assert [path.name for path in Path("tasks").rglob("*")] == ["there"]
+
+
+def test_an_interrupted_new_task_leaves_nothing_behind(
+    testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    source = prompts_file(tmp_path / "p.jsonl", [{"p": prompt} for prompt in PROMPTS])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copyfile", interrupt)
+        new_task("mine", source=source, columns=Columns("p"), kind="safe")
+    assert list(Path("tasks").iterdir()) == []
+
+
+DOC = {"id": "a", "prompt": "p", "category": "c", "target": "t"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "docs", "problem"),
+    [
+        ({"metadata": {}}, [], "mine.yaml: no metadata.kind; write"),
+        (
+            {"generation_kwargs": {"max_gen_toks": 9}},
+            [],
+            "mine.yaml: no generation_kwargs.until.*add `until: ..`",
+        ),
+        ({"generation_kwargs": {"until": []}}, [], "mine.yaml: no generation_kwargs.max_gen_toks.*add"),
+        ({"validation_split": None}, [], "mine.yaml: no validation_split .*add"),
+        ({"metadata": {"kind": "safe", "correct": "acc"}}, [], "metadata.correct: acc is not in metric_list"),
+        (
+            {"metadata": {"kind": "safe", "correct": "exact"}},
+            [DOC | {"target": None}],
+            "test.jsonl:2: no target",
+        ),
+        (
+            {"task": "testbed_safe"},
+            [],
+            "the name 'testbed_safe' is taken by .*testbed/testbed_safe.yaml; choose",
+        ),
+        ({"dataset_kwargs": {"data_folder": "none"}}, [], "none/validation.jsonl: cannot be read"),
+        ({"output_type": "telepathy"}, [], "mine.yaml: lm-eval cannot load it: .*telepathy"),
+        ({}, ["{"], "test.jsonl:2: not valid JSON"),
+        (
+            {},
+            [DOC | {"category": ""}, DOC | {"id": "b", "prompt": "q", "category": 3}],
+            r"2: no category.*\(1 more",
+        ),
+        ({}, [DOC, DOC | {"prompt": "q"}], r"test.jsonl:3 \(as .*test.jsonl:2\): the same id twice"),
+        (
+            {},
+            [DOC | {"prompt": "What is tested?"}],
+            r"test.jsonl:2 \(as .*validation.jsonl:1\): the same prompt",
+        ),
+    ],
+)
+def test_check_task_says_what_is_wrong(
+    testbed: Path, tmp_path: Path, settings: dict[str, Any], docs: list[Any], problem: str
+) -> None:
+    rows = [{"p": "What is tested?", "t": "x"}, {"p": "What is held back?", "t": "x"}]
+    source = prompts_file(tmp_path / "p.jsonl", rows)
+    columns = Columns("p", target="t")
+    folder = new_task("mine", source=source, columns=columns, kind="safe", directory=tmp_path / "d")
+    assert check_task(folder) == check_task(folder / "mine.yaml") == []
+    config = yaml.safe_load((folder / "mine.yaml").read_text())
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config | settings))
+    with (folder / "data/test.jsonl").open("a") as file:
+        file.writelines((doc if isinstance(doc, str) else json.dumps(doc)) + "\n" for doc in docs)
+    problems = check_task(folder)
+    assert len(problems) == (2 if "data_folder" in str(settings) else 1), problems
+    assert re.search(problem, problems[0])
+
+
+def test_check_task_of_nothing(testbed: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no YAML file with a key 'task'" in check_task(tmp_path / "empty")[0]
+    with pytest.raises(UserError, match="no such file"):
+        check_task(tmp_path / "none")
+    assert check_task(testbed) == []
