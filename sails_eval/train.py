@@ -209,6 +209,7 @@ def _fit(model: Any, tokenizer: Any, pair: Pair, *, rows: list[TokenRow], run: C
     """Walk through the rows in order with TRL's SFTTrainer; the loss of every step, and the FLOPs of them all."""
     micro = pair.micro_batch_size or pair.batch_size
     cuda = torch.cuda.is_available()
+    forwards = {module: module.__dict__.get("forward") for module in model.modules()}
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=model,
@@ -238,7 +239,6 @@ def _fit(model: Any, tokenizer: Any, pair: Pair, *, rows: list[TokenRow], run: C
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
-        forwards = {module: module.__dict__.get("forward") for module in model.modules()}
         trainer.add_callback(counter := _FirstStepFlops())
         trainer.train()
         _unpatch(forwards)

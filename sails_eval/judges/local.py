@@ -58,10 +58,10 @@ class LocalJudge:
 
     @cached_property
     def fingerprint(self) -> str:
-        local = Path(self.model_name).is_dir()
-        model = (
-            of_path(self.folder) if local else f"{self.model_name}@{self.folder.name}"
-        )  # named by its commit
+        if Path(self.model_name).is_dir():
+            model = of_path(self.folder)
+        else:
+            model = f"{self.model_name}@{self.folder.name}"  # the hub's cache names it by the commit
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
         return digest({"judge": "local 1", "model": model, "rubrics": rubrics})
 
@@ -72,9 +72,8 @@ class LocalJudge:
         try:
             _ = self._config, self.tokenizer
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"judge model '{self.model_name}' can't be loaded: {_first_line(error)}"
-            ) from error
+            problem = f"judge model '{self.model_name}' can't be loaded"
+            raise UserError(f"{problem}: {_first_line(error)}") from error
         for rubric in self._rubrics.values():
             self._reply_tokens(rubric)
 
@@ -128,11 +127,9 @@ class LocalJudge:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = "auto" if device == "cuda" else torch.float32
         # With sdpa, Gemma-2 would silently lose its soft-capping.
-        options = {"attn_implementation": "eager"} if self._config.model_type == "gemma2" else {}
-        model = AutoModelForCausalLM.from_pretrained(
-            self.folder, dtype=dtype, use_safetensors=True, **options
-        )
-        return model.to(device).eval()
+        attention = {"attn_implementation": "eager"} if self._config.model_type == "gemma2" else {}
+        load = AutoModelForCausalLM.from_pretrained
+        return load(self.folder, dtype=dtype, use_safetensors=True, **attention).to(device).eval()
 
     @cached_property
     def _config(self) -> Any:
@@ -160,9 +157,9 @@ class LocalJudge:
     def _encode(self, prompt: str, reply: str = "") -> list[int]:
         """Token ids of a prompt and a beginning of the reply, with one BOS where the model expects any."""
         if self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": prompt}]
+            options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
             text = (
-                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + reply
+                self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **options) + reply
             )
         else:
             text = f"{prompt}\nVerdict:" + (f" {reply}" if reply else "")
@@ -179,16 +176,12 @@ class LocalJudge:
         bare = self._encode(prompt)
         whole = [self._encode(prompt, option) for option in rubric.options]
         replies = [ids[len(bare) :] if ids[: len(bare)] == bare else [] for ids in whole]
-        lead = [
-            column[0]
-            for column in takewhile(lambda column: len(set(column)) == 1, zip(*replies, strict=False))
-        ]
+        shared = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))
+        lead = [tokens[0] for tokens in shared]
         firsts = [tuple(reply[len(lead) : len(lead) + 1]) for reply in replies]
         if len(set(firsts)) < len(firsts) or () in firsts:
-            problem = (
-                f"its tokenizer doesn't begin every option of rubric '{rubric.name}' with a token of its own"
-            )
-            raise UserError(f"judge model '{self.model_name}': {problem}")
+            problem = f"doesn't begin every option of rubric '{rubric.name}' with a token of its own"
+            raise UserError(f"judge model '{self.model_name}': its tokenizer {problem}")
         return lead, {option: first[0] for option, first in zip(rubric.options, firsts, strict=True)}
 
     def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> list[int]:
@@ -214,14 +207,9 @@ class LocalJudge:
             "logits_to_keep": torch.tensor([-1]),
         }
         known = inspect.signature(self.model.forward).parameters  # not every architecture takes all of these
-        device = self.model.device
-        logits = self.model(
-            **{name: value.to(device) for name, value in inputs.items() if name in known}
-        ).logits
-        return [
-            int(row.argmax()) if bool(row.isfinite().all()) else None
-            for row in logits[:, -1, tokens].float().cpu()
-        ]
+        inputs = {name: value.to(self.model.device) for name, value in inputs.items() if name in known}
+        rows = self.model(**inputs).logits[:, -1, tokens].float().cpu()
+        return [int(row.argmax()) if bool(row.isfinite().all()) else None for row in rows]
 
 
 def _first_line(error: Exception) -> str:
