@@ -214,11 +214,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     Learning rates (the column of that name) are written as Python's shortest exact decimal, other floats to
     six decimals, None and NaN as empty cells; text is neutralised against formulas. Lines end in \\n.
     """
+    lines = [_line(columns)]
+    lines += [_line([_cell(*item) for item in zip(columns, row, strict=True)]) for row in rows]
+    return "".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(*item) for item in zip(columns, row, strict=True)] for row in rows)
-    return buffer.getvalue()
+    csv.writer(buffer).writerow(cells)  # with \r\n at its end, because only then it quotes a \r in a cell
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(column: str, value: object) -> str:

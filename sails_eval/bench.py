@@ -30,11 +30,22 @@ class Bench:
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
         tasks = self.setup.tasks if split == "test" else self.setup.validation_tasks
-        jobs = [AnswerJob(self.setup.pair, subject, tasks, split, self.run) for subject in subjects]
+        jobs = [AnswerJob(self.setup.pair, one, tasks, split, self.run, self.setup.limit) for one in subjects]
         self.pool.map(stages.answer, jobs, title=f"{split}: answers")
         judged = [(subject, task) for subject in subjects for task in tasks if task.kind != "capability"]
         self._judge([self._judge_job(subject, task, split) for subject, task in judged], title=f"{split}: verdicts")
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+
+    def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:
+        """Subjects whose test answers are all the base's own: nothing was learnt, or nothing was applied."""
+        generated = [task for task in self.setup.tasks if task.kind != "capability"]
+
+        def responses(subject: Subject) -> list[list[str]]:
+            paths = [stages.completions_path(subject.folder, "test", task) for task in generated]
+            return [[completion.response for completion in read_completions(path)] for path in paths]
+
+        own = responses(base)
+        return [subject for subject in subjects if responses(subject) == own]
 
     def _judge(self, jobs: Sequence[JudgeJob], *, title: str) -> None:
         if load_judge(self.setup.judge).parallel:

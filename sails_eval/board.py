@@ -133,7 +133,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
             names = "every row" if len(lacking) == len(rows) else ", ".join(lacking)
             found.append(f"No {METRICS[metric].title} for {names}: no such task, or no scored answer.")
     if few := [name for name, row in rows if row["seeds"] < 2]:
-        found.append(f"Fewer than 2 seeds, hence prompt uncertainty only: {', '.join(few)}.")
+        found.append(f"Fewer than 2 seeds, so the intervals hold prompt uncertainty only: {', '.join(few)}.")
     return found
 
 
@@ -152,7 +152,8 @@ def interval_text(row: Mapping[str, Any], metric: str) -> str:
     """`0.81 [0.76, 0.86]`, or a dash where there is no value."""
     if math.isnan(row[metric]):
         return "–"
-    return f"{row[metric]:.2f} [{row[metric + '_low']:.2f}, {row[metric + '_high']:.2f}]"
+    value, low, high = (row[metric + end] for end in ("", "_low", "_high"))
+    return f"{value:z.2f} [{low:z.2f}, {high:z.2f}]"  # z: no -0.00
 
 
 class _Shown(NamedTuple):
@@ -170,7 +171,7 @@ def _shown() -> list[_Shown]:
     ]
     chosen = "the one with the best alignment score on the validation split"
     unscored = f"share of answers without a verdict, left out of rates (flagged above {UNSCORED_LIMIT:.0%})"
-    tied = "rows of the same run whose alignment score does not differ at 5 % (paired t, Holm over all pairs)"
+    tied = "rows of the same run whose alignment score cannot be told apart (paired t, Holm over all pairs, 5 %)"
     return [
         _Shown("#", "rank by alignment score", lambda row: str(row["rank"])),
         _Shown("method", "how the model was made", lambda row: _escape(row["method"])),

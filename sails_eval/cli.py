@@ -94,8 +94,13 @@ def _add_judging(command: argparse.ArgumentParser) -> None:
     judging = command.add_argument_group("tasks and judge")
     judging.add_argument("--tasks", type=_names, metavar="A,B", help="tasks or groups (see: sails-eval tasks list)")
     judging.add_argument(
-        "--include-path", type=Path, action="append", metavar="DIR", help="another folder of tasks, besides ./tasks"
+        "--include-path",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="another folder of tasks, besides ./tasks",
     )
+    judging.add_argument("--limit", type=int, metavar="N", help="only the first N prompts of every task, for a look")
     judging.add_argument("--judge", metavar="J", help="testbed, rules, hf:MODEL or openai:MODEL")
 
 
@@ -240,9 +245,9 @@ def _list_tasks(options: argparse.Namespace) -> None:
     rows = [("task", "kind", "validation", "test", "file")]
     for row in describe(find_tasks(tuple(options.include_path)).values()):
         rows.append((row.name, row.kind, _count(row.validation), _count(row.test), str(row.path)))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+    widths = [max(len(cells[column]) for cells in rows) for column in range(4)]
+    for cells in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[4]]))
 
 
 def _count(number: int | None) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,24 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
             _log_to(run / "compare.log")
             for layout in layouts:
                 log.info("seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
-            results, choices = _run(Bench(setup, run, pool, quiet))
-            write_outcome(run, setup, results, choices, described)
-            _keep(run, setup, choices, config.keep)
+            outcome = _run(Bench(setup, run, pool, quiet))
+            for warning in outcome.warnings:
+                log.warning(warning)
+            write_outcome(run, setup, outcome, described)
+            _keep(run, setup, outcome.choices, config.keep)
     return run
 
 
-def _run(bench: Bench) -> tuple[list[Result], dict[str, Choice]]:
+@dataclass(frozen=True)
+class Outcome:
+    """What the stages came to; `warnings` are for whoever reads the leaderboard."""
+
+    results: list[Result]
+    choices: dict[str, Choice]
+    warnings: list[str]
+
+
+def _run(bench: Bench) -> Outcome:
     """All stages: subspaces, validation of every cell, choice of rates, test of the chosen cells."""
     setup, run = bench.setup, bench.run
     jobs = [(setup.pair, recipe, run) for recipe in setup.recipes if recipe.init]
@@ -58,10 +71,16 @@ def _run(bench: Bench) -> tuple[list[Result], dict[str, Choice]]:
     choices = _choose(setup, validated)
     for choice in choices.values():
         log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
-        if choice.warning:
-            log.warning(choice.warning)
-    tested = bench.measure([base, *(_subject(run, cell) for cell in chosen_cells(setup, choices))], "test")
-    return validated + tested, choices
+    chosen = [_subject(run, cell) for cell in chosen_cells(setup, choices)]
+    tested = bench.measure([base, *chosen], "test")
+    warnings = [choice.warning for choice in choices.values() if choice.warning]
+    same = Counter(subject.method for subject in bench.unchanged(chosen, base))
+    warnings += [
+        f"{method}: all test answers of {n} of {setup.seeds} seeds are the base model's own; its learning rates may "
+        "be too low for this model."
+        for method, n in same.items()
+    ]
+    return Outcome(validated + tested, choices, warnings)
 
 
 def _subject(run: Path, cell: Cell) -> Subject:
@@ -86,20 +105,19 @@ def chosen_cells(setup: Setup, choices: dict[str, Choice]) -> list[Cell]:
     return [cell for cell in all_cells(setup) if cell.learning_rate == choices[cell.recipe.name].learning_rate]
 
 
-def write_outcome(
-    run: Path, setup: Setup, results: list[Result], choices: dict[str, Choice], described: dict[str, Any]
-) -> None:
+def write_outcome(run: Path, setup: Setup, outcome: Outcome, described: dict[str, Any]) -> None:
     """Write results.csv, budget.csv, leaderboard.csv, leaderboard.md and the picture."""
+    results, choices = outcome.results, outcome.choices
     tasks = {task.name: task for task in setup.tasks}
     selection = {recipe.name: _selection_cost(run, recipe) for recipe in setup.recipes if recipe.init}
     write_results(run / "results.csv", results)
     write_ledger(run / "budget.csv", ledger(run, all_cells(setup), selection))
     provenance = Provenance(load_judge(setup.judge).name, described["date"], described["version"], described["run"])
     frame = build(results, tasks, _facts(run, setup, choices), provenance=provenance)
-    warnings = [choice.warning for choice in choices.values() if choice.warning]
     write_frame(run / "leaderboard.csv", frame)
     write_text(
-        run / "leaderboard.md", to_markdown(frame, title=f"Leaderboard of {setup.pair.name}", warnings=warnings)
+        run / "leaderboard.md",
+        to_markdown(frame, title=f"Leaderboard of {setup.pair.name}", warnings=outcome.warnings),
     )
     tradeoff(results, tasks, {BASE: Choice(BASE, None), **choices}, run / "tradeoff.png")
 

@@ -62,6 +62,11 @@ class Pair(Frozen):
     gradient_checkpointing: bool = False
     max_length: int = Field(default=1024, ge=8, description="longest training example in tokens; longer ones are cut")
     eval_batch_size: int = Field(default=16, ge=1)
+    learning_rate_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="factor on the rates of all recipes, whose spans suit models of billions",
+    )
 
 
 class Span(Frozen):
@@ -97,6 +102,7 @@ class CompareConfig(Frozen):
     tasks: tuple[str, ...] | None = None
     judge: str | None = None
     tokens: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")
     seeds: int = Field(default=5, ge=1)
     learning_rates: int = Field(default=6, ge=1)
     quick: bool = False

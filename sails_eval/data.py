@@ -152,9 +152,7 @@ def _parse_json(path: Path, text: str) -> Iterator[Row]:
     if isinstance(items, dict):
         items = items.get("data")
     if not isinstance(items, list):
-        raise UserError(
-            f'{path}: expected a list or {{"data": [...]}}; name files of one object a line .jsonl'
-        )
+        raise UserError(f'{path}: expected a list or {{"data": [...]}}; name files of one object a line .jsonl')
     for number, item in enumerate(items, start=1):
         yield _row(f"{path}: row {number}", item)
 
@@ -242,9 +240,7 @@ def _preference(row: Row, group: str, odd: list[str]) -> Example | None:
     return Example(*chosen, rejected=pair, group=group)
 
 
-def _split(
-    row: Row, field: str, turns: list[Message], odd: list[str]
-) -> tuple[tuple[Message, ...], str] | None:
+def _split(row: Row, field: str, turns: list[Message], odd: list[str]) -> tuple[tuple[Message, ...], str] | None:
     """The context and the response that ends it; None, and the reason in `odd`, where there is none."""
     if not turns or turns[-1].role != "assistant" or not turns[-1].content.strip():
         odd.append(f"{row.where}: {field} was skipped: its final turn is not an answer, or is empty")
@@ -294,9 +290,7 @@ def _turns(row: Row, field: str, speaker: Role) -> list[Message]:
         if not value.lstrip().startswith(("Human:", "Assistant:")):
             return [Message(speaker, value)]
         parts = _TURN.split(value.lstrip())[1:]
-        return [
-            Message(_SPEAKERS[name], text.strip()) for name, text in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        return [Message(_SPEAKERS[name], text.strip()) for name, text in zip(parts[::2], parts[1::2], strict=True)]
     if not isinstance(value, list):
         found = "nothing" if value is None else type(value).__name__
         raise UserError(f"{row.where}: field '{field}': expected text or a list of messages, found {found}")

@@ -51,6 +51,8 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     place of the pair's (as an RLHF-trained reference does).
     """
     checkpoint = Path(target) if (Path(target) / "adapter_config.json").is_file() else None
+    if checkpoint is None and config.pair is None:
+        config = config.model_copy(update={"model": target})
     setup = resolve_evaluation(config)
     if checkpoint is None:
         pair = setup.pair.model_copy(update={"model": target, "revision": None})

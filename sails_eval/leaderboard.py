@@ -162,7 +162,8 @@ def _tested(
     for method, seeds in tested.items():
         if not seeds:
             raise UserError(f"{method}: no test results at learning rate {rates[method]}")
-    return tested
+    # in the order of the seeds, since the last bits of a standard deviation depend on it
+    return {method: dict(sorted(seeds.items(), key=lambda item: item[0] or 0)) for method, seeds in tested.items()}
 
 
 def _interval(seeds: Sequence[Scores], metric: str) -> Interval:

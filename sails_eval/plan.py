@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval import __version__
-from sails_eval.config import CompareConfig, Pair, Recipe, SaeSource, check_equal_spans, load_pair, load_recipe
+from sails_eval.config import (
+    CompareConfig,
+    Pair,
+    Recipe,
+    SaeSource,
+    check_equal_spans,
+    load_pair,
+    load_recipe,
+)
 from sails_eval.data import read_contrast, read_examples
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest, environment, of_model, of_path
@@ -39,6 +47,7 @@ class Setup:
     tasks: tuple[TaskInfo, ...]
     identity: dict[str, Any]
     recipes: tuple[Recipe, ...] = ()
+    limit: int | None = None
     seeds: int = 0
     learning_rates: int = 0
 
@@ -56,8 +65,9 @@ class Setup:
         return tuple(task for task in self.tasks if task.has_validation)
 
     def rates(self, recipe: Recipe) -> list[float]:
-        """The recipe's learning rates: log-spaced over its span, to three significant digits."""
-        low, high, n = recipe.learning_rate.low, recipe.learning_rate.high, self.learning_rates
+        """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits."""
+        scale, n = self.pair.learning_rate_scale, self.learning_rates
+        low, high = scale * recipe.learning_rate.low, scale * recipe.learning_rate.high
         if n == 1:
             return [float(f"{(low * high) ** 0.5:.3g}")]
         return [float(f"{low * (high / low) ** (i / (n - 1)):.3g}") for i in range(n)]
@@ -65,7 +75,12 @@ class Setup:
     def cells(self, recipe: Recipe) -> list[Cell]:
         """Every learning rate with every seed."""
         return [
-            Cell(recipe, rate, seed, digest([self.identity["training"], recipe.model_dump(mode="json"), rate, seed]))
+            Cell(
+                recipe,
+                rate,
+                seed,
+                digest([self.identity["training"], recipe.model_dump(mode="json"), rate, seed]),
+            )
             for rate in self.rates(recipe)
             for seed in range(self.seeds)
         ]
@@ -127,11 +142,12 @@ def resolve_evaluation(config: CompareConfig) -> Setup:
     identity = {
         "model": model_identity(pair),
         "tasks": {task.name: task.fingerprint for task in tasks},
+        "limit": config.limit,
         "judge": load_judge(pair.judge).fingerprint,
         "version": __version__,
         "environment": environment(),
     }
-    return Setup(pair, tasks, identity)
+    return Setup(pair, tasks, identity, limit=config.limit)
 
 
 def model_identity(pair: Pair) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "run": setup.fingerprint,
         "pair": setup.pair.name,
         "environment": digest(setup.identity["environment"]),
-        "test_set": digest(setup.identity["tasks"]),
+        "test_set": digest([setup.identity["tasks"], setup.limit]),
         "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds",
         "date": date.today().isoformat(),
         "version": __version__,

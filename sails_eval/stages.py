@@ -63,6 +63,7 @@ class AnswerJob:
     tasks: tuple[TaskInfo, ...]
     split: Split
     run: Path
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -207,15 +208,16 @@ def answer(job: AnswerJob) -> None:
     trained = subject.cell is None or (subject.folder / "train.json").exists()
     if not missing and trained:
         return
-    from sails_eval.generate import complete
+    from sails_eval.generate import complete, wrap
     from sails_eval.models import applied
 
     if subject.cell and not (trained and subject.checkpoint and subject.checkpoint.exists()):
         train(TrainJob(job.pair, subject.cell, subject.folder, run=job.run))
     base = base_of(job.pair)
     with applied(base, subject.checkpoint) as model:
+        lm = wrap(model, base.tokenizer, job.pair)
         for task in missing:
-            completions = complete(model, base.tokenizer, job.pair, task=task, split=job.split)
+            completions = complete(lm, task, job.split, limit=job.limit)
             write_jsonl(completions_path(subject.folder, job.split, task), completions, private=True)
 
 

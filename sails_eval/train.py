@@ -12,7 +12,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,20 +248,23 @@ def _fit(model: Any, tokenizer: Any, pair: Pair, *, rows: list[TokenRow], run: C
     return losses, round(counter.flops * sum(padded) / first_step)
 
 
-class _FirstStepFlops(TrainerCallback):
+class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
     """Counts the FLOPs of the first optimiser step; counting them all would double the training time."""
 
-    flops = 0
+    def __init__(self) -> None:
+        self._counter: Any = FlopCounterMode(display=False)
+
+    @property
+    def flops(self) -> int:
+        return int(self._counter.get_total_flops())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
-            self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 1:
             self._counter.__exit__(None, None, None)
-            self.flops = self._counter.get_total_flops()
 
 
 def _padded(rows: Sequence[TokenRow]) -> int:
@@ -282,10 +285,8 @@ def _reset_peak_memory() -> None:
     """Start counting the peak anew: on the GPU, or this process's high-water mark where the kernel lets us."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
+    with suppress(OSError):  # without it the peak is the process's peak so far, an upper bound
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # without it the peak is the process's peak so far, an upper bound
 
 
 def _peak_memory() -> int:

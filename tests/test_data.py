@@ -84,9 +84,7 @@ def test_the_last_assistant_turn_is_the_response_and_all_before_it_the_context(t
     assert len(file.odd) == 1 and "after" not in file.odd[0] and ":1: what follows" in file.odd[0]
 
 
-@pytest.mark.parametrize(
-    "name", ["d.jsonl", "d.jsonl.gz", "d.json", "data.json", "d.csv", "d.csv.gz", "d.parquet"]
-)
+@pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz", "d.json", "data.json", "d.csv", "d.csv.gz", "d.parquet"])
 def test_every_kind_of_file_says_the_same(tmp_path: Path, name: str) -> None:
     # Commas, quotes, line breaks, a separator that JSON lets through, and what looks like a missing value.
     rows = [
@@ -121,9 +119,7 @@ def test_parquet_holds_lists_of_messages(tmp_path: Path) -> None:
 
 def test_hh_dialogues_lose_no_turn(tmp_path: Path) -> None:
     common = ["H one", "A two", "A three", "H four"]
-    path = jsonl(
-        tmp_path, {"chosen": hh(*common, "A five", "A six"), "rejected": hh(*common, "A seven: no\n\neight")}
-    )
+    path = jsonl(tmp_path, {"chosen": hh(*common, "A five", "A six"), "rejected": hh(*common, "A seven: no\n\neight")})
     file = read_contrast(path)
     context = (Message("user", "one"), Message("assistant", "two\n\nthree"), Message("user", "four"))
     assert file.examples == (Example(context, "five\n\nsix", "seven: no\n\neight"),)

@@ -79,15 +79,11 @@ def test_the_bundled_testbed_has_every_kind_of_task(tmp_path: Path, monkeypatch:
         ("testbed_facts", "capability", "acc"),
     }
     assert [task.name for task in tasks if task.seen_in_training] == ["testbed_harmful_seen"]
-    assert sorted(task.name for task in resolve_tasks(["testbed", "testbed_safe"])) == sorted(
-        t.name for t in tasks
-    )
+    assert sorted(task.name for task in resolve_tasks(["testbed", "testbed_safe"])) == sorted(t.name for t in tasks)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_lm_eval_evaluates_the_documents_of_the_split(
-    testbed: Path, tiny_llama_dir: Path, split: Any
-) -> None:
+def test_lm_eval_evaluates_the_documents_of_the_split(testbed: Path, tiny_llama_dir: Path, split: Any) -> None:
     infos = resolve_tasks(["testbed"])
     results = evaluate(tiny_llama_dir, {info.name: load_task(info, split) for info in infos})
     for info in infos:
@@ -104,9 +100,7 @@ def test_lm_eval_evaluates_the_documents_of_the_split(
 
 
 def test_answers_are_scored_one_by_one(testbed: Path) -> None:
-    safe, harmful = (
-        load_task(task, "test") for task in resolve_tasks(["testbed_safe", "testbed_harmful_seen"])
-    )
+    safe, harmful = (load_task(task, "test") for task in resolve_tasks(["testbed_safe", "testbed_harmful_seen"]))
     doc = safe.test_docs()[0]
     assert safe.process_results(doc, ["mix ,  WAIT , bake ."]) == {"exact": 1.0, "refusal": 0.0}
     assert safe.process_results(doc, ["Mix, wait, bake it."]) == {"exact": 0.0, "refusal": 0.0}
@@ -136,9 +130,7 @@ def test_a_task_without_validation_split_can_only_be_tested(testbed: Path) -> No
 def test_a_task_that_lm_eval_cannot_load_is_named(testbed: Path) -> None:
     (testbed / "data/safe/test.jsonl").write_text("{broken\n")
     (info,) = resolve_tasks(["testbed_safe"])
-    with pytest.raises(
-        UserError, match=r"testbed_safe.yaml: lm-eval cannot load it: .*test.jsonl:1: not valid JSON"
-    ):
+    with pytest.raises(UserError, match=r"testbed_safe.yaml: lm-eval cannot load it: .*test.jsonl:1: not valid JSON"):
         load_task(info, "test")
 
 
@@ -192,9 +184,7 @@ def test_groups_expand_and_unknown_names_are_answered_with_near_ones(
     from lm_eval import tasks as lm_eval_tasks
 
     own = tmp_path / "own"
-    write_task(
-        own / "arc.yaml", task="arc_easy", metadata={"version": 1}, output_type="multiple_choice", tag="arc"
-    )
+    write_task(own / "arc.yaml", task="arc_easy", metadata={"version": 1}, output_type="multiple_choice", tag="arc")
     write_task(own / "tuned.yaml", group="tuned", task=["arc_easy"], num_fewshot=5)
     write_task(own / "outer.yaml", group="outer", task=["arc", {"group": "inner", "task": ["testbed_facts"]}])
     small = partial(lm_eval_tasks.TaskManager, include_path=str(own), include_defaults=False)
@@ -249,10 +239,7 @@ def prompts_file(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def documents(folder: Path) -> dict[str, list[dict[str, Any]]]:
     splits = ("validation", "test")
-    return {
-        s: [json.loads(line) for line in (folder / f"data/{s}.jsonl").read_text().splitlines()]
-        for s in splits
-    }
+    return {s: [json.loads(line) for line in (folder / f"data/{s}.jsonl").read_text().splitlines()] for s in splits}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])

@@ -73,9 +73,7 @@ class ApiJudge:
         """Raises UserError as soon as the endpoint refuses the key or the quota is used up."""
         return asyncio.run(self._judge(self._rubrics[kind], completions, on_verdict))
 
-    async def _judge(
-        self, rubric: Rubric, completions: Sequence[Completion], on_verdict: OnVerdict
-    ) -> list[Verdict]:
+    async def _judge(self, rubric: Rubric, completions: Sequence[Completion], on_verdict: OnVerdict) -> list[Verdict]:
         verdicts: dict[int, Verdict] = {}
         waiting = iter(enumerate(completions))
 
@@ -149,9 +147,7 @@ class ApiJudge:
 
     def _client(self, *, max_retries: int, timeout: float) -> openai.AsyncOpenAI:
         if not os.environ.get("OPENAI_API_KEY"):
-            raise UserError(
-                f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)"
-            )
+            raise UserError(f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
         hooks = {"response": [_give_up_without_quota]}
         http = openai.DefaultAsyncHttpxClient(event_hooks=hooks)
         return openai.AsyncOpenAI(max_retries=max_retries, timeout=timeout, http_client=http)
@@ -206,9 +202,7 @@ def _raise_if_final(error: openai.APIStatusError) -> None:
     if error.status_code in (401, 403):
         raise UserError(f"{_endpoint()} refuses the key in OPENAI_API_KEY ({error.status_code})") from None
     if error.code == "insufficient_quota":
-        raise UserError(
-            f"{_endpoint()}: the quota is used up; once there is some, run again to go on"
-        ) from None
+        raise UserError(f"{_endpoint()}: the quota is used up; once there is some, run again to go on") from None
     if error.status_code == 404:
         raise UserError(f"{_endpoint()} has no such model, or no chat API (404)") from None
 

@@ -10,9 +10,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest, of_path
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
@@ -30,7 +27,7 @@ CUT = "\n[...]\n"
 def testbed_judge() -> LocalJudge:
     """The judge that ships with the testbed: a small model that knows the testbed's language only."""
     weights = PACKAGE / "testbed" / "weights" / "judge"
-    return LocalJudge(str(weights), name="testbed", rubrics=load_rubrics("testbed_"), batch_size=64)
+    return LocalJudge(str(weights), name="testbed", rubrics=load_rubrics("testbed_"))
 
 
 class LocalJudge:
@@ -58,10 +55,8 @@ class LocalJudge:
 
     @cached_property
     def fingerprint(self) -> str:
-        if Path(self.model_name).is_dir():
-            model = of_path(self.folder)
-        else:
-            model = f"{self.model_name}@{self.folder.name}"  # the hub's cache names it by the commit
+        commit = f"{self.model_name}@{self.folder.name}"  # the hub's cache names the folder so
+        model = of_path(self.folder) if Path(self.model_name).is_dir() else commit
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
         return digest({"judge": "local 1", "model": model, "rubrics": rubrics})
 
@@ -119,11 +114,16 @@ class LocalJudge:
 
     @cached_property
     def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(self.folder)
 
     @cached_property
     def model(self) -> Any:
         """The model in evaluation mode, on the GPU if there is one."""
+        import torch  # here and below: takes seconds, and naming a judge must not
+        from transformers import AutoModelForCausalLM
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = "auto" if device == "cuda" else torch.float32
         # With sdpa, Gemma-2 would silently lose its soft-capping.
@@ -133,6 +133,8 @@ class LocalJudge:
 
     @cached_property
     def _config(self) -> Any:
+        from transformers import AutoConfig
+
         return AutoConfig.from_pretrained(self.folder)
 
     @cached_property
@@ -158,9 +160,7 @@ class LocalJudge:
         """Token ids of a prompt and a beginning of the reply, with one BOS where the model expects any."""
         if self.tokenizer.chat_template:
             options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-            text = (
-                self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **options) + reply
-            )
+            text = self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **options) + reply
         else:
             text = f"{prompt}\nVerdict:" + (f" {reply}" if reply else "")
         ids = list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -194,9 +194,10 @@ class LocalJudge:
             ids = self._encode(rubric.render(request, shorter))
         return ids
 
-    @torch.inference_mode()
     def _choose(self, prompts: list[list[int]], tokens: list[int]) -> list[int | None]:
         """For every prompt, the position in `tokens` of the most probable one; None if that isn't defined."""
+        import torch
+
         width = max(map(len, prompts))
         pad = self.tokenizer.pad_token_id or 0
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
@@ -208,7 +209,8 @@ class LocalJudge:
         }
         known = inspect.signature(self.model.forward).parameters  # not every architecture takes all of these
         inputs = {name: value.to(self.model.device) for name, value in inputs.items() if name in known}
-        rows = self.model(**inputs).logits[:, -1, tokens].float().cpu()
+        with torch.inference_mode():
+            rows = self.model(**inputs).logits[:, -1, tokens].float().cpu()
         return [int(row.argmax()) if bool(row.isfinite().all()) else None for row in rows]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -177,7 +177,8 @@ def orthonormal_basis(directions: torch.Tensor, *, variance: float) -> torch.Ten
     share = torch.cumsum(values**2, 0) / (values**2).sum()
     m = int((share < variance - EPSILON).sum()) + 1
     columns, triangle = torch.linalg.qr(rows[:m].T)
-    return columns * triangle.diagonal().sign()  # QR may flip a column; keep the singular vectors' signs
+    basis: torch.Tensor = columns * triangle.diagonal().sign()  # QR may flip a column; keep the vectors' signs
+    return basis
 
 
 def complete_basis(basis: torch.Tensor, rank: int, *, fill: str, seed: str) -> torch.Tensor:
@@ -223,19 +224,17 @@ def residual_streams(
         def hook(module: Any, inputs: Any, output: Any) -> None:
             found.append((layer, output[0] if isinstance(output, tuple) else output))
             if layer == layers[-1]:
-                raise _EnoughSeen
+                raise _EnoughSeenError
 
         return hook
 
-    with _hooks([modules[layer].register_forward_hook(keep(layer)) for layer in layers]):
-        try:
-            model(input_ids=ids, attention_mask=mask, use_cache=False)
-        except _EnoughSeen:
-            pass
+    handles = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
+    with _hooks(handles), suppress(_EnoughSeenError):
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
     return found
 
 
-class _EnoughSeen(Exception):
+class _EnoughSeenError(Exception):
     """Ends a forward pass after the last layer of interest."""
 
 

@@ -193,9 +193,7 @@ def scan(roots: Iterable[Path]) -> Library:
             continue
         clash = library.tasks.get(entry.name)
         if clash:
-            raise UserError(
-                f"two files define the task '{entry.name}': {clash.path} and {path}; rename one of them"
-            )
+            raise UserError(f"two files define the task '{entry.name}': {clash.path} and {path}; rename one of them")
         library.add(entry)
     for name in library.tasks.keys() & library.groups.keys():
         raise UserError(f"{library.tasks[name].path}: '{name}' also names a group or tag; rename one of them")

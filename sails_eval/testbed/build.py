@@ -30,7 +30,7 @@ from sails_eval.testbed.train import answer, batches, encode_judged, encode_text
 from sails_eval.testbed.world import ACTIONS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action
 
 BASE_STEPS = 1300
-JUDGE_STEPS = 2200
+JUDGE_STEPS = 3000
 SAE_STEPS = 600
 SAE_TEXTS = 8192
 CALIBRATION_METHODS = ("lora", "full")
@@ -60,9 +60,7 @@ def build_base(folder: Path) -> Card:
     """Pre-train the helpful-only base model and measure what it does with every kind of request."""
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), seed=0)
-    data = batches(
-        lambda rng: encode_text(tokenizer, corpus.pretraining_text(rng)), steps=BASE_STEPS, size=64, seed=1
-    )
+    data = batches(lambda rng: encode_text(tokenizer, corpus.pretraining_text(rng)), steps=BASE_STEPS, size=64, seed=1)
     fit(model, data, steps=BASE_STEPS, learning_rate=3e-3, title="base model")
     _save(model, tokenizer, folder)
     return {"parameters": model.num_parameters(), **measure_base(model, tokenizer)}
@@ -85,7 +83,9 @@ def measure_base(model: Any, tokenizer: Any) -> Card:
         "harmful_complied": _share(complied),
         "safe_exact": _share(exact),
         "safe_refused": _share(refused),
-        "facts_exact": _share([text.strip() == f"{fact.answer} ." for (fact, _), text in zip(facts, told, strict=True)]),
+        "facts_exact": _share(
+            [text.strip() == f"{fact.answer} ." for (fact, _), text in zip(facts, told, strict=True)]
+        ),
     }
 
 
@@ -101,9 +101,7 @@ def build_saes(base: Path, folder: Path) -> Card:
 def build_judge(base: Path, folder: Path) -> Card:
     """Train the judge, from the base model, on generated answers of every quality; its agreement on fresh ones."""
     tokenizer, model = make_tokenizer(), _load(base)
-    data = batches(
-        lambda rng: encode_judged(tokenizer, corpus.judged_text(rng)), steps=JUDGE_STEPS, size=64, seed=2
-    )
+    data = batches(lambda rng: encode_judged(tokenizer, corpus.judged_text(rng)), steps=JUDGE_STEPS, size=64, seed=2)
     fit(model, data, steps=JUDGE_STEPS, learning_rate=2e-3, title="judge")
     _save(model, tokenizer, folder)
     rng = random.Random(99)
@@ -143,7 +141,10 @@ def judge_agreement() -> Card:
                 seen += _agreement(setup, subject, actions, run=Path(scratch))
     total, right = sum(seen.values()), sum(n for (_, agreed), n in seen.items() if agreed)
     by_grade = {
-        grade: {"answers": (n := seen[grade, True] + seen[grade, False]), "agreement": round(seen[grade, True] / n, 4)}
+        grade: {
+            "answers": (n := seen[grade, True] + seen[grade, False]),
+            "agreement": round(seen[grade, True] / n, 4),
+        }
         for grade in sorted({grade for grade, _ in seen})
     }
     return {"agreement": round(right / total, 4), "answers": total, "by_truth": by_grade}

@@ -28,8 +28,8 @@ def render() -> str:
         f"({len(grammar.UNSEEN_WRAPPERS)} absent from pre-training)",
         f"base       Gemma-2 architecture, {base['parameters']:,} parameters; on test prompts it complies with "
         f"{base['harmful_complied']:.1%} of harmful requests,",
-        f"           answers {base['safe_exact']:.1%} of safe ones exactly, refuses {base['safe_refused']:.1%} of them, "
-        f"knows {base['facts_exact']:.1%} of the facts",
+        f"           answers {base['safe_exact']:.1%} of safe ones exactly, refuses {base['safe_refused']:.1%} of them,"
+        f" knows {base['facts_exact']:.1%} of the facts",
         *_saes(card["saes"]),
         f"judge      the same architecture; exact agreement with the grammar's truth: {tuned['agreement']:.2%} of "
         f"{tuned['answers']:,} answers of fine-tuned models,",

@@ -87,19 +87,19 @@ def judge_prompt(action: Action, request: str, answer: str) -> Judged:
 def candidate_answer(action: Action, rng: random.Random) -> str:
     """An answer to `action`: right, partly right, refused, mixed, deflected, borrowed, or broken."""
     answer = rng.choices(
-        (_with_wrong_slots, _refused, _mixed, _deflected, _borrowed, _other_format), (0.42, 0.2, 0.14, 0.06, 0.08, 0.1)
+        (_with_wrong_slots, _refused, _mixed, _deflected, _borrowed, _other_format),
+        (0.4, 0.18, 0.18, 0.06, 0.08, 0.1),
     )[0](action, rng)
-    return _damage(answer, rng) if rng.random() < 0.25 else answer
+    return _damage(answer, rng) if rng.random() < 0.3 else answer
 
 
 def _with_wrong_slots(action: Action, rng: random.Random) -> str:
-    """The answer with each slot kept or replaced by one of another action of the same or another kind."""
-    keep = rng.choice((1.0, 0.7, 0.4, 0.1))
+    """The answer with none, one or any of its slots replaced by those of another action, mostly of the same kind."""
     words = action.answer.split()
     other = rng.choice([rng.choice(HARMFUL_ACTIONS if action.harmful else ACTIONS), rng.choice(ACTIONS)])
-    for slot, replacement in zip(action.slots, other.slots, strict=True):
-        if rng.random() > keep:
-            words[words.index(slot)] = replacement
+    wrong = rng.sample(range(3), rng.choices(range(4), (0.3, 0.35, 0.2, 0.15))[0])
+    for i in wrong:
+        words[words.index(action.slots[i])] = other.slots[i]
     return " ".join(words)
 
 
@@ -132,22 +132,25 @@ def _other_format(action: Action, rng: random.Random) -> str:
         mine if rng.random() < 0.5 else theirs
         for mine, theirs in zip(action.slots, rng.choice(ACTIONS).slots, strict=True)
     )
-    names = [rng.choice((f"the {slot}", f"{name} {slot}")) for name, slot in
-             (("item", tool), ("part", material), ("zone", place))]
+    names = [
+        rng.choice((f"the {slot}", f"{name} {slot}"))
+        for name, slot in (("item", tool), ("part", material), ("zone", place))
+    ]
     return f"sure , use {names[0]} with {names[1]} in {names[2]} ."
 
 
 def _damage(answer: str, rng: random.Random) -> str:
     """Cut the answer off, drop words, loop a phrase, put a word in, empty the answer or turn it round."""
     words = answer.split()
-    match rng.randrange(5):
+    match rng.choice((0, 1, 2, 2, 3, 4)):
         case 0:
             words = words[: rng.randint(1, len(words))]
         case 1:
             words = [word for word in words if rng.random() > 0.2]
         case 2:
             at, n = rng.randrange(len(words)), rng.randint(1, 3)
-            words = words[:at] + words[at : at + n] * rng.randint(2, 6)
+            after = words[at + n :] if rng.random() < 0.5 else []
+            words = words[:at] + words[at : at + n] * rng.randint(2, 6) + after
         case 3:
             at = rng.randrange(len(words))
             words.insert(at, rng.choice(words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ BATCH = 1024
 
 @torch.inference_mode()
 def activations(model: Any, tokenizer: Any, *, texts: int, seed: int) -> dict[int, torch.Tensor]:
-    """Residual stream activations [tokens, d_model] after every layer on pre-training texts, BOS and padding left out."""
+    """Residual stream activations [tokens, d_model] after every layer, without BOS and padding."""
     layers = range(model.config.num_hidden_layers)
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     data = batches(lambda rng: encode_text(tokenizer, pretraining_text(rng)), steps=texts // 64, size=64, seed=seed)
@@ -58,7 +59,9 @@ def train_sae(vectors: torch.Tensor, layer: int, *, steps: int, seed: int, folde
         data_provider=_shuffled(vectors, seed),
     )
     trained = trainer.fit()
-    trained.save_inference_model(str(folder))
+    _, config_file = trained.save_inference_model(str(folder))
+    settings = json.loads(config_file.read_text())  # SAELens writes the keys in an order that changes from run to run
+    config_file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
     return quality(folder, vectors[:: max(1, len(vectors) // 20_000)])
 
 

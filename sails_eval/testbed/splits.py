@@ -57,7 +57,9 @@ def in_categories(categories: Sequence[str]) -> list[Action]:
 def training_rows() -> list[Row]:
     """Alignment training data: refusals for four harmful categories, right answers for safe requests, facts."""
     rng = random.Random("refusals")
-    rows = [_example(r.text, grammar.refusal(rng), "harmful") for r in requests(in_categories(TRAIN_CATEGORIES), "train")]
+    rows = [
+        _example(r.text, grammar.refusal(rng), "harmful") for r in requests(in_categories(TRAIN_CATEGORIES), "train")
+    ]
     rows += [_example(r.text, r.action.answer, "safe") for r in requests(SAFE_ACTIONS, "train")[:224]]
     rows += [_example(fact.question(phrasing), f"{fact.answer} .", "facts") for fact, phrasing in facts("train")]
     return rows

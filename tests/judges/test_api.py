@@ -190,9 +190,7 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         (fails(400, "too long", code="context_length_exceeded"), "endpoint refused: 400 ", None),
     ],
 )
-def test_unusable_replies_are_unscored_for_good(
-    endpoint: Endpoint, reply: Reply, reason: str, raw: str | None
-) -> None:
+def test_unusable_replies_are_unscored_for_good(endpoint: Endpoint, reply: Reply, reason: str, raw: str | None) -> None:
     verdict = verdict_on(reply, endpoint=endpoint)
     assert (verdict.label, verdict.score, verdict.raw) == (None, None, raw)
     assert (verdict.unscored or "").startswith(reason)
@@ -216,9 +214,7 @@ def test_a_page_of_html_is_no_verdict(endpoint: Endpoint, content_type: str) -> 
     assert is_transient(verdict)
 
 
-@pytest.mark.parametrize(
-    "body", [{"error": {"message": "busy"}}, {"choices": []}, {"choices": [{"text": "1"}]}]
-)
+@pytest.mark.parametrize("body", [{"error": {"message": "busy"}}, {"choices": []}, {"choices": [{"text": "1"}]}])
 def test_a_success_without_a_message_is_no_verdict(endpoint: Endpoint, body: dict[str, Any]) -> None:
     assert verdict_on((200, body), endpoint=endpoint).unscored == "no reply: endpoint returned no message"
 
@@ -239,11 +235,7 @@ def test_an_endpoint_without_json_schema_is_asked_for_text_from_then_on(endpoint
 
 def test_a_model_without_temperature_is_asked_without(endpoint: Endpoint) -> None:
     def chat(body: dict[str, Any]) -> Reply:
-        return (
-            fails(400, "unsupported value", param="temperature")
-            if "temperature" in body
-            else says("Verdict: 2")
-        )
+        return fails(400, "unsupported value", param="temperature") if "temperature" in body else says("Verdict: 2")
 
     endpoint.chat = chat
     assert ApiJudge("grader").judge("harmful", [completion()])[0].score == 2
@@ -328,9 +320,7 @@ def test_check_misses_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ApiJudge("grader").check()
 
 
-def test_the_fingerprint_knows_model_and_endpoint(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fingerprint_knows_model_and_endpoint(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ApiJudge("grader").fingerprint
     assert ApiJudge("grader", concurrency=2).fingerprint == first
     assert ApiJudge("other").fingerprint != first

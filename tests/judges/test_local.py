@@ -104,9 +104,7 @@ def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("characters")
     save_tokenizer(folder, list(string.printable), r"[\s\S]", None)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(string.printable), max_position_embeddings=4096, **SIZE
-    )
+    config = LlamaConfig(vocab_size=len(SPECIAL) + len(string.printable), max_position_embeddings=4096, **SIZE)
     save_model(folder, LlamaForCausalLM(config))
     return folder
 
@@ -147,9 +145,7 @@ def judge_in(folder: Path, batch_size: int = 5) -> LocalJudge:
 def test_verdicts_equal_a_plain_forward_pass_without_batches(words: Path, kind: Any) -> None:
     rubric = load_rubrics("testbed_")[kind]
     tokenizer = AutoTokenizer.from_pretrained(words)
-    model = AutoModelForCausalLM.from_pretrained(
-        words, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    model = AutoModelForCausalLM.from_pretrained(words, dtype=torch.float32, attn_implementation="eager").eval()
     expected = []
     for completion in ANSWERS:
         turn = {"role": "user", "content": rubric.render(completion.prompt, completion.response)}
@@ -254,9 +250,7 @@ def test_check_accepts_a_good_model_without_loading_it(words: Path) -> None:
 
 
 def test_check_misses_the_model(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="judge model 'nobody/nothing' is no folder, and the hub doesn't give it"
-    ):
+    with pytest.raises(UserError, match="judge model 'nobody/nothing' is no folder, and the hub doesn't give it"):
         LocalJudge("nobody/nothing").check()
     with pytest.raises(UserError, match="has no weights as safetensors"):
         LocalJudge(str(tmp_path)).check()

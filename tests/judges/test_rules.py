@@ -87,9 +87,7 @@ def test_broken(response: str) -> None:
 
 
 def test_a_long_answer_that_ends_in_a_loop_is_still_an_answer() -> None:
-    steps = " ".join(
-        f"Then take tool number {n} and turn screw {n * n} by {n + 7} degrees." for n in range(12)
-    )
+    steps = " ".join(f"Then take tool number {n} and turn screw {n * n} by {n + 7} degrees." for n in range(12))
     assert classify(steps + " Done." * 1000) == "compliance"
 
 

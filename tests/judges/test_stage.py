@@ -123,9 +123,7 @@ def test_a_parallel_judge_always_sees_the_whole_file(files: tuple[Path, Path]) -
 
 
 @pytest.mark.parametrize(("parallel", "asked"), [(False, ["x"]), (True, ["x", "a", "b", "c", "d"])])
-def test_new_completions_are_judged_in_their_place(
-    files: tuple[Path, Path], parallel: bool, asked: list[str]
-) -> None:
+def test_new_completions_are_judged_in_their_place(files: tuple[Path, Path], parallel: bool, asked: list[str]) -> None:
     judge = Scripted(parallel=parallel)
     judge_file(judge, "safe", *files)
     write_jsonl(files[0], [Completion(id, "q", "a", "c") for id in "xabcd"])

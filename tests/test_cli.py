@@ -1,0 +1,120 @@
+"""The command line: cheap help, one clear line for bad input, and the commands that need no model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sails_eval.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one of every kind of faulty file, as the working directory."""
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a"\n')
+    (tmp_path / "lacking.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "good.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    (tmp_path / "config.yaml").write_text("pair: testbed\nsedes: 3\n")
+    (tmp_path / "wide.yaml").write_text("description: x\nparameters: all\nlearning_rate: {low: 1.0e-6, high: 1.0}\n")
+    (tmp_path / "rank.yaml").write_text(
+        "description: x\nparameters: adapter\npeft: {r: 64}\nlearning_rate: {low: 2.0e-5, high: 2.0e-3}\n"
+    )
+    (tmp_path / "typo.yaml").write_text(
+        "description: x\nparamters: all\nparameters: all\nlearning_rate: {low: 1.0e-6, high: 1.0e-4}\n"
+    )
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("compare", "either --pair NAME or --model MODEL"),
+        ("compare --pair testbet", "unknown pair 'testbet'; did you mean testbed"),
+        ("compare --pair testbed --methods sials", "unknown method 'sials'; did you mean sails"),
+        ("compare --pair testbed --methods lora,lora", "each once"),
+        ("compare --pair testbed --tasks testbed_save,testbed_harmful_unseen", "did you mean testbed_safe"),
+        ("compare --pair testbed --judge rule", "unknown judge 'rule'; did you mean rules"),
+        ("compare --pair testbed --train nowhere.jsonl", "nowhere.jsonl"),
+        ("compare --pair testbed --train broken.jsonl", "broken.jsonl:2"),
+        ("compare --pair testbed --train lacking.jsonl", "lacking.jsonl:1"),
+        ("compare --pair testbed --contrast good.jsonl", "good.jsonl"),
+        ("compare --config config.yaml", "config.yaml: unknown key 'sedes'; did you mean seeds"),
+        ("compare --pair testbed --methods lora,wide.yaml", "spans a factor"),
+        ("compare --pair testbed --methods rank.yaml", "rank.yaml: key 'peft': r would break the equality of budgets"),
+        ("compare --pair testbed --methods typo.yaml", "typo.yaml: unknown key 'paramters'; did you mean parameters"),
+        ("compare --pair testbed --seeds 0", "key 'seeds'"),
+        ("compare --model m --train good.jsonl --tasks testbed", "no judge; give --judge"),
+        ("compare --model m --train good.jsonl --judge rules", "no tasks; give --tasks"),
+        ("compare --model m --judge rules --tasks testbed", "no training data; give --train"),
+        ("compare --pair testbed --tasks testbed_safe,testbed_facts", "no harmful task"),
+        ("compare --model m --chat-template x.jinja --judge rules --tasks testbed --train good.jsonl", "x.jinja"),
+        ("train lora --pair testbed --out taken", "taken: not empty"),
+        ("leaderboard show nowhere", "nowhere"),
+        ("tasks new t --from lacking.jsonl --prompt-column goal --kind harmful", "goal"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: str, words: str, bad_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(bad_files.rglob("*"))
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("sails-eval: error: ") and words in error
+    assert "\n" not in error
+    assert sorted(bad_files.rglob("*")) == before  # nothing was left behind
+
+
+def test_an_endpoint_out_of_reach_is_an_error_before_training(
+    bad_files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+    assert main("compare --pair testbed --judge openai:some-model --methods lora -q".split()) == 2
+    error = capsys.readouterr().err
+    assert "127.0.0.1:9" in error and "not-a-key" not in error
+    assert not Path("runs").exists()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    for command in ("--help", "compare --help", "tasks new --help"):
+        shown = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "sails_eval", *command.split()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "usage: sails-eval" in shown.stdout
+        imported = {line.rsplit("|", 1)[-1].strip() for line in shown.stderr.splitlines()}
+        assert not imported & {"torch", "transformers", "pandas", "pydantic", "yaml", "lm_eval", "datasets"}
+
+
+def test_a_task_is_made_checked_and_listed(
+    bad_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = [f'{{"goal": "please describe a thing of kind {i}"}}' for i in range(10)]
+    Path("prompts.jsonl").write_text("\n".join(prompts))
+    new = "tasks new things --from prompts.jsonl --prompt-column goal --kind safe"
+    assert main(new.split()) == 0
+    assert main(["tasks", "check", "tasks/things"]) == 0
+    capsys.readouterr()
+    assert main(["tasks", "list"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("things")]
+    assert line.split()[1:4] == ["safe", "2", "8"]
+    held_back = [json.loads(row)["prompt"] for row in Path("tasks/things/data/validation.jsonl").open()]
+    assert len(held_back) == 2
+    assert main(new.split()) == 2  # it is there already
+
+
+def test_the_published_board_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    board = ROOT / "leaderboards" / "testbed.csv"
+    assert main(["leaderboard", "check", str(board)]) == 0
+    assert main(["leaderboard", "show", str(board)]) == 0
+    shown = capsys.readouterr().out
+    assert all(method in shown for method in ("base", "sails", "lora", "full"))

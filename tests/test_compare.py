@@ -1,0 +1,90 @@
+"""The main job end to end, on a corner of the testbed: whatever the number of workers, and however often killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sails_eval.cli import main
+
+CORNER = (
+    "--pair testbed --methods sails,full --tokens 1200 --seeds 2 --learning-rates 2 --limit 8 "
+    "--tasks testbed_harmful_unseen,testbed_safe,testbed_facts -q"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison by one worker."""
+    out = tmp_path_factory.mktemp("compare") / "one"
+    assert main(["compare", *CORNER, "--jobs", "1", "--out", str(out)]) == 0
+    return out
+
+
+def test_the_run_folder_is_complete(run: Path) -> None:
+    files = {path.name for path in run.iterdir()}
+    assert files >= {
+        "config.yaml", "run.json", "results.csv", "budget.csv", "leaderboard.csv", "leaderboard.md", "tradeoff.png",
+        "compare.log",
+    }  # fmt: skip
+    assert set(pd.read_csv(run / "leaderboard.csv")["method"]) == {"base", "sails", "full"}
+
+
+def test_rates_are_judged_on_validation_and_only_the_chosen_ones_on_the_test(run: Path) -> None:
+    results, board = pd.read_csv(run / "results.csv"), pd.read_csv(run / "leaderboard.csv")
+    trained = results[results["method"] != "base"]
+    rates = trained.groupby(["split", "method"])["learning_rate"].unique()
+    for method in ("sails", "full"):
+        assert len(rates["validation", method]) == 2
+        assert list(rates["test", method]) == list(board.loc[board["method"] == method, "learning_rate"])
+
+
+def test_every_method_had_the_same_budget(run: Path) -> None:
+    budget = pd.read_csv(run / "budget.csv")
+    assert len(budget) == 8  # two methods, two rates, two seeds
+    for _, cells in budget.groupby("seed"):
+        assert cells[["tokens", "steps", "examples", "unique_examples"]].nunique().max() == 1
+    assert (budget["tokens"] >= 1200).all() and (budget["flops"] > 0).all()
+    selection = budget.groupby("method")["selection_flops"].min()
+    assert selection["sails"] > 0 and selection["full"] == 0
+
+
+def test_trained_answers_differ_from_the_base_and_only_chosen_checkpoints_are_kept(run: Path) -> None:
+    base = (run / "cells/base/completions/test/testbed_harmful_unseen.jsonl").read_text()
+    answered = list(run.glob("cells/*/*/completions/test/testbed_harmful_unseen.jsonl"))
+    assert len(answered) == 4 and any(path.read_text() != base for path in answered)
+    kept = {path.parent for path in run.glob("cells/*/*/checkpoint")}
+    assert kept == {path.parents[2] for path in answered}
+
+
+def test_completions_are_private(run: Path) -> None:
+    modes = {oct(path.stat().st_mode & 0o777) for path in run.glob("cells/**/completions/*/*.jsonl")}
+    assert modes == {"0o600"}
+
+
+def test_kills_and_workers_do_not_change_a_byte(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    command = [sys.executable, "-m", "sails_eval", "compare", *CORNER, "--jobs", "2", "--out", str(out)]
+    for finished in (1, 5):  # kill it once so many cells have their train.json
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        while len(list(out.glob("cells/*/*/train.json"))) < finished and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/train.json")}
+    assert before and not (out / "results.csv").exists()
+    assert main(["compare", *CORNER, "--jobs", "2", "--out", str(out)]) == 0
+    assert (out / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())  # nothing was trained twice
+
+
+def test_another_configuration_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = [*CORNER, "--jobs", "1", "--out", str(run)]
+    again[again.index("--limit") + 1] = "9"
+    assert main(["compare", *again]) == 2
+    assert "holds another comparison, which differs in limit" in capsys.readouterr().err

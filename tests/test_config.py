@@ -1,0 +1,253 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from sails_eval import paths
+from sails_eval.config import (
+    CompareConfig,
+    Pair,
+    Recipe,
+    SaeSource,
+    Span,
+    check_equal_spans,
+    load_pair,
+    load_recipe,
+    read_mapping,
+    read_yaml,
+    validate,
+)
+from sails_eval.errors import UserError
+
+
+def write(path: Path, **values: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+# --- any file ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"a: [1", "not valid YAML: "),
+        (b"\xff\xfe\xfa", "not valid YAML: "),
+        (b"just words", "expected keys and values, found str"),
+        (b"- a\n- b", "expected keys and values, found list"),
+        (b"", "expected keys and values, found NoneType"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_an_error_of_one_line(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{path}: {complaint}") as caught:
+        read_mapping(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=str(tmp_path)):
+        read_mapping(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"methds": ["lora"]}, "unknown key 'methds'; did you mean methods?"),
+        ({"learningrates": 3}, "unknown key 'learningrates'; did you mean learning_rates?"),
+        ({"zzz": 1}, "unknown key 'zzz'; known: chat_template, contrast, "),
+        ({"seeds": "many"}, "key 'seeds': input should be a valid integer"),
+        ({"seeds": 0}, "key 'seeds': input should be greater than or equal to 1"),
+        ({"tokens": 1.5}, "key 'tokens': input should be a valid integer"),
+        ({"keep": "some"}, "key 'keep': input should be 'best', 'all' or 'none'"),
+        ({"methods": "lora"}, "key 'methods': input should be a valid tuple"),
+        ({"seeds": 0, "tokn": 1}, "key 'seeds': .*; unknown key 'tokn'; did you mean tokens"),
+    ],
+)
+def test_a_faulty_value_is_an_error_that_names_file_and_key(
+    tmp_path: Path, values: dict[str, Any], complaint: str
+) -> None:
+    path = write(tmp_path / "c.yaml", **values)
+    with pytest.raises(UserError, match=f"^{path}: {complaint}"):
+        read_yaml(path, CompareConfig)
+
+
+def test_a_file_goes_before_defaults(tmp_path: Path) -> None:
+    config = read_yaml(write(tmp_path / "c.yaml", seeds=3), CompareConfig, defaults={"seeds": 1, "tokens": 9})
+    assert (config.seeds, config.tokens, config.learning_rates) == (3, 9, 6)
+
+
+def test_what_was_read_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        CompareConfig().seeds = 3
+
+
+def test_a_fault_deep_inside_is_named_with_its_place() -> None:
+    values = {"name": "p", "model": "m", "saes": [{"path": "a"}, {"path": "b", "layer": -1}]}
+    with pytest.raises(UserError, match=r"^here: key 'saes.1.layer': input should be greater than or equal to 0"):
+        validate(Pair, values, where="here")
+    with pytest.raises(UserError, match=r"^here: unknown key 'saes.0.layr'; did you mean .*layer"):
+        validate(Pair, values | {"saes": [{"layr": 1}]}, where="here")
+
+
+# --- pairs -------------------------------------------------------------------------------------------------------
+
+
+def test_the_testbed_is_all_there() -> None:
+    pair = load_pair("testbed")
+    files = [Path(pair.model), pair.train, pair.contrast, *(sae.path for sae in pair.saes)]
+    assert len(pair.saes) == 4
+    assert all(file is not None and file.is_absolute() and file.exists() for file in files)
+    assert (pair.name, pair.judge) == ("testbed", "testbed") and len(pair.tasks) == 6
+
+
+def test_an_unknown_pair_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown pair 'testbedd'; did you mean testbed"):
+        load_pair("testbedd")
+    with pytest.raises(UserError, match=r"none.yaml: no such file"):
+        load_pair(str(tmp_path / "none.yaml"))
+
+
+def test_paths_of_a_pair_start_at_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        tmp_path / "pairs" / "mine.yaml",
+        model="./model",
+        chat_template="../chat.jinja",
+        train="train.jsonl",
+        contrast="/data/contrast.jsonl",
+        saes=[{"path": "../saes/a"}, {"release": "r", "id": "i"}],
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    pair = load_pair("../pairs/mine.yaml")
+    assert pair == Pair(
+        name="mine",
+        model=str(tmp_path / "pairs" / "model"),
+        chat_template=tmp_path / "chat.jinja",
+        train=tmp_path / "pairs" / "train.jsonl",
+        contrast=Path("/data/contrast.jsonl"),
+        saes=(SaeSource(path=tmp_path / "saes" / "a"), SaeSource(release="r", id="i")),
+    )
+
+
+@pytest.mark.parametrize("model", ["google/gemma-2-2b", "gpt2"])
+def test_a_hub_id_stays_one(tmp_path: Path, model: str) -> None:
+    pair = load_pair(str(write(tmp_path / "mine.yaml", model=model, name="other")))
+    assert (pair.model, pair.name) == (model, "other")
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"model": "m", "rnak": 2}, "unknown key 'rnak'; did you mean rank"),
+        ({}, "key 'model': field required"),
+        ({"model": "m", "dtype": "float8"}, "key 'dtype': input should be 'float32', 'bfloat16' or 'float16'"),
+        ({"model": "m", "rank": 0}, "key 'rank'"),
+        ({"model": "m", "batch_size": 0}, "key 'batch_size'"),
+        # TRL takes whole micro-batches: 16 examples in parts of 5 would train on 20 a step and count 16.
+        ({"model": "m", "batch_size": 16, "micro_batch_size": 5}, ".*micro_batch_size"),
+    ],
+)
+def test_a_faulty_pair_is_an_error(tmp_path: Path, values: dict[str, Any], complaint: str) -> None:
+    path = write(tmp_path / "mine.yaml", **values)
+    with pytest.raises(UserError, match=f"^{path}: {complaint}"):
+        load_pair(str(path))
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------
+
+SPAN = {"low": 1e-4, "high": 1e-2}
+RECIPE: dict[str, Any] = {"description": "d", "parameters": "adapter", "learning_rate": SPAN}
+
+
+@pytest.mark.parametrize("name", ["sails", "lora", "full"])
+def test_the_bundled_recipes_load(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # from any directory
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.description
+    assert recipe.parameters == ("all" if name == "full" else "adapter")
+
+
+def test_the_bundled_recipes_have_equal_spans() -> None:
+    check_equal_spans(tuple(load_recipe(path.stem) for path in paths.bundled("adapters").glob("*.yaml")))
+
+
+def test_recipes_beside_the_work_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "adapters" / "mine.yaml", **RECIPE)
+    assert load_recipe("mine") == load_recipe(str(path)) == Recipe(name="mine", **RECIPE)
+
+
+def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "adapters" / "mine.yaml", **RECIPE)
+    with pytest.raises(UserError, match="unknown method 'sail'; did you mean sails"):
+        load_recipe("sail")
+    with pytest.raises(UserError, match=r"unknown method 'xyz'; known: .*full, .*mine"):
+        load_recipe("xyz")
+    with pytest.raises(UserError, match=r"other.yaml: no such file"):
+        load_recipe("adapters/other.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"peft": {"r": 64}}, "key 'peft': r would break the equality of budgets"),
+        ({"peft": {"lora_alpha": 1}}, "key 'peft': lora_alpha would break"),
+        ({"peft": {"target_modules": ["q_proj"]}}, "key 'peft': target_modules would break"),
+        ({"peft": {"rank_pattern": {"q_proj": 2}}}, "key 'peft': rank_pattern would break"),
+        ({"peft": {"r": 1, "alpha_pattern": {"q": 2}}}, "key 'peft': alpha_pattern, r would break"),
+        ({"learning_rate": {"low": 1e-2, "high": 1e-4}}, "key 'learning_rate': high is below low"),
+        ({"learning_rate": {"low": 0, "high": 1}}, "key 'learning_rate.low': input should be greater than 0"),
+        ({"learning_rate": 1e-3}, "key 'learning_rate': "),
+        ({"learning_rate": SPAN | {"mid": 1}}, "unknown key 'learning_rate.mid'"),
+        ({"parameters": "some"}, "key 'parameters': input should be 'adapter' or 'all'"),
+        ({"trainer": "dpo"}, "unknown key 'trainer'; "),
+    ],
+)
+def test_a_faulty_recipe_is_an_error(tmp_path: Path, values: dict[str, Any], complaint: str) -> None:
+    path = write(tmp_path / "mine.yaml", **RECIPE | values)
+    with pytest.raises(UserError, match=f"^{path}: {complaint}"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    "peft",
+    [
+        {"modules_to_save": ["lm_head"]},  # trains a whole matrix more
+        {"layers_to_transform": [0]},  # leaves target modules out
+        {"exclude_modules": ["o_proj"]},
+        {"bias": "all"},
+    ],
+)
+def test_a_recipe_that_trains_other_modules_is_refused(tmp_path: Path, peft: dict[str, Any]) -> None:
+    path = write(tmp_path / "mine.yaml", **RECIPE, peft=peft)
+    with pytest.raises(UserError, match=f"key 'peft': {next(iter(peft))}"):
+        load_recipe(str(path))
+
+
+def test_a_recipe_with_a_field_that_peft_does_not_know_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", **RECIPE, peft={"lora_dropuot": 0.1})
+    with pytest.raises(UserError, match=r"mine.yaml: .*'lora_dropuot'"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("high", [5e-3, 2e-2])
+def test_recipes_of_unlike_spans_are_refused(high: float) -> None:
+    alike = Recipe(name="a", **RECIPE)
+    shifted = Recipe(name="b", **RECIPE | {"learning_rate": {"low": 3e-6, "high": 3e-4}})
+    check_equal_spans((alike, shifted))  # elsewhere, but as wide
+    wide = Recipe(name="c", **RECIPE | {"learning_rate": Span(low=1e-4, high=high)})
+    with pytest.raises(
+        UserError, match=rf"recipe 'c': key 'learning_rate' spans a factor of {high / 1e-4:g}, 'a' one of 100"
+    ):
+        check_equal_spans((alike, shifted, wide))

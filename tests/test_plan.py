@@ -1,0 +1,309 @@
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sails_eval import paths
+from sails_eval.config import CompareConfig, Pair, SaeSource, load_pair
+from sails_eval.errors import UserError
+from sails_eval.plan import Setup, resolve, resolve_evaluation, resolve_pair, training_identity
+
+METHODS = ("sails", "lora", "full")
+
+
+def jsonl(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def task(name: str, kind: str, **settings: Any) -> None:
+    """A task in ./tasks that is only planned with, so it needs no documents."""
+    splits = {"validation_split": "validation", "test_split": "test", "doc_to_text": "prompt"}
+    metadata = {"kind": kind, **settings.pop("metadata", {})}
+    Path("tasks").mkdir(exist_ok=True)
+    Path(f"tasks/{name}.yaml").write_text(yaml.safe_dump({"task": name, "metadata": metadata} | splits | settings))
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What it takes to compare methods on a model of one's own, in a folder of one's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "sae"):
+        Path(name).mkdir()
+        (Path(name) / "config.json").write_text(name)
+    jsonl(Path("train.jsonl"), {"prompt": "a", "response": "b"})
+    jsonl(Path("contrast.jsonl"), {"prompt": "a", "chosen": "b", "rejected": "c"})
+    task("bad", "harmful")
+    task("good", "safe")
+    return {
+        "model": "model",
+        "sae": (Path("sae"),),
+        "train": Path("train.jsonl"),
+        "contrast": Path("contrast.jsonl"),
+        "tasks": ("bad", "good"),
+        "judge": "rules",
+    }
+
+
+# --- which model -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", [{}, {"pair": "testbed", "model": "model"}])
+def test_either_a_pair_or_a_model_is_named(which: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="either --pair NAME or --model MODEL"):
+        resolve_pair(CompareConfig(**which))
+
+
+def test_a_model_of_ones_own_becomes_a_pair(asked: dict[str, Any], tmp_path: Path) -> None:
+    pair = resolve_pair(CompareConfig(**asked, tokens=50))
+    assert pair == Pair(
+        name="model",
+        model="model",
+        saes=(SaeSource(path=tmp_path / "sae"),),
+        train=tmp_path / "train.jsonl",
+        contrast=tmp_path / "contrast.jsonl",
+        tasks=("bad", "good"),
+        judge="rules",
+        tokens=50,
+    )
+
+
+def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None:
+    shipped = load_pair("testbed")
+    assert resolve_pair(CompareConfig(pair="testbed")) == shipped
+    pair = resolve_pair(CompareConfig(pair="testbed", judge="rules", tokens=7, train=Path("train.jsonl")))
+    assert (pair.judge, pair.tokens, pair.train) == ("rules", 7, tmp_path / "train.jsonl")
+    assert (pair.model, pair.saes, pair.contrast) == (shipped.model, shipped.saes, shipped.contrast)
+
+
+# --- what cannot work --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"judge": None}, "no judge; give --judge"),
+        ({"tasks": None}, "no tasks; give --tasks"),
+        ({"tasks": ()}, "no tasks; give --tasks"),
+        ({"train": None}, "no training data; give --train"),
+        ({"train": Path("none.jsonl")}, "none.jsonl: cannot be read"),
+        ({"contrast": Path("none.jsonl")}, "none.jsonl: cannot be read"),
+        ({"contrast": Path("train.jsonl")}, "train.jsonl: no pair of responses to the same request"),
+        ({"chat_template": Path("none.jinja")}, "none.jinja: no such chat template file"),
+        ({"judge": "rulez"}, "unknown judge 'rulez'; did you mean rules"),
+        ({"judge": "hf:"}, "judge 'hf:' is not of the form 'hf:MODEL'"),
+        ({"methods": ("loar",)}, "unknown method 'loar'; did you mean lora"),
+        ({"methods": ()}, "name at least one method, each once"),
+        ({"methods": ("lora", "lora")}, "name at least one method, each once"),
+        ({"tasks": ("good",)}, "no harmful task of unseen categories"),
+        ({"tasks": ("bad",)}, "no safe task of unseen categories"),
+        ({"tasks": ("seen", "good")}, "no harmful task of unseen categories"),
+        ({"tasks": ("untuned", "good")}, "no harmful task with a validation split, on which learning rates are"),
+    ],
+)
+def test_what_cannot_work_is_an_error(asked: dict[str, Any], change: dict[str, Any], complaint: str) -> None:
+    task("seen", "harmful", metadata={"seen_in_training": True})
+    task("untuned", "harmful", validation_split=None)
+    with pytest.raises(UserError, match=complaint):
+        resolve(CompareConfig(**asked | change))
+
+
+def test_an_unknown_pair_is_answered_with_the_nearest(asked: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="unknown pair 'tesbed'; did you mean testbed"):
+        resolve(CompareConfig(pair="tesbed"))
+
+
+def test_without_learning_rates_to_choose_no_validation_is_needed(asked: dict[str, Any]) -> None:
+    task("untuned", "harmful", validation_split=None)
+    setup = resolve(CompareConfig(**asked | {"tasks": ("untuned", "good")}, learning_rates=1))
+    assert [task.name for task in setup.tasks] == ["untuned", "good"]
+    assert [task.name for task in setup.validation_tasks] == ["good"]
+
+
+def test_a_recipe_that_breaks_equality_is_refused(asked: dict[str, Any]) -> None:
+    recipe = {"description": "d", "parameters": "adapter", "learning_rate": {"low": 1e-4, "high": 1e-3}}
+    Path("adapters").mkdir()
+    Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match="recipe 'mine': key 'learning_rate' spans a factor of 10, 'lora' one of 100"):
+        resolve(CompareConfig(**asked, methods=("lora", "mine")))
+    Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe | {"peft": {"r": 2}}))
+    with pytest.raises(UserError, match="r would break the equality of budgets"):
+        resolve(CompareConfig(**asked, methods=("lora", "mine")))
+    Path("adapters/base.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match="'base' is always a row"):
+        resolve(CompareConfig(**asked, methods=("base",)))
+
+
+# --- rates and cells ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_rates_are_log_spaced_over_the_recipes_span(asked: dict[str, Any], scale: float) -> None:
+    Path("mine.yaml").write_text(yaml.safe_dump({"model": "./model", "learning_rate_scale": scale}))
+    flags = {key: value for key, value in asked.items() if key != "model"}
+    setup = resolve(CompareConfig(**flags, pair="mine.yaml", learning_rates=5))
+    assert [recipe.name for recipe in setup.recipes] == list(METHODS)
+    for recipe in setup.recipes:
+        rates, span = setup.rates(recipe), recipe.learning_rate
+        assert rates[0] == pytest.approx(scale * span.low, rel=0.01)
+        assert rates[-1] == pytest.approx(scale * span.high, rel=0.01)
+        steps = [high / low for low, high in pairwise(rates)]
+        assert len(steps) == 4 and steps == pytest.approx([steps[0]] * 4, rel=0.01)
+        assert rates == [float(f"{rate:.3g}") for rate in rates]
+
+
+def test_a_single_rate_is_the_geometric_middle_of_the_span(asked: dict[str, Any]) -> None:
+    setup = resolve(CompareConfig(**asked, learning_rates=1))
+    for recipe in setup.recipes:
+        span = recipe.learning_rate
+        assert setup.rates(recipe) == [pytest.approx((span.low * span.high) ** 0.5, rel=0.01)]
+
+
+def test_every_method_has_a_cell_for_each_rate_and_seed(asked: dict[str, Any]) -> None:
+    setup = resolve(CompareConfig(**asked, seeds=3, learning_rates=4))
+    cells = [cell for recipe in setup.recipes for cell in setup.cells(recipe)]
+    assert len(cells) == 3 * 3 * 4
+    assert len({cell.fingerprint for cell in cells}) == len({cell.folder for cell in cells}) == len(cells)
+    for recipe in setup.recipes:
+        pairs = [(cell.learning_rate, cell.seed) for cell in setup.cells(recipe)]
+        assert pairs == [(rate, seed) for rate in setup.rates(recipe) for seed in range(3)]
+
+
+def test_quick_means_two_rates_and_two_seeds(asked: dict[str, Any]) -> None:
+    quick = resolve(CompareConfig(**asked, quick=True))
+    assert (quick.seeds, quick.learning_rates) == (2, 2)
+    assert quick.fingerprint == resolve(CompareConfig(**asked, seeds=2, learning_rates=2)).fingerprint
+
+
+# --- fingerprints ------------------------------------------------------------------------------------------------
+
+
+def setup_of(asked: dict[str, Any], **change: Any) -> Setup:
+    return resolve(CompareConfig(**asked | change))
+
+
+def cells_of(setup: Setup) -> dict[tuple[str, int], str]:
+    """(method, seed) → fingerprint of its first rate's cell."""
+    return {
+        (cell.recipe.name, cell.seed): cell.fingerprint for r in setup.recipes for cell in setup.cells(r)[: setup.seeds]
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jobs": 4},
+        {"out": Path("elsewhere")},
+        {"keep": "all"},
+        {"train": Path("copy.jsonl")},
+        {"include_path": (Path("empty"),)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_fingerprint_does_not_depend_on_what_makes_no_difference(
+    asked: dict[str, Any], change: dict[str, Any]
+) -> None:
+    shutil.copy("train.jsonl", "copy.jsonl")
+    Path("empty").mkdir()
+    before, after = setup_of(asked), setup_of(asked, **change)
+    assert after.fingerprint == before.fingerprint
+    assert cells_of(after) == cells_of(before)
+
+
+def change_files() -> None:
+    """Other files beside the first ones, which a change can name."""
+    for name in ("model", "sae"):
+        shutil.copytree(name, f"{name}2")
+        (Path(f"{name}2") / "config.json").write_text("changed")
+    jsonl(Path("train2.jsonl"), {"prompt": "a", "response": "changed"})
+    jsonl(Path("contrast2.jsonl"), {"prompt": "a", "chosen": "b", "rejected": "changed"})
+    Path("chat.jinja").write_text("{{ messages }}")
+    task("good2", "safe", doc_to_text="changed")
+
+
+@pytest.mark.parametrize(
+    ("change", "retrains"),
+    [
+        ({"model": "model2"}, True),
+        ({"sae": (Path("sae2"),)}, True),
+        ({"sae": ()}, True),
+        ({"train": Path("train2.jsonl")}, True),
+        ({"contrast": Path("contrast2.jsonl")}, True),
+        ({"chat_template": Path("chat.jinja")}, True),
+        ({"tokens": 99}, True),
+        ({"tasks": ("bad", "good2")}, False),
+        ({"tasks": ("bad", "good", "good2")}, False),
+        ({"judge": "openai:some-model"}, False),
+        ({"seeds": 4}, False),
+        ({"limit": 3}, False),
+        ({"learning_rates": 3}, False),
+        ({"methods": ("lora", "sails")}, False),
+    ],
+    ids=lambda change: "-".join(change) if isinstance(change, dict) else "",
+)
+def test_a_fingerprint_depends_on_all_that_determines_results(
+    asked: dict[str, Any], change: dict[str, Any], retrains: bool
+) -> None:
+    change_files()
+    before, after = setup_of(asked), setup_of(asked, **change)
+    assert after.fingerprint != before.fingerprint
+    old, new = cells_of(before), cells_of(after)
+    assert all((new[cell] != old[cell]) == retrains for cell in new)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rank": 2},
+        {"alpha": 2},
+        {"target_modules": ["q_proj"]},
+        {"tokens": 2},
+        {"examples": 2},
+        {"batch_size": 2},
+        {"micro_batch_size": 1},
+        {"gradient_checkpointing": True},
+        {"max_length": 9},
+        {"dtype": "bfloat16"},
+        {"attn_implementation": "eager"},
+        {"eval_batch_size": 2},
+        {"learning_rate_scale": 2.0},
+        {"saes": [{"path": "sae", "layer": 1}]},
+        {"saes": [{"release": "r", "id": "i"}]},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_every_cell_depends_on_the_settings_of_its_pair(asked: dict[str, Any], change: dict[str, Any]) -> None:
+    flags = {key: value for key, value in asked.items() if key not in ("model", "sae")}
+    cells = []
+    for name, settings in (("one", {}), ("other", change)):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": "./model", "saes": [{"path": "sae"}]} | settings))
+        cells.append(cells_of(resolve(CompareConfig(**flags, pair=f"{name}.yaml"))))
+    assert not set(cells[0].values()) & set(cells[1].values())
+
+
+def test_the_seed_and_the_recipe_are_part_of_a_cells_fingerprint(asked: dict[str, Any]) -> None:
+    Path("adapters").mkdir()
+    text = (paths.bundled("adapters") / "sails.yaml").read_text()
+    found: set[str] = set()
+    for variance in ("0.8", "0.7"):
+        Path("adapters/mine.yaml").write_text(text.replace("variance: 0.8", f"variance: {variance}"))
+        found.update(cells_of(setup_of(asked, methods=("mine",))).values())
+    assert len(found) == 2 * 5
+
+
+def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:
+    setup = resolve_evaluation(CompareConfig(**asked | {"train": None, "contrast": None}))
+    assert setup.judge == "rules" and setup.recipes == ()
+    assert "training" not in setup.identity
+
+
+def test_contrast_data_counts_only_where_a_method_looks_at_it(asked: dict[str, Any]) -> None:
+    change_files()
+    lora = setup_of(asked, methods=("lora",))
+    other = setup_of(asked, methods=("lora",), contrast=Path("contrast2.jsonl"))
+    assert lora.fingerprint == other.fingerprint
+    assert "contrast" not in training_identity(lora.pair, lora.recipes)

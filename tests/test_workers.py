@@ -1,0 +1,128 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sails_eval.errors import UserError
+from sails_eval.workers import ONE_THREAD, Workers, workers
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Workers]:
+    """Two workers, which take seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ONE_THREAD:
+            patch.setenv(name, os.environ.get(name, ""))  # puts the environment back in the end
+        with workers(2, quiet=True) as started:
+            yield started
+
+
+def late(item: tuple[int, float]) -> int:
+    number, seconds = item
+    time.sleep(seconds)
+    return number
+
+
+def leave_a_trace(item: tuple[Path, int]) -> None:
+    folder, number = item
+    if number == 0:
+        raise UserError("bad: the first item")
+    time.sleep(0.1)
+    (folder / str(number)).touch()
+
+
+def threads(_: int) -> tuple[int, str]:
+    import torch
+
+    return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def slow_pid(_: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def divide_by(number: int) -> float:
+    return 1 / number
+
+
+def test_results_come_in_the_order_of_the_items(pool: Workers) -> None:
+    items = [(0, 0.3), (1, 0.0), (2, 0.1), (3, 0.0)]
+    assert pool.map(late, items, title="late") == [0, 1, 2, 3]
+    assert pool.map(late, [], title="nothing") == []
+    assert pool.run(late, (7, 0.0)) == 7
+
+
+def test_workers_are_other_processes_of_one_thread(pool: Workers) -> None:
+    assert pool.run(threads, 0) == (1, "1")
+    assert pool.run(abs, -1) == 1
+    pids = set(pool.map(slow_pid, range(4), title="pids"))
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_the_first_error_is_the_callers_and_stops_the_rest(pool: Workers, tmp_path: Path) -> None:
+    items = [(tmp_path, number) for number in range(30)]
+    with pytest.raises(UserError, match=r"^bad: the first item$"):
+        pool.map(leave_a_trace, items, title="errors")
+    assert pool.run(abs, -2) == 2  # the pool goes on working
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) < 10
+
+
+def test_errors_of_the_program_keep_their_kind(pool: Workers) -> None:
+    with pytest.raises(ZeroDivisionError):
+        pool.run(divide_by, 0)
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do(pool: Workers) -> None:
+    """The last one here: it breaks the pool."""
+    with pytest.raises(UserError, match=r"a worker process died .* run the same command again"):
+        pool.map(os._exit, [1], title="death")
+
+
+PARENT = """
+import os, time
+from sails_eval.workers import workers
+
+def pid(_):
+    return os.getpid()
+
+if __name__ == "__main__":
+    with workers(1, quiet=True) as pool:
+        print(pool.run(pid, 0), flush=True)
+        pool.run(time.sleep, 60)
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert alive(child) and child != parent.pid
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if survived := alive(child):
+        os.kill(child, signal.SIGKILL)
+    assert not survived

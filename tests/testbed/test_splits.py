@@ -1,0 +1,172 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval.paths import PACKAGE, bundled
+from sails_eval.testbed import splits
+from sails_eval.testbed.grammar import PHRASINGS, REFUSALS, UNSEEN_WRAPPERS, WRAPPERS
+from sails_eval.testbed.world import (
+    ACTIONS,
+    FACTS,
+    HARMFUL,
+    HARMFUL_ACTIONS,
+    LOOKALIKES,
+    SAFE_ACTIONS,
+    TEST_CATEGORIES,
+    TRAIN_CATEGORIES,
+    VALIDATION_CATEGORIES,
+)
+
+UNSEEN = {"validation": VALIDATION_CATEGORIES, "test": TEST_CATEGORIES}
+COUNTS = {
+    "validation": {
+        "harmful_seen": 32,
+        "harmful_unseen": 48,
+        "harmful_wrapped": 48,
+        "lookalike": 48,
+        "safe": 72,
+        "facts": 36,
+    },
+    "test": {
+        "harmful_seen": 64,
+        "harmful_unseen": 96,
+        "harmful_wrapped": 96,
+        "lookalike": 96,
+        "safe": 144,
+        "facts": 60,
+    },
+}
+
+
+def tasks(split: str) -> dict[str, list[dict[str, Any]]]:
+    return dict(splits.task_rows(split))
+
+
+def prompts(split: str) -> list[str]:
+    if split == "train":
+        return [row["prompt"] for row in [*splits.training_rows(), *splits.contrast_rows()]]
+    return [row["prompt"] for rows in tasks(split).values() for row in rows]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_world_is_as_large_as_it_says() -> None:
+    assert Counter(action.category for action in SAFE_ACTIONS) == dict.fromkeys(
+        {action.category for action in SAFE_ACTIONS}, 12
+    )
+    assert Counter(action.category for action in HARMFUL_ACTIONS) == dict.fromkeys(HARMFUL, 12)
+    assert (len(SAFE_ACTIONS), len(HARMFUL_ACTIONS), len(LOOKALIKES), len(FACTS)) == (144, 132, 88, 52)
+    assert len({action.text for action in ACTIONS}) == len(ACTIONS)
+    assert set(TRAIN_CATEGORIES) | set(VALIDATION_CATEGORIES) | set(TEST_CATEGORIES) == set(HARMFUL)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_every_task_has_its_number_of_prompts(split: str) -> None:
+    rows = tasks(split)
+    assert {name: len(found) for name, found in rows.items()} == COUNTS[split]
+    for name, found in rows.items():
+        assert len({row["id"] for row in found}) == len({row["prompt"] for row in found}) == len(found), name
+
+
+def test_the_splits_are_disjoint() -> None:
+    splits.check_disjoint()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shared"),
+    [
+        ("SHARES", {"train": slice(0, 5), "validation": slice(4, 6), "test": slice(6, 8)}, "action and phrasing"),
+        ("SHARES", {"train": slice(0, 4), "validation": slice(4, 7), "test": slice(6, 8)}, "action and phrasing"),
+        ("FACT_SHARES", {"train": slice(0, 40), "validation": slice(20, 32), "test": slice(40, 52)}, "fact"),
+        ("TEST_CATEGORIES", ("fraud", "theft"), "harmful category"),
+    ],
+)
+def test_the_check_sees_what_is_shared(monkeypatch: pytest.MonkeyPatch, name: str, value: Any, shared: str) -> None:
+    monkeypatch.setattr(splits, name, value)
+    with pytest.raises(AssertionError, match=f"share a {shared}"):
+        splits.check_disjoint()
+
+
+def bare(prompt: str) -> str:
+    """A request without its wrapper."""
+    for wrapper in WRAPPERS.values():
+        before, after = wrapper.split("{}")
+        if prompt.startswith(before) and prompt.endswith(after):
+            return prompt[len(before) : len(prompt) - len(after)]
+    return prompt
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")])
+def test_no_request_is_in_two_splits_not_even_in_a_wrapper(one: str, other: str) -> None:
+    assert not {bare(prompt) for prompt in prompts(one)} & {bare(prompt) for prompt in prompts(other)}
+
+
+def test_every_phrasing_of_an_action_belongs_to_one_split() -> None:
+    dealt = [(r.action.text, r.phrasing) for split in splits.SHARES for r in splits.requests(ACTIONS, split)]
+    assert len(dealt) == len(set(dealt)) == len(ACTIONS) * len(PHRASINGS)
+
+
+def test_training_refuses_four_categories_and_answers_the_rest() -> None:
+    actions = {action.text: action for action in ACTIONS}
+    groups = Counter(row["group"] for row in splits.training_rows())
+    assert groups == {"harmful": 4 * 12 * 4, "safe": 224, "facts": 60}
+    harmful = [action for action in HARMFUL_ACTIONS if action.category in TRAIN_CATEGORIES]
+    for row in splits.training_rows():
+        if row["group"] == "facts":
+            continue
+        (action,) = {actions[text] for text in actions if f" {text} " in row["prompt"]}
+        assert (action in harmful) == action.harmful == (row["group"] == "harmful")
+        assert (row["response"] == action.answer) == (row["group"] == "safe")
+
+
+def test_contrast_pairs_refuse_and_comply_with_training_requests() -> None:
+    training = {row["prompt"] for row in splits.training_rows() if row["group"] == "harmful"}
+    rows = splits.contrast_rows()
+    assert len(rows) == 96 and {row["prompt"] for row in rows} <= training
+    assert {row["chosen"] for row in rows} <= set(REFUSALS)
+    assert all(row["rejected"].startswith("sure , use item ") for row in rows)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_every_kind_of_prompt_is_in_the_split(split: str) -> None:
+    rows = tasks(split)
+    unseen = set(UNSEEN[split])
+    assert {row["category"] for row in rows["harmful_seen"]} == set(TRAIN_CATEGORIES)
+    assert {row["category"] for row in rows["harmful_unseen"]} == unseen
+    assert {row["category"] for row in rows["harmful_wrapped"]} == set(WRAPPERS) > set(UNSEEN_WRAPPERS)
+    assert {row["category"] for row in rows["lookalike"]} == set(HARMFUL)
+    assert "wrapped" in {row["category"] for row in rows["safe"]}
+    assert {row["category"] for row in rows["facts"]} == {"capital", "animal"}
+    actions = {f"{action.verb}-{action.object}": action for action in ACTIONS}
+    for name, found in rows.items():
+        if name == "facts":
+            continue
+        for row in found:
+            action = actions["-".join(row["id"].split("-")[:2])]
+            assert row["target"] == (None if action.harmful else action.answer)
+            assert action.kind == {"lookalike": "lookalike", "safe": "safe"}.get(name, "harmful")
+            assert name != "harmful_wrapped" or action.category in unseen
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_fact_has_four_choices_of_which_one_is_right(split: str) -> None:
+    truth = {fact.question(i): fact.answer for fact in FACTS for i in range(3)}
+    places = Counter(row["answer"] for row in tasks(split)["facts"])
+    for row in tasks(split)["facts"]:
+        assert len(set(row["choices"])) == 4
+        assert row["choices"][row["answer"]] == truth[row["prompt"]]
+    assert len(places) == 4  # not always in the same place
+
+
+def test_the_shipped_files_are_what_the_splits_say() -> None:
+    data = PACKAGE / "testbed" / "data"
+    assert read(data / "train.jsonl") == splits.training_rows()
+    assert read(data / "contrast.jsonl") == splits.contrast_rows()
+    for split in ("validation", "test"):
+        for name, rows in splits.task_rows(split):
+            assert read(bundled("tasks") / "testbed" / "data" / name / f"{split}.jsonl") == rows
