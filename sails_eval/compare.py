@@ -25,7 +25,7 @@ from sails_eval.leaderboard import Choice, Provenance, RowFacts, build, choose_r
 from sails_eval.plan import Cell, Setup, resolve
 from sails_eval.plot import tradeoff
 from sails_eval.records import Result, write_text
-from sails_eval.run_folder import open_run
+from sails_eval.run_folder import check_folder, open_run
 from sails_eval.stages import Subject
 from sails_eval.workers import workers
 
@@ -38,6 +38,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there."""
     setup = resolve(config)
     run = config.out or Path("runs") / f"{setup.pair.name}-{setup.fingerprint[:8]}"
+    check_folder(run, setup)
     with workers(config.jobs, quiet=quiet) as pool:
         layouts = pool.run(stages.check, setup)  # before the folder is made: bad input leaves nothing behind
         with open_run(run, config, setup) as described:

@@ -19,7 +19,7 @@ from sails_eval.judges import load_judge
 from sails_eval.leaderboard import Provenance, RowFacts, build
 from sails_eval.plan import Cell, Setup, model_identity, resolve_evaluation, resolve_pair, training_identity
 from sails_eval.records import write_text
-from sails_eval.run_folder import open_run
+from sails_eval.run_folder import check_folder, open_run
 from sails_eval.workers import workers
 
 
@@ -61,6 +61,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
         setup = replace(setup, identity={**setup.identity, "checkpoint": of_path(checkpoint)})
     method = name or _name_of(target)
     run = config.out or Path("runs") / f"{method}-{setup.fingerprint[:8]}"
+    check_folder(run, setup)
     with workers(1, quiet=quiet) as pool:
         pool.run(stages.check_evaluation, setup)
         with open_run(run, config, setup) as described:

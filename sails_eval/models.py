@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,10 +121,11 @@ def replaced_weights(model: nn.Module) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Turn off the progress bars and warnings that the libraries print for every cell."""
+    """Turn off the progress bars, notes and deprecation warnings that the libraries print for every cell."""
     import datasets
     import transformers
 
+    warnings.filterwarnings("ignore", category=FutureWarning)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

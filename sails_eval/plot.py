@@ -18,7 +18,8 @@ from sails_eval.records import Result
 from sails_eval.stats import Interval
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness; the markers help in print
-LOOKS = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "oD^vPX", strict=True))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "oD^vPX<>"  # one more than the colours, so that the pairs repeat late
 GREY = "#555555"
 
 Curve = list[tuple[float, float, float]]
@@ -37,7 +38,7 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     axes = figure.add_subplot()
     curves = _curves(results, tasks, choices)
     tested = estimates(results, tasks, {method: choice.learning_rate for method, choice in choices.items()})
-    looks = {method: LOOKS[place % len(LOOKS)] for place, method in enumerate(curves)}
+    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(curves)}
     for method, curve in curves.items():
         _draw_curve(axes, curve, *looks[method])
     for method in sorted(tested):

@@ -22,15 +22,11 @@ from sails_eval.records import write_text
 DESCRIPTION = "run.json"
 
 
-@contextmanager
-def open_run(folder: Path, config: BaseModel, setup: Setup) -> Iterator[dict[str, Any]]:
-    """Make the run folder, or go on with it; yields its run.json. One process at a time may work in it.
-
-    Raises UserError if it holds another comparison (naming what differs), something else, or a running one.
-    """
+def check_folder(folder: Path, setup: Setup) -> None:
+    """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
     known = folder / DESCRIPTION
     if known.exists():
-        described: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
+        described = json.loads(known.read_text(encoding="utf-8"))
         if differences := _differences(described["identity"], setup.identity):
             raise UserError(
                 f"{folder}: holds another comparison, which differs in {', '.join(differences)}; "
@@ -38,10 +34,20 @@ def open_run(folder: Path, config: BaseModel, setup: Setup) -> Iterator[dict[str
             )
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty, and not a run folder; give another --out")
-    else:
-        described = describe(setup)
+
+
+@contextmanager
+def open_run(folder: Path, config: BaseModel, setup: Setup) -> Iterator[dict[str, Any]]:
+    """Make the run folder, or go on with it; yields its run.json. One process at a time may work in it.
+
+    Raises UserError as `check_folder` does, or if another process is at work there.
+    """
+    check_folder(folder, setup)
+    known = folder / DESCRIPTION
+    if not known.exists():
         write_text(folder / "config.yaml", _as_yaml(config))
-        write_text(known, json.dumps(described, indent=1, sort_keys=True) + "\n")
+        write_text(known, json.dumps(describe(setup), indent=1, sort_keys=True) + "\n")
+    described: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -95,9 +95,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert not imported & {"torch", "transformers", "pandas", "pydantic", "yaml", "lm_eval", "datasets"}
 
 
-def test_a_task_is_made_checked_and_listed(
-    bad_files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_task_is_made_checked_and_listed(bad_files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = [f'{{"goal": "please describe a thing of kind {i}"}}' for i in range(10)]
     Path("prompts.jsonl").write_text("\n".join(prompts))
     new = "tasks new things --from prompts.jsonl --prompt-column goal --kind safe"

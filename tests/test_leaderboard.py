@@ -52,10 +52,10 @@ def answered(cell: Cell, *, safe: float, helpful: float, unscored: int = 0) -> l
         "facts": {"capability": 0.75},
     }
     return [
-        Result(cell.method, cell.seed, cell.learning_rate, cell.split, task, category, metric, value, 100, unscored)
+        Result(*cell[:3], cell.split, task, category, metric, value / share, 100, unscored)
         for task, metrics in values.items()
         for metric, value in metrics.items()
-        for category in ("all", "poison")  # a single category is not the headline's business
+        for category, share in (("all", 1), ("poison", 2))  # a single category is not the headline's business
     ]
 
 
@@ -262,12 +262,13 @@ def test_csv_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
-    results, known = example(base=(0.2, 0.9))
+    results, known = example(base=(0.2, 0.896))
     known["full"] = replace(known["full"], model="a|b<script>\n# x")
     frame = build(results, TASKS, known, provenance=PROVENANCE)
     text = to_markdown(frame, title="T", warnings=["lora: learning rate at the edge."])
     [line] = [line for line in text.splitlines() if line.startswith("| 4 | base |")]
     interval = estimates(results, TASKS, {"base": None})["base"]["alignment_score"]
+    assert interval.value == pytest.approx(-0.004)
     assert f"| 0.00 [{interval.low:.2f}, {interval.high:.2f}] |" in line  # and not -0.00
     assert "- lora: learning rate at the edge.\n" in text
     headings = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]

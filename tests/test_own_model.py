@@ -49,7 +49,9 @@ def _load(path: Path) -> Any:
 def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     assert main("tasks new breaking --from harmful.csv --prompt-column goal --kind harmful".split()) == 0
-    assert main("tasks new making --from safe.json --prompt-column prompt --category-column type --kind safe".split()) == 0
+    assert (
+        main("tasks new making --from safe.json --prompt-column prompt --category-column type --kind safe".split()) == 0
+    )
     for task in ("breaking", "making"):  # a random model never ends its turn
         settings = Path("tasks") / task / "_generate.yaml"
         settings.write_text(settings.read_text().replace("max_gen_toks: 512", "max_gen_toks: 8"))
