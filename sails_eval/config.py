@@ -5,11 +5,12 @@ Every YAML file and every flag ends in one of these models; an unknown key is an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sails_eval.errors import UserError, unknown
 from sails_eval.paths import PACKAGE, search_path
@@ -68,12 +69,25 @@ class Pair(Frozen):
         description="factor on the rates of all recipes, whose spans suit models of billions",
     )
 
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        return self
+
 
 class Span(Frozen):
     """The lowest and the highest learning rate of a recipe's log-spaced grid."""
 
     low: float = Field(gt=0)
     high: float = Field(gt=0)
+
+
+PAIR_OWNS = frozenset(
+    "r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save layers_to_transform layers_pattern "
+    "exclude_modules target_parameters trainable_token_indices bias lora_bias".split()
+)
+"""LoraConfig fields that decide how much is trained, and where; no recipe may set them."""
 
 
 class Recipe(Frozen):
@@ -87,6 +101,19 @@ class Recipe(Frozen):
     settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
     peft: dict[str, Any] = Field(default_factory=dict, description="further LoraConfig fields")
     learning_rate: Span
+
+    @model_validator(mode="after")
+    def _equal_budget(self) -> Self:
+        if owned := sorted(PAIR_OWNS.intersection(self.peft)):
+            raise ValueError(
+                f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
+                "belong to the pair"
+            )
+        if self.parameters == "all" and (self.init or self.peft):
+            raise ValueError("keys 'init' and 'peft' are about adapters, but 'parameters' is all")
+        if self.learning_rate.high < self.learning_rate.low:
+            raise ValueError("key 'learning_rate': high is below low")
+        return self
 
 
 class CompareConfig(Frozen):
@@ -123,6 +150,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -141,8 +170,20 @@ def validate(model: type[Model], values: dict[str, Any], *, where: str) -> Model
 def _fault(fault: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return str(unknown("key", key, model.model_fields))
+        *parents, _ = key.rpartition(".")
+        return str(unknown("key", key, ["".join(parents) + name for name in _fields(model, fault["loc"][:-1])]))
+    if not key:  # a whole model's own check, which names its keys
+        return str(fault["ctx"]["error"])
     return f"key '{key}': {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[str]:
+    """The keys that a model knows at a place inside it, such as ('saes', 0)."""
+    for part in place:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+    return model.model_fields
 
 
 def load_pair(name: str) -> Pair:
@@ -176,16 +217,7 @@ def load_recipe(name: str) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None:
         raise unknown("method", name, known)
-    recipe = read_yaml(path, Recipe, defaults={"name": path.stem})
-    owned = {"r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern"} & set(recipe.peft)
-    if owned:
-        raise UserError(
-            f"{path}: key 'peft': {', '.join(sorted(owned))} would break the equality of budgets; "
-            "rank, alpha and target modules belong to the pair"
-        )
-    if recipe.learning_rate.high < recipe.learning_rate.low:
-        raise UserError(f"{path}: key 'learning_rate': high is below low")
-    return recipe
+    return read_yaml(path, Recipe, defaults={"name": path.stem})
 
 
 def check_equal_spans(recipes: tuple[Recipe, ...]) -> None:

@@ -19,10 +19,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@lru_cache(maxsize=64)
 def of_path(path: Path) -> str:
     """A short hash of a file's bytes, or of the names and bytes of everything in a folder."""
+    path = path.resolve()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stamps = [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]
+    return _of_files(path, tuple(files), tuple(stamps))
+
+
+@lru_cache(maxsize=64)
+def _of_files(path: Path, files: tuple[Path, ...], stamps: tuple[tuple[int, int], ...]) -> str:
+    """Models take long to read, so they are read once as long as their files' `stamps` stay the same."""
     total = hashlib.sha256()
     for file in files:
         total.update(str(file.relative_to(path)).encode())

@@ -6,13 +6,15 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from jinja2 import TemplateError
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,7 +35,7 @@ def load_tokenizer(pair: Pair) -> Any:
     """The pair's tokenizer with its chat template. Raises UserError where there is none or BOS would come twice."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load its tokenizer: {_first_line(error)}") from error
     if pair.chat_template is not None:
         try:
@@ -64,16 +66,28 @@ def load_base(pair: Pair) -> Base:
             use_safetensors=True,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {_first_line(error)}") from error
     model.requires_grad_(False)
     return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
 
 
+def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
+    """A dialogue as the model sees it, up to where it answers (or, `answered`, to the end of its last turn).
+
+    Raises UserError where the template has a fault or refuses the dialogue.
+    """
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise UserError(f"the chat template cannot render a dialogue of {roles}: {_first_line(error)}") from error
+    return str(text)
+
+
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     """Token ids of a dialogue up to where the model answers; special tokens are the template's alone."""
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(render_chat(tokenizer, messages), add_special_tokens=False)["input_ids"])
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -94,12 +108,13 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     if checkpoint is None:
         yield base.model
     elif (checkpoint / "adapter_config.json").is_file():
-        # PEFT reloads base weights from nothing: the layers are injected into the loaded model and removed again.
-        wrapped = PeftModel.from_pretrained(base.model, str(checkpoint))
-        try:
-            yield wrapped.eval()
-        finally:
-            wrapped.unload()
+        config = PeftConfig.from_pretrained(str(checkpoint))
+        with kept_weights(base.model, config):
+            wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
+            try:
+                yield wrapped.eval()
+            finally:
+                wrapped.unload()
     else:
         with replaced_weights(base.model):
             parameters = dict(base.model.named_parameters())
@@ -107,6 +122,12 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
                 for name, value in load_file(shard).items():
                     parameters[name].data.copy_(value)
             yield base.model
+
+
+def kept_weights(model: nn.Module, config: PeftConfig) -> AbstractContextManager[None]:
+    """Puts the base weights back after an adapter whose initialisation changes them (pissa, olora, corda, …)."""
+    changes = isinstance(getattr(config, "init_lora_weights", None), str) and config.init_lora_weights != "gaussian"
+    return replaced_weights(model) if changes else nullcontext()
 
 
 @contextmanager

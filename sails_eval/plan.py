@@ -174,7 +174,7 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     }  # fmt: skip
     return {
         "model": model_identity(pair),
-        "saes": [of_path(sae.path) if sae.path and sae.path.is_dir() else sae.name for sae in pair.saes],
+        "saes": [[of_path(s.path) if s.path and s.path.is_dir() else s.name, s.layer] for s in pair.saes],
         **data,
         **pair.model_dump(mode="json", include=settings),
     }

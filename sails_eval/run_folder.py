@@ -24,7 +24,7 @@ DESCRIPTION = "run.json"
 
 def check_folder(folder: Path, setup: Setup) -> None:
     """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
-    known = folder / DESCRIPTION
+    known = folder / DESCRIPTION  # written last when a run begins: config.yaml alone is a run killed at its start
     if known.exists():
         described = json.loads(known.read_text(encoding="utf-8"))
         if differences := _differences(described["identity"], setup.identity):
@@ -32,7 +32,7 @@ def check_folder(folder: Path, setup: Setup) -> None:
                 f"{folder}: holds another comparison, which differs in {', '.join(differences)}; "
                 "give another --out, or none"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(path.name != "config.yaml" and path.name[0] != "." for path in folder.iterdir()):
         raise UserError(f"{folder}: not empty, and not a run folder; give another --out")
 
 
@@ -43,16 +43,17 @@ def open_run(folder: Path, config: BaseModel, setup: Setup) -> Iterator[dict[str
     Raises UserError as `check_folder` does, or if another process is at work there.
     """
     check_folder(folder, setup)
-    known = folder / DESCRIPTION
-    if not known.exists():
-        write_text(folder / "config.yaml", _as_yaml(config))
-        write_text(known, json.dumps(describe(setup), indent=1, sort_keys=True) + "\n")
-    described: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{folder}: another sails-eval is at work there") from error
+        known = folder / DESCRIPTION
+        if not known.exists():
+            write_text(folder / "config.yaml", _as_yaml(config))
+            write_text(known, json.dumps(describe(setup), indent=1, sort_keys=True) + "\n")
+        described: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
         yield described
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from safetensors import SafetensorError
+
 from sails_eval.config import Pair, SaeSource
 from sails_eval.errors import UserError
 
@@ -50,7 +52,7 @@ def _load(source: SaeSource) -> Any:
         if source.path is not None:
             return SAE.load_from_disk(str(source.path))
         return SAE.from_pretrained(source.release, source.id)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"SAE '{source.path or source.name}': cannot load it: {str(error).splitlines()[0]}") from error
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from sails_eval.config import Pair, Recipe
 from sails_eval.data import Example
 from sails_eval.errors import UserError, unknown
 from sails_eval.methods import ContrastPair, load_initialisation
-from sails_eval.models import Base, encode_chat, replaced_weights
+from sails_eval.models import Base, encode_chat, kept_weights, render_chat, replaced_weights
 
 OPTIMISER: dict[str, Any] = {
     "optim": "adamw_torch",
@@ -75,9 +75,9 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
     rows = []
     for example in examples:
         request = [{"role": m.role, "content": m.content} for m in example.messages]
-        prompt = tokenizer.apply_chat_template(request, add_generation_prompt=True, tokenize=False)
-        answered = [*request, {"role": "assistant", "content": example.response}]
-        whole = tokenizer.apply_chat_template(answered, tokenize=False)
+        prompt = render_chat(tokenizer, request)
+        answer = {"role": "assistant", "content": example.response}
+        whole = render_chat(tokenizer, [*request, answer], answered=True)
         if not whole.startswith(prompt):
             raise UserError("the chat template writes a request differently once it is answered; cannot train on it")
         start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -158,35 +158,49 @@ def train_cell(
 def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[Any]:
     """The model a recipe trains, at step 0: a fresh adapter on the frozen base, or the base with every weight free."""
     torch.manual_seed(run.seed)
-    if recipe.parameters == "adapter":
-        model = get_peft_model(base.model, lora_config(pair, recipe))
-        if recipe.init:
-            module = load_initialisation(recipe.init)
-            settings = module.Settings(**recipe.settings)
-            module.initialise(model, run.state or {}, settings=settings, seed=run.seed)
+    hooks = base.model.get_input_embeddings()._forward_hooks
+    before = dict(hooks)
+    try:
+        if recipe.parameters == "adapter":
+            with _adapter(base, lora_config(pair, recipe), recipe, run) as model:
+                yield model
+        else:
+            dtype = base.model.dtype
+            with replaced_weights(base.model):
+                yield base.model.float().requires_grad_(True)  # fp32 master weights
+                base.model.to(dtype)
+    finally:
+        if base.model.is_gradient_checkpointing:
+            base.model.gradient_checkpointing_disable()
+        hooks.clear()  # PEFT and the trainer each hook the embeddings, and neither's hook can be reached afterwards
+        hooks.update(before)
+        base.model.config.use_cache = True  # the trainer turned it off
+        base.model.requires_grad_(False).eval()
+
+
+@contextmanager
+def _adapter(base: Base, config: LoraConfig, recipe: Recipe, run: CellRun) -> Iterator[Any]:
+    """A fresh adapter on the base model, initialised as the recipe says; the bare base model again afterwards."""
+    with kept_weights(base.model, config):
+        model = get_peft_model(base.model, config)
         try:
+            if recipe.init:
+                module = load_initialisation(recipe.init)
+                settings = module.Settings(**recipe.settings)
+                module.initialise(model, run.state or {}, settings=settings, seed=run.seed)
             yield model
         finally:
             model.unload()
-            base.model.requires_grad_(False)
-    else:
-        dtype = base.model.dtype
-        with replaced_weights(base.model):
-            try:
-                yield base.model.float().requires_grad_(True)  # fp32 master weights
-            finally:
-                base.model.to(dtype).requires_grad_(False)
 
 
 def lora_config(pair: Pair, recipe: Recipe) -> LoraConfig:
-    """Rank, α and modules from the pair, the rest from the recipe."""
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=pair.rank,
-        lora_alpha=pair.alpha,
-        target_modules=list(pair.target_modules),
-        **recipe.peft,
-    )
+    """Rank, α and modules from the pair, the rest from the recipe. Raises UserError for a field that PEFT lacks."""
+    known = {field.name for field in fields(LoraConfig)}
+    for name in recipe.peft:
+        if name not in known:
+            raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
+    modules = list(pair.target_modules)
+    return LoraConfig(task_type="CAUSAL_LM", r=pair.rank, lora_alpha=pair.alpha, target_modules=modules, **recipe.peft)
 
 
 def check_target_modules(model: Any, pair: Pair) -> None:
