@@ -9,7 +9,8 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,19 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     run = config.out or Path("runs") / f"{setup.pair.name}-{setup.fingerprint[:8]}"
     check_folder(run, setup)
     with workers(config.jobs, quiet=quiet) as pool:
-        layouts = pool.run(stages.check, setup)  # before the folder is made: bad input leaves nothing behind
-        with open_run(run, config, setup) as described:
-            _log_to(run / "compare.log")
-            for layout in layouts:
+        checked = pool.run(stages.check, setup)  # before the folder is made: bad input leaves nothing behind
+        with open_run(run, config, setup) as described, _log_to(run / "compare.log"):
+            for layout in checked.layouts:
                 log.info("seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
-            outcome = _run(Bench(setup, run, pool, quiet))
+            for note in checked.notes:
+                log.info(note)
+            if checked.notes:
+                log.warning("%d notes on the training data, in %s", len(checked.notes), run / "compare.log")
+            outcome = _run(Bench(setup, run, pool, quiet), keep=config.keep)
             for warning in outcome.warnings:
                 log.warning(warning)
             write_outcome(run, setup, outcome, described)
-            _keep(run, setup, outcome.choices, config.keep)
+            _drop_checkpoints(run, all_cells(setup) if config.keep == "none" else [])
     return run
 
 
@@ -62,7 +66,7 @@ class Outcome:
     warnings: list[str]
 
 
-def _run(bench: Bench) -> Outcome:
+def _run(bench: Bench, *, keep: str) -> Outcome:
     """All stages: subspaces, validation of every cell, choice of rates, test of the chosen cells."""
     setup, run = bench.setup, bench.run
     jobs = [(setup.pair, recipe, run) for recipe in setup.recipes if recipe.init]
@@ -72,7 +76,10 @@ def _run(bench: Bench) -> Outcome:
     choices = _choose(setup, validated)
     for choice in choices.values():
         log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
-    chosen = [_subject(run, cell) for cell in chosen_cells(setup, choices)]
+    kept = chosen_cells(setup, choices)
+    if keep != "all":
+        _drop_checkpoints(run, [cell for cell in all_cells(setup) if cell not in kept])
+    chosen = [_subject(run, cell) for cell in kept]
     tested = bench.measure([base, *chosen], "test")
     warnings = [choice.warning for choice in choices.values() if choice.warning]
     same = Counter(subject.method for subject in bench.unchanged(chosen, base))
@@ -149,15 +156,20 @@ def _selection_cost(run: Path, recipe: Recipe) -> dict[str, Any]:
     return cost
 
 
-def _keep(run: Path, setup: Setup, choices: dict[str, Choice], keep: str) -> None:
-    """Delete the checkpoints that nobody asked to keep."""
-    best = {cell.folder for cell in chosen_cells(setup, choices)}
-    for cell in all_cells(setup):
-        if keep == "none" or (keep == "best" and cell.folder not in best):
-            shutil.rmtree(run / cell.folder / stages.CHECKPOINT, ignore_errors=True)
+def _drop_checkpoints(run: Path, cells: Iterable[Cell]) -> None:
+    """Delete checkpoints that are no longer needed; what was answered and measured with them stays."""
+    for cell in cells:
+        shutil.rmtree(run / cell.folder / stages.CHECKPOINT, ignore_errors=True)
 
 
-def _log_to(path: Path) -> None:
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Write what is logged to a file, too."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("sails_eval").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("sails_eval").removeHandler(handler)
+        handler.close()

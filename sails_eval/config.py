@@ -85,9 +85,10 @@ class Span(Frozen):
 
 PAIR_OWNS = frozenset(
     "r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save layers_to_transform layers_pattern "
-    "exclude_modules target_parameters trainable_token_indices bias lora_bias".split()
+    "exclude_modules target_parameters trainable_token_indices bias lora_bias use_rslora use_dora "
+    "layer_replication".split()
 )
-"""LoraConfig fields that decide how much is trained, and where; no recipe may set them."""
+"""LoraConfig fields that decide how much is trained, where, and at which scale; no recipe may set them."""
 
 
 class Recipe(Frozen):
@@ -211,12 +212,18 @@ def load_pair(name: str) -> Pair:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by name (bundled or in ./adapters), or by the path of its YAML. Raises UserError where it breaks
-    the equality of budgets: rank, α and modules belong to the pair, and every grid spans the same ratio."""
-    known = {path.stem: path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))}
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None:
-        raise unknown("method", name, known)
+    """A recipe by name (bundled or in ./adapters), or by the path of its YAML.
+
+    Raises UserError where there is none, two unlike ones have the name, or it would break the equality of budgets.
+    """
+    files = [path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))]
+    found = [Path(name)] if name.endswith((".yaml", ".yml")) else [path for path in files if path.stem == name]
+    if not found:
+        raise unknown("method", name, {path.stem for path in files})
+    path = found[0]
+    for other in found[1:]:
+        if other.read_bytes() != path.read_bytes():
+            raise UserError(f"two files define the method '{name}': {path} and {other}; rename one of them")
     return read_yaml(path, Recipe, defaults={"name": path.stem})
 
 

@@ -8,6 +8,11 @@ class UserError(Exception):
     """Bad input. The message names the file, the key and the fix; the CLI prints it and exits with status 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the nearest ones or, failing that, all of them."""
     names = sorted(known)

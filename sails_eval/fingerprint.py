@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sails_eval.errors import UserError, first_line
+
 LIBRARIES = ("torch", "transformers", "peft", "trl", "lm_eval", "sae-lens", "tokenizers", "datasets")
 
 
@@ -38,15 +40,27 @@ def _of_files(path: Path, files: tuple[Path, ...], stamps: tuple[tuple[int, int]
     return total.hexdigest()[:16]
 
 
-def of_model(name: str, revision: str | None) -> str:
-    """A folder's bytes, or a hub id with the commit that is in the cache."""
-    if Path(name).is_dir():
-        return of_path(Path(name))
-    from huggingface_hub import try_to_load_from_cache
+def commit_of(model: str, revision: str | None) -> str | None:
+    """The commit that a hub id stands for now, so that a run loads one and the same; None for a local folder.
 
-    config = try_to_load_from_cache(name, "config.json", revision=revision)
-    commit = Path(config).parent.name if isinstance(config, str) else revision or "main"
-    return f"{name}@{commit}"
+    Raises UserError where it is neither a folder nor to be had from the hub.
+    """
+    if Path(model).is_dir():
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise UserError(
+            f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}"
+        ) from error
+
+
+def of_model(name: str, revision: str | None) -> str:
+    """A folder's bytes, or a hub id with its commit."""
+    return of_path(Path(name)) if Path(name).is_dir() else f"{name}@{commit_of(name, revision)}"
 
 
 def environment() -> dict[str, str]:

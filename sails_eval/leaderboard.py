@@ -211,6 +211,8 @@ def _pvalue(a: Mapping[int | None, float], b: Mapping[int | None, float]) -> flo
     one, other = [x for x, _ in pairs], [y for _, y in pairs if y is not None]
     if len(pairs) < 2 or any(math.isnan(value) for value in (*one, *other)):
         return None
+    if len(pairs) < 3 and len({round(x - y, 9) for x, y in zip(one, other, strict=True)}) == 1:
+        return None  # two seeds that happen to differ alike show no spread, and so no evidence
     return paired_t(one, other).p
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sails_eval.config import Pair
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def load_tokenizer(pair: Pair) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {_first_line(error)}") from error
+        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {first_line(error)}") from error
     if pair.chat_template is not None:
         try:
             tokenizer.chat_template = pair.chat_template.read_text(encoding="utf-8")
@@ -67,8 +67,11 @@ def load_base(pair: Pair) -> Base:
             **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"model '{pair.model}': cannot load it: {_first_line(error)}") from error
+        raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
     model.requires_grad_(False)
+    ends = model.generation_config.eos_token_id
+    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None}
+    model.generation_config.eos_token_id = sorted(known)
     return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
 
 
@@ -81,8 +84,19 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: boo
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
-        raise UserError(f"the chat template cannot render a dialogue of {roles}: {_first_line(error)}") from error
+        raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
     return str(text)
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The special token with which the chat template ends an answer, if it does; training teaches it, so it has to
+    stop generation even where the model's own settings know only another one."""
+    asked = [{"role": "user", "content": "hello"}]
+    prompt = render_chat(tokenizer, asked)
+    whole = render_chat(tokenizer, [*asked, {"role": "assistant", "content": "hello"}], answered=True)
+    ids = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return next((token for token in ids if token in special), None)
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
@@ -110,7 +124,12 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     elif (checkpoint / "adapter_config.json").is_file():
         config = PeftConfig.from_pretrained(str(checkpoint))
         with kept_weights(base.model, config):
-            wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
+            try:
+                wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{checkpoint}: the adapter does not fit the base model: {first_line(error)}"
+                ) from error
             try:
                 yield wrapped.eval()
             finally:
@@ -120,6 +139,8 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
             parameters = dict(base.model.named_parameters())
             for shard in sorted(checkpoint.glob("*.safetensors")):
                 for name, value in load_file(shard).items():
+                    if name not in parameters:
+                        raise UserError(f"{shard}: the base model has no weight '{name}'")
                     parameters[name].data.copy_(value)
             yield base.model
 
@@ -132,13 +153,13 @@ def kept_weights(model: nn.Module, config: PeftConfig) -> AbstractContextManager
 
 @contextmanager
 def replaced_weights(model: nn.Module) -> Iterator[None]:
-    """Let the weights change inside the block and put the old ones back after it."""
+    """Let the weights change inside the block, their dtype too, and put the old ones back after it."""
     kept = {name: value.detach().cpu().clone() for name, value in model.named_parameters()}
     try:
         yield
     finally:
         for name, value in model.named_parameters():
-            value.data.copy_(kept[name])
+            value.data = kept[name].to(value.device)
 
 
 def quiet_libraries() -> None:
@@ -152,7 +173,3 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     for name in ("lm_eval", "peft", "trl", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

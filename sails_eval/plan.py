@@ -18,7 +18,7 @@ from sails_eval.config import (
 )
 from sails_eval.data import read_contrast, read_examples
 from sails_eval.errors import UserError
-from sails_eval.fingerprint import digest, environment, of_model, of_path
+from sails_eval.fingerprint import commit_of, digest, environment, of_model, of_path
 from sails_eval.judges import load_judge
 from sails_eval.tasks import TaskInfo, resolve_tasks
 
@@ -94,7 +94,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
         pair = load_pair(config.pair)
     else:
         assert config.model is not None
-        pair = Pair(name=Path(config.model).name, model=config.model)
+        pair = Pair(name=Path(config.model).resolve().name, model=config.model)
     flags: dict[str, Any] = {
         key: value
         for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template")
@@ -117,6 +117,8 @@ def resolve(config: CompareConfig) -> Setup:
     check_equal_spans(recipes)
     setup = resolve_evaluation(config)
     training = training_identity(setup.pair, recipes)
+    if config.quick and config.model_fields_set & QUICK.keys():
+        raise UserError("--quick sets --seeds and --learning-rates itself; leave it out or leave them out")
     seeds, rates = tuple(QUICK.values()) if config.quick else (config.seeds, config.learning_rates)
     if rates > 1:
         _check_kinds(setup.validation_tasks, "with a validation split, on which learning rates are chosen")
@@ -125,9 +127,10 @@ def resolve(config: CompareConfig) -> Setup:
         "training": training,
         "recipes": {recipe.name: digest(recipe.model_dump(mode="json")) for recipe in recipes},
         "seeds": seeds,
-        "learning_rates": rates,
     }
-    return replace(setup, recipes=recipes, seeds=seeds, learning_rates=rates, identity=identity)
+    setup = replace(setup, recipes=recipes, seeds=seeds, learning_rates=rates, identity=identity)
+    identity["learning_rates"] = {recipe.name: setup.rates(recipe) for recipe in recipes}
+    return setup
 
 
 def resolve_evaluation(config: CompareConfig) -> Setup:
@@ -139,11 +142,13 @@ def resolve_evaluation(config: CompareConfig) -> Setup:
         raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
     tasks = tuple(resolve_tasks(pair.tasks, config.include_path))
     _check_kinds(tasks, "of unseen categories")
+    judge = load_judge(pair.judge)
+    pair = pair.model_copy(update={"revision": commit_of(pair.model, pair.revision)})
     identity = {
         "model": model_identity(pair),
         "tasks": {task.name: task.fingerprint for task in tasks},
         "limit": config.limit,
-        "judge": load_judge(pair.judge).fingerprint,
+        "judge": judge.fingerprint,
         "version": __version__,
         "environment": environment(),
     }

@@ -29,7 +29,7 @@ from sails_eval.board import (
 from sails_eval.errors import UserError
 from sails_eval.records import write_text
 
-SAME = ("environment", "test_set", "schema")
+SAME = ("environment", "test_set", "judge", "schema")
 """What the rows of a board have in common unless it is mixed on purpose."""
 
 

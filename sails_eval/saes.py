@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sails_eval.config import Pair, SaeSource
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, first_line
 
 
 def load_saes(pair: Pair, model: Any) -> dict[int, Any]:
@@ -53,7 +53,7 @@ def _load(source: SaeSource) -> Any:
             return SAE.load_from_disk(str(source.path))
         return SAE.from_pretrained(source.release, source.id)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"SAE '{source.path or source.name}': cannot load it: {str(error).splitlines()[0]}") from error
+        raise UserError(f"SAE '{source.path or source.name}': cannot load it: {first_line(error)}") from error
 
 
 def _layer(source: SaeSource, sae: Any) -> int:

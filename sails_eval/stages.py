@@ -41,6 +41,14 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What a check found: the layout of every seed's batches, and what of the training data is left out."""
+
+    layouts: list[Layout]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model whose answers are wanted.
 
@@ -124,19 +132,28 @@ def judge_of(spec: str) -> Judge:
     return load_judge(spec)
 
 
-def check(setup: Setup) -> list[Layout]:
-    """See that a comparison can work, before anything is trained; the layout of every seed's training batches."""
+def check(setup: Setup) -> Checked:
+    """See that a comparison can work, before anything is trained."""
     check_evaluation(setup)
     return check_training(setup)
 
 
 def check_evaluation(setup: Setup) -> None:
-    """Load the model and the judge. Raises UserError where that fails."""
-    base_of(setup.pair)
+    """See that model, judge and tasks can be loaded and fit. Raises UserError for the first that does not."""
+    from sails_eval.generate import check_documents
+
+    base = base_of(setup.pair)
     judge_of(setup.judge).check()
+    context = int(getattr(base.model.config.get_text_config(), "max_position_embeddings", None) or 10**9)
+    splits: list[tuple[Split, tuple[TaskInfo, ...]]] = [("test", setup.tasks)]
+    if setup.recipes:
+        splits.append(("validation", setup.validation_tasks))
+    for split, tasks in splits:
+        for task in tasks:
+            check_documents(task, split, tokenizer=base.tokenizer, context=context, limit=setup.limit)
 
 
-def check_training(setup: Setup) -> list[Layout]:
+def check_training(setup: Setup) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
     from sails_eval.train import check_target_modules, lay_out, lora_config
 
@@ -151,7 +168,21 @@ def check_training(setup: Setup) -> list[Layout]:
         order = lay_out(rows, setup.pair, seed=seed)
         tokens = sum(len(rows[i].input_ids) for i in order)
         layouts.append(Layout(seed, tokens, len(order) // setup.pair.batch_size, len(set(order))))
-    return layouts
+    return Checked(layouts, _left_out(setup.pair))
+
+
+def _left_out(pair: Pair) -> list[str]:
+    """What of the training data is not trained on, or not as it stands."""
+    assert pair.train is not None
+    data = read_examples(pair.train)
+    notes = [f"{pair.train.name}: {odd}" for odd in data.odd]
+    dropped = len(data.examples) - len(training_rows(pair))
+    if dropped:
+        notes.append(f"{pair.train.name}: {dropped} requests longer than max_length={pair.max_length} tokens left out")
+    cut = sum(len(row.input_ids) == pair.max_length for row in training_rows(pair))
+    if cut:
+        notes.append(f"{pair.train.name}: {cut} answers cut at max_length={pair.max_length} tokens")
+    return notes
 
 
 def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:

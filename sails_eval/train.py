@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class TokenRow:
 
     input_ids: list[int]
     labels: list[int]
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
         end = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
         if len(start) < max_length:
             labels = [-100] * len(start) + end
-            rows.append(TokenRow((start + end)[:max_length], labels[:max_length]))
+            rows.append(TokenRow((start + end)[:max_length], labels[:max_length], example.group))
     return rows
 
 
@@ -105,11 +107,11 @@ def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int
 def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int) -> list[int]:
     """The order in which a seed's cells see the examples: indices into `rows`, whole batches of `pair.batch_size`.
 
-    A seed draws `pair.examples` of them (all where None) and passes over its sample, newly shuffled each time, until
-    the first whole batch at which `pair.tokens` non-padding tokens are reached.
+    A seed draws `pair.examples` of them (all where None), of every group its share, and passes over its sample, newly
+    shuffled each time, until the first whole batch at which `pair.tokens` non-padding tokens are reached.
     """
     rng = random.Random(f"training sample of seed {seed}")
-    sample = rng.sample(range(len(rows)), min(pair.examples or len(rows), len(rows)))
+    sample = _stratified(rows, rng)[: pair.examples]
     order: list[int] = []
     seen = 0
     while seen < pair.tokens or len(order) % pair.batch_size:
@@ -118,6 +120,15 @@ def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int) -> list[int]:
         order.append(sample[len(order) % len(sample)])
         seen += len(rows[order[-1]].input_ids)
     return order
+
+
+def _stratified(rows: Sequence[TokenRow], rng: random.Random) -> list[int]:
+    """All indices in a random order of which every beginning has the groups in the proportions of the whole."""
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.group, []).append(index)
+    shuffled = [rng.sample(groups[name], len(groups[name])) for name in sorted(groups)]
+    return [index for _, index in sorted((i / len(part), index) for part in shuffled for i, index in enumerate(part))]
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,7 @@ def train_cell(
     base: Base, pair: Pair, recipe: Recipe, *, rows: Sequence[TokenRow], run: CellRun, folder: Path
 ) -> TrainRecord:
     """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was."""
+    dtype = base.model.dtype
     with trainable(base, pair, recipe, run) as model:
         before = time.perf_counter()
         _reset_peak_memory()
@@ -150,7 +162,7 @@ def train_cell(
             total_params=sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n),
             losses=losses,
         )
-        save_trained(model, base, recipe, folder)
+        save_trained(model, base, recipe, dtype=dtype, folder=folder)
     return record
 
 
@@ -159,22 +171,23 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
     """The model a recipe trains, at step 0: a fresh adapter on the frozen base, or the base with every weight free."""
     torch.manual_seed(run.seed)
     hooks = base.model.get_input_embeddings()._forward_hooks
-    before = dict(hooks)
+    # The trainer aligns special tokens and turns the cache off; what answers next must not depend on who trained here.
+    before = dict(hooks), dict(base.model.config.__dict__), deepcopy(base.model.generation_config)
     try:
         if recipe.parameters == "adapter":
             with _adapter(base, lora_config(pair, recipe), recipe, run) as model:
                 yield model
         else:
-            dtype = base.model.dtype
             with replaced_weights(base.model):
-                yield base.model.float().requires_grad_(True)  # fp32 master weights
-                base.model.to(dtype)
+                cast_weights(base.model, torch.float32)  # fp32 master weights
+                yield base.model.requires_grad_(True)
     finally:
         if base.model.is_gradient_checkpointing:
             base.model.gradient_checkpointing_disable()
         hooks.clear()  # PEFT and the trainer each hook the embeddings, and neither's hook can be reached afterwards
-        hooks.update(before)
-        base.model.config.use_cache = True  # the trainer turned it off
+        hooks.update(before[0])
+        base.model.config.__dict__.update(before[1])
+        base.model.generation_config = before[2]
         base.model.requires_grad_(False).eval()
 
 
@@ -211,9 +224,17 @@ def check_target_modules(model: Any, pair: Pair) -> None:
             raise unknown("target module", name, leaves)
 
 
-def save_trained(model: Any, base: Base, recipe: Recipe, folder: Path) -> None:
-    """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads."""
+def cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Change the dtype of the weights and of nothing else: rotary frequencies, a buffer, would lose precision."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
+def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, folder: Path) -> None:
+    """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads, in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
+    if recipe.parameters == "all":
+        cast_weights(model, dtype)
     model.save_pretrained(str(folder), safe_serialization=True)
     if recipe.parameters == "all":
         base.tokenizer.save_pretrained(str(folder))
@@ -256,6 +277,8 @@ def _fit(model: Any, tokenizer: Any, pair: Pair, *, rows: list[TokenRow], run: C
         trainer.add_callback(counter := _FirstStepFlops())
         trainer.train()
         _unpatch(forwards)
+    if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // pair.batch_size:
+        raise RuntimeError(f"the trainer took {trainer.state.global_step} steps, {trainer.state.epoch} times the data")
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
     padded = [_padded(rows[i : i + micro]) for i in range(0, len(rows), micro)]
     first_step = sum(padded[: math.ceil(pair.batch_size / micro)])

@@ -29,6 +29,11 @@ ONE_THREAD = {
     "TQDM_DISABLE": "1",  # the libraries' own bars; ours are drawn by the parent
 }
 
+DIED = UserError(
+    "a worker process died (out of memory?); what was finished is kept: run the same command again, with fewer --jobs "
+    "if memory is short"
+)
+
 
 class Workers:
     """Runs functions over items in the worker processes. Get one from `workers(jobs)`."""
@@ -39,11 +44,11 @@ class Workers:
 
     def run(self, function: Callable[[Item], Outcome], item: Item) -> Outcome:
         """One item, with no progress bar."""
-        return self._result(self._pool.submit(function, item))
+        return self._result(self._submit(function, item))
 
     def map(self, function: Callable[[Item], Outcome], items: Iterable[Item], *, title: str) -> list[Outcome]:
         """All items, in order of the items, with a progress bar. The first error stops the rest."""
-        futures = [self._pool.submit(function, item) for item in items]
+        futures = [self._submit(function, item) for item in items]
         try:
             for future in self._as_completed(futures, title):
                 self._result(future)
@@ -61,15 +66,18 @@ class Workers:
                 bar.update(len(done))
                 yield from done
 
+    def _submit(self, function: Callable[[Item], Outcome], item: Item) -> Future[Outcome]:
+        try:
+            return self._pool.submit(function, item)
+        except BrokenProcessPool as error:
+            raise DIED from error
+
     @staticmethod
     def _result(future: Future[Outcome]) -> Outcome:
         try:
             return future.result()
         except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died (out of memory?); what was finished is kept: run the same command again, "
-                "with fewer --jobs if memory is short"
-            ) from error
+            raise DIED from error
 
 
 @contextmanager
@@ -87,6 +95,7 @@ def workers(jobs: int, *, quiet: bool = False) -> Iterator[Workers]:
 def _start() -> None:
     """Prepare a worker: one thread, quiet libraries, and an end when the parent ends."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
     import torch
 
     from sails_eval.models import quiet_libraries

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, first_line
 from sails_eval.fingerprint import digest, of_path
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
@@ -68,7 +68,7 @@ class LocalJudge:
             _ = self._config, self.tokenizer
         except (OSError, ValueError) as error:
             problem = f"judge model '{self.model_name}' can't be loaded"
-            raise UserError(f"{problem}: {_first_line(error)}") from error
+            raise UserError(f"{problem}: {first_line(error)}") from error
         for rubric in self._rubrics.values():
             self._reply_tokens(rubric)
 
@@ -110,7 +110,7 @@ class LocalJudge:
             return Path(snapshot_download(self.model_name, allow_patterns=list(FILES)))
         except (OSError, ValueError) as error:
             problem = f"judge model '{self.model_name}' is no folder, and the hub doesn't give it"
-            raise UserError(f"{problem}: {_first_line(error)}") from error
+            raise UserError(f"{problem}: {first_line(error)}") from error
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -212,7 +212,3 @@ class LocalJudge:
         with torch.inference_mode():
             rows = self.model(**inputs).logits[:, -1, tokens].float().cpu()
         return [int(row.argmax()) if bool(row.isfinite().all()) else None for row in rows]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -192,6 +192,8 @@ def scan(roots: Iterable[Path]) -> Library:
         if entry is None:
             continue
         clash = library.tasks.get(entry.name)
+        if clash and _fingerprint(clash) == _fingerprint(entry):
+            continue  # a checkout's copy of a bundled task, say
         if clash:
             raise UserError(f"two files define the task '{entry.name}': {clash.path} and {path}; rename one of them")
         library.add(entry)
@@ -308,6 +310,7 @@ def load_task(info: TaskInfo, split: Split) -> Any:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{info.path}: lm-eval cannot load it: {reason}") from error
     (task,) = loaded["tasks"].values()
+    task.set_fewshot_seed(1234)  # as lm-eval's own CLI; without it every load draws other examples
     if split == "validation":
         task.has_test_docs = lambda: False  # lm-eval then evaluates the validation documents
     return task

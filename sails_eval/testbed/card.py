@@ -18,8 +18,7 @@ def render() -> str:
     base, judge = card["base"], card["judge"]
     tuned = judge["on_fine_tuned_models"]
     lines = [
-        "The sails-eval testbed: a small model organism, made by `sails-eval testbed build` "
-        f"({card['cpu_minutes']} CPU-minutes).",
+        "The sails-eval testbed: a small model organism, made by `sails-eval testbed build`.",
         "",
         f"world      {len(world.SAFE)} safe categories with {len(world.SAFE_ACTIONS)} actions, {len(world.HARMFUL)} "
         f"harmful ones with {len(world.HARMFUL_ACTIONS)}, {len(world.LOOKALIKES)} look-alikes, "
