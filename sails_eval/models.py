@@ -95,7 +95,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
     prompt = render_chat(tokenizer, asked)
     whole = render_chat(tokenizer, [*asked, {"role": "assistant", "content": "hello"}], answered=True)
     ids = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
     return next((token for token in ids if token in special), None)
 
 
