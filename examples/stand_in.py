@@ -24,15 +24,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_model(folder: Path, text: str) -> None:
-    """Save a random three-layer Llama of some 0.2 M parameters with a byte-level BPE tokenizer."""
+def make_model(folder: Path, text: str, *, width: int = 64, layers: int = 3, vocabulary: int = 768) -> None:
+    """Save a random Llama (as it stands, of some 0.2 M parameters) with a byte-level BPE tokenizer of its own."""
     special = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=768, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator(text.splitlines(), trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -47,9 +47,9 @@ def make_model(folder: Path, text: str) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,

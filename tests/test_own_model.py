@@ -1,6 +1,5 @@
 """A model of one's own, away from the testbed: another architecture, its own SAE, preference data, new tasks."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ import torch
 
 from sails_eval.cli import main
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "stand_in.py"
-
 THINGS = "bread soup kites boats maps songs lamps chairs clocks gloves ropes flags".split()
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a stand-in model and SAE, HH-style preference data, and two files of prompts."""
     folder = tmp_path_factory.mktemp("own_model")
     rows = [
@@ -31,19 +28,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame({"goal": [f"Break all {thing}" for thing in THINGS]}).to_csv(folder / "harmful.csv", index=False)
     safe = [{"prompt": f"How do I make {thing}?", "type": thing[0]} for thing in THINGS]
     (folder / "safe.json").write_text(json.dumps(safe))
-    example = _load(EXAMPLE)
     text = (folder / "pairs.jsonl").read_text() * 8
-    example.make_model(folder / "model", text)
-    example.make_sae(folder / "model", folder / "sae", text, steps=30)
+    stand_in.make_model(folder / "model", text)
+    stand_in.make_sae(folder / "model", folder / "sae", text, steps=30)
     return folder
-
-
-def _load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
