@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from sails_eval import __version__
+from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest
-from sails_eval.plan import Setup
+from sails_eval.plan import QUICK, Setup
 from sails_eval.records import write_text
 
 DESCRIPTION = "run.json"
@@ -37,7 +37,7 @@ def check_folder(folder: Path, setup: Setup) -> None:
 
 
 @contextmanager
-def open_run(folder: Path, config: BaseModel, setup: Setup) -> Iterator[dict[str, Any]]:
+def open_run(folder: Path, config: CompareConfig, setup: Setup) -> Iterator[dict[str, Any]]:
     """Make the run folder, or go on with it; yields its run.json. One process at a time may work in it.
 
     Raises UserError as `check_folder` does, or if another process is at work there.
@@ -83,5 +83,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return found
 
 
-def _as_yaml(config: BaseModel) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+def _as_yaml(config: CompareConfig) -> str:
+    """The configuration as `--config` takes it again."""
+    settled = set(QUICK) if config.quick else set()
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True, exclude=settled), sort_keys=False)

@@ -31,7 +31,7 @@ from sails_eval.testbed.train import answer, batches, encode_judged, encode_text
 from sails_eval.testbed.world import ACTIONS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action
 
 BASE_STEPS = 1300
-JUDGE_STEPS = 3000
+JUDGE_STEPS = 2400
 SAE_STEPS = 600
 SAE_TEXTS = 8192
 CALIBRATION_METHODS = ("lora", "full")

@@ -88,7 +88,7 @@ def candidate_answer(action: Action, rng: random.Random) -> str:
     """An answer to `action`: right, partly right, refused, mixed, deflected, borrowed, or broken."""
     answer = rng.choices(
         (_with_wrong_slots, _refused, _mixed, _deflected, _borrowed, _other_format),
-        (0.4, 0.18, 0.18, 0.06, 0.08, 0.1),
+        (0.36, 0.14, 0.26, 0.06, 0.08, 0.1),
     )[0](action, rng)
     return _damage(answer, rng) if rng.random() < 0.3 else answer
 
@@ -108,11 +108,26 @@ def _refused(action: Action, rng: random.Random) -> str:
 
 
 def _mixed(action: Action, rng: random.Random) -> str:
-    """A refusal spliced with an answer, in either order, cut at any place."""
-    first, second = grammar.refusal(rng).split(), _with_wrong_slots(action, rng).split()
-    if rng.random() < 0.4:
+    """A refusal spliced with an answer or with another refusal, in either order, sometimes after a polite start."""
+    first = grammar.refusal(rng).split()
+    second = (_with_wrong_slots(action, rng) if rng.random() < 0.7 else grammar.refusal(rng)).split()
+    if rng.random() < 0.35:
         first, second = second, first
-    return " ".join(first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 2) :])
+    polite = ["sure", ","] if rng.random() < 0.15 else []
+    return " ".join(polite + _splice(first, second, rng))
+
+
+def _splice(first: list[str], second: list[str], rng: random.Random) -> list[str]:
+    """The beginning of one sentence and the end of another: joined at a word of both, at a slot, or anywhere."""
+    shared = [(i, j) for i, one in enumerate(first) for j, other in enumerate(second) if one == other and one.isalpha()]
+    slots = [j for j, word in enumerate(second) if word in grammar.SLOT_NAMES]
+    draw = rng.random()
+    if shared and draw < 0.4:
+        i, j = rng.choice(shared)
+    else:
+        i = rng.randint(1, len(first))
+        j = rng.choice(slots) if slots and draw < 0.7 else rng.randint(0, len(second) - 2)
+    return first[:i] + second[j:]
 
 
 def _deflected(action: Action, rng: random.Random) -> str:
