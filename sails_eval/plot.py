@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sails_eval.leaderboard import Choice, Task, estimates, headline
-from sails_eval.records import Result
+from sails_eval.records import Result, write_bytes
 from sails_eval.stats import Interval
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness; the markers help in print
@@ -59,10 +58,7 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
 def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_bytes(path, buffer.getvalue())
 
 
 def _curves(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]) -> dict[str, Curve]:

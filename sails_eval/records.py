@@ -86,13 +86,18 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def write_text(path: Path, text: str, *, private: bool = False) -> None:
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file by rename, so that a kill leaves the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.touch(mode=0o600 if private else 0o644)
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a text file in UTF-8, by rename."""
+    write_bytes(path, text.encode("utf-8"), private=private)
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:

@@ -19,7 +19,7 @@ from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge
 from sails_eval.plan import Cell, Setup
-from sails_eval.records import Split, write_jsonl, write_text
+from sails_eval.records import Split, write_bytes, write_jsonl, write_text
 from sails_eval.tasks import TaskInfo
 
 if TYPE_CHECKING:
@@ -228,9 +228,7 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
         "seconds": round(time.perf_counter() - before, 3),
     }
     write_text(path.with_suffix(".json"), json.dumps({"cost": cost, **report}, indent=1) + "\n")
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(save(dict(state)))
-    partial.replace(path)
+    write_bytes(path, save(dict(state)))
 
 
 def answer(job: AnswerJob) -> None:
