@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -82,8 +81,6 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
 
 
 def _name_of(target: str) -> str:
-    """A row's name: the folder's or model's own, with something to tell two checkpoints apart."""
-    path = Path(target)
-    if path.name != stages.CHECKPOINT:
-        return path.name
-    return f"{path.resolve().parent.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:4]}"
+    """A row's name: that of the model's or adapter's folder, or of the cell that a checkpoint belongs to."""
+    path = Path(target).resolve()
+    return path.parent.name if path.name == stages.CHECKPOINT else path.name
