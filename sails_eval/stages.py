@@ -175,7 +175,7 @@ def _left_out(pair: Pair) -> list[str]:
     """What of the training data is not trained on, or not as it stands."""
     assert pair.train is not None
     data = read_examples(pair.train)
-    notes = [f"{pair.train.name}: {odd}" for odd in data.odd]
+    notes = list(data.odd)
     dropped = len(data.examples) - len(training_rows(pair))
     if dropped:
         notes.append(f"{pair.train.name}: {dropped} requests longer than max_length={pair.max_length} tokens left out")
