@@ -174,8 +174,9 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     data = {"train": read_examples(pair.train).sha256}
     if pair.contrast is not None and any(recipe.init for recipe in recipes):
         data["contrast"] = read_contrast(pair.contrast).sha256
-    settings = {"rank", "alpha", "target_modules", "tokens", "examples", "max_length"} | {
-        "batch_size", "micro_batch_size", "gradient_checkpointing"
+    settings = {
+        "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
+        "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
     return {
         "model": model_identity(pair),
