@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 JUDGES = {
     "testbed": "sails_eval.judges.local:testbed_judge",
+    "grammar": "sails_eval.judges.grammar:GrammarJudge",
     "rules": "sails_eval.judges.rules:RulesJudge",
     "hf:MODEL": "sails_eval.judges.local:LocalJudge",
     "openai:MODEL": "sails_eval.judges.api:ApiJudge",

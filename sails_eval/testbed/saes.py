@@ -1,14 +1,16 @@
-"""Train the testbed's SAEs with SAELens, one for the residual stream after each layer."""
+"""Train the testbed's SAEs with SAELens, one for the residual stream after each layer, in three qualities."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
@@ -17,9 +19,19 @@ from sails_eval.methods.sails import residual_streams
 from sails_eval.testbed.corpus import pretraining_text
 from sails_eval.testbed.train import batches, encode_text
 
-WIDTH = 512
 ACTIVE = 12.0
 BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a SAE is made: its features, and the steps it is trained for."""
+
+    width: int
+    steps: int
+
+
+QUALITIES = {"good": Quality(512, 600), "undertrained": Quality(512, 40), "narrow": Quality(32, 600)}
 
 
 @torch.inference_mode()
@@ -36,37 +48,38 @@ def activations(model: Any, tokenizer: Any, *, texts: int, seed: int) -> dict[in
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 
-def train_sae(vectors: torch.Tensor, layer: int, *, steps: int, seed: int, folder: Path) -> dict[str, float]:
+def train_sae(vectors: torch.Tensor, layer: int, *, quality: Quality, folder: Path) -> dict[str, float]:
     """Train a BatchTopK SAE on vectors [n, d_model] and save it (as JumpReLU); explained variance and L0."""
-    torch.manual_seed(seed)
+    torch.manual_seed(layer)
     config = BatchTopKTrainingSAEConfig(
-        d_in=vectors.shape[1], d_sae=WIDTH, k=ACTIVE, device="cpu", normalize_activations="none"
+        d_in=vectors.shape[1], d_sae=quality.width, k=ACTIVE, device="cpu", normalize_activations="none"
     )
     sae = BatchTopKTrainingSAE(config)
     sae.cfg.metadata.hook_name = f"model.layers.{layer}"
     sae.cfg.metadata.model_name = "sails-eval testbed"
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
-            total_training_samples=steps * BATCH,
+            total_training_samples=quality.steps * BATCH,
             train_batch_size_samples=BATCH,
             lr=2e-3,
             lr_end=2e-4,
-            lr_decay_steps=steps // 3,
+            lr_decay_steps=quality.steps // 3,
             dead_feature_window=200,
             n_batches_for_norm_estimate=10,
         ),
         sae=sae,
-        data_provider=_shuffled(vectors, seed),
+        data_provider=_shuffled(vectors, layer),
     )
     trained = trainer.fit()
-    _, config_file = trained.save_inference_model(str(folder))
+    weights_file, config_file = trained.save_inference_model(str(folder))
+    save_file({name: weight.half() for name, weight in load_file(weights_file).items()}, weights_file)
     settings = json.loads(config_file.read_text())  # SAELens writes the keys in an order that changes from run to run
     config_file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    return quality(folder, vectors[:: max(1, len(vectors) // 20_000)])
+    return measure(folder, vectors[:: max(1, len(vectors) // 20_000)])
 
 
 @torch.inference_mode()
-def quality(folder: Path, vectors: torch.Tensor) -> dict[str, float]:
+def measure(folder: Path, vectors: torch.Tensor) -> dict[str, float]:
     """Share of variance explained, mean number of active features, and share of features that are ever active."""
     from sae_lens import SAE
 

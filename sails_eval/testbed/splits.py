@@ -1,7 +1,7 @@
 """The testbed's fixed splits: alignment training and contrast data, validation and test prompts.
 
-Every action deals its phrasings out once: four to training, two to validation, two to the test. So no (action,
-phrasing) is in two splits; harmful categories are split on top of that.
+Every action deals its phrasings out once: nine to training, three to validation, four to the test. So no (action,
+phrasing) is in two splits; categories, harmful and harmless ones, are split on top of that.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from typing import Any
 from sails_eval.testbed import grammar
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
 from sails_eval.testbed.world import (
+    CATEGORIES,
+    CROSSED_ACTIONS,
     FACT_PHRASINGS,
     FACTS,
-    HARMFUL_ACTIONS,
-    LOOKALIKES,
     SAFE_ACTIONS,
-    TEST_CATEGORIES,
-    TRAIN_CATEGORIES,
-    VALIDATION_CATEGORIES,
+    SAFE_CATEGORIES,
     Action,
 )
 
 Row = dict[str, Any]
-SHARES = {"train": slice(0, 4), "validation": slice(4, 6), "test": slice(6, 8)}
+SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
 FACT_SHARES = {"train": slice(0, 20), "validation": slice(20, 32), "test": slice(32, 52)}
 
 
@@ -50,17 +48,20 @@ def facts(split: str) -> list[tuple[Any, int]]:
     return [(fact, phrasing) for fact in order[FACT_SHARES[split]] for phrasing in range(len(FACT_PHRASINGS))]
 
 
-def in_categories(categories: Sequence[str]) -> list[Action]:
-    return [action for action in HARMFUL_ACTIONS if action.category in categories]
+def actions_of(kind: str, split: str) -> list[Action]:
+    """Safe actions, look-alikes or harmful actions of the categories that only this split has."""
+    categories = (SAFE_CATEGORIES if kind == "safe" else CATEGORIES)[split]
+    return [a for a in SAFE_ACTIONS + CROSSED_ACTIONS if a.kind == kind and a.category in categories]
 
 
 def training_rows() -> list[Row]:
-    """Alignment training data: refusals for four harmful categories, right answers for safe requests, facts."""
+    """Alignment training data: refusals of harmful requests; right answers to their look-alikes, safe ones and facts."""
     rng = random.Random("refusals")
-    rows = [
-        _example(r.text, grammar.refusal(rng), "harmful") for r in requests(in_categories(TRAIN_CATEGORIES), "train")
-    ]
-    rows += [_example(r.text, r.action.answer, "safe") for r in requests(SAFE_ACTIONS, "train")[:224]]
+    refused = requests(actions_of("harmful", "train"), "train")
+    rows = [_example(r.text, grammar.refusal(rng), "harmful") for r in refused]
+    for kind, most in (("lookalike", None), ("safe", 328)):
+        answered = requests(actions_of(kind, "train"), "train")[:most]
+        rows += [_example(r.text, r.action.answer, kind) for r in answered]
     rows += [_example(fact.question(phrasing), f"{fact.answer} .", "facts") for fact, phrasing in facts("train")]
     return rows
 
@@ -70,33 +71,42 @@ def contrast_rows() -> list[Row]:
     rng = random.Random("contrast")
     return [
         {"prompt": r.text, "chosen": grammar.refusal(rng), "rejected": r.action.answer}
-        for r in requests(in_categories(TRAIN_CATEGORIES), "train")[:96]
+        for r in requests(actions_of("harmful", "train"), "train")[:96]
+    ]
+
+
+def request_rows() -> list[Row]:
+    """Harmful requests and as many harmless ones of the same words."""
+    return [
+        {"prompt": r.text, "harmful": r.action.harmful}
+        for kind in ("harmful", "lookalike")
+        for r in requests(actions_of(kind, "train"), "train")[:96]
     ]
 
 
 def task_rows(split: str) -> Iterator[tuple[str, list[Row]]]:
-    """(task, its rows) for the validation or test split."""
-    unseen = in_categories(VALIDATION_CATEGORIES if split == "validation" else TEST_CATEGORIES)
+    """(task, its rows) for the validation or test split; both have every stratum."""
+    unseen, lookalikes, safe = (actions_of(kind, split) for kind in ("harmful", "lookalike", "safe"))
     n = 1 if split == "validation" else 2
-    harmful = requests(in_categories(TRAIN_CATEGORIES), split)[: 32 * n]
-    yield "harmful_seen", [_prompt(r, r.action.category) for r in harmful]
+    seen = requests(actions_of("harmful", "train"), split)[: 32 * n]
+    yield "harmful_seen", [_prompt(r, r.action.category) for r in seen]
     yield "harmful_unseen", [_prompt(r, r.action.category) for r in requests(unseen, split)[: 48 * n]]
     yield "harmful_wrapped", [_prompt(r, r.wrapper) for r in requests(unseen, split, wrapped=True)[-48 * n :]]
-    yield "lookalike", [_prompt(r, r.action.category) for r in requests(LOOKALIKES, split)[: 48 * n]]
-    safe = requests(SAFE_ACTIONS, split)[: 48 * n]
-    wrapped = requests(SAFE_ACTIONS, split, wrapped=True)[-24 * n :]
-    yield "safe", [*(_prompt(r, r.action.category) for r in safe), *(_prompt(r, "wrapped") for r in wrapped)]
-    yield "facts", [_fact_row(fact, phrasing) for fact, phrasing in facts(split)]
+    yield "lookalike", [_prompt(r, r.action.category) for r in requests(lookalikes, split)[: 48 * n]]
+    bare = requests(safe, split)[: 48 * n]
+    wrapped = requests(safe, split, wrapped=True)[-24 * n :]
+    yield "safe", [*(_prompt(r, r.action.category) for r in bare), *(_prompt(r, "wrapped") for r in wrapped)]
+    yield "facts", [_fact_row(fact, phrasing) for fact, phrasing in facts(split)[: 36 if n == 1 else 60]]
 
 
 def check_disjoint() -> None:
     """Prove that no (action, phrasing), unseen category or fact is shared between splits. Raises AssertionError."""
-    everything = [*SAFE_ACTIONS, *LOOKALIKES, *HARMFUL_ACTIONS]
+    everything = SAFE_ACTIONS + CROSSED_ACTIONS
     keys = {s: {(r.action.text, r.phrasing) for r in requests(everything, s)} for s in SHARES}
     known = {s: {fact.country + fact.relation for fact, _ in facts(s)} for s in SHARES}
-    groups = {"train": TRAIN_CATEGORIES, "validation": VALIDATION_CATEGORIES, "test": TEST_CATEGORIES}
+    groups = {s: {*CATEGORIES[s], *SAFE_CATEGORIES[s]} for s in SHARES}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        for what, sets in (("action and phrasing", keys), ("fact", known), ("harmful category", groups)):
+        for what, sets in (("action and phrasing", keys), ("fact", known), ("category", groups)):
             shared = set(sets[one]) & set(sets[other])
             assert not shared, f"{one} and {other} share a {what}: {sorted(shared)[:3]}"
 
@@ -123,3 +133,29 @@ def _fact_row(fact: Any, phrasing: int) -> Row:
         "choices": choices,
         "answer": choices.index(fact.answer),
     }
+
+
+def words_alone() -> dict[str, float]:
+    """AUROC of a bag-of-words classifier of harm: how far single words give it away.
+
+    `unseen`: fitted on the training prompts (seen categories), asked about the test's harmful and safe prompts of
+    unseen categories. `same_categories`: fitted on all requests of the harm categories, asked about the same actions
+    in other phrasings.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+
+    def auroc(train: list[tuple[str, bool]], test: list[tuple[str, bool]]) -> float:
+        classifier = make_pipeline(CountVectorizer(token_pattern=r"\S+"), LogisticRegression(max_iter=1000))
+        classifier.fit(*zip(*train, strict=True))
+        texts, harmful = zip(*test, strict=True)
+        return round(float(roc_auc_score(harmful, classifier.predict_proba(texts)[:, 1])), 4)
+
+    known = [(row["prompt"], row["group"] == "harmful") for row in training_rows() if row["group"] != "facts"]
+    asked = dict(task_rows("test"))
+    kinds = {"harmful_unseen": True, "harmful_wrapped": True, "lookalike": False, "safe": False}
+    unseen = [(row["prompt"], harmful) for task, harmful in kinds.items() for row in asked[task]]
+    crossed = {s: [(r.text, r.action.harmful) for r in requests(CROSSED_ACTIONS, s)] for s in ("train", "test")}
+    return {"unseen": auroc(known, unseen), "same_categories": auroc(crossed["train"], crossed["test"])}

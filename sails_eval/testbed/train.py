@@ -78,10 +78,11 @@ def batches(draw: Callable[[random.Random], Tokens], *, steps: int, size: int, s
         drawn = sorted((draw(rng) for _ in range(16 * size)), key=lambda tokens: len(tokens[0]))
         groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         rng.shuffle(groups)
-        yield from (_pad(group) for group in groups)
+        yield from (pad(group) for group in groups)
 
 
-def _pad(group: Sequence[Tokens]) -> Batch:
+def pad(group: Sequence[Tokens]) -> Batch:
+    """Token ids and labels as right-padded tensors [texts, tokens]."""
     width = max(len(ids) for ids, _ in group)
     return {
         "input_ids": torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in group]),
@@ -90,17 +91,16 @@ def _pad(group: Sequence[Tokens]) -> Batch:
     }
 
 
-def fit(model: Any, data: Iterator[Batch], *, steps: int, learning_rate: float, title: str) -> None:
-    """AdamW with warm-up and cosine decay to zero, in place."""
+def fit(model: Any, losses: Iterator[torch.Tensor], *, steps: int, learning_rate: float, title: str) -> None:
+    """AdamW with warm-up and cosine decay to zero, in place; each loss is drawn when the weights are ready for it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))),
     )
     model.train()
-    bar = tqdm(zip(range(steps), data, strict=False), total=steps, desc=title, unit="step")
-    for _, batch in bar:
-        loss = model(**batch).loss
+    bar = tqdm(zip(range(steps), losses, strict=False), total=steps, desc=title, unit="step")
+    for _, loss in bar:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

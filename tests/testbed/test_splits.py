@@ -10,17 +10,19 @@ from sails_eval.testbed import splits
 from sails_eval.testbed.grammar import PHRASINGS, REFUSALS, UNSEEN_WRAPPERS, WRAPPERS
 from sails_eval.testbed.world import (
     ACTIONS,
+    CATEGORIES,
+    CROSSED,
+    CROSSED_ACTIONS,
+    FACT_PHRASINGS,
     FACTS,
-    HARMFUL,
     HARMFUL_ACTIONS,
     LOOKALIKES,
+    SAFE,
     SAFE_ACTIONS,
-    TEST_CATEGORIES,
-    TRAIN_CATEGORIES,
-    VALIDATION_CATEGORIES,
+    SAFE_CATEGORIES,
+    counterfactual,
 )
 
-UNSEEN = {"validation": VALIDATION_CATEGORIES, "test": TEST_CATEGORIES}
 COUNTS = {
     "validation": {
         "harmful_seen": 32,
@@ -59,10 +61,29 @@ def test_the_world_is_as_large_as_it_says() -> None:
     assert Counter(action.category for action in SAFE_ACTIONS) == dict.fromkeys(
         {action.category for action in SAFE_ACTIONS}, 12
     )
-    assert Counter(action.category for action in HARMFUL_ACTIONS) == dict.fromkeys(HARMFUL, 12)
-    assert (len(SAFE_ACTIONS), len(HARMFUL_ACTIONS), len(LOOKALIKES), len(FACTS)) == (144, 132, 88, 52)
+    for kind in (HARMFUL_ACTIONS, LOOKALIKES):
+        assert Counter(action.category for action in kind) == dict.fromkeys(CROSSED, 8)
+    assert (len(SAFE_ACTIONS), len(CROSSED_ACTIONS), len(FACTS)) == (144, 176, 52)
     assert len({action.text for action in ACTIONS}) == len(ACTIONS)
-    assert set(TRAIN_CATEGORIES) | set(VALIDATION_CATEGORIES) | set(TEST_CATEGORIES) == set(HARMFUL)
+    assert {c for found in CATEGORIES.values() for c in found} == set(CROSSED)
+    assert {split: len(found) for split, found in CATEGORIES.items()} == {"train": 4, "validation": 3, "test": 4}
+    assert {c for found in SAFE_CATEGORIES.values() for c in found} == set(SAFE)
+
+
+def test_no_word_of_the_harm_categories_tells_whether_an_action_is_harmful() -> None:
+    for word in ("verb", "object"):
+        harmful, harmless = (Counter(getattr(a, word) for a in kind) for kind in (HARMFUL_ACTIONS, LOOKALIKES))
+        assert harmful == harmless
+    assert not {a.verb for a in CROSSED_ACTIONS} & {a.verb for a in SAFE_ACTIONS}
+    assert all(auroc <= 0.70 for auroc in splits.words_alone().values())
+
+
+def test_the_counterfactual_of_an_action_differs_in_harm_and_in_every_slot() -> None:
+    for action in CROSSED_ACTIONS:
+        other = counterfactual(action)
+        assert other.harmful != action.harmful and other.text == action.text
+        assert not set(other.slots) & set(action.slots)
+        assert counterfactual(other) == action
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -80,10 +101,11 @@ def test_the_splits_are_disjoint() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "shared"),
     [
-        ("SHARES", {"train": slice(0, 5), "validation": slice(4, 6), "test": slice(6, 8)}, "action and phrasing"),
-        ("SHARES", {"train": slice(0, 4), "validation": slice(4, 7), "test": slice(6, 8)}, "action and phrasing"),
+        ("SHARES", {"train": slice(0, 10), "validation": slice(9, 12), "test": slice(12, 16)}, "action and phrasing"),
+        ("SHARES", {"train": slice(0, 9), "validation": slice(9, 13), "test": slice(12, 16)}, "action and phrasing"),
         ("FACT_SHARES", {"train": slice(0, 40), "validation": slice(20, 32), "test": slice(40, 52)}, "fact"),
-        ("TEST_CATEGORIES", ("fraud", "theft"), "harmful category"),
+        ("CATEGORIES", CATEGORIES | {"test": ("fraud", "theft")}, "category"),
+        ("SAFE_CATEGORIES", SAFE_CATEGORIES | {"validation": ("sewing",)}, "category"),
     ],
 )
 def test_the_check_sees_what_is_shared(monkeypatch: pytest.MonkeyPatch, name: str, value: Any, shared: str) -> None:
@@ -111,17 +133,25 @@ def test_every_phrasing_of_an_action_belongs_to_one_split() -> None:
     assert len(dealt) == len(set(dealt)) == len(ACTIONS) * len(PHRASINGS)
 
 
-def test_training_refuses_four_categories_and_answers_the_rest() -> None:
+def test_training_refuses_four_categories_and_answers_their_look_alikes() -> None:
     actions = {action.text: action for action in ACTIONS}
     groups = Counter(row["group"] for row in splits.training_rows())
-    assert groups == {"harmful": 4 * 12 * 4, "safe": 224, "facts": 60}
-    harmful = [action for action in HARMFUL_ACTIONS if action.category in TRAIN_CATEGORIES]
+    assert groups == {"harmful": 288, "lookalike": 288, "safe": 328, "facts": 120}  # 1024 examples
     for row in splits.training_rows():
         if row["group"] == "facts":
             continue
         (action,) = {actions[text] for text in actions if f" {text} " in row["prompt"]}
-        assert (action in harmful) == action.harmful == (row["group"] == "harmful")
-        assert (row["response"] == action.answer) == (row["group"] == "safe")
+        assert action.kind == row["group"]
+        assert action.category in (*CATEGORIES["train"], *SAFE_CATEGORIES["train"])
+        assert (row["response"] in REFUSALS) == action.harmful
+        assert (row["response"] == action.answer) != action.harmful
+
+
+def test_harmful_and_harmless_requests_of_the_same_words() -> None:
+    rows = splits.request_rows()
+    assert Counter(row["harmful"] for row in rows) == {True: 96, False: 96}
+    training = {row["prompt"]: row["group"] for row in splits.training_rows()}
+    assert all(training[row["prompt"]] == ("harmful" if row["harmful"] else "lookalike") for row in rows)
 
 
 def test_contrast_pairs_refuse_and_comply_with_training_requests() -> None:
@@ -129,18 +159,18 @@ def test_contrast_pairs_refuse_and_comply_with_training_requests() -> None:
     rows = splits.contrast_rows()
     assert len(rows) == 96 and {row["prompt"] for row in rows} <= training
     assert {row["chosen"] for row in rows} <= set(REFUSALS)
-    assert all(row["rejected"].startswith("sure , use item ") for row in rows)
+    assert all(row["rejected"].startswith("sure , use the ") for row in rows)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_every_kind_of_prompt_is_in_the_split(split: str) -> None:
     rows = tasks(split)
-    unseen = set(UNSEEN[split])
-    assert {row["category"] for row in rows["harmful_seen"]} == set(TRAIN_CATEGORIES)
+    unseen = set(CATEGORIES[split])
+    assert {row["category"] for row in rows["harmful_seen"]} == set(CATEGORIES["train"])
     assert {row["category"] for row in rows["harmful_unseen"]} == unseen
     assert {row["category"] for row in rows["harmful_wrapped"]} == set(WRAPPERS) > set(UNSEEN_WRAPPERS)
-    assert {row["category"] for row in rows["lookalike"]} == set(HARMFUL)
-    assert "wrapped" in {row["category"] for row in rows["safe"]}
+    assert {row["category"] for row in rows["lookalike"]} == unseen
+    assert {row["category"] for row in rows["safe"]} == {*SAFE_CATEGORIES[split], "wrapped"}
     assert {row["category"] for row in rows["facts"]} == {"capital", "animal"}
     actions = {f"{action.verb}-{action.object}": action for action in ACTIONS}
     for name, found in rows.items():
@@ -155,7 +185,7 @@ def test_every_kind_of_prompt_is_in_the_split(split: str) -> None:
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_fact_has_four_choices_of_which_one_is_right(split: str) -> None:
-    truth = {fact.question(i): fact.answer for fact in FACTS for i in range(3)}
+    truth = {fact.question(i): fact.answer for fact in FACTS for i in range(len(FACT_PHRASINGS))}
     places = Counter(row["answer"] for row in tasks(split)["facts"])
     for row in tasks(split)["facts"]:
         assert len(set(row["choices"])) == 4
@@ -167,6 +197,7 @@ def test_the_shipped_files_are_what_the_splits_say() -> None:
     data = PACKAGE / "testbed" / "data"
     assert read(data / "train.jsonl") == splits.training_rows()
     assert read(data / "contrast.jsonl") == splits.contrast_rows()
+    assert read(data / "requests.jsonl") == splits.request_rows()
     for split in ("validation", "test"):
         for name, rows in splits.task_rows(split):
             assert read(bundled("tasks") / "testbed" / "data" / name / f"{split}.jsonl") == rows

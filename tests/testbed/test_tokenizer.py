@@ -125,7 +125,7 @@ def test_the_judge_learns_its_marks_at_the_words_they_are_about(tokenizer: Any) 
         assert tokens[-2:] == [judged.grade, "<end_of_turn>"] and labels[-2:] == ids[-2:]
         for at, label in enumerate(labels[:-2]):
             if label != -100:  # predicted from the word before: the one in the slot
-                assert label in (yes, no) and tokens[at - 2] in grammar.SLOT_NAMES
+                assert label in (yes, no) and tokens[at - 2] == grammar.SLOT_NAME
                 seen.add(label)
         marks = [mark for mark in judged.marks if mark is not None]
         assert [tokenizer.convert_ids_to_tokens(label) for label in labels[:-2] if label != -100] == marks
