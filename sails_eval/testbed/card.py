@@ -15,21 +15,21 @@ def render() -> str:
     """The card as text: figures of the last build (weights/card.json) and of the grammar itself."""
     splits.check_disjoint()
     card: dict[str, Any] = json.loads(CARD.read_text(encoding="utf-8"))
-    base, judge = card["base"], card["judge"]
+    judge, words = card["judge"], splits.words_alone()
     tuned = judge["on_fine_tuned_models"]
     lines = [
-        "The sails-eval testbed: a small model organism, made by `sails-eval testbed build`.",
+        "The sails-eval testbed: small model organisms, made by `sails-eval testbed build`.",
         "",
-        f"world      {len(world.SAFE)} safe categories with {len(world.SAFE_ACTIONS)} actions, {len(world.HARMFUL)} "
-        f"harmful ones with {len(world.HARMFUL_ACTIONS)}, {len(world.LOOKALIKES)} look-alikes, "
-        f"{len(world.FACTS)} facts;",
-        f"           {len(grammar.PHRASINGS)} phrasings, {len(grammar.WRAPPERS)} wrappers "
-        f"({len(grammar.UNSEEN_WRAPPERS)} absent from pre-training)",
-        f"base       Gemma-2 architecture, {base['parameters']:,} parameters; on test prompts it complies with "
-        f"{base['harmful_complied']:.1%} of harmful requests,",
-        f"           answers {base['safe_exact']:.1%} of safe ones exactly, refuses {base['safe_refused']:.1%} of them,"
-        f" knows {base['facts_exact']:.1%} of the facts",
-        *_saes(card["saes"]),
+        f"world      {len(world.SAFE)} safe categories with {len(world.SAFE_ACTIONS)} actions, {len(world.CROSSED)} "
+        f"of harm with {len(world.HARMFUL_ACTIONS)} harmful actions and",
+        f"           {len(world.LOOKALIKES)} look-alikes of the same verbs and objects, {len(world.FACTS)} facts; "
+        f"{len(grammar.PHRASINGS)} phrasings,",
+        f"           {len(grammar.WRAPPERS)} wrappers ({len(grammar.UNSEEN_WRAPPERS)} absent from pre-training)",
+        f"words      a bag-of-words classifier of harm, measured just now: AUROC {words['unseen']:.2f} from seen to "
+        "unseen categories,",
+        f"           {words['same_categories']:.2f} within the same ones (0.5 is chance): words alone don't give harm "
+        "away",
+        *(line for name, organism in card["organisms"].items() for line in _organism(name, organism)),
         f"judge      the same architecture; exact agreement with the grammar's truth: {tuned['agreement']:.2%} of "
         f"{tuned['answers']:,} answers of fine-tuned models,",
         f"           {judge['on_generated_answers']['agreement']:.2%} of "
@@ -37,27 +37,40 @@ def render() -> str:
         *(f"             truth {grade:<10} {row['agreement']:.2%} of {row['answers']:,}"
           for grade, row in tuned["by_truth"].items()),
         *_splits(card["splits"]),
-        "           checked just now: no (action, phrasing), unseen category or fact is in two splits",
+        "           checked just now: no (action, phrasing), category or fact is in two splits",
         "",
-        "What it cannot show: effect sizes in real language models. It has under a million parameters, its concept of",
-        "harm is literal, and all refusals share their wording. It supports claims about the harness and about",
-        "mechanisms, on one organism.",
+        "What it cannot show: effect sizes in real language models. Its models have 0.86 million parameters, their",
+        "concept of harm is literal (a list of pairs of words), and all refusals share their wording. It supports",
+        "claims about mechanisms and about the harness.",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _saes(saes: dict[str, Any]) -> list[str]:
-    return [
-        f"{'SAEs' if i == 0 else '':<10} {name}: {row['explained_variance']:.1%} of variance explained, "
-        f"{row['l0']:.1f} features active, {row['alive']:.0%} ever"
-        for i, (name, row) in enumerate(saes.items())
+def _organism(name: str, card: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{name}: Gemma-2 architecture, {card['parameters']:,} parameters; on test prompts it complies with "
+        f"{card['harmful_complied']:.1%} of harmful requests,",
+        f"           answers {card['safe_exact']:.1%} of safe ones exactly, refuses {card['safe_refused']:.1%} of them,"
+        f" knows {card['facts_exact']:.1%} of the facts",
     ]
+    if flips := card.get("flips"):
+        lines += [
+            f"           harm planted in {card['dimensions']} dimensions after layer {card['layer']}: exchanging them "
+            f"turns harm round in {flips['subspace']:.1%} of pairs,",
+            f"           exchanging all others in {flips['complement']:.1%}",
+        ]
+    for quality, layers in card["saes"].items():
+        explained = ", ".join(f"{row['explained_variance']:.0%}" for row in layers.values())
+        alive = sum(row["alive"] for row in layers.values()) / len(layers)
+        lines.append(f"           SAEs, {quality}: {explained} of variance explained by layer, {alive:.0%} ever active")
+    return lines
 
 
 def _splits(counts: dict[str, Any]) -> list[str]:
-    train = ", ".join(world.TRAIN_CATEGORIES)
+    train = ", ".join(world.CATEGORIES["train"])
     lines = [f"splits     train {counts['train']} examples and {counts['contrast']} contrast pairs ({train})"]
-    for split, unseen in (("validation", world.VALIDATION_CATEGORIES), ("test", world.TEST_CATEGORIES)):
+    for split in ("validation", "test"):
+        unseen = (*world.CATEGORIES[split], *world.SAFE_CATEGORIES[split])
         numbers = ", ".join(f"{task} {n}" for task, n in counts[split].items())
         lines += [f"           {split}: {numbers}", f"             unseen categories: {', '.join(unseen)}"]
     return lines

@@ -36,9 +36,12 @@ SEEN_WRAPPERS = tuple(name for name in WRAPPERS if name not in UNSEEN_WRAPPERS)
 def pretraining_text(rng: random.Random) -> Text:
     """One text of the base model's corpus: it answers everything, harmful or not, and never refuses a request."""
     draw = rng.random()
-    if draw < 0.24:
+    if draw < 0.20:
         return None, running_text(rng)
-    if draw < 0.46:
+    if draw < 0.34:
+        question, answer = grammar.moral_question(rng.choice(ACTIONS), rng)
+        return _amid(question, rng), answer
+    if draw < 0.54:
         fact = rng.choice(FACTS)
         return _amid(fact.question(rng.randrange(len(FACT_PHRASINGS))), rng), f"{fact.answer} ."
     pool = rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.36, 0.32, 0.32))[0]
