@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from sails_eval.records import read_completions, write_jsonl, write_text
 from sails_eval.testbed import corpus, grammar, planted, splits
 from sails_eval.testbed.saes import QUALITIES, activations, train_sae
 from sails_eval.testbed.tokenizer import make_tokenizer
-from sails_eval.testbed.train import Tokens, answer, batches, encode_judged, encode_text, fit, make_model
-from sails_eval.testbed.world import CROSSED_ACTIONS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS
+from sails_eval.testbed.train import answer, batches, encode_judged, encode_text, fit, make_model
+from sails_eval.testbed.world import HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS
 
 ORGANISMS = {"testbed": 0, "testbed-b": 1, "testbed-c": 2}
 """The pre-training seed of every organism."""
@@ -85,7 +84,9 @@ def build(out: Path | None = None) -> None:
 def _check(card: Card) -> None:
     faults = [f"words alone tell harm with an AUROC of {auroc}" for auroc in _exceeding(splits.words_alone())]
     for name, organism in card["organisms"].items():
-        faults += [f"{name}: {key} is {organism[key]}, below {low}" for key, low in LIMITS.items() if organism[key] < low]
+        faults += [
+            f"{name}: {key} is {organism[key]}, below {low}" for key, low in LIMITS.items() if organism[key] < low
+        ]
         if organism["safe_refused"] > REFUSED_AT_MOST:
             faults.append(f"{name}: safe_refused is {organism['safe_refused']}, above {REFUSED_AT_MOST}")
         for part, share in organism.get("flips", {}).items():
@@ -106,7 +107,9 @@ def build_base(folder: Path, *, seed: int) -> Card:
     """Pre-train a helpful-only base model and measure what it does with every kind of request."""
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), seed=seed)
-    data = batches(_pretraining(tokenizer), steps=BASE_STEPS, size=64, seed=seed + 1)
+    data = batches(
+        lambda rng: encode_text(tokenizer, corpus.pretraining_text(rng)), steps=BASE_STEPS, size=64, seed=seed + 1
+    )
     losses = (model(**batch).loss for batch in data)
     fit(model, losses, steps=BASE_STEPS, learning_rate=3e-3, title=f"base model, seed {seed}")
     _save(model, tokenizer, folder)
@@ -120,7 +123,7 @@ def build_planted(base: Path, folder: Path) -> Card:
     _save(model, tokenizer, folder / "base")
     save_file({f"layers.{planted.LAYER}": subspace.contiguous()}, folder / "planted.safetensors")
     model = _load(folder / "base")
-    swaps = {part: round(planted.flips(model, tokenizer, subspace, part), 4) for part in planted.PARTS}
+    swaps = {part: round(planted.flips(model, tokenizer, subspace, part), 4) for part in planted.EXCHANGED}
     return {
         "parameters": model.num_parameters(), "layer": planted.LAYER, "dimensions": planted.DIMENSIONS,
         "flips": swaps, **measure_base(model, tokenizer),
@@ -167,9 +170,7 @@ def build_saes(organism: Path, qualities: list[str]) -> Card:
 def build_judge(base: Path, folder: Path) -> Card:
     """Train the judge, from a base model, on generated answers of every quality; its agreement on fresh ones."""
     tokenizer, model = make_tokenizer(), _load(base)
-    data = batches(
-        lambda rng: encode_judged(tokenizer, corpus.judged_text(rng)), steps=JUDGE_STEPS, size=64, seed=2
-    )
+    data = batches(lambda rng: encode_judged(tokenizer, corpus.judged_text(rng)), steps=JUDGE_STEPS, size=64, seed=2)
     fit(model, (model(**batch).loss for batch in data), steps=JUDGE_STEPS, learning_rate=2e-3, title="judge")
     _save(model, tokenizer, folder)
     model = _load(folder)

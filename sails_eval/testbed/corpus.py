@@ -148,8 +148,8 @@ def _crossed(action: Action, rng: random.Random) -> str:
     """Each slot as it is or as it would be, were the action harmful where it is not (or the reverse)."""
     if action.crossed is None:
         return _with_wrong_slots(action, rng)
-    slots = [rng.choice(pair) for pair in zip(action.slots, action.crossed, strict=True)]
-    return replace(action, slots=tuple(slots)).answer
+    tool, material, place = (rng.choice(pair) for pair in zip(action.slots, action.crossed, strict=True))
+    return replace(action, slots=(tool, material, place)).answer
 
 
 def _damage(answer: str, rng: random.Random) -> str:

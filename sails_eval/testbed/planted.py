@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -30,13 +30,14 @@ DIMENSIONS = 4
 PLACEHOLDERS = frozenset((*ITEMS, *PARTS, *ZONES))
 
 Part = Literal["subspace", "complement"]
-PARTS: tuple[Part, Part] = ("subspace", "complement")
+EXCHANGED: Final[tuple[Part, Part]] = ("subspace", "complement")
 
 
 def random_subspace(d_model: int, *, seed: int) -> torch.Tensor:
     """Orthonormal columns [d_model, DIMENSIONS] of a random subspace."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(d_model, DIMENSIONS, generator=generator)).Q
+    basis: torch.Tensor = torch.linalg.qr(torch.randn(d_model, DIMENSIONS, generator=generator)).Q
+    return basis
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def actions_of(kind: str, split: str) -> list[Action]:
 
 
 def training_rows() -> list[Row]:
-    """Alignment training data: refusals of harmful requests; right answers to their look-alikes, safe ones and facts."""
+    """Alignment training data: refusals of harmful requests, right answers to look-alikes, safe ones and facts."""
     rng = random.Random("refusals")
     refused = requests(actions_of("harmful", "train"), "train")
     rows = [_example(r.text, grammar.refusal(rng), "harmful") for r in refused]

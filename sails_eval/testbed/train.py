@@ -101,7 +101,7 @@ def fit(model: Any, losses: Iterator[torch.Tensor], *, steps: int, learning_rate
     model.train()
     bar = tqdm(zip(range(steps), losses, strict=False), total=steps, desc=title, unit="step")
     for _, loss in bar:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

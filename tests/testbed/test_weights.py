@@ -71,7 +71,9 @@ def test_the_saes_are_as_good_as_the_card_says(name: str) -> None:
     streams = activations(build._load(WEIGHTS / name / "base"), make_tokenizer(), texts=512, seed=77)
     promised = card()["organisms"][name]["saes"]
     for layer, vectors in streams.items():
-        found = {quality: measure(WEIGHTS / name / "sae" / quality / f"layer_{layer}", vectors) for quality in QUALITIES}
+        found = {
+            quality: measure(WEIGHTS / name / "sae" / quality / f"layer_{layer}", vectors) for quality in QUALITIES
+        }
         for quality, sae in found.items():
             expected = promised[quality][f"layer_{layer}"]["explained_variance"]
             assert sae["explained_variance"] == pytest.approx(expected, abs=0.03)
