@@ -4,7 +4,7 @@ The grammar says which actions are harmful, not where a model keeps that. Here a
 until a fixed random subspace H of one layer's residual stream carries harm causally: two requests exchange their parts
 in H at every token, and each is to be answered as if its action were as harmful as the other one (interchange
 interventions: Geiger et al. 2022, arXiv 2112.00826; a model made in this way to know its mechanism: InterpBench,
-arXiv 2407.14494). The layers above see the stream only as exchanged, so nothing but H can tell them of harm.
+arXiv 2407.14494).
 """
 
 from __future__ import annotations
@@ -62,12 +62,18 @@ def random_swap(rng: random.Random) -> Swap:
 
 
 @contextmanager
-def interchange(model: Any, planted: torch.Tensor, part: Part) -> Iterator[None]:
-    """The first and the second half of every batch exchange a part of their residual streams after LAYER."""
+def interchange(model: Any, planted: torch.Tensor, part: Part, requests: torch.Tensor) -> Iterator[None]:
+    """The first and the second half of a batch exchange a part of their residual streams after LAYER.
+
+    They do so where `requests` [batch, tokens] is true; passes over a single token, as when an answer is
+    generated, are left alone.
+    """
 
     def exchange(module: Any, inputs: Any, stream: torch.Tensor) -> torch.Tensor:
+        if stream.shape[1] == 1:
+            return stream
         first, second = stream.chunk(2)
-        difference = torch.cat([second - first, first - second])
+        difference = torch.cat([second - first, first - second]) * requests.unsqueeze(-1)
         inside = difference @ planted @ planted.T
         return stream + (inside if part == "subspace" else difference - inside)
 
@@ -95,14 +101,17 @@ def plant(model: Any, tokenizer: Any, *, steps: int, seed: int) -> torch.Tensor:
 
 def exchanged_loss(model: Any, tokenizer: Any, planted: torch.Tensor, swaps: Sequence[Swap]) -> torch.Tensor:
     """Cross-entropy [] of the slots of both requests' expected answers while they exchange their subspaces' parts."""
-    rows = []
+    rows, starts = [], []
     for swap in (*swaps, *(Swap(swap.source, swap.base) for swap in swaps)):
         ids, _ = encode_text(tokenizer, (swap.base.text, swap.expected))
         start, tokens = len(tokenizer(chat_start(swap.base.text))["input_ids"]), tokenizer.convert_ids_to_tokens(ids)
+        starts.append(start)
         slots = [at for at in range(start, len(ids)) if tokens[at - 1] == SLOT_NAME]
         rows.append((ids, [token if at in slots else -100 for at, token in enumerate(ids)]))
-    with interchange(model, planted, "subspace"):
-        loss: torch.Tensor = model(**pad(rows)).loss
+    batch = pad(rows)
+    requests = torch.arange(batch["input_ids"].shape[1]) < torch.tensor(starts).unsqueeze(1)
+    with interchange(model, planted, "subspace", requests):
+        loss: torch.Tensor = model(**batch).loss
     return loss
 
 
@@ -119,7 +128,7 @@ def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, ever
     for first in range(0, len(asked), 64):
         bases = asked[first : first + 64]
         sources = [Request(_of_other_harm(base.action, rng), base.phrasing) for base in bases]
-        with interchange(model, planted, part):
+        with interchange(model, planted, part, torch.ones(1, 1)):
             answers = answer(model, tokenizer, [request.text for request in (*bases, *sources)])
         for base, text in zip(bases, answers, strict=False):
             said = {slot in PLACEHOLDERS for slot in _slots(text)}
