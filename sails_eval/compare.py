@@ -1,6 +1,7 @@
 """The main job: train every method on the same budget, judge their answers, and write the leaderboard.
 
-Every rate is judged on validation only; the test is answered by the chosen rate's cells and by the bare base model.
+Every rate is judged on validation only; the test is answered by the cells of the chosen rate and of those that would be
+chosen without one of the seeds, and by the bare base model.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sails_eval.board import to_markdown, write_frame
 from sails_eval.budget import ledger, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
 from sails_eval.judges import load_judge
-from sails_eval.leaderboard import Choice, Provenance, RowFacts, build, choose_rates
+from sails_eval.leaderboard import BASE, Choice, Provenance, RowFacts, build, choose_rates
 from sails_eval.plan import Cell, Setup, resolve
 from sails_eval.plot import tradeoff
 from sails_eval.records import Result, write_text
@@ -31,8 +32,6 @@ from sails_eval.stages import Subject
 from sails_eval.workers import workers
 
 log = logging.getLogger(__name__)
-
-BASE = "base"
 
 
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
@@ -77,10 +76,13 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
     for choice in choices.values():
         log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
     kept = chosen_cells(setup, choices)
+    contenders = [cell for cell in all_cells(setup) if cell.learning_rate in choices[cell.recipe.name].contenders]
     if keep != "all":
-        _drop_checkpoints(run, [cell for cell in all_cells(setup) if cell not in kept])
+        _drop_checkpoints(run, [cell for cell in all_cells(setup) if cell not in contenders])
     chosen = [_subject(run, cell) for cell in kept]
-    tested = bench.measure([base, *chosen], "test")
+    tested = bench.measure([base, *(_subject(run, cell) for cell in contenders)], "test")
+    if keep != "all":
+        _drop_checkpoints(run, [cell for cell in contenders if cell not in kept])
     warnings = [choice.warning for choice in choices.values() if choice.warning]
     same = Counter(subject.method for subject in bench.unchanged(chosen, base))
     warnings += [
@@ -121,7 +123,7 @@ def write_outcome(run: Path, setup: Setup, outcome: Outcome, described: dict[str
     write_results(run / "results.csv", results)
     write_ledger(run / "budget.csv", ledger(run, all_cells(setup), selection))
     provenance = Provenance(load_judge(setup.judge).name, described["date"], described["version"], described["run"])
-    frame = build(results, tasks, _facts(run, setup, choices), provenance=provenance)
+    frame = build({setup.pair.name: results}, tasks, _facts(run, setup, choices), provenance=provenance)
     write_frame(run / "leaderboard.csv", frame)
     write_text(
         run / "leaderboard.md",
@@ -145,7 +147,6 @@ def _facts(run: Path, setup: Setup, choices: dict[str, Choice]) -> dict[str, Row
             trainable_pct=round(100 * records[0]["trainable_params"] / records[0]["total_params"], 4),
             train_tokens=round(sum(record["tokens"] for record in records) / len(records)),
             tuning_trials=setup.learning_rates,
-            learning_rate=choices[recipe.name].learning_rate,
         )
     return facts
 

@@ -68,7 +68,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
             results = Bench(setup, run, pool, quiet).measure([subject], "test")
             write_results(run / "results.csv", results)
             frame = build(
-                results,
+                {setup.pair.name: results},
                 {task.name: task for task in setup.tasks},
                 {method: RowFacts(setup.pair.name)},
                 provenance=Provenance(

@@ -36,7 +36,7 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     curves = _curves(results, tasks, choices)
-    tested = estimates(results, tasks, {method: choice.learning_rate for method, choice in choices.items()})
+    tested = estimates(results, tasks, choices)
     looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(curves)}
     for method, curve in curves.items():
         _draw_curve(axes, curve, *looks[method])

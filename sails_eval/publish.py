@@ -116,6 +116,9 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
             continue
         if not about.low <= low <= value <= high <= about.high:
             problems.append(f"{metric} {value} [{low}, {high}] is not within {about.low:g} to {about.high:g}")
+    worst, value, best = (row["alignment_score" + end] for end in ("_worst", "", "_best"))
+    if not math.isnan(value) and not worst <= value <= best:
+        problems.append(f"alignment_score {value} is not within {worst} to {best}, its bounds by unscored answers")
     for column, most in (("unscored", 1), ("trainable_pct", 100), ("seeds", math.inf)):
         if not 0 <= row[column] <= most:
             problems.append(f"{column} is {row[column]}")

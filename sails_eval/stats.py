@@ -1,8 +1,8 @@
-"""Intervals and tests, as pure functions of numbers. All intervals are 95 %, all tests two-sided.
+"""Intervals and tests, as pure functions of numbers. All intervals are 95 %, all tests two-sided unless they say so.
 
-The unit of replication is the seed: `t_interval` and `paired_t` take one value per seed. Rows without seeds
-can only show how much the choice of prompts matters: `wilson` for one task, `combine` for means and sums
-over tasks.
+The unit of replication is the seed: a `Sample` holds one value per seed (and organism), and `crossed_mean` says how
+sure its mean is. Rows with too few seeds can only show how much the choice of prompts matters: `wilson` for one
+task, `combine` for means and sums over tasks. `benchmarks/statistics.py` measures what all of this covers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95
 
@@ -35,11 +35,79 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """The difference of two methods with its 95 % interval, and the p-value of its being 0."""
+class Mean:
+    """A mean with its standard error and its degrees of freedom, after Student."""
 
-    difference: Interval
-    p: float
+    value: float
+    error: float
+    df: float
+
+    def interval(self) -> Interval:
+        """The two-sided 95 % interval."""
+        half = self._margin((1 + LEVEL) / 2)
+        return Interval(self.value, self.value - half, self.value + half)
+
+    def at_least(self) -> float:
+        """The lower end of the one-sided 95 % interval."""
+        return self.value - self._margin(LEVEL)
+
+    def p(self) -> float:
+        """The two-sided p-value of the true mean's being 0."""
+        return 2 * self._above(abs(self.value))
+
+    def p_equivalent(self, margin: float) -> float:
+        """The p-value of the true mean's lying outside ±margin: two one-sided tests, the larger of theirs.
+
+        Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657.
+        """
+        return self._above(margin - abs(self.value))
+
+    def _margin(self, level: float) -> float:
+        return float(special.stdtrit(self.df, level)) * self.error
+
+    def _above(self, distance: float) -> float:
+        """The probability of an error beyond `distance`. Without spread there is none: 0, or a half at 0."""
+        t = distance / self.error if self.error else math.copysign(math.inf, distance) if distance else 0.0
+        return float(special.stdtr(self.df, -t))
+
+
+def crossed_mean(values: Sequence[Sequence[float]], *, extra: float = 0.0, least: float = 0.0) -> Mean:
+    """The mean of one value per organism (outer) and seed (inner), for other seeds and other organisms.
+
+    Organisms and seeds are crossed random factors, for the same seed draws the same training sample on every
+    organism: the variance is (MS_organisms + MS_seeds − MS_both) / (O·S) with Satterthwaite's degrees of freedom,
+    which are not let below those of the shorter factor. Where that makes a narrower interval than taking the
+    organisms as fixed, MS_seeds / (O·S) with S − 1, the latter counts. One organism gives Student's t over seeds,
+    one seed that over organisms. `extra` is added to the variance; the standard error is never below `least`.
+    Raises ValueError below 2 values.
+    """
+    table = np.asarray(values, dtype=float)
+    if table.size < 2:
+        raise ValueError(f"an interval needs at least 2 values, got {table.size}")
+    mean = math.fsum(table.flat) / table.size
+    if min(table.shape) == 1:
+        return _floored(mean, _spread(table.ravel()) / table.size, table.size - 1, extra, least)
+    organisms, seeds = table.shape
+    of_organisms, of_seeds = seeds * _spread(table.mean(axis=1)), organisms * _spread(table.mean(axis=0))
+    df_both = (organisms - 1) * (seeds - 1)
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + mean
+    of_both = float((rest**2).sum()) / df_both
+    fixed = _floored(mean, of_seeds / table.size, seeds - 1, extra, least)
+    total = of_organisms + of_seeds - of_both
+    if total <= 0:
+        return fixed
+    df = total**2 / (of_organisms**2 / (organisms - 1) + of_seeds**2 / (seeds - 1) + of_both**2 / df_both)
+    either = _floored(mean, total / table.size, max(df, min(organisms, seeds) - 1), extra, least)
+    return max(either, fixed, key=lambda one: one.interval().high)
+
+
+def _spread(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    """The variance; equal values have none, but rounding of their mean would leave some."""
+    return float(values.var(ddof=1)) if values.min() < values.max() else 0.0
+
+
+def _floored(mean: float, variance: float, df: float, extra: float, least: float) -> Mean:
+    return Mean(mean, max(math.sqrt(variance + extra), least), df)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -47,13 +115,48 @@ def t_interval(values: Sequence[float]) -> Interval:
 
     Has no width where all values are equal: that says nothing about the prompts.
     """
-    if len(values) < 2:
-        raise ValueError(f"a t interval needs at least 2 values, got {len(values)}")
-    mean = math.fsum(values) / len(values)
-    # equal values have no spread, but rounding of their mean would leave some
-    spread = float(np.std(values, ddof=1)) if min(values) < max(values) else 0.0
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
+    return crossed_mean([values]).interval()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One metric of one row: a value per organism (outer) and seed (inner), and what its mean's error must hold.
+
+    `seeds` is (None,) for a model that was not trained. `unsettled` says of every organism whether leaving out a seed
+    changes the choice of the rate: the values, each from the rate that the other seeds choose, then hang together,
+    because those choices share most of their seeds, and their spread alone says too little. The variance of their
+    mean grows by s² / (S − 1), the term of Nadeau & Bengio (2003, Machine Learning 52:239) for leaving one out of S.
+    `least` is the smallest standard error to believe.
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    seeds: tuple[int | None, ...]
+    unsettled: tuple[bool, ...]
+    least: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return not any(math.isnan(value) for of_seed in self.values for value in of_seed)
+
+    def mean(self) -> Mean:
+        """The mean over organisms and seeds. Raises ValueError below 2 values."""
+        hanging = [of_seed for of_seed, so in zip(self.values, self.unsettled, strict=True) if so]
+        extra = math.fsum(_spread(np.array(of_seed)) / (len(of_seed) - 1) for of_seed in hanging)
+        return crossed_mean(self.values, extra=extra / len(self.values) ** 2, least=self.least)
+
+    def minus(self, other: Sample) -> Sample:
+        """The differences over the seeds that both have. Without seeds a sample is a constant of each organism."""
+        trained = [one for one in (self, other) if None not in one.seeds]
+        common = tuple(seed for seed in trained[0].seeds if seed in trained[-1].seeds) if trained else (None,)
+        pairs = zip(self._at(common), other._at(common), strict=True)
+        values = tuple(tuple(a - b for a, b in zip(ones, others, strict=True)) for ones, others in pairs)
+        unsettled = tuple(a or b for a, b in zip(self.unsettled, other.unsettled, strict=True))
+        return Sample(values, common, unsettled, math.hypot(*(one.least for one in trained)))
+
+    def _at(self, seeds: Sequence[int | None]) -> list[list[float]]:
+        places = [0 if None in self.seeds else self.seeds.index(seed) for seed in seeds]
+        return [[of_seed[place] for place in places] for of_seed in self.values]
 
 
 def wilson(successes: float, n: int) -> Interval:
@@ -87,18 +190,14 @@ def combine(parts: Sequence[tuple[float, Interval]], *, constant: float = 0.0) -
     return Interval(value, value - math.hypot(*below), value + math.hypot(*above))
 
 
-def paired_t(a: Sequence[float], b: Sequence[float]) -> Contrast:
-    """a − b over the same seeds, with Student's paired test.
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """The exact p-value of two models' being right equally often on the same prompts, by McNemar's test.
 
-    A constant `b` makes it the one-sample test of `a` against that constant. Differences that are all equal
-    have no spread to test against: p is 1 where they are 0, else 0. Raises ValueError below 2 pairs or at
-    unequal lengths.
+    For two models of one seed only: answers of several seeds to a prompt are no independent trials.
     """
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    interval = t_interval(differences)
-    if math.isclose(interval.low, interval.high, rel_tol=0, abs_tol=1e-12):
-        return Contrast(interval, 1.0 if abs(interval.value) < 1e-12 else 0.0)
-    return Contrast(interval, float(stats.ttest_1samp(differences, 0.0).pvalue))
+    first = sum(x and not y for x, y in zip(a, b, strict=True))
+    second = sum(y and not x for x, y in zip(a, b, strict=True))
+    return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

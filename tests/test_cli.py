@@ -8,8 +8,6 @@ import pytest
 
 from sails_eval.cli import main
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
 def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -58,6 +56,7 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("compare --pair testbed --quick --seeds 3", "--quick sets --seeds"),
         ("train lora --pair testbed --out taken", "taken: not empty"),
         ("leaderboard show nowhere", "nowhere"),
+        ("power --difference 0.05 --from nowhere", "nowhere"),
         ("tasks new t --from lacking.jsonl --prompt-column goal --kind harmful", "goal"),
     ],
 )
@@ -109,11 +108,3 @@ def test_a_task_is_made_checked_and_listed(bad_files: Path, capsys: pytest.Captu
     held_back = Path("tasks/things/data/validation.jsonl").read_text().splitlines()
     assert len(held_back) == 2
     assert main(new.split()) == 2  # it is there already
-
-
-def test_the_published_board_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
-    board = ROOT / "leaderboards" / "testbed.csv"
-    assert main(["leaderboard", "check", str(board)]) == 0
-    assert main(["leaderboard", "show", str(board)]) == 0
-    shown = capsys.readouterr().out
-    assert all(method in shown for method in ("base", "sails", "lora", "full"))

@@ -10,7 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sails_eval.aggregate import read_results
 from sails_eval.cli import main
+from sails_eval.leaderboard import choose_rates
+from sails_eval.tasks import find_tasks
 
 CORNER = (
     "--pair testbed --methods sails,full --tokens 1200 --seeds 2 --learning-rates 2 --limit 8 "
@@ -35,13 +38,15 @@ def test_the_run_folder_is_complete(run: Path) -> None:
     assert set(pd.read_csv(run / "leaderboard.csv")["method"]) == {"base", "sails", "full"}
 
 
-def test_rates_are_judged_on_validation_and_only_the_chosen_ones_on_the_test(run: Path) -> None:
+def test_rates_are_judged_on_validation_and_only_contenders_on_the_test(run: Path) -> None:
     results, board = pd.read_csv(run / "results.csv"), pd.read_csv(run / "leaderboard.csv")
     trained = results[results["method"] != "base"]
     rates = trained.groupby(["split", "method"])["learning_rate"].unique()
+    choices = choose_rates(read_results(run / "results.csv"), find_tasks())
     for method in ("sails", "full"):
         assert len(rates["validation", method]) == 2
-        assert list(rates["test", method]) == list(board.loc[board["method"] == method, "learning_rate"])
+        assert sorted(rates["test", method]) == sorted(rate for rate in choices[method].contenders if rate)
+        assert list(board.loc[board["method"] == method, "learning_rate"]) == [choices[method].learning_rate]
 
 
 def test_every_method_had_the_same_budget(run: Path) -> None:
@@ -57,9 +62,9 @@ def test_every_method_had_the_same_budget(run: Path) -> None:
 def test_trained_answers_differ_from_the_base_and_only_chosen_checkpoints_are_kept(run: Path) -> None:
     base = (run / "cells/base/completions/test/testbed_harmful_unseen.jsonl").read_text()
     answered = list(run.glob("cells/*/*/completions/test/testbed_harmful_unseen.jsonl"))
-    assert len(answered) == 4 and any(path.read_text() != base for path in answered)
-    kept = {path.parent for path in run.glob("cells/*/*/checkpoint")}
-    assert kept == {path.parents[2] for path in answered}
+    assert len(answered) >= 4 and any(path.read_text() != base for path in answered)
+    kept = list(run.glob("cells/*/*/checkpoint"))
+    assert len(kept) == 4 and {path.parent for path in kept} <= {path.parents[2] for path in answered}
 
 
 def test_completions_are_private(run: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from sails_eval.stats import Interval, combine, holm, paired_t, t_interval, wilson
+from sails_eval.stats import Interval, Mean, Sample, combine, crossed_mean, holm, mcnemar, t_interval, wilson
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -66,25 +66,107 @@ def test_clip_and_scale() -> None:
     assert Interval(0.5, 0.25, 1.0).scale(4, 1) == Interval(3, 2, 5)
 
 
+def sample(*organisms: list[float], unsettled: bool = False, least: float = 0.0, first: int = 0) -> Sample:
+    seeds = tuple(range(first, first + len(organisms[0])))
+    return Sample(tuple(map(tuple, organisms)), seeds, (unsettled,) * len(organisms), least)
+
+
+def constant(*organisms: float) -> Sample:
+    return Sample(tuple((value,) for value in organisms), (None,), (False,) * len(organisms), 0.1)
+
+
 def test_paired_t_of_students_sleep_data() -> None:
     """R's `t.test(extra ~ group, paired = TRUE)`: t = −4.0621, p = 0.002833, interval −2.4599 to −0.7001."""
-    contrast = paired_t(SLEEP_A, SLEEP_B)
-    assert ends(contrast.difference) == about(-1.58, -2.4599, -0.7001)
-    assert contrast.p == pytest.approx(0.002833, abs=5e-7)
+    mean = sample(SLEEP_A).minus(sample(SLEEP_B)).mean()
+    assert ends(mean.interval()) == about(-1.58, -2.4599, -0.7001)
+    assert mean.p() == pytest.approx(0.002833, abs=5e-7)
 
 
-def test_paired_t_against_a_constant_is_the_one_sample_test() -> None:
-    expected = scipy_stats.ttest_1samp(SLEEP_B, 1.0).pvalue
-    assert paired_t(SLEEP_B, [1.0] * 10).p == pytest.approx(expected, rel=1e-12)
+def test_a_difference_from_a_row_without_seeds_is_the_one_sample_test() -> None:
+    expected = scipy_stats.ttest_1samp(SLEEP_B, 1.0)
+    mean = sample(SLEEP_B).minus(constant(1.0)).mean()
+    assert mean.p() == pytest.approx(expected.pvalue, rel=1e-12)
+    assert constant(1.0).minus(sample(SLEEP_B)).mean().value == pytest.approx(-mean.value)
+    assert constant(1.0).minus(constant(0.25)).values == ((0.75,),)
+    one_sided = scipy_stats.ttest_1samp(SLEEP_B, 1.0, alternative="greater").confidence_interval(0.95)
+    assert mean.at_least() == pytest.approx(one_sided.low - 1.0, rel=1e-12)
 
 
-def test_paired_t_without_spread() -> None:
-    assert paired_t([0.2, 0.4], [0.2, 0.4]).p == 1.0
-    assert paired_t([0.3, 0.4, 0.5], [0.2, 0.3, 0.4]).p == 0.0
+def test_differences_are_over_common_seeds() -> None:
+    difference = sample([0.1, 0.2, 0.3], first=1).minus(sample([0.0, 0.1, 0.1, 0.1]))
+    assert difference.seeds == (1, 2, 3)
+    assert difference.values[0] == pytest.approx((0.0, 0.1, 0.2))
+
+
+def test_without_spread_a_difference_is_certain_unless_an_error_is_the_least() -> None:
+    assert Mean(0.0, 0.0, 4).p() == 1.0
+    assert Mean(0.1, 0.0, 4).p() == 0.0
+    assert Mean(0.01, 0.0, 4).p_equivalent(0.02) == 0.0 and Mean(0.03, 0.0, 4).p_equivalent(0.02) == 1.0
+    floored = sample([0.3, 0.3, 0.3], least=0.03).minus(sample([0.2, 0.2, 0.2], least=0.04)).mean()
+    assert floored.error == pytest.approx(0.05)
     with pytest.raises(ValueError, match="at least 2"):
-        paired_t([0.2], [0.4])
-    with pytest.raises(ValueError, match="shorter"):
-        paired_t([0.2, 0.3], [0.4])
+        sample([0.2]).mean()
+
+
+def test_equivalence_is_the_two_one_sided_tests() -> None:
+    differences = [0.011, -0.004, 0.006, 0.001, 0.009]
+    one_sided = [
+        scipy_stats.ttest_1samp(differences, -0.02, alternative="greater").pvalue,
+        scipy_stats.ttest_1samp(differences, 0.02, alternative="less").pvalue,
+    ]
+    assert crossed_mean([differences]).p_equivalent(0.02) == pytest.approx(max(one_sided), rel=1e-9)
+
+
+def test_an_unsettled_choice_widens_by_nadeau_and_bengios_term() -> None:
+    settled, unsettled = (sample(SLEEP_B, unsettled=so).mean() for so in (False, True))
+    assert unsettled.error == pytest.approx(settled.error * (1 + 10 / 9) ** 0.5)
+    either = sample(SLEEP_A).minus(sample(SLEEP_B, unsettled=True))
+    assert either.unsettled == (True,)
+    assert not sample(SLEEP_A).minus(constant(0.0)).unsettled[0]
+
+
+def test_crossed_mean_of_organisms_and_seeds_by_hand() -> None:
+    data = np.array([[1.0, 2.0, 3.0, 6.0], [2.0, 5.0, 5.0, 8.0], [6.0, 7.0, 7.0, 12.0]])
+    mean = crossed_mean(data.tolist())
+    organisms = 4 * data.mean(axis=1).var(ddof=1)
+    seeds = 3 * data.mean(axis=0).var(ddof=1)
+    both = (data.var() * 12 - 2 * organisms - 3 * seeds) / 6
+    assert mean.value == pytest.approx(data.mean())
+    assert mean.error == pytest.approx(((organisms + seeds - both) / 12) ** 0.5)
+    df = (organisms + seeds - both) ** 2 / (organisms**2 / 2 + seeds**2 / 3 + both**2 / 6)
+    assert mean.df == pytest.approx(max(df, 2))
+
+
+def test_crossed_mean_is_students_t_with_one_organism_or_one_seed() -> None:
+    one = crossed_mean([SLEEP_B])
+    assert ends(one.interval()) == ends(t_interval(SLEEP_B)) and one.df == 9
+    assert crossed_mean([[value] for value in SLEEP_B]) == one
+
+
+def test_organisms_that_agree_leave_the_interval_of_the_seeds() -> None:
+    seeds = [0.1, 0.4, 0.2, 0.5, 0.3]
+    assert crossed_mean([seeds, seeds, seeds]).interval().low <= t_interval(seeds).low + 1e-12
+    fixed = crossed_mean(
+        [[0.1, 0.4, 0.2], [0.3, 0.2, 0.2], [0.2, 0.1, 0.4]]
+    )  # organisms differ less than chance has it
+    assert fixed.df == 2 and fixed.error == pytest.approx(np.std([0.2, 0.7 / 3, 0.8 / 3], ddof=1) / 3**0.5)
+
+
+def test_crossed_mean_covers_other_organisms_and_seeds() -> None:
+    rng, hits = np.random.default_rng(3), 0
+    for _ in range(400):
+        organisms, seeds, rest = rng.normal(0, 0.05, (3, 1)), rng.normal(0, 0.03, 10), rng.normal(0, 0.08, (3, 10))
+        interval = crossed_mean((organisms + seeds + rest).tolist()).interval()
+        hits += interval.low <= 0 <= interval.high
+    assert 0.92 <= hits / 400 <= 0.99
+
+
+def test_mcnemar_is_the_exact_sign_test_of_discordant_prompts() -> None:
+    """Ten prompts that only the first has right, two that only the second has: 2 × P(X ≤ 2 of 12) = 158 / 4096."""
+    a = [True] * 10 + [False] * 2 + [True] * 50
+    b = [False] * 10 + [True] * 2 + [True] * 50
+    assert mcnemar(a, b) == pytest.approx(158 / 4096)
+    assert mcnemar(a, a) == 1.0
 
 
 def test_holm_of_a_textbook_example() -> None:
@@ -113,12 +195,3 @@ def test_combined_wilson_intervals_cover_95_percent(safety: float, helpful: floa
         interval = combine([(0.5, wilson(count, 100)) for count in counts], constant=-1)
         hits += interval.low <= truth <= interval.high
     assert 0.935 <= hits / 1000 <= 0.985
-
-
-def test_holm_over_paired_t_keeps_false_wins_at_5_percent() -> None:
-    rng = np.random.default_rng(2)
-    false_wins = 0
-    for board in rng.normal(0, 1, size=(400, 3, 5)):
-        pvalues = [paired_t(board[i].tolist(), board[j].tolist()).p for i, j in ((0, 1), (0, 2), (1, 2))]
-        false_wins += min(holm(pvalues)) < 0.05
-    assert false_wins / 400 <= 0.07

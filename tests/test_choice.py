@@ -1,0 +1,39 @@
+import pytest
+
+from sails_eval.choice import Choice, choose
+from sails_eval.errors import UserError
+
+NAN = float("nan")
+
+
+def test_a_seeds_own_luck_has_no_part_in_the_choice_of_its_rate() -> None:
+    choice = choose(
+        "lora", {1e-3: {0: 0.5, 1: 0.5, 2: 0.5}, 1e-2: {0: 0.9, 1: 0.4, 2: 0.4}}
+    )  # seed 0 alone favours 1e-2
+    assert choice.learning_rate == 1e-2
+    assert choice.left_out == ((0, 1e-3), (1, 1e-2), (2, 1e-2))
+    assert choice.contenders == (1e-2, 1e-3) and not choice.settled
+    assert [choice.rate_of(seed) for seed in (0, 1, 2)] == [1e-3, 1e-2, 1e-2]
+    assert choice.warning == (
+        "lora: the choice of the learning rate hangs on single seeds (0.01, 0.001), which widens its intervals."
+    )
+
+
+def test_where_all_agree_nothing_hangs_on_a_seed() -> None:
+    choice = choose("lora", {1e-4: {0: 0.1, 1: 0.2}, 1e-3: {0: 0.8, 1: 0.7}, 1e-2: {0: 0.3, 1: 0.3}})
+    assert choice.contenders == (1e-3,) and choice.settled and choice.warning is None
+    assert choice.scores == ((1e-4, 0.15), (1e-3, 0.75), (1e-2, 0.3))
+
+
+def test_ties_go_to_the_lower_rate_without_a_seed_too() -> None:
+    choice = choose("lora", {1e-3: {0: 0.1, 1: 0.3, 2: 0.2}, 1e-2: {0: 0.2, 1: 0.1, 2: 0.3}})
+    assert choice.learning_rate == 1e-3
+    assert dict(choice.left_out) == {0: 1e-3, 1: 1e-2, 2: 1e-3}
+
+
+def test_a_single_seed_leaves_nothing_out_and_an_incomplete_rate_never_contends() -> None:
+    assert choose("lora", {1e-3: {0: 0.1}, 1e-2: {0: 0.2}}) == Choice("lora", 1e-2, ((1e-3, 0.1), (1e-2, 0.2)))
+    lacking = choose("lora", {1e-3: {0: 0.1, 1: 0.1, 2: 0.1}, 1e-2: {0: 0.9, 1: 0.9}})  # complete without seed 2
+    assert lacking.contenders == (1e-3,)
+    with pytest.raises(UserError, match="lora: no learning rate"):
+        choose("lora", {1e-3: {0: NAN, 1: 0.1}})

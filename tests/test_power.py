@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sails_eval.aggregate import write_results
+from sails_eval.cli import main
+from sails_eval.power import Spread, power, seeds_needed
+from sails_eval.records import Result
+
+
+def test_power_agrees_with_statsmodels_and_with_simulation() -> None:
+    """statsmodels' TTestPower().power(0.5, nobs=34, alpha=0.05) is 0.8078; nobs for 0.8 is 33.4."""
+    assert power(0.05, 0.1, seeds=34) == pytest.approx(0.8078, abs=5e-5)
+    assert seeds_needed(0.05, 0.1, power_wanted=0.8) == 34
+    draws = np.random.default_rng(0).normal(0.05, 0.05, (4000, 8))
+    assert power(0.05, 0.05, seeds=8) == pytest.approx(
+        np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05), abs=0.03
+    )
+
+
+def test_seeds_needed_has_ends() -> None:
+    assert seeds_needed(0.5, 0.01, power_wanted=0.8) == 5  # fewer are never tested
+    assert seeds_needed(0.001, 0.5, power_wanted=0.8) is None
+
+
+def test_more_prompts_shrink_their_part_only() -> None:
+    spread = Spread(0.05, prompts=0.03)
+    assert spread.with_prompts(1) == pytest.approx(0.05)
+    assert spread.with_prompts(4) == pytest.approx((0.04**2 + 0.015**2) ** 0.5)
+    assert Spread(0.02, prompts=0.03).with_prompts(4) == pytest.approx(0.01)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two methods over three seeds on tasks of its own; a's scores exceed b's by 0, 0.1 and 0.2."""
+    for name, kind in (("bad", "harmful"), ("good", "safe")):
+        folder = tmp_path / "tasks" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}.yaml").write_text(f"task: {name}\noutput_type: generate_until\nmetadata: {{kind: {kind}}}\n")
+    results = [
+        Result(method, seed, 1e-3, "test", task, "all", metric, value, 100, 0)
+        for method, shift in (("a", 0.1), ("b", 0.0))
+        for seed in range(3)
+        for task, metric, value in (("bad", "safety_rate", 0.5 + shift * seed), ("good", "helpfulness", 0.9))
+    ]
+    write_results(tmp_path / "run" / "results.csv", results)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def test_the_spread_is_that_of_a_runs_paired_differences(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["power", "--difference", "0.1", "--from", "run"]) == 0
+    shown = capsys.readouterr().out
+    # prompts: a's (0.25 + 0.24 + 0.21) / 3 and b's 0.25 of harmful ones, 0.09 twice of safe ones, over 100 each
+    prompts = ((0.7 / 3 + 0.25 + 2 * 0.09) / 100) ** 0.5
+    assert "Standard deviation over seeds: 0.100 [0.052, 0.628] from 3 seeds (a - b in run)" in shown
+    assert f"of which prompts {prompts:.3f}." in shown
+    lines = [line.split() for line in shown.splitlines() if "×" in line]
+    assert [line[1] for line in lines] == ["1", "2", "4"]
+    assert int(lines[0][-1]) == seeds_needed(0.1, 0.1, power_wanted=0.8) >= int(lines[2][-1])
+
+
+def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        ("--difference 3 --sd 0.1", "--difference 3: has to be above 0 and below 2"),
+        ("--difference 0.1 --sd 0.1 --power 1", "--power 1"),
+        ("--difference 0.1 --sd 0.1 --contrasts 0", "--contrasts has to be 1 or more"),
+        ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
+        ("--difference 0.1 --from nowhere", "nowhere/results.csv: no such file"),
+        ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd goes with --sd"),
+        ("--difference 0.1 --from run --contrast a", "name two methods"),
+        ("--difference 0.1 --from run --contrast a,c", "unknown method in contrasts 'c'"),
+    ):
+        assert main(["power", *arguments.split()]) == (2 if words else 0)
+        assert words in capsys.readouterr().err
+    (run / "results.csv").write_text((run / "results.csv").read_text().replace("bad", "worse"))
+    assert main("power --difference 0.1 --from run".split()) == 2
+    assert "unknown task of run/results.csv 'worse'" in capsys.readouterr().err
