@@ -22,6 +22,8 @@ needs: frozenset[Need] = frozenset({"layers", "contrast"})
 
 
 class Settings(ContrastSettings, Placement):
+    """Which tokens, how much of their differences is kept, and how the basis is placed."""
+
     contrast: Literal["responses"] = Field(default="responses", description="a difference takes a pair")
     variance: float = Field(default=0.8, gt=0, le=1, description="share that the singular vectors keep, as in SAILS")
     centred: bool = Field(default=False, description="take the mean difference away before the SVD")

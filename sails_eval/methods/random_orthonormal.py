@@ -18,6 +18,8 @@ needs: frozenset[Need] = frozenset({"layers"})
 
 
 class Settings(basis.Placement):
+    """How the random basis is placed."""
+
     fill: Literal["random"] = Field(default="random", description="there is nothing here but the fill")
 
 
