@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="at least 2")
     parser.add_argument("--learning-rates", type=int, default=6)
     parser.add_argument("--tokens", type=int, help="per cell; as the pair has it where absent")
+    parser.add_argument("--limit", type=int, help="only the first documents of every task, for a trial")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--run", type=Path, help="the run's folder, else runs/settings-PAIR")
     parser.add_argument("--doc", type=Path, default=Path("docs/settings.md"))
@@ -71,6 +72,7 @@ def main() -> None:
         methods=("sails", "lora", *write_recipes(done, run.with_name(f"{run.name}-adapters"))),
         pair=options.pair,
         tokens=options.tokens,
+        limit=options.limit,
         seeds=options.seeds,
         learning_rates=options.learning_rates,
         jobs=options.jobs,
@@ -78,8 +80,9 @@ def main() -> None:
         out=run,
     )
     compare(config)
-    command = f"python benchmarks/settings.py --pair {options.pair} --seeds {options.seeds}"
-    command += f" --learning-rates {options.learning_rates}" + (f" --tokens {options.tokens}" if options.tokens else "")
+    told = ("pair", "seeds", "learning_rates", "tokens", "limit")
+    flags = [f"--{key.replace('_', '-')} {value}" for key in told if (value := getattr(options, key)) is not None]
+    command = " ".join(["python benchmarks/settings.py", *flags])
     write_text(options.doc, page(scores_of(run, config), done, lacking, command=command, pair=pair))
     print(f"written to {options.doc}")
 
