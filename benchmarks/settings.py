@@ -174,6 +174,8 @@ def page(
             "are those of the test at the learning rate chosen on validation, with 95 % t intervals over seeds.",
             "Differences are paired over seeds, and p is adjusted by Holm's method over the",
             f"{len(rows)} rows. The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
+            "A difference of 0 without any width means the same models: a basis wider than the rank is cut, so that a",
+            "larger share of variance or the fill may make no difference.",
             "",
             f"Made by `{command}` ({len(scores['sails'])} seeds).",
             "",
