@@ -49,11 +49,19 @@ class Pair(Frozen):
     attn_implementation: str | None = None
     chat_template: Path | None = Field(default=None, description="a Jinja file; the tokenizer's own where absent")
     saes: tuple[SaeSource, ...] = ()
+    sae_sets: dict[str, tuple[SaeSource, ...]] = Field(
+        default_factory=dict, description="further sets of SAEs by name, which a recipe's 'settings: saes' can ask for"
+    )
+    planted: Path | None = Field(
+        default=None,
+        description="a safetensors file of the subspaces planted into the model: layers.N, orthonormal [d_model, r]",
+    )
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=16, ge=1)
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     train: Path | None = None
     contrast: Path | None = None
+    requests: Path | None = Field(default=None, description="rows of a prompt and whether it is harmful")
     tasks: tuple[str, ...] = ()
     judge: str | None = None
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
@@ -74,6 +82,17 @@ class Pair(Frozen):
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
         return self
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.model))  # not of everything: dicts have no hash
+
+    def sae_sources(self, name: str | None) -> tuple[SaeSource, ...]:
+        """The pair's SAEs, or its further set of that name. Raises UserError where it has none of that name."""
+        if name is None:
+            return self.saes
+        if name not in self.sae_sets:
+            raise unknown(f"SAE set of pair '{self.name}':", name, self.sae_sets)
+        return self.sae_sets[name]
 
 
 class Span(Frozen):
@@ -97,7 +116,9 @@ class Recipe(Frozen):
     name: str
     description: str
     source: str = ""
-    parameters: Literal["adapter", "all"]
+    parameters: Literal["adapter", "modules", "all"] = Field(
+        description="an adapter on the pair's target modules, those modules in full, or every weight"
+    )
     init: str | None = Field(default=None, description="a module of sails_eval.methods")
     settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
     peft: dict[str, Any] = Field(default_factory=dict, description="further LoraConfig fields")
@@ -110,8 +131,8 @@ class Recipe(Frozen):
                 f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
                 "belong to the pair"
             )
-        if self.parameters == "all" and (self.init or self.peft):
-            raise ValueError("keys 'init' and 'peft' are about adapters, but 'parameters' is all")
+        if self.parameters != "adapter" and (self.init or self.peft):
+            raise ValueError(f"keys 'init' and 'peft' are about adapters, but 'parameters' is {self.parameters}")
         if self.learning_rate.high < self.learning_rate.low:
             raise ValueError("key 'learning_rate': high is below low")
         return self
@@ -199,16 +220,20 @@ def load_pair(name: str) -> Pair:
     return pair.model_copy(
         update={
             "model": str((here / pair.model).resolve()) if local else pair.model,
-            "saes": tuple(
-                sae.model_copy(update={"path": (here / sae.path).resolve()}) if sae.path else sae for sae in pair.saes
-            ),
+            "saes": _starting_at(here, pair.saes),
+            "sae_sets": {name: _starting_at(here, saes) for name, saes in pair.sae_sets.items()},
             **{
                 key: (here / value).resolve()
-                for key in ("chat_template", "train", "contrast")
+                for key in ("chat_template", "train", "contrast", "requests", "planted")
                 if (value := getattr(pair, key)) is not None
             },
         }
     )
+
+
+def _starting_at(here: Path, saes: tuple[SaeSource, ...]) -> tuple[SaeSource, ...]:
+    """The same sources, with relative paths starting at `here`."""
+    return tuple(sae.model_copy(update={"path": (here / sae.path).resolve()}) if sae.path else sae for sae in saes)
 
 
 def load_recipe(name: str) -> Recipe:

@@ -23,6 +23,8 @@ Role = Literal["system", "user", "assistant"]
 REQUESTS = ("prompt", "instruction", "goal")
 RESPONSES = ("response", "completion", "output", "target")
 
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
 # Anthropic's HH format: every turn opens with a blank line and its speaker.
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -57,6 +59,16 @@ class DataFile:
     """The usable examples of a file, a line on whatever was odd about a row, and the hash of the bytes."""
 
     examples: tuple[Example, ...]
+    odd: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Harmful and harmless requests, each in its context; what was odd and the hash of the bytes as in `DataFile`."""
+
+    harmful: tuple[tuple[Message, ...], ...]
+    harmless: tuple[tuple[Message, ...], ...]
     odd: tuple[str, ...]
     sha256: str
 
@@ -100,6 +112,32 @@ def read_contrast(path: Path) -> DataFile:
         reason = file.odd[0] if file.odd else "contrast data has the fields chosen and rejected"
         raise UserError(f"{path}: no pair of responses to the same request; {reason}")
     return DataFile(pairs, file.odd, file.sha256)
+
+
+def read_requests(path: Path) -> Requests:
+    """Read requests without answers, from files as `read_examples` does.
+
+    A row holds a request under one of the names in `REQUESTS`, and `harmful`: true or false (1 or 0 will do).
+
+    Raises:
+        UserError: naming file, line or row, and field of whatever is malformed; or either kind is missing.
+    """
+    content = _read_bytes(path)
+    odd: list[str] = []
+    found: dict[bool, list[tuple[Message, ...]]] = {True: [], False: []}
+    for row in _parse(path, content):
+        turns = tuple(_merge(_request(row, _field(row, REQUESTS, "request"))))
+        harmful = str(row.values.get("harmful")).strip().lower()
+        if harmful not in _FLAGS:
+            raise UserError(f"{row.where}: field 'harmful': expected true or false, found {harmful!r}")
+        if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
+            odd.append(f"{row.where}: the row was skipped: the user's request is missing or empty")
+        else:
+            found[_FLAGS[harmful]].append(turns)
+    for kind, requests in found.items():
+        if not requests:
+            raise UserError(f"{path}: no request whose field 'harmful' is {str(kind).lower()}; it takes both kinds")
+    return Requests(tuple(found[True]), tuple(found[False]), tuple(odd), hashlib.sha256(content).hexdigest())
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -16,7 +16,7 @@ from sails_eval.config import (
     load_pair,
     load_recipe,
 )
-from sails_eval.data import read_contrast, read_examples
+from sails_eval.data import read_contrast, read_examples, read_requests
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import commit_of, digest, environment, of_model, of_path
 from sails_eval.judges import load_judge
@@ -171,19 +171,39 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     """What a cell depends on besides recipe, rate and seed. Raises UserError where the data cannot be read."""
     if pair.train is None:
         raise UserError("no training data; give --train FILE or a pair that names some")
-    data = {"train": read_examples(pair.train).sha256}
-    if pair.contrast is not None and any(recipe.init for recipe in recipes):
-        data["contrast"] = read_contrast(pair.contrast).sha256
+    data: dict[str, Any] = {"train": read_examples(pair.train).sha256}
+    if any(recipe.init for recipe in recipes):
+        data |= _initialisation_identity(pair, {recipe.settings.get("saes") for recipe in recipes})
     settings = {
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
         "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
     return {
         "model": model_identity(pair),
-        "saes": [[of_path(s.path) if s.path and s.path.is_dir() else s.name, s.layer] for s in pair.saes],
+        "saes": _sae_identity(pair.saes),
         **data,
         **pair.model_dump(mode="json", include=settings),
     }
+
+
+def _initialisation_identity(pair: Pair, sae_sets: set[str | None]) -> dict[str, Any]:
+    """What initialisations may look at besides the model and the pair's own SAEs, as far as the pair has it."""
+    data: dict[str, Any] = {}
+    if pair.contrast is not None:
+        data["contrast"] = read_contrast(pair.contrast).sha256
+    if pair.requests is not None:
+        data["requests"] = read_requests(pair.requests).sha256
+    if pair.planted is not None:
+        if not pair.planted.is_file():
+            raise UserError(f"{pair.planted}: no such file; see key 'planted' of pair '{pair.name}'")
+        data["planted"] = of_path(pair.planted)
+    if further := sorted(name for name in sae_sets if name is not None):
+        data["sae_sets"] = {name: _sae_identity(pair.sae_sources(name)) for name in further}
+    return data
+
+
+def _sae_identity(saes: tuple[SaeSource, ...]) -> list[list[Any]]:
+    return [[of_path(s.path) if s.path and s.path.is_dir() else s.name, s.layer] for s in saes]
 
 
 def _check_kinds(tasks: tuple[TaskInfo, ...], which: str) -> None:

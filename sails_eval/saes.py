@@ -12,13 +12,14 @@ from sails_eval.config import Pair, SaeSource
 from sails_eval.errors import UserError, first_line
 
 
-def load_saes(pair: Pair, model: Any) -> dict[int, Any]:
+def load_saes(pair: Pair, model: Any, name: str | None = None) -> dict[int, Any]:
     """The pair's SAEs by the layer of `model` whose output they read, ascending, on the model's device.
 
-    Raises UserError where one cannot be loaded, does not fit, its layer is unknown, or two are of the same layer.
+    `name` is one of the pair's further sets. Raises UserError where there is none of that name, a SAE cannot be
+    loaded, does not fit, its layer is unknown, or two are of the same layer.
     """
     saes: dict[int, Any] = {}
-    for source in pair.saes:
+    for source in pair.sae_sources(name):
         sae = _load(source).to(model.device).eval()
         layer = source.layer if source.layer is not None else _layer(source, sae)
         if layer in saes:

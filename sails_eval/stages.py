@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.config import Pair, Recipe, validate
-from sails_eval.data import read_contrast, read_examples
+from sails_eval.data import read_contrast, read_examples, read_requests
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge
@@ -23,6 +23,7 @@ from sails_eval.records import Split, write_bytes, write_jsonl, write_text
 from sails_eval.tasks import TaskInfo
 
 if TYPE_CHECKING:
+    from sails_eval.contrast import Contrast
     from sails_eval.methods import Material
     from sails_eval.models import Base
     from sails_eval.train import TokenRow
@@ -186,27 +187,58 @@ def _left_out(pair: Pair) -> list[str]:
 
 
 def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
-    """The recipe's initialisation module, its checked settings, and what it may look at."""
+    """The recipe's initialisation module, its checked settings, and what it may look at.
+
+    Raises UserError where the settings are faulty or the pair lacks what the initialisation needs.
+    """
+    from sails_eval.contrast import Contrast
     from sails_eval.methods import Material, load_initialisation
+    from sails_eval.recovery import load_planted
     from sails_eval.saes import load_saes
-    from sails_eval.train import encode_contrast
 
     assert recipe.init is not None
-    module, base = load_initialisation(recipe.init), base_of(pair)
-    settings = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
-    if module.needs_saes and not pair.saes:
+    module, model = load_initialisation(recipe.init), base_of(pair).model
+    settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
+    sae_set = getattr(settings, "saes", None)
+    if "saes" in module.needs and not pair.sae_sources(sae_set):
         raise UserError(f"method '{recipe.name}' needs SAEs; give --sae DIR (once for each layer)")
-    if module.needs_contrast and pair.contrast is None:
+    if "planted" in module.needs and pair.planted is None:
+        raise UserError(
+            f"method '{recipe.name}' needs a planted subspace, which pair '{pair.name}' has not: its key 'planted' "
+            "names a safetensors file"
+        )
+    material = Material(
+        model,
+        saes=load_saes(pair, model, sae_set) if module.needs & {"saes", "layers"} else {},
+        contrast=_contrast(pair, recipe, settings.contrast) if "contrast" in module.needs else Contrast(),
+        planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
+    )
+    return module, settings, material
+
+
+def _contrast(pair: Pair, recipe: Recipe, which: str) -> Contrast:
+    """The pair's contrast texts of one kind, `responses` or `requests`. Raises UserError where it has none."""
+    from sails_eval.contrast import encode_contrast, encode_requests
+
+    tokenizer = base_of(pair).tokenizer
+    if which == "requests":
+        if pair.requests is None:
+            raise UserError(
+                f"method '{recipe.name}' contrasts requests; name a file of them in the pair's YAML: 'requests: FILE', "
+                "with rows of a prompt and harmful: true or false"
+            )
+        source, contrast = pair.requests, encode_requests(tokenizer, read_requests(pair.requests), pair.max_length)
+    elif pair.contrast is None:
         raise UserError(
             f"method '{recipe.name}' needs contrast data (chosen and rejected answers to the same request); "
             "give --contrast FILE"
         )
-    saes = load_saes(pair, base.model) if module.needs_saes else {}
-    examples = read_contrast(pair.contrast).examples if module.needs_contrast and pair.contrast else ()
-    contrast = encode_contrast(base.tokenizer, examples, pair.max_length)
-    if module.needs_contrast and not contrast:
-        raise UserError(f"{pair.contrast}: every request is longer than max_length={pair.max_length} tokens")
-    return module, settings, Material(base.model, saes, contrast)
+    else:
+        examples = read_contrast(pair.contrast).examples
+        source, contrast = pair.contrast, encode_contrast(tokenizer, examples, pair.max_length)
+    if not (contrast.aligned and contrast.unaligned):
+        raise UserError(f"{source}: every request is longer than max_length={pair.max_length} tokens")
+    return contrast
 
 
 def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
@@ -218,17 +250,22 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     from safetensors.torch import save
     from torch.utils.flop_counter import FlopCounterMode
 
+    from sails_eval.basis import Placement, describe
+
     module, settings, material = initialisation_of(pair, recipe)
     before = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
         state, report = module.prepare(material, settings)
     cost = {
-        "tokens": sum(len(pair.aligned) + len(pair.unaligned) for pair in material.contrast),
+        "tokens": material.contrast.tokens,
         "flops": counter.get_total_flops(),
         "seconds": round(time.perf_counter() - before, 3),
     }
+    if isinstance(settings, Placement):
+        used = describe(state, rank=pair.rank, fill=settings.fill, planted=material.planted)
+        report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
     write_text(path.with_suffix(".json"), json.dumps({"cost": cost, **report}, indent=1) + "\n")
-    write_bytes(path, save(dict(state)))
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 
 def answer(job: AnswerJob) -> None:

@@ -28,8 +28,8 @@ from trl import SFTConfig, SFTTrainer
 from sails_eval.config import Pair, Recipe
 from sails_eval.data import Example
 from sails_eval.errors import UserError, unknown
-from sails_eval.methods import ContrastPair, load_initialisation
-from sails_eval.models import Base, encode_chat, kept_weights, render_chat, replaced_weights
+from sails_eval.methods import load_initialisation
+from sails_eval.models import Base, kept_weights, render_chat, replaced_weights
 
 OPTIMISER: dict[str, Any] = {
     "optim": "adamw_torch",
@@ -88,20 +88,6 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
             labels = [-100] * len(start) + end
             rows.append(TokenRow((start + end)[:max_length], labels[:max_length], example.group))
     return rows
-
-
-def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[ContrastPair]:
-    """Tokenise contrast pairs: the request in the chat format, then only the content of either answer."""
-    pairs = []
-    for example in examples:
-        start = encode_chat(tokenizer, [{"role": m.role, "content": m.content} for m in example.messages])
-        answers = [
-            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (example.response, example.rejected)
-        ]
-        if len(start) < max_length and all(answers):
-            aligned, unaligned = ((start + answer)[:max_length] for answer in answers)
-            pairs.append(ContrastPair(aligned, unaligned, len(start)))
-    return pairs
 
 
 def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int) -> list[int]:
@@ -168,7 +154,10 @@ def train_cell(
 
 @contextmanager
 def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[Any]:
-    """The model a recipe trains, at step 0: a fresh adapter on the frozen base, or the base with every weight free."""
+    """The model a recipe trains, at step 0: a fresh adapter on the frozen base, or the base with its weights free.
+
+    They are free in all of its modules or in the target modules only.
+    """
     torch.manual_seed(run.seed)
     hooks = base.model.get_input_embeddings()._forward_hooks
     # The trainer aligns special tokens and turns the cache off; what answers next must not depend on who trained here.
@@ -180,7 +169,10 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
         else:
             with replaced_weights(base.model):
                 cast_weights(base.model, torch.float32)  # fp32 master weights
-                yield base.model.requires_grad_(True)
+                for name, weight in base.model.named_parameters():
+                    module = name.split(".")[-2]
+                    weight.requires_grad_(recipe.parameters == "all" or module in pair.target_modules)
+                yield base.model
     finally:
         if base.model.is_gradient_checkpointing:
             base.model.gradient_checkpointing_disable()
@@ -233,10 +225,10 @@ def cast_weights(model: Any, dtype: torch.dtype) -> None:
 def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, folder: Path) -> None:
     """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads, in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    if recipe.parameters == "all":
+    if recipe.parameters != "adapter":
         cast_weights(model, dtype)
     model.save_pretrained(str(folder), safe_serialization=True)
-    if recipe.parameters == "all":
+    if recipe.parameters != "adapter":
         base.tokenizer.save_pretrained(str(folder))
 
 

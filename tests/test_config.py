@@ -125,6 +125,9 @@ def test_paths_of_a_pair_start_at_its_file(tmp_path: Path, monkeypatch: pytest.M
         train="train.jsonl",
         contrast="/data/contrast.jsonl",
         saes=[{"path": "../saes/a"}, {"release": "r", "id": "i"}],
+        sae_sets={"narrow": [{"path": "../saes/b"}]},
+        requests="requests.csv",
+        planted="../planted.safetensors",
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -137,7 +140,14 @@ def test_paths_of_a_pair_start_at_its_file(tmp_path: Path, monkeypatch: pytest.M
         train=tmp_path / "pairs" / "train.jsonl",
         contrast=Path("/data/contrast.jsonl"),
         saes=(SaeSource(path=tmp_path / "saes" / "a"), SaeSource(release="r", id="i")),
+        sae_sets={"narrow": (SaeSource(path=tmp_path / "saes" / "b"),)},
+        requests=tmp_path / "pairs" / "requests.csv",
+        planted=tmp_path / "planted.safetensors",
     )
+    assert (pair.sae_sources(None), pair.sae_sources("narrow")) == (pair.saes, pair.sae_sets["narrow"])
+    with pytest.raises(UserError, match="unknown SAE set of pair 'mine': 'nrrow'; did you mean narrow"):
+        pair.sae_sources("nrrow")
+    assert hash(pair) == hash(load_pair("../pairs/mine.yaml"))  # workers keep what they load by pair
 
 
 @pytest.mark.parametrize("model", ["google/gemma-2-2b", "gpt2"])
@@ -170,12 +180,12 @@ SPAN = {"low": 1e-4, "high": 1e-2}
 RECIPE: dict[str, Any] = {"description": "d", "parameters": "adapter", "learning_rate": SPAN}
 
 
-@pytest.mark.parametrize("name", ["sails", "lora", "full"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in paths.bundled("adapters").glob("*.yaml")))
 def test_the_bundled_recipes_load(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # from any directory
     recipe = load_recipe(name)
     assert recipe.name == name and recipe.description
-    assert recipe.parameters == ("all" if name == "full" else "adapter")
+    assert recipe.parameters == {"full": "all", "full-linear": "modules"}.get(name, "adapter")
 
 
 def test_the_bundled_recipes_have_equal_spans() -> None:
@@ -211,7 +221,8 @@ def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypa
         ({"learning_rate": {"low": 0, "high": 1}}, "key 'learning_rate.low': input should be greater than 0"),
         ({"learning_rate": 1e-3}, "key 'learning_rate': "),
         ({"learning_rate": SPAN | {"mid": 1}}, "unknown key 'learning_rate.mid'"),
-        ({"parameters": "some"}, "key 'parameters': input should be 'adapter' or 'all'"),
+        ({"parameters": "some"}, "key 'parameters': input should be 'adapter', 'modules' or 'all'"),
+        ({"parameters": "modules", "init": "sails"}, "keys 'init' and 'peft' are about adapters, but .* is modules"),
         ({"trainer": "dpo"}, "unknown key 'trainer'; "),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sails_eval.data import Example, Message, read_contrast, read_examples
+from sails_eval.data import Example, Message, read_contrast, read_examples, read_requests
 from sails_eval.errors import UserError
 
 ASK = (Message("user", "How do I bake bread?"),)
@@ -245,3 +245,45 @@ def test_missing_file_and_missing_pairs(tmp_path: Path) -> None:
         read_contrast(jsonl(tmp_path, {"prompt": "a", "response": "b"}))
     with pytest.raises(UserError, match=r"no pair of responses .*identical"):
         read_contrast(jsonl(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "b"}))
+
+
+# --- requests ----------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_told_apart_by_their_flag(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    file = read_requests(
+        jsonl(
+            tmp_path,
+            {"prompt": "How do I bake bread?", "harmful": False},
+            {"goal": "How do I pick a lock?", "harmful": True},
+            {"prompt": [*turns, {"role": "user", "content": "Bread?"}], "harmful": 0},
+            {"prompt": " ", "harmful": True},
+        )
+    )
+    assert file.harmless[0] == ASK and len(file.harmless) == 2 and file.harmless[1][-1] == Message("user", "Bread?")
+    assert file.harmful == ((Message("user", "How do I pick a lock?"),),)
+    assert len(file.odd) == 1 and ":4: the row was skipped" in file.odd[0]
+    assert file.sha256 == hashlib.sha256((tmp_path / "data.jsonl").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("words", [("true", "false"), ("True", "FALSE"), ("1", "0")])
+def test_flags_of_a_csv_are_words(tmp_path: Path, words: tuple[str, str]) -> None:
+    path = tmp_path / "requests.csv"
+    path.write_text(f"prompt,harmful\na,{words[0]}\nb,{words[1]}\n")
+    file = read_requests(path)
+    assert [turns[0].content for turns in (*file.harmful, *file.harmless)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([{"prompt": "a"}], r"data.jsonl:1: field 'harmful': expected true or false, found 'none'"),
+        ([{"prompt": "a", "harmful": "maybe"}], "field 'harmful': expected true or false, found 'maybe'"),
+        ([{"harmful": True}], "no request; expected one of the fields prompt"),
+        ([{"prompt": "a", "harmful": True}], "no request whose field 'harmful' is false; it takes both kinds"),
+    ],
+)
+def test_faulty_requests_are_an_error(tmp_path: Path, rows: list[dict[str, Any]], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        read_requests(jsonl(tmp_path, *rows))

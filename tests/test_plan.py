@@ -295,6 +295,40 @@ def test_the_seed_and_the_recipe_are_part_of_a_cells_fingerprint(asked: dict[str
     assert len(found) == 2 * 5
 
 
+@pytest.mark.parametrize("what", ["requests", "planted", "narrow"])
+def test_a_fingerprint_depends_on_the_further_inputs_of_initialisations(asked: dict[str, Any], what: str) -> None:
+    change_files()
+    rows = [{"prompt": "a", "harmful": True}, {"prompt": "b", "harmful": False}]
+    jsonl(Path("requests.jsonl"), *rows)
+    Path("planted").write_text("one")
+    settings = {"model": "./model", "requests": "requests.jsonl", "planted": "planted"}
+    Path("mine.yaml").write_text(yaml.safe_dump(settings | {"sae_sets": {"narrow": [{"path": "sae2"}]}}))
+    flags = {key: value for key, value in asked.items() if key != "model"}
+
+    def fingerprint(method: str) -> str:
+        return resolve(CompareConfig(**flags, pair="mine.yaml", methods=(method,))).fingerprint
+
+    before = {method: fingerprint(method) for method in ("sails", "sails-narrow", "lora")}
+    if what == "requests":
+        jsonl(Path("requests.jsonl"), *rows, *rows)
+    else:
+        Path("planted" if what == "planted" else "sae2/config.json").write_text("other")
+    changed = {method for method, old in before.items() if fingerprint(method) != old}
+    assert changed == ({"sails-narrow"} if what == "narrow" else {"sails", "sails-narrow"})
+
+
+def test_a_further_input_that_is_not_there_is_an_error(asked: dict[str, Any]) -> None:
+    flags = {key: value for key, value in asked.items() if key != "model"}
+    Path("mine.yaml").write_text(yaml.safe_dump({"model": "./model", "planted": "none.safetensors"}))
+    with pytest.raises(UserError, match=r"none.safetensors: no such file; see key 'planted' of pair 'mine'"):
+        resolve(CompareConfig(**flags, pair="mine.yaml"))
+    Path("mine.yaml").write_text(yaml.safe_dump({"model": "./model", "requests": "none.csv"}))
+    with pytest.raises(UserError, match=r"none.csv: cannot be read"):
+        resolve(CompareConfig(**flags, pair="mine.yaml"))
+    with pytest.raises(UserError, match="unknown SAE set of pair 'model': 'narrow'"):
+        resolve(CompareConfig(**asked, methods=("sails-narrow",)))
+
+
 def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:
     setup = resolve_evaluation(CompareConfig(**asked | {"train": None, "contrast": None}))
     assert setup.judge == "rules" and setup.recipes == ()

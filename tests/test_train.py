@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sails_eval.config import Pair, Recipe, Span, load_recipe
+from sails_eval.contrast import encode_contrast
 from sails_eval.data import Example, Message, read_contrast, read_examples
 from sails_eval.errors import UserError
 from sails_eval.methods import Material, sails
@@ -21,15 +23,15 @@ from sails_eval.train import (
     TokenRow,
     TrainRecord,
     check_target_modules,
-    encode_contrast,
     encode_examples,
     lay_out,
     train_cell,
     trainable,
 )
 
-METHODS = ("sails", "lora", "full")
-RATES = {"sails": 3e-3, "lora": 3e-3, "full": 3e-4}
+METHODS = ("sails", "lora", "full", "full-linear")
+WEIGHTS = ("full", "full-linear")
+RATES = {"sails": 3e-3, "lora": 3e-3, "full": 3e-4, "full-linear": 3e-4}
 
 
 # --- the layout of the batches -----------------------------------------------------------------------------------
@@ -137,25 +139,6 @@ def test_a_dialogue_that_the_template_refuses_is_an_error() -> None:
         encode_examples(tokenizer, [Example(turns, TELL)], 100)
 
 
-def test_contrast_pairs_hold_the_contents_of_both_answers() -> None:
-    tokenizer = make_tokenizer()
-    (pair,) = encode_contrast(tokenizer, [example(response=REFUSE, rejected=TELL)], 100)
-    request = encode_chat(tokenizer, [{"role": "user", "content": ASK}])
-    assert pair.start == len(request)
-    assert pair.aligned[: pair.start] == pair.unaligned[: pair.start] == request
-    assert words(tokenizer, pair.aligned[pair.start :]) == REFUSE  # no end of turn: that says nothing on safety
-    assert words(tokenizer, pair.unaligned[pair.start :]) == TELL
-
-
-def test_contrast_pairs_are_cut_and_those_without_an_answer_left_out() -> None:
-    tokenizer = make_tokenizer()
-    pairs = [example(response=REFUSE, rejected=TELL), example(response=REFUSE, rejected=" ")]
-    start = len(encode_chat(tokenizer, [{"role": "user", "content": ASK}]))
-    (cut,) = encode_contrast(tokenizer, pairs, start + 2)
-    assert (len(cut.aligned), len(cut.unaligned)) == (start + 2, start + 2)
-    assert encode_contrast(tokenizer, pairs, start) == []
-
-
 # --- trained cells -----------------------------------------------------------------------------------------------
 
 
@@ -188,7 +171,7 @@ def bench(testbed_pair: Pair, testbed_base: Base, testbed_saes: dict[int, Any]) 
     assert pair.train and pair.contrast
     rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
     contrast = encode_contrast(tokenizer, read_contrast(pair.contrast).examples[:8], pair.max_length)
-    state, _ = sails.prepare(Material(testbed_base.model, testbed_saes, contrast), sails.Settings(k=8))
+    state, _ = sails.prepare(Material(testbed_base.model, saes=testbed_saes, contrast=contrast), sails.Settings(k=8))
     probe = torch.tensor([encode_chat(tokenizer, [{"role": "user", "content": ASK}])])
     return Bench(testbed_base, pair, rows, state, probe)
 
@@ -246,7 +229,7 @@ def test_a_checkpoint_loads_with_the_stock_libraries_and_answers_the_same(
     checkpoint = trained[method].folder
     model = (
         stock(checkpoint)
-        if method == "full"
+        if method in WEIGHTS
         else PeftModel.from_pretrained(stock(bench.pair.model), str(checkpoint)).eval()
     )
     with applied(bench.base, checkpoint) as ours:
@@ -276,6 +259,7 @@ def test_parameters_are_counted(bench: Bench, trained: dict[str, Trained]) -> No
     keys = config.num_key_value_heads * config.head_dim
     sides = [(width, inner), (width, keys), (width, keys), (inner, width)]  # q, k, v, o
     expected = config.num_hidden_layers * bench.pair.rank * sum(map(sum, sides))
+    assert trained["full-linear"].record.trainable_params == config.num_hidden_layers * sum(a * b for a, b in sides)
     assert trained["lora"].record.trainable_params == trained["sails"].record.trainable_params == expected
 
 
@@ -366,7 +350,7 @@ def test_no_method_changes_a_logit_before_its_first_step(bench: Bench, method: s
     with at_step_0(bench, method) as model:
         assert torch.equal(bench.logits(model.eval()), before)
         trained_names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        assert trained_names and all(("lora_" in name) == (method != "full") for name in trained_names)
+        assert trained_names and all(("lora_" in name) == (method not in WEIGHTS) for name in trained_names)
 
 
 def test_sails_starts_from_its_subspace_and_lora_does_not(bench: Bench) -> None:
@@ -376,6 +360,26 @@ def test_sails_starts_from_its_subspace_and_lora_does_not(bench: Bench) -> None:
         assert torch.equal(model.get_parameter(name)[:, : basis.shape[1]], basis)
     with at_step_0(bench, "lora") as model:
         assert not model.get_parameter(name).any()
+
+
+def test_the_target_modules_in_full_are_all_that_full_linear_changes(bench: Bench, trained: dict[str, Trained]) -> None:
+    before = dict(bench.base.model.named_parameters())
+    after = AutoModelForCausalLM.from_pretrained(trained["full-linear"].folder).named_parameters()
+    changed = {name for name, weight in after if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if name.split(".")[-2] in bench.pair.target_modules}
+
+
+def test_a_frozen_basis_is_the_same_after_training(bench: Bench, tmp_path: Path) -> None:
+    recipe = load_recipe("sails").model_copy(update={"settings": {"basis": "frozen"}})
+    run = bench.run("sails")
+    with trainable(bench.base, bench.pair, recipe, run) as model:
+        start = {name: weight.detach().clone() for name, weight in model.named_parameters() if "lora_" in name}
+    record = train_cell(bench.base, bench.pair, recipe, rows=bench.rows, run=run, folder=tmp_path)
+    assert record.trainable_params < sum(weight.numel() for weight in start.values())
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    kept = {name for name, weight in start.items() if torch.equal(saved[name.replace(".default", "")], weight)}
+    assert {name for name in start if "o_proj.lora_B" in name} <= kept
+    assert not any("o_proj.lora_A" in name for name in kept)
 
 
 def test_adapters_start_at_random_by_their_seed(bench: Bench) -> None:
@@ -403,7 +407,7 @@ def test_an_error_while_training_leaves_the_base_model_as_it_was(bench: Bench, m
 def test_a_failed_initialisation_leaves_the_base_model_as_it_was(bench: Bench) -> None:
     base, run = load_base(bench.pair), dataclasses.replace(bench.run("sails"), state={})
     with (
-        pytest.raises(UserError, match="initialised no module"),
+        pytest.raises(UserError, match="no module was initialised"),
         trainable(base, bench.pair, load_recipe("sails"), run),
     ):
         pass

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from sails_eval.contrast import Contrast
 from sails_eval.errors import unknown
 
 if TYPE_CHECKING:
@@ -20,37 +21,41 @@ if TYPE_CHECKING:
 
     State = Mapping[str, "torch.Tensor"]
 
-
-@dataclass(frozen=True)
-class ContrastPair:
-    """Two tokenised answers to the same request; `start` is where the answer begins in both.
-
-    `aligned` and `unaligned` hold the ids of the request in the chat format and of the answer's content.
-    """
-
-    aligned: list[int]
-    unaligned: list[int]
-    start: int
+Need = Literal["saes", "layers", "contrast", "planted"]
+"""What an initialisation can't do without; `layers`: only which layers have a SAE, or all where the pair has none."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What an initialisation may look at before training: the bare model, its SAEs by layer, contrast data."""
+    """What an initialisation may look at before training: the bare model and, as far as it needs them, the rest.
+
+    `saes` and `planted` (orthonormal columns [d_model, r]) are by layer, ascending.
+    """
 
     model: Any
-    saes: Mapping[int, Any]
-    contrast: Sequence[ContrastPair]
+    saes: Mapping[int, Any] = field(default_factory=dict)
+    contrast: Contrast = field(default_factory=Contrast)
+    planted: Mapping[int, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that get a basis: those with a SAE, so that SAILS and its controls start at the same modules."""
+        return list(self.saes) or list(range(self.model.config.get_text_config().num_hidden_layers))
+
+    @property
+    def width(self) -> int:
+        """d_model."""
+        return int(self.model.config.get_text_config().hidden_size)
 
 
 class Initialisation(Protocol):
     """What a module of this package offers to recipes."""
 
     Settings: type[Frozen]
-    needs_saes: bool
-    needs_contrast: bool
+    needs: frozenset[Need]
 
     def prepare(self, material: Material, settings: Any) -> tuple[State, dict[str, Any]]:
-        """Once per run: tensors to start from, and a report on how they came about."""
+        """Once per run: tensors to start from, and a report by layer on how they came about."""
         ...
 
     def initialise(self, model: Any, state: State, *, settings: Any, seed: int) -> None:

@@ -1,0 +1,197 @@
+"""One factor at a time: what each setting of SAILS does to the alignment score, written to docs/settings.md.
+
+    python benchmarks/settings.py --pair testbed --seeds 10 --jobs 2
+
+makes a recipe of every value of every setting that is not the default, all else as in adapters/sails.yaml, compares
+them with `sails` and `lora` in one run, which goes on where it stopped, and tabulates the differences from `sails`,
+paired over seeds. What the pair lacks the means for is left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sails_eval.aggregate import read_results
+from sails_eval.compare import compare
+from sails_eval.config import CompareConfig, Pair, load_pair, read_mapping
+from sails_eval.errors import UserError
+from sails_eval.leaderboard import headline
+from sails_eval.paths import bundled
+from sails_eval.plan import resolve
+from sails_eval.records import write_text
+from sails_eval.stats import Interval, holm, paired_t, t_interval
+
+VARIANTS: list[dict[str, Any]] = [
+    {"contrast": "requests", "positions": "prompt_last"},
+    {"contrast": "requests", "positions": "all"},
+    {"positions": "first4"},
+    {"positions": "all"},
+    {"score": "positive"},
+    {"score": "negative"},
+    {"score": "relative"},
+    {"score": "t"},
+    {"k": 8},
+    {"k": 128},
+    {"variance": 0.5},
+    {"variance": 0.95},
+    {"centred": True},
+    {"fill": "none"},
+    {"uncovered": "nearest_below"},
+    {"uncovered": "skip"},
+    {"side": "read"},
+    {"side": "write"},
+    {"scale": "lora"},
+    {"basis": "frozen"},
+    {"gains": "divided"},
+    {"saes": "undertrained"},
+    {"saes": "narrow"},
+]
+"""What each variant changes in adapters/sails.yaml: one setting, with the positions where that takes others."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", default="testbed")
+    parser.add_argument("--seeds", type=int, default=5, help="at least 2")
+    parser.add_argument("--learning-rates", type=int, default=6)
+    parser.add_argument("--tokens", type=int, help="per cell; as the pair has it where absent")
+    parser.add_argument("--limit", type=int, help="only the first documents of every task, for a trial")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--run", type=Path, help="the run's folder, else runs/settings-PAIR")
+    parser.add_argument("--doc", type=Path, default=Path("docs/settings.md"))
+    options = parser.parse_args()
+    pair = load_pair(options.pair)
+    run = options.run or Path("runs") / f"settings-{pair.name}"
+    done, lacking = possible(pair)
+    config = CompareConfig(
+        methods=("sails", "lora", *write_recipes(done, run.with_name(f"{run.name}-adapters"))),
+        pair=options.pair,
+        tokens=options.tokens,
+        limit=options.limit,
+        seeds=options.seeds,
+        learning_rates=options.learning_rates,
+        jobs=options.jobs,
+        keep="none",
+        out=run,
+    )
+    compare(config)
+    told = ("pair", "seeds", "learning_rates", "tokens", "limit")
+    flags = [f"--{key.replace('_', '-')} {value}" for key in told if (value := getattr(options, key)) is not None]
+    command = " ".join(["python benchmarks/settings.py", *flags])
+    write_text(options.doc, page(scores_of(run, config), done, lacking, command=command, pair=pair))
+    print(f"written to {options.doc}")
+
+
+def name_of(variant: Mapping[str, Any]) -> str:
+    return "sails-" + "-".join(f"{key}-{value}" for key, value in variant.items()).lower()
+
+
+def possible(pair: Pair) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The variants that the pair has the means for, and why it can't do the others."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from sails_eval.basis import norm_gain
+    from sails_eval.models import decoder_layers
+
+    with torch.device("meta"):  # the architecture without the weights
+        layers = decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model)))
+
+    def obstacle(variant: dict[str, Any]) -> str | None:
+        if variant.get("contrast") == "requests" and pair.requests is None:
+            return "the pair has no file of requests"
+        if variant.get("saes") not in (None, *pair.sae_sets):
+            return "the pair has no SAEs of that name"
+        if variant.get("uncovered") == "nearest_below" and len(pair.saes) == len(layers):
+            return "every layer has a SAE of its own"
+        if "gains" in variant:
+            try:
+                norm_gain(layers[0].to_empty(device="cpu"), "q_proj")
+            except UserError as error:
+                return str(error)
+        return None
+
+    lacking = {name_of(variant): why for variant in VARIANTS if (why := obstacle(variant))}
+    return [variant for variant in VARIANTS if name_of(variant) not in lacking], lacking
+
+
+def write_recipes(variants: list[dict[str, Any]], folder: Path) -> list[str]:
+    """A recipe file for every variant; their paths."""
+    default, paths = read_mapping(bundled("adapters") / "sails.yaml"), []
+    for variant in variants:
+        recipe = {
+            **default,
+            "description": f"SAILS with {label(variant)}.",
+            "settings": {**default["settings"], **variant},
+        }
+        paths.append(folder / f"{name_of(variant)}.yaml")
+        write_text(paths[-1], yaml.safe_dump(recipe, sort_keys=False))
+    return [str(path) for path in paths]
+
+
+def label(variant: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {str(value).lower()}" for key, value in variant.items())
+
+
+def scores_of(run: Path, config: CompareConfig) -> dict[str, list[float]]:
+    """Every method's alignment scores on the test split at its chosen rate, by seed."""
+    tasks = {task.name: task for task in resolve(config).tasks}
+    found: dict[str, dict[int, float]] = {}
+    for cell, metrics in headline(read_results(run / "results.csv"), tasks).items():
+        if cell.split == "test" and cell.seed is not None:
+            found.setdefault(cell.method, {})[cell.seed] = metrics["alignment_score"]
+    return {method: [of_seed[seed] for seed in sorted(of_seed)] for method, of_seed in found.items()}
+
+
+def page(
+    scores: Mapping[str, list[float]],
+    variants: list[dict[str, Any]],
+    lacking: Mapping[str, str],
+    *,
+    command: str,
+    pair: Pair,
+) -> str:
+    """The page, as Markdown."""
+    rows = [("`lora`, no basis at all", "lora"), *((f"`{label(v)}`", name_of(v)) for v in variants)]
+    tests = [paired_t(scores[method], scores["sails"]) for _, method in rows]
+    adjusted = holm([test.p for test in tests])
+    table = [
+        f"| {title} | {_interval(t_interval(scores[method]))} | {_interval(test.difference, sign='+')} | {p:.2f} |"
+        for (title, method), test, p in zip(rows, tests, adjusted, strict=True)
+    ]
+    left_out = [f"- `{name}`: {why}." for name, why in lacking.items()]
+    return "\n".join(
+        [
+            "# What the settings of SAILS do",
+            "",
+            "The paper leaves most of these steps open; [`adapters/sails.yaml`](../adapters/sails.yaml) lists them",
+            f"with their defaults. Each row changes one setting of `sails` on the pair `{pair.name}`. Alignment scores",
+            "are those of the test at the learning rate chosen on validation, with 95 % t intervals over seeds.",
+            "Differences are paired over seeds, and p is adjusted by Holm's method over the",
+            f"{len(rows)} rows. The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
+            "A difference of 0 without any width means the same models: a basis wider than the rank is cut, so that a",
+            "larger share of variance or the fill may make no difference.",
+            "",
+            f"Made by `{command}` ({len(scores['sails'])} seeds).",
+            "",
+            "| changed | alignment score | difference from `sails` | p (Holm) |",
+            "| --- | --- | --- | --- |",
+            f"| nothing (`sails`) | {_interval(t_interval(scores['sails']))} | – | – |",
+            *table,
+            *(["", "Left out:", "", *left_out] if left_out else []),
+            "",
+        ]
+    )
+
+
+def _interval(interval: Interval, *, sign: str = "") -> str:
+    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval.config import Pair, load_recipe
+from sails_eval.methods.sails import Settings
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "settings.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("settings", FILE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_variant_is_a_recipe_that_changes_one_setting(script: Any, tmp_path: Path) -> None:
+    default = Settings().model_dump()
+    recipes = [load_recipe(path) for path in script.write_recipes(script.VARIANTS, tmp_path)]
+    assert len({recipe.name for recipe in recipes}) == len(script.VARIANTS)
+    changes = []
+    for recipe, variant in zip(recipes, script.VARIANTS, strict=True):
+        values = Settings(**recipe.settings).model_dump()
+        assert {key: value for key, value in values.items() if value != default[key]} == variant
+        changes += [key for key in variant if variant.keys() == {key} or key != "positions"]
+    assert set(changes) == set(default)  # every setting is there, every value of those that list them
+    for key, field in Settings.model_fields.items():
+        if hasattr(field.annotation, "__args__") and key != "saes":
+            tried = {variant.get(key, default[key]) for variant in script.VARIANTS}
+            assert tried == set(field.annotation.__args__), key  # type: ignore[union-attr]
+
+
+def test_what_the_pair_cannot_do_is_left_out_with_the_reason(script: Any, testbed_pair: Pair) -> None:
+    bare = testbed_pair.model_copy(update={"requests": None, "sae_sets": {}})
+    variants, lacking = script.possible(bare)
+    assert len(variants) + len(lacking) == len(script.VARIANTS)
+    assert lacking["sails-saes-narrow"] == "the pair has no SAEs of that name"
+    assert lacking["sails-uncovered-nearest_below"] == "every layer has a SAE of its own"
+    assert lacking["sails-contrast-requests-positions-all"] == "the pair has no file of requests"
+    able = bare.model_copy(update={"requests": Path("r"), "sae_sets": {"narrow": ()}, "saes": bare.saes[:2]})
+    assert set(script.possible(able)[1]) == {"sails-saes-undertrained"}
+
+
+def test_the_page_has_a_row_for_every_variant(script: Any, testbed_pair: Pair) -> None:
+    scores = {"sails": [0.5, 0.6, 0.7], "lora": [0.4, 0.55, 0.61], "sails-k-8": [0.51, 0.6, 0.68]}
+    text = script.page(scores, [{"k": 8}], {"sails-fill-none": "why"}, command="c", pair=testbed_pair)
+    assert "| nothing (`sails`) | 0.600 [0.352, 0.848] | – | – |" in text
+    assert "| `lora`, no basis at all | 0.520 [" in text and "| -0.080 [" in text
+    assert "| `k: 8` | 0.597 [" in text and "- `sails-fill-none`: why." in text
