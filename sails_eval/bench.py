@@ -20,20 +20,23 @@ from sails_eval.workers import Workers
 
 @dataclass(frozen=True)
 class Bench:
-    """A setup at work: its run folder and its worker processes."""
+    """A setup at work: its run folder, its worker processes, and what its progress bars begin with."""
 
     setup: Setup
     run: Path
     pool: Workers
     quiet: bool = False
+    title: str = ""
 
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
         tasks = self.setup.tasks if split == "test" else self.setup.validation_tasks
         jobs = [AnswerJob(self.setup.pair, one, tasks, split, self.run, self.setup.limit) for one in subjects]
-        self.pool.map(stages.answer, jobs, title=f"{split}: answers")
+        self.pool.map(stages.answer, jobs, title=f"{self.title}{split}: answers")
         judged = [(subject, task) for subject in subjects for task in tasks if task.kind != "capability"]
-        self._judge([self._judge_job(subject, task, split) for subject, task in judged], title=f"{split}: verdicts")
+        self._judge(
+            [self._judge_job(subject, task, split) for subject, task in judged], title=f"{self.title}{split}: verdicts"
+        )
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
 
     def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sails_eval.errors import UserError, unknown
 from sails_eval.paths import PACKAGE, search_path
@@ -117,11 +117,26 @@ class Recipe(Frozen):
         return self
 
 
+def _joined(value: Any) -> Any:
+    """A list of names as text with commas, which YAML has no need of."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _several(value: Any) -> Any:
+    """A number alone as a list of one."""
+    return [value] if isinstance(value, int) else value
+
+
 class CompareConfig(Frozen):
-    """Everything that `sails-eval compare` can be told; `None` means: as the pair has it. Flags have the same names."""
+    """Everything that `sails-eval compare` can be told; `None` or nothing means: as the pair has it.
+
+    Flags have the same names. Several pairs or several numbers of examples are as many comparisons in one run.
+    """
 
     methods: tuple[str, ...] = ("sails", "lora", "full")
-    pair: str | None = None
+    pair: Annotated[str | None, BeforeValidator(_joined)] = Field(
+        default=None, description="one, or several between commas"
+    )
     model: str | None = None
     sae: tuple[Path, ...] = ()
     chat_template: Path | None = None
@@ -130,14 +145,23 @@ class CompareConfig(Frozen):
     tasks: tuple[str, ...] | None = None
     judge: str | None = None
     tokens: int | None = Field(default=None, ge=1)
+    examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
     limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")
     seeds: int = Field(default=5, ge=1)
     learning_rates: int = Field(default=6, ge=1)
     quick: bool = False
+    contrasts: tuple[str, ...] | None = Field(default=None, description="a:b, the differences that are tested")
+    add: tuple[str, ...] = Field(default=(), description="methods besides those of the run `against`")
+    against: Path | None = Field(default=None, description="a finished run whose cells are reused where they are same")
     jobs: int = Field(default=1, ge=1)
     keep: Literal["best", "all", "none"] = "best"
     include_path: tuple[Path, ...] = ()
     out: Path | None = None
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """The pairs that `pair` names."""
+        return tuple(name.strip() for name in (self.pair or "").split(",") if name.strip())
 
 
 def read_yaml(path: Path, model: type[Model], *, defaults: dict[str, Any] | None = None) -> Model:
