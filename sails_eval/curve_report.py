@@ -11,7 +11,7 @@ import pandas as pd
 
 from sails_eval.aggregate import csv_text
 from sails_eval.curve_plot import draw_curves
-from sails_eval.curves import MARGIN, Point, budget_curves, rate_curves, tested_values
+from sails_eval.curves import MARGIN, Point, Values, budget_curves, rate_curves, values_on_test
 from sails_eval.plan import BASE
 from sails_eval.records import write_text
 from sails_eval.report import Outcome
@@ -50,12 +50,16 @@ def budget_points(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int
     return [replace(point, pair=pair) for point in points]
 
 
-def _tested(outcomes: Sequence[Outcome]) -> dict[str, Mapping[str, Mapping[int | None, float]]]:
-    rates = {
-        one.setup.pair.name: {BASE: None, **{m: choice.learning_rate for m, choice in one.choices.items()}}
-        for one in outcomes
-    }
-    return tested_values({one.setup.pair.name: one.results for one in outcomes}, outcomes[0].tasks, rates)
+def _tested(outcomes: Sequence[Outcome]) -> dict[str, Values]:
+    choices = {one.setup.pair.name: one.choices for one in outcomes}
+
+    def rate_of(organism: str, method: str, seed: int | None) -> float | None:
+        if method == BASE:
+            return None
+        return choices[organism][method].learning_rate  # joined at merge: .rate_of(seed), as on the leaderboard
+
+    results = {one.setup.pair.name: one.results for one in outcomes}
+    return values_on_test(results, outcomes[0].tasks, rate_of)
 
 
 def _shown(frame: pd.DataFrame) -> dict[str, Interval]:

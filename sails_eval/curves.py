@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -28,6 +28,9 @@ RATE_METRICS = ("helpfulness", "safety_rate", "over_refusal_rate", "alignment_sc
 
 Values = Mapping[str, Mapping[int | None, float]]
 """A value per organism (pair) and seed; the seed is None for what was not trained here."""
+
+RateOf = Callable[[str, str, int | None], float | None]
+"""The learning rate at which a seed is tested, given organism, method and seed."""
 
 Curve = Literal["rates", "limited", "best_of", "picked", "examples", "area", "difference", "crossover"]
 
@@ -219,20 +222,16 @@ def _point(method: str, curve: Curve, metric: str, x: float, values: Values, not
 # --- over labelled examples ---------------------------------------------------------------------------------------
 
 
-def tested_values(
-    results: Mapping[str, Iterable[Result]],
-    tasks: Mapping[str, Task],
-    rates: Mapping[str, Mapping[str, float | None]],
-    metric: str = "alignment_score",
+def values_on_test(
+    results: Mapping[str, Iterable[Result]], tasks: Mapping[str, Task], rate_of: RateOf, metric: str = "alignment_score"
 ) -> dict[str, Values]:
-    """Per method, a metric's test values at the learning rate of `rates` (by organism, then method)."""
+    """Per method, a metric's values on the test, from results by organism, at the rates that `rate_of` names."""
     found: dict[str, dict[str, dict[int | None, float]]] = {}
     for organism, rows in results.items():
-        chosen = rates[organism]
-        tested = [r for r in rows if r.split == "test" and r.learning_rate == chosen.get(r.method, math.nan)]
-        cells = headline(tested, tasks)
-        for cell in sorted(cells, key=lambda cell: cell.seed or 0):
-            found.setdefault(cell.method, {}).setdefault(organism, {})[cell.seed] = cells[cell][metric]
+        cells = headline([row for row in rows if row.split == "test"], tasks)
+        for cell in sorted(cells, key=lambda cell: (cell.method, cell.seed or 0)):
+            if cell.learning_rate == rate_of(organism, cell.method, cell.seed):
+                found.setdefault(cell.method, {}).setdefault(organism, {})[cell.seed] = cells[cell][metric]
     return dict(found)
 
 
