@@ -104,7 +104,7 @@ def _one(bench: Bench, described: dict[str, Any], *, keep: str) -> Outcome:
     """One pair at one budget: all stages and all files of its folder."""
     outcome = _run(bench, keep=keep)
     for warning in outcome.warnings:
-        log.warning(warning)
+        log.warning("%s%s", bench.title, warning)
     write_outcome(bench.run, outcome, described)
     _drop_checkpoints(bench.run, bench.setup.all_cells() if keep == "none" else [])
     seal(bench.run, bench.setup)
