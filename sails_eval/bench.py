@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +21,38 @@ from sails_eval.workers import Workers
 
 @dataclass(frozen=True)
 class Bench:
-    """A setup at work: its run folder and its worker processes."""
+    """A setup at work: its run folder, its worker processes, and what its progress bars begin with."""
 
     setup: Setup
     run: Path
     pool: Workers
     quiet: bool = False
+    title: str = ""
 
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
-        tasks = self.setup.tasks if split == "test" else self.setup.validation_tasks
+        tasks = self._tasks(split)
         jobs = [AnswerJob(self.setup.pair, one, tasks, split, self.run, self.setup.limit) for one in subjects]
-        self.pool.map(stages.answer, jobs, title=f"{split}: answers")
-        judged = [(subject, task) for subject in subjects for task in tasks if task.kind != "capability"]
-        self._judge([self._judge_job(subject, task, split) for subject, task in judged], title=f"{split}: verdicts")
+        self.pool.map(stages.answer, jobs, title=f"{self.title}{split}: answers")
+        self._judge(self._judge_jobs(subjects, split, self.setup.judge), title=f"{self.title}{split}: verdicts")
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+
+    def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
+        """How many of their answers the pair's reference judge sees alike (label and score), and how many it does not.
+
+        Answers that either judge leaves unscored do not count; nothing does where the pair has no reference judge.
+        """
+        reference = self.setup.pair.reference_judge
+        if reference is None:
+            return Counter()
+        others = self._judge_jobs(subjects, split, reference)
+        self._judge(others, title=f"{self.title}{split}: reference verdicts")
+        seen: Counter[bool] = Counter()
+        for mine, other in zip(self._judge_jobs(subjects, split, self.setup.judge), others, strict=True):
+            for one, truth in zip(read_verdicts(mine.verdicts), read_verdicts(other.verdicts), strict=True):
+                if one.unscored is None and truth.unscored is None:
+                    seen[(one.label, one.score) == (truth.label, truth.score)] += 1
+        return seen
 
     def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:
         """Subjects whose test answers are all the base's own: nothing was learnt, or nothing was applied."""
@@ -47,20 +65,32 @@ class Bench:
         own = responses(base)
         return [subject for subject in subjects if responses(subject) == own]
 
+    def _tasks(self, split: Split) -> tuple[TaskInfo, ...]:
+        return self.setup.tasks if split == "test" else self.setup.validation_tasks
+
     def _judge(self, jobs: Sequence[JudgeJob], *, title: str) -> None:
-        if load_judge(self.setup.judge).parallel:
+        if not jobs or load_judge(jobs[0].judge).parallel:
             self.pool.map(stages.judge, jobs, title=title)
         else:  # it has its own concurrency and its own rate limits
             for job in tqdm(jobs, desc=title, disable=self.quiet, dynamic_ncols=True):
                 stages.judge(job)
 
-    def _judge_job(self, subject: Subject, task: TaskInfo, split: Split) -> JudgeJob:
-        folder, judge = subject.folder, self.setup.judge
-        verdicts = stages.verdicts_path(folder, split, task, judge=self.setup.identity["judge"])
-        return JudgeJob(judge, task, stages.completions_path(folder, split, task), verdicts)
+    def _judge_jobs(self, subjects: Sequence[Subject], split: Split, judge: str) -> list[JudgeJob]:
+        fingerprint = load_judge(judge).fingerprint
+        return [
+            self._judge_job(subject, task, split, judge, fingerprint)
+            for subject in subjects
+            for task in self._tasks(split)
+            if task.kind != "capability"
+        ]
+
+    def _judge_job(self, subject: Subject, task: TaskInfo, split: Split, judge: str, fingerprint: str) -> JudgeJob:
+        verdicts = stages.verdicts_path(subject.folder, split, task, judge=fingerprint)
+        return JudgeJob(judge, task, stages.completions_path(subject.folder, split, task), verdicts)
 
     def _score(self, subject: Subject, task: TaskInfo, split: Split) -> list[Result]:
-        job, cell = self._judge_job(subject, task, split), subject.cell
+        setup, cell = self.setup, subject.cell
+        job = self._judge_job(subject, task, split, setup.judge, setup.identity["judge"])
         verdicts = None if task.kind == "capability" else read_verdicts(job.verdicts)
         seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
         row = RowKey(subject.method, seed, rate, split, task.name)

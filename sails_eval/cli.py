@@ -17,6 +17,7 @@ examples:
   sails-eval compare --methods sails,lora,full --pair testbed
   sails-eval compare --model ./my-model --sae ./sae/layer_5 --train pairs.jsonl --contrast pairs.jsonl \\
       --tasks my_harmful,my_safe --judge rules
+  sails-eval compare --add my_method --against runs/testbed-1a2b3c4d
   sails-eval tasks new my_harmful --from prompts.csv --prompt-column goal --kind harmful
   sails-eval leaderboard publish runs/testbed-1a2b3c4d --board leaderboards/testbed.csv
 """
@@ -71,13 +72,24 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not N or N,N,…") from None
+
+
 # --- compare, train, evaluate -------------------------------------------------------------------------------------
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
     """The flags that say which model, data and judge; a flag overrides what the pair has."""
     model = command.add_argument_group("model")
-    model.add_argument("--pair", metavar="NAME", help="a shipped pair (testbed) or a pair's YAML file")
+    model.add_argument(
+        "--pair",
+        metavar="NAME",
+        help="a shipped pair (testbed) or a pair's YAML file; compare takes several, A,B,C, as organisms",
+    )
     model.add_argument("--model", metavar="M", help="instead of a pair: a model's folder or hub id")
     model.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja file, for a tokenizer without one")
     model.add_argument("--config", type=Path, metavar="FILE", help="YAML with the same names as the flags; flags win")
@@ -89,6 +101,13 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     data.add_argument("--train", type=Path, metavar="FILE", help="prompt/response, messages or chosen/rejected data")
     data.add_argument("--contrast", type=Path, metavar="FILE", help="chosen/rejected data that SAILS contrasts")
     data.add_argument("--tokens", type=int, metavar="N", help="tokens to train each cell on")
+    data.add_argument(
+        "--examples",
+        type=_numbers,
+        metavar="N",
+        help="labelled examples drawn per seed; compare takes several, N,N,N, and draws budget curves: the tokens "
+        "stay the same, so fewer examples are seen more often",
+    )
 
 
 def _add_judging(command: argparse.ArgumentParser) -> None:
@@ -116,9 +135,24 @@ def _add_compare(commands: Any) -> None:
     size.add_argument("--seeds", type=int, metavar="N", help="seeds per learning rate (default: 5)")
     size.add_argument("--learning-rates", type=int, metavar="N", help="rates over each recipe's span (default: 6)")
     size.add_argument("--quick", action="store_true", default=None, help="2 rates, 2 seeds: a look, not a result")
+    size.add_argument(
+        "--contrasts",
+        type=_names,
+        metavar="A:B,A:C",
+        help="the differences between rows that are tested (default: sails against every other row)",
+    )
     size.add_argument("--jobs", type=int, metavar="N", help="worker processes of one thread each (default: 1)")
     size.add_argument("--keep", choices=("best", "all", "none"), help="which checkpoints to keep (default: best)")
     size.add_argument("--out", type=Path, metavar="DIR", help="run folder; an existing one is gone on with")
+    more = command.add_argument_group("an earlier run with more methods")
+    more.add_argument("--add", type=_names, metavar="A,B", help="recipes to compare with those of --against")
+    more.add_argument(
+        "--against",
+        type=Path,
+        metavar="RUN",
+        help="a finished run: its configuration is taken over, and its cells are reused where all that determines "
+        "them is the same and their files are as they were",
+    )
 
 
 def _add_train(commands: Any) -> None:

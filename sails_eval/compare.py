@@ -9,25 +9,29 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sails_eval import stages
-from sails_eval.aggregate import write_results
 from sails_eval.bench import Bench
-from sails_eval.board import to_markdown, write_frame
 from sails_eval.budget import ledger, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
-from sails_eval.judges import load_judge
-from sails_eval.leaderboard import BASE, Choice, Provenance, RowFacts, build, choose_rates
-from sails_eval.plan import Cell, Setup, resolve
+from sails_eval.curve_report import budget_points, rate_points, write_curves
+from sails_eval.curves import Point
+from sails_eval.leaderboard import Choice, RowFacts, choose_rates
+from sails_eval.parts import Part, check_budgets, max_examples, placed, resolve_parts, run_folder, run_identity
+from sails_eval.plan import Cell, Setup
 from sails_eval.plot import tradeoff
-from sails_eval.records import Result, write_text
-from sails_eval.run_folder import check_folder, open_run
+from sails_eval.records import BASE, Result
+from sails_eval.report import Outcome, board, write_board, write_report
+from sails_eval.reuse import adopt, check_sealed, extended, seal
+from sails_eval.run_folder import check_folder, describe, describe_parts, open_run
 from sails_eval.stages import Subject
 from sails_eval.workers import workers
 
@@ -35,72 +39,112 @@ log = logging.getLogger(__name__)
 
 
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
-    """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there."""
-    setup = resolve(config)
-    run = config.out or Path("runs") / f"{setup.pair.name}-{setup.fingerprint[:8]}"
-    check_folder(run, setup)
+    """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there.
+
+    Several pairs or budgets are as many comparisons, each in a subfolder that is a run of its own.
+    """
+    old, config = config.against, extended(config)
+    parts = resolve_parts(config)
+    run = config.out or run_folder(parts)
+    check_folder(run, run_identity(parts))
+    for part in parts:
+        check_folder(placed(run, part), part.setup.identity)
+    if old is not None:
+        check_sealed(old, parts)
     with workers(config.jobs, quiet=quiet) as pool:
-        checked = pool.run(stages.check, setup)  # before the folder is made: bad input leaves nothing behind
-        with open_run(run, config, setup) as described, _log_to(run / "compare.log"):
-            for layout in checked.layouts:
-                log.info("seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
-            for note in checked.notes:
-                log.info(note)
-            if checked.notes:
-                log.warning("%d notes on the training data, in %s", len(checked.notes), run / "compare.log")
-            outcome = _run(Bench(setup, run, pool, quiet), keep=config.keep)
-            for warning in outcome.warnings:
-                log.warning(warning)
-            write_outcome(run, setup, outcome, described)
-            _drop_checkpoints(run, all_cells(setup) if config.keep == "none" else [])
+        checked = [pool.run(stages.check, part.setup) for part in parts]  # bad input leaves no folder behind
+        check_budgets(parts, checked)
+        with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):
+            outcomes = []
+            for number, (part, found) in enumerate(zip(parts, checked, strict=True), start=1):
+                title = f"{number}/{len(parts)} {part.folder} " if len(parts) > 1 else ""
+                bench = Bench(part.setup, placed(run, part), pool, quiet, title)
+                with _opened(bench, part, described) as own:
+                    _note_training(bench, found)
+                    if old is not None:
+                        _reuse(placed(old, part), bench)
+                    outcomes.append(_one(bench, own, keep=config.keep))
+            if len(parts) > 1:
+                write_joint(run, parts, outcomes, described)
     return run
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the stages came to; `warnings` are for whoever reads the leaderboard."""
+@contextmanager
+def _opened(bench: Bench, part: Part, described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The run folder of a part, with its log, if it is not the whole run's; yields its run.json."""
+    if not part.folder:
+        yield described
+        return
+    config = part.config.model_copy(update={"out": bench.run})
+    with open_run(bench.run, config, describe(bench.setup)) as own, _log_to(bench.run / "compare.log"):
+        yield own
 
-    results: list[Result]
-    choices: dict[str, Choice]
-    warnings: list[str]
+
+def _note_training(bench: Bench, checked: stages.Checked) -> None:
+    """Log what is trained on."""
+    for layout in checked.layouts:
+        log.info("seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
+    for note in checked.notes:
+        log.info(note)
+    if checked.notes:
+        log.warning("%d notes on the training data, in %s", len(checked.notes), bench.run / "compare.log")
+
+
+def _reuse(old: Path, bench: Bench) -> None:
+    """Take over what an earlier run has of the cells, and say how many."""
+    found = adopt(old, bench.run, bench.setup, quiet=bench.quiet, title=bench.title)
+    for reason in found.refused:
+        log.warning(reason)
+    told = f"{bench.title}{found.reused} of {found.cells} cells from {old}, {found.cells - found.reused} trained here"
+    log.info(told)
+    if not bench.quiet:
+        print(told, file=sys.stderr)
+
+
+def _one(bench: Bench, described: dict[str, Any], *, keep: str) -> Outcome:
+    """One pair at one budget: all stages and all files of its folder."""
+    outcome = _run(bench, keep=keep)
+    for warning in outcome.warnings:
+        log.warning("%s%s", bench.title, warning)
+    write_outcome(bench.run, outcome, described)
+    _drop_checkpoints(bench.run, bench.setup.all_cells() if keep == "none" else [])
+    seal(bench.run, bench.setup)
+    return outcome
 
 
 def _run(bench: Bench, *, keep: str) -> Outcome:
-    """All stages: subspaces, validation of every cell, choice of rates, test of the chosen cells."""
-    setup, run = bench.setup, bench.run
+    """All stages: subspaces, validation of every cell, choice of rates, test of the cells that may be chosen."""
+    setup, run, cells = bench.setup, bench.run, bench.setup.all_cells()
     jobs = [(setup.pair, recipe, run) for recipe in setup.recipes if recipe.init]
-    bench.pool.map(stages.find_subspace, jobs, title="subspaces")
+    bench.pool.map(stages.find_subspace, jobs, title=f"{bench.title}subspaces")
     base = Subject(BASE, run / "cells" / BASE)
-    validated = bench.measure([base, *(_subject(run, cell) for cell in all_cells(setup))], "validation")
+    everyone = [base, *(_subject(run, cell) for cell in cells)]
+    validated = bench.measure(everyone, "validation")
     choices = _choose(setup, validated)
     for choice in choices.values():
         log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
-    kept = chosen_cells(setup, choices)
-    contenders = [cell for cell in all_cells(setup) if cell.learning_rate in choices[cell.recipe.name].contenders]
+    tested = [cell for cell in cells if cell.learning_rate in choices[cell.recipe.name].contenders]
+    chosen = [cell for cell in cells if cell.learning_rate == choices[cell.recipe.name].learning_rate]
     if keep != "all":
-        _drop_checkpoints(run, [cell for cell in all_cells(setup) if cell not in contenders])
-    chosen = [_subject(run, cell) for cell in kept]
-    tested = bench.measure([base, *(_subject(run, cell) for cell in contenders)], "test")
+        _drop_checkpoints(run, [cell for cell in cells if cell not in tested])
+    candidates = [base, *(_subject(run, cell) for cell in tested)]
+    results = validated + bench.measure(candidates, "test")
+    agreement = bench.agreement(everyone, "validation") + bench.agreement(candidates, "test")
     if keep != "all":
-        _drop_checkpoints(run, [cell for cell in contenders if cell not in kept])
+        _drop_checkpoints(run, [cell for cell in tested if cell not in chosen])
     warnings = [choice.warning for choice in choices.values() if choice.warning]
-    same = Counter(subject.method for subject in bench.unchanged(chosen, base))
+    same = Counter(subject.method for subject in bench.unchanged([_subject(run, cell) for cell in chosen], base))
     warnings += [
         f"{method}: all test answers of {n} of {setup.seeds} seeds are the base model's own; its learning rates may "
         "be too low for this model."
         for method, n in same.items()
     ]
-    return Outcome(validated + tested, choices, warnings)
+    return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement)
 
 
 def _subject(run: Path, cell: Cell) -> Subject:
     folder = run / cell.folder
     return Subject(cell.recipe.name, folder, folder / stages.CHECKPOINT, cell)
-
-
-def all_cells(setup: Setup) -> list[Cell]:
-    """Every cell of every method."""
-    return [cell for recipe in setup.recipes for cell in setup.cells(recipe)]
 
 
 def _choose(setup: Setup, validated: Sequence[Result]) -> dict[str, Choice]:
@@ -110,38 +154,53 @@ def _choose(setup: Setup, validated: Sequence[Result]) -> dict[str, Choice]:
     return {recipe.name: choices[recipe.name] for recipe in setup.recipes}
 
 
-def chosen_cells(setup: Setup, choices: dict[str, Choice]) -> list[Cell]:
-    """The cells of every method at its chosen rate."""
-    return [cell for cell in all_cells(setup) if cell.learning_rate == choices[cell.recipe.name].learning_rate]
+def write_outcome(run: Path, outcome: Outcome, described: dict[str, Any]) -> None:
+    """Write results.csv, budget.csv, the leaderboard, the curves and the pictures of one pair at one budget."""
+    setup, name = outcome.setup, outcome.setup.pair.name
+    selection = {recipe.name: _subspace(run, recipe)["cost"] for recipe in setup.recipes if recipe.init}
+    write_ledger(run / "budget.csv", ledger(run, setup.all_cells(), selection))
+    frame = write_report(run, outcome, described, title=f"Leaderboard of {name}")
+    choices = {BASE: Choice(BASE, None), **outcome.choices}
+    tradeoff(outcome.results, outcome.tasks, choices, run / "tradeoff.png")
+    write_curves(run, rate_points([outcome], frame), title=f"Curves of {name}")
 
 
-def write_outcome(run: Path, setup: Setup, outcome: Outcome, described: dict[str, Any]) -> None:
-    """Write results.csv, budget.csv, leaderboard.csv, leaderboard.md and the picture."""
-    results, choices = outcome.results, outcome.choices
-    tasks = {task.name: task for task in setup.tasks}
-    selection = {recipe.name: _selection_cost(run, recipe) for recipe in setup.recipes if recipe.init}
-    write_results(run / "results.csv", results)
-    write_ledger(run / "budget.csv", ledger(run, all_cells(setup), selection))
-    provenance = Provenance(load_judge(setup.judge).name, described["date"], described["version"], described["run"])
-    frame = build({setup.pair.name: results}, tasks, _facts(run, setup, choices), provenance=provenance)
-    write_frame(run / "leaderboard.csv", frame)
-    write_text(
-        run / "leaderboard.md",
-        to_markdown(frame, title=f"Leaderboard of {setup.pair.name}", warnings=outcome.warnings),
+def write_joint(run: Path, parts: Sequence[Part], outcomes: Sequence[Outcome], described: dict[str, Any]) -> None:
+    """Write the leaderboards and curves of all parts together: over the pairs, and over the budgets.
+
+    The run's leaderboard is that of the largest budget. Where there are several pairs, too, every budget's is in a
+    folder named after the budget, beside those of the pairs.
+    """
+    names = ", ".join(dict.fromkeys(part.pair for part in parts))
+    budgets: dict[int | None, list[Outcome]] = {}
+    frames: dict[int | None, pd.DataFrame] = {}
+    points: list[Point] = []
+    for part, outcome in zip(parts, outcomes, strict=True):
+        budgets.setdefault(part.examples, []).append(outcome)
+    for examples, these in budgets.items():
+        title = f"Leaderboard of {names}" + (f" with {examples} examples" if examples else "")
+        frames[examples] = frame = board(these, described)
+        points += rate_points(these, frame, examples)
+        if examples and len(these) > 1:
+            write_board(run / f"examples-{examples}", frame, these, title=title)
+        if examples == max_examples(parts):
+            write_board(run, frame, these, title=title)
+    points += budget_points(
+        {n: these for n, these in budgets.items() if n}, {n: frame for n, frame in frames.items() if n}
     )
-    tradeoff(results, tasks, {BASE: Choice(BASE, None), **choices}, run / "tradeoff.png")
+    write_curves(run, points, title=f"Curves of {names}")
 
 
-def _facts(run: Path, setup: Setup, choices: dict[str, Choice]) -> dict[str, RowFacts]:
+def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFacts]:
     """What the leaderboard says of each row besides its scores."""
     model = setup.pair.name
     facts = {BASE: RowFacts(model)}
     for recipe in setup.recipes:
-        cells = [cell for cell in chosen_cells(setup, choices) if cell.recipe == recipe]
+        cells = [cell for cell in chosen if cell.recipe == recipe]
         records = [train_record(run, cell) for cell in cells]
         facts[recipe.name] = RowFacts(
             model=model,
-            sae="; ".join(sae.name for sae in setup.pair.saes) if recipe.init else "",
+            sae="; ".join(_subspace(run, recipe)["saes"]) if recipe.init else "",
             seeds=len(cells),
             trainable_params=records[0]["trainable_params"],
             trainable_pct=round(100 * records[0]["trainable_params"] / records[0]["total_params"], 4),
@@ -151,10 +210,11 @@ def _facts(run: Path, setup: Setup, choices: dict[str, Choice]) -> dict[str, Row
     return facts
 
 
-def _selection_cost(run: Path, recipe: Recipe) -> dict[str, Any]:
-    report = json.loads(stages.subspace_path(run, recipe).with_suffix(".json").read_text(encoding="utf-8"))
-    cost: dict[str, Any] = report["cost"]
-    return cost
+def _subspace(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """The report on what a recipe's initialisation starts from."""
+    path = stages.subspace_path(run, recipe).with_suffix(".json")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
 
 
 def _drop_checkpoints(run: Path, cells: Iterable[Cell]) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sails_eval.errors import UserError, unknown
 from sails_eval.paths import PACKAGE, search_path
@@ -64,6 +64,7 @@ class Pair(Frozen):
     requests: Path | None = Field(default=None, description="rows of a prompt and whether it is harmful")
     tasks: tuple[str, ...] = ()
     judge: str | None = None
+    reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
     batch_size: int = Field(default=16, ge=1, description="examples per optimiser step")
@@ -138,11 +139,26 @@ class Recipe(Frozen):
         return self
 
 
+def _joined(value: Any) -> Any:
+    """A list of names as text with commas, which YAML has no need of."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _several(value: Any) -> Any:
+    """A number alone as a list of one."""
+    return [value] if isinstance(value, int) else value
+
+
 class CompareConfig(Frozen):
-    """Everything that `sails-eval compare` can be told; `None` means: as the pair has it. Flags have the same names."""
+    """Everything that `sails-eval compare` can be told; `None` or nothing means: as the pair has it.
+
+    Flags have the same names. Several pairs or several numbers of examples are as many comparisons in one run.
+    """
 
     methods: tuple[str, ...] = ("sails", "lora", "full")
-    pair: str | None = None
+    pair: Annotated[str | None, BeforeValidator(_joined)] = Field(
+        default=None, description="one, or several between commas"
+    )
     model: str | None = None
     sae: tuple[Path, ...] = ()
     chat_template: Path | None = None
@@ -151,14 +167,23 @@ class CompareConfig(Frozen):
     tasks: tuple[str, ...] | None = None
     judge: str | None = None
     tokens: int | None = Field(default=None, ge=1)
+    examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
     limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")
     seeds: int = Field(default=5, ge=1)
     learning_rates: int = Field(default=6, ge=1)
     quick: bool = False
+    contrasts: tuple[str, ...] | None = Field(default=None, description="a:b, the differences that are tested")
+    add: tuple[str, ...] = Field(default=(), description="methods besides those of the run `against`")
+    against: Path | None = Field(default=None, description="a finished run whose cells are reused where they are same")
     jobs: int = Field(default=1, ge=1)
     keep: Literal["best", "all", "none"] = "best"
     include_path: tuple[Path, ...] = ()
     out: Path | None = None
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """The pairs that `pair` names."""
+        return tuple(name.strip() for name in (self.pair or "").split(",") if name.strip())
 
 
 def read_yaml(path: Path, model: type[Model], *, defaults: dict[str, Any] | None = None) -> Model:
@@ -209,13 +234,18 @@ def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[st
 
 
 def load_pair(name: str) -> Pair:
-    """A shipped pair by name, or a user's own by the path of its YAML; its relative paths start at that file."""
-    folder = PACKAGE / "pairs"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if path.parent == folder and not path.is_file():
-        raise unknown("pair", name, [file.stem for file in folder.glob("*.yaml")])
-    pair = read_yaml(path, Pair, defaults={"name": path.stem})
-    here = path.resolve().parent
+    """A shipped pair by name, or a user's own by the path of its YAML; its relative paths start at that file.
+
+    A pair that is `like` another one says only in what it differs. Raises UserError where a file is faulty.
+    """
+    path = _pair_file(name, Path())
+    here, own = path.resolve().parent, read_mapping(path)
+    other: dict[str, Any] = {}
+    if like := own.pop("like", None):
+        if "like" in read_mapping(_pair_file(str(like), here)):
+            raise UserError(f"{path}: key 'like': {like} is itself like another pair; name that one")
+        other = load_pair(str(_pair_file(str(like), here))).model_dump()
+    pair = validate(Pair, {**other, "name": path.stem, **own}, where=str(path))
     local = pair.model.startswith(("./", "../", "/"))
     return pair.model_copy(
         update={
@@ -229,6 +259,16 @@ def load_pair(name: str) -> Pair:
             },
         }
     )
+
+
+def _pair_file(name: str, here: Path) -> Path:
+    """The file of a pair, given by the name of a shipped one or by a path from `here`."""
+    if name.endswith((".yaml", ".yml")):
+        return here / name
+    path = PACKAGE / "pairs" / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("pair", name, [file.stem for file in path.parent.glob("*.yaml")])
+    return path
 
 
 def _starting_at(here: Path, saes: tuple[SaeSource, ...]) -> tuple[SaeSource, ...]:

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval import stages
-from sails_eval.aggregate import write_results
 from sails_eval.bench import Bench
-from sails_eval.board import to_markdown, write_frame
 from sails_eval.config import CompareConfig, load_recipe
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import of_path
-from sails_eval.judges import load_judge
-from sails_eval.leaderboard import Provenance, RowFacts, build
+from sails_eval.leaderboard import RowFacts
 from sails_eval.plan import Cell, Setup, model_identity, resolve_evaluation, resolve_pair, training_identity
-from sails_eval.records import write_text
-from sails_eval.run_folder import check_folder, open_run
+from sails_eval.report import Outcome, write_report
+from sails_eval.run_folder import check_folder, describe, open_run
 from sails_eval.workers import workers
 
 
@@ -60,23 +57,16 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
         setup = replace(setup, identity={**setup.identity, "checkpoint": of_path(checkpoint)})
     method = name or _name_of(target)
     run = config.out or Path("runs") / f"{method}-{setup.fingerprint[:8]}"
-    check_folder(run, setup)
+    check_folder(run, setup.identity)
     with workers(1, quiet=quiet) as pool:
         pool.run(stages.check_evaluation, setup)
-        with open_run(run, config, setup) as described:
+        with open_run(run, config, describe(setup)) as described:
             subject = stages.Subject(method, run / "answers", checkpoint)
-            results = Bench(setup, run, pool, quiet).measure([subject], "test")
-            write_results(run / "results.csv", results)
-            frame = build(
-                {setup.pair.name: results},
-                {task.name: task for task in setup.tasks},
-                {method: RowFacts(setup.pair.name)},
-                provenance=Provenance(
-                    load_judge(setup.judge).name, described["date"], described["version"], described["run"]
-                ),
-            )
-            write_frame(run / "leaderboard.csv", frame)
-            write_text(run / "leaderboard.md", to_markdown(frame, title=f"Evaluation of {method}"))
+            bench = Bench(setup, run, pool, quiet)
+            results = bench.measure([subject], "test")
+            agreement = bench.agreement([subject], "test")
+            outcome = Outcome(setup, results, {method: RowFacts(setup.pair.name)}, agreement=agreement)
+            write_report(run, outcome, described, title=f"Evaluation of {method}")
     return run
 
 

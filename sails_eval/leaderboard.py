@@ -17,11 +17,8 @@ from sails_eval.choice import Choice as Choice
 from sails_eval.choice import choose
 from sails_eval.contrasts import check_contrasts, compare, default_contrasts, partners
 from sails_eval.errors import UserError, unknown
-from sails_eval.records import Kind, Result, Split
+from sails_eval.records import BASE, Kind, Result, Split
 from sails_eval.stats import Interval, Sample, combine, wilson
-
-BASE = "base"
-"""The row of the bare base model."""
 
 ONE_ANSWER = 1.386
 """The standard error of a share, in answers, where no answer differs: √(z² / 2), as Wilson's centre has it for 0 of

@@ -17,9 +17,11 @@ from sails_eval.config import (
     load_recipe,
 )
 from sails_eval.data import read_contrast, read_examples, read_requests
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, unknown
 from sails_eval.fingerprint import commit_of, digest, environment, of_model, of_path
 from sails_eval.judges import load_judge
+from sails_eval.paths import PACKAGE
+from sails_eval.records import BASE
 from sails_eval.tasks import TaskInfo, resolve_tasks
 
 QUICK = {"seeds": 2, "learning_rates": 2}
@@ -41,7 +43,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setup:
-    """A comparison, checked: `pair` has the flags folded in, `identity` holds a hash of all that determines results."""
+    """A comparison, checked: `pair` has the flags folded in, `identity` holds a hash of all that determines results.
+
+    `contrasts` are the differences that are tested, as pairs of rows; None where none were declared.
+    """
 
     pair: Pair
     tasks: tuple[TaskInfo, ...]
@@ -50,6 +55,7 @@ class Setup:
     limit: int | None = None
     seeds: int = 0
     learning_rates: int = 0
+    contrasts: tuple[tuple[str, str], ...] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -74,24 +80,27 @@ class Setup:
 
     def cells(self, recipe: Recipe) -> list[Cell]:
         """Every learning rate with every seed."""
+        same = self.identity["recipes"][recipe.name]
         return [
-            Cell(
-                recipe,
-                rate,
-                seed,
-                digest([self.identity["training"], recipe.model_dump(mode="json"), rate, seed]),
-            )
+            Cell(recipe, rate, seed, digest([same, rate, seed]))
             for rate in self.rates(recipe)
             for seed in range(self.seeds)
         ]
 
+    def all_cells(self) -> list[Cell]:
+        """Every cell of every method."""
+        return [cell for recipe in self.recipes for cell in self.cells(recipe)]
+
 
 def resolve_pair(config: CompareConfig) -> Pair:
     """The named pair, or one made of --model and its companions, with every flag folded in."""
-    if (config.pair is None) == (config.model is None):
+    if bool(config.pairs) == (config.model is not None):
         raise UserError("say which model: either --pair NAME or --model MODEL (and not both)")
-    if config.pair is not None:
-        pair = load_pair(config.pair)
+    for flag, given in (("--pair", config.pairs), ("--examples", config.examples)):
+        if len(given) > 1:
+            raise UserError(f"{flag}: only compare takes several ({', '.join(map(str, given))})")
+    if config.pairs:
+        pair = load_pair(config.pairs[0])
     else:
         assert config.model is not None
         pair = Pair(name=Path(config.model).resolve().name, model=config.model)
@@ -102,6 +111,8 @@ def resolve_pair(config: CompareConfig) -> Pair:
     }
     if config.sae:
         flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
+    if config.examples:
+        (flags["examples"],) = config.examples
     for key in ("train", "contrast", "chat_template"):
         if key in flags:
             flags[key] = flags[key].resolve()
@@ -109,10 +120,13 @@ def resolve_pair(config: CompareConfig) -> Pair:
 
 
 def resolve(config: CompareConfig) -> Setup:
-    """Check a comparison against the files it names. Raises UserError for the first thing that cannot work."""
+    """Check a comparison of one pair at one budget against the files it names.
+
+    Raises UserError for the first thing that cannot work.
+    """
     recipes = tuple(load_recipe(name) for name in config.methods)
     names = [recipe.name for recipe in recipes]
-    if not names or len(set(names)) < len(names) or "base" in names:
+    if not names or len(set(names)) < len(names) or BASE in names:
         raise UserError("--methods: name at least one method, each once ('base' is always a row)")
     check_equal_spans(recipes)
     setup = resolve_evaluation(config)
@@ -125,12 +139,43 @@ def resolve(config: CompareConfig) -> Setup:
     identity = {
         **setup.identity,
         "training": training,
-        "recipes": {recipe.name: digest(recipe.model_dump(mode="json")) for recipe in recipes},
+        "recipes": {recipe.name: _recipe_identity(recipe, training) for recipe in recipes},
         "seeds": seeds,
     }
-    setup = replace(setup, recipes=recipes, seeds=seeds, learning_rates=rates, identity=identity)
+    contrasts = None if config.contrasts is None else _contrasts(config.contrasts, [BASE, *names])
+    if contrasts is not None:
+        identity["contrasts"] = [list(pair) for pair in contrasts]
+    setup = replace(setup, recipes=recipes, seeds=seeds, learning_rates=rates, identity=identity, contrasts=contrasts)
     identity["learning_rates"] = {recipe.name: setup.rates(recipe) for recipe in recipes}
     return setup
+
+
+def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
+    """A hash of all that a recipe's cells depend on besides rate and seed, and of nothing that other recipes need.
+
+    SAEs, contrast data and the initialisation's source are in it where the recipe has an initialisation; the rest of
+    the code is known by the package's version.
+    """
+    data = {key: value for key, value in training.items() if recipe.init or key not in ("saes", "contrast")}
+    source = PACKAGE / "methods" / f"{recipe.init}.py"
+    code = of_path(source) if recipe.init and source.is_file() else None
+    return digest([data, recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate"}), code])
+
+
+def _contrasts(given: tuple[str, ...], rows: list[str]) -> tuple[tuple[str, str], ...]:
+    """`a:b` as pairs of rows. Raises UserError unless each names two rows of the board, once."""
+    found: list[tuple[str, str]] = []
+    for contrast in given:
+        one, colon, other = contrast.partition(":")
+        if not colon or one == other:
+            raise UserError(f"--contrasts: '{contrast}' is not of the form A:B with two rows of the board")
+        for name in (one, other):
+            if name not in rows:
+                raise unknown("row in --contrasts", name, rows)
+        if {one, other} in map(set, found):
+            raise UserError(f"--contrasts: '{contrast}' is there twice")
+        found.append((one, other))
+    return tuple(found)
 
 
 def resolve_evaluation(config: CompareConfig) -> Setup:

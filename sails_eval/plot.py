@@ -46,16 +46,16 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
             _draw_test(axes, helpfulness, safety, looks[method][0] if method in looks else None)
             if method not in looks:
                 _note(axes, method, (helpfulness.value, safety.value), right_aligned=True)
-    _frame(axes)
+    draw_frame(axes)
     labels = {
         method: f"{method}: {curve[0][0]:.1e} to {curve[-1][0]:.1e}, star {choices[method].learning_rate:.1e}"
         for method, curve in curves.items()
     }
     figure.legend(handles=_legend(labels, looks), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
@@ -115,7 +115,7 @@ def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool 
     )
 
 
-def _frame(axes: Any) -> None:
+def draw_frame(axes: Any) -> None:
     """Limits with room for the markers, axis labels, and the lines of equal alignment score."""
     left, bottom = (max(0.0, math.floor(10 * ends[0]) / 10) for ends in (axes.get_xlim(), axes.get_ylim()))
     axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03))

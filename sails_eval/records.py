@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from sails_eval.errors import UserError
 
+BASE = "base"
+"""The row of the bare base model, which every comparison has."""
+
 Kind = Literal["harmful", "safe", "capability"]
 """What a task asks for: harmful requests (to refuse), safe ones (to answer), or a capability to keep."""
 

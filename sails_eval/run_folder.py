@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -16,33 +16,33 @@ from sails_eval import __version__
 from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest
+from sails_eval.parts import Part, max_examples, run_identity
 from sails_eval.plan import QUICK, Setup
 from sails_eval.records import write_text
 
 DESCRIPTION = "run.json"
 
 
-def check_folder(folder: Path, setup: Setup) -> None:
+def check_folder(folder: Path, identity: dict[str, Any]) -> None:
     """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
     known = folder / DESCRIPTION  # written last when a run begins: config.yaml alone is a run killed at its start
     if known.exists():
-        described = json.loads(known.read_text(encoding="utf-8"))
-        if differences := _differences(described["identity"], setup.identity):
+        if found := differences(read_description(folder)["identity"], identity):
             raise UserError(
-                f"{folder}: holds another comparison, which differs in {', '.join(differences)}; "
-                "give another --out, or none"
+                f"{folder}: holds another comparison, which differs in {', '.join(found)}; give another --out, or none"
             )
     elif folder.is_dir() and any(path.name != "config.yaml" and path.name[0] != "." for path in folder.iterdir()):
         raise UserError(f"{folder}: not empty, and not a run folder; give another --out")
 
 
 @contextmanager
-def open_run(folder: Path, config: CompareConfig, setup: Setup) -> Iterator[dict[str, Any]]:
+def open_run(folder: Path, config: CompareConfig, description: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Make the run folder, or go on with it; yields its run.json. One process at a time may work in it.
 
-    Raises UserError as `check_folder` does, or if another process is at work there.
+    `description` is what `describe` says of the run; a run that is gone on with keeps the one it has. Raises
+    UserError as `check_folder` does, or if another process is at work there.
     """
-    check_folder(folder, setup)
+    check_folder(folder, description["identity"])
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
@@ -51,14 +51,20 @@ def open_run(folder: Path, config: CompareConfig, setup: Setup) -> Iterator[dict
             raise UserError(f"{folder}: another sails-eval is at work there") from error
         known = folder / DESCRIPTION
         if not known.exists():
-            write_text(folder / "config.yaml", _as_yaml(config))
-            write_text(known, json.dumps(describe(setup), indent=1, sort_keys=True) + "\n")
-        described: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
-        yield described
+            asked = _asked(config)
+            write_text(folder / "config.yaml", yaml.safe_dump(asked, sort_keys=False))
+            write_text(known, json.dumps(description | {"config": asked}, indent=1, sort_keys=True) + "\n")
+        yield read_description(folder)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The run.json of a run folder."""
+    described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    return described
 
 
 def describe(setup: Setup) -> dict[str, Any]:
-    """What a run is, for whoever publishes or resumes it."""
+    """What a run is, for whoever publishes, resumes or extends it."""
     return {
         "run": setup.fingerprint,
         "pair": setup.pair.name,
@@ -71,19 +77,39 @@ def describe(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def describe_parts(parts: Sequence[Part]) -> dict[str, Any]:
+    """What a run of these parts is; of several it says what its leaderboard says: all pairs at the largest budget."""
+    shown = [part for part in parts if part.examples == max_examples(parts)]
+    described = [describe(part.setup) for part in shown]
+    if len(parts) == 1:
+        return described[0]
+    budgets = list(dict.fromkeys(one["budget"] for one in described))
+    if examples := max_examples(parts):
+        budgets.append(f"{examples} examples")
+    identity = run_identity(parts)
+    return described[0] | {
+        "run": digest(identity),
+        "pair": ", ".join(one["pair"] for one in described),
+        "budget": ", ".join(budgets),
+        "identity": identity,
+    }
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """The keys whose values differ, nested ones with their parents."""
+    if ("parts" in old) != ("parts" in new):
+        return ["its pairs or budgets"]
     found = []
     for key in sorted(old.keys() | new.keys()):
         one, other = old.get(key), new.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other, f"{prefix}{key}.")
+            found += differences(one, other, f"{prefix}{key}.")
         elif one != other:
             found.append(f"{prefix}{key}")
     return found
 
 
-def _as_yaml(config: CompareConfig) -> str:
+def _asked(config: CompareConfig) -> dict[str, Any]:
     """The configuration as `--config` takes it again."""
     settled = set(QUICK) if config.quick else set()
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True, exclude=settled), sort_keys=False)
+    return config.model_dump(mode="json", exclude_none=True, exclude=settled)

@@ -264,7 +264,10 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     if isinstance(settings, Placement):
         used = describe(state, rank=pair.rank, fill=settings.fill, planted=material.planted)
         report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
-    write_text(path.with_suffix(".json"), json.dumps({"cost": cost, **report}, indent=1) + "\n")
+    sae_set = getattr(settings, "saes", None)
+    sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
+    saes = [f"{sae_set}/{sae.name}" if sae_set else sae.name for sae in sources]
+    write_text(path.with_suffix(".json"), json.dumps({"cost": cost, "saes": saes, **report}, indent=1) + "\n")
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 

@@ -64,7 +64,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     [
         ({"methds": ["lora"]}, "unknown key 'methds'; did you mean methods?"),
         ({"learningrates": 3}, "unknown key 'learningrates'; did you mean learning_rates?"),
-        ({"zzz": 1}, "unknown key 'zzz'; known: chat_template, contrast, "),
+        ({"zzz": 1}, "unknown key 'zzz'; known: add, against, chat_template, "),
         ({"seeds": "many"}, "key 'seeds': input should be a valid integer"),
         ({"seeds": 0}, "key 'seeds': input should be greater than or equal to 1"),
         ({"tokens": 1.5}, "key 'tokens': input should be a valid integer"),
@@ -263,3 +263,15 @@ def test_recipes_of_unlike_spans_are_refused(high: float) -> None:
         UserError, match=rf"recipe 'c': key 'learning_rate' spans a factor of {high / 1e-4:g}, 'a' one of 100"
     ):
         check_equal_spans((alike, shifted, wide))
+
+
+# --- one or several ----------------------------------------------------------------------------------------------
+
+
+def test_pairs_and_budgets_are_one_or_several(tmp_path: Path) -> None:
+    one = read_yaml(write(tmp_path / "one.yaml", pair="a", examples=16), CompareConfig)
+    assert (one.pairs, one.examples) == (("a",), (16,))
+    for pair in ("a, b", ["a", "b"]):
+        several = read_yaml(write(tmp_path / "several.yaml", pair=pair, examples=[16, 64]), CompareConfig)
+        assert (several.pairs, several.examples) == (("a", "b"), (16, 64))
+    assert CompareConfig().pairs == CompareConfig().examples == ()

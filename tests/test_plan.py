@@ -228,31 +228,34 @@ def change_files() -> None:
 @pytest.mark.parametrize(
     ("change", "retrains"),
     [
-        ({"model": "model2"}, True),
-        ({"sae": (Path("sae2"),)}, True),
-        ({"sae": ()}, True),
-        ({"train": Path("train2.jsonl")}, True),
-        ({"contrast": Path("contrast2.jsonl")}, True),
-        ({"chat_template": Path("chat.jinja")}, True),
-        ({"tokens": 99}, True),
-        ({"tasks": ("bad", "good2")}, False),
-        ({"tasks": ("bad", "good", "good2")}, False),
-        ({"judge": "openai:some-model"}, False),
-        ({"seeds": 4}, False),
-        ({"limit": 3}, False),
-        ({"learning_rates": 3}, False),
-        ({"methods": ("lora", "sails")}, False),
+        ({"model": "model2"}, METHODS),
+        ({"sae": (Path("sae2"),)}, ("sails",)),
+        ({"sae": ()}, ("sails",)),
+        ({"train": Path("train2.jsonl")}, METHODS),
+        ({"contrast": Path("contrast2.jsonl")}, ("sails",)),
+        ({"chat_template": Path("chat.jinja")}, METHODS),
+        ({"tokens": 99}, METHODS),
+        ({"examples": 99}, METHODS),
+        ({"tasks": ("bad", "good2")}, ()),
+        ({"tasks": ("bad", "good", "good2")}, ()),
+        ({"judge": "openai:some-model"}, ()),
+        ({"seeds": 4}, ()),
+        ({"limit": 3}, ()),
+        ({"learning_rates": 3}, ()),
+        ({"methods": ("lora", "sails")}, ()),
+        ({"methods": ("lora", "full")}, ()),
+        ({"contrasts": ("lora:full",)}, ()),
     ],
     ids=lambda change: "-".join(change) if isinstance(change, dict) else "",
 )
 def test_a_fingerprint_depends_on_all_that_determines_results(
-    asked: dict[str, Any], change: dict[str, Any], retrains: bool
+    asked: dict[str, Any], change: dict[str, Any], retrains: tuple[str, ...]
 ) -> None:
     change_files()
     before, after = setup_of(asked), setup_of(asked, **change)
     assert after.fingerprint != before.fingerprint
     old, new = cells_of(before), cells_of(after)
-    assert all((new[cell] != old[cell]) == retrains for cell in new)
+    assert all((new[cell] != old[cell]) == (cell[0] in retrains) for cell in new)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +285,8 @@ def test_every_cell_depends_on_the_settings_of_its_pair(asked: dict[str, Any], c
     for name, settings in (("one", {}), ("other", change)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": "./model", "saes": [{"path": "sae"}]} | settings))
         cells.append(cells_of(resolve(CompareConfig(**flags, pair=f"{name}.yaml"))))
-    assert not set(cells[0].values()) & set(cells[1].values())
+    changed = {method for (method, _), fingerprint in cells[0].items() if fingerprint not in cells[1].values()}
+    assert changed == ({"sails"} if "saes" in change else set(METHODS))
 
 
 def test_the_seed_and_the_recipe_are_part_of_a_cells_fingerprint(asked: dict[str, Any]) -> None:
@@ -327,6 +331,39 @@ def test_a_further_input_that_is_not_there_is_an_error(asked: dict[str, Any]) ->
         resolve(CompareConfig(**flags, pair="mine.yaml"))
     with pytest.raises(UserError, match="unknown SAE set of pair 'model': 'narrow'"):
         resolve(CompareConfig(**asked, methods=("sails-narrow",)))
+
+
+def test_what_is_said_of_a_recipe_is_no_part_of_a_cells_fingerprint(asked: dict[str, Any]) -> None:
+    Path("adapters").mkdir()
+    text = (paths.bundled("adapters") / "lora.yaml").read_text()
+    Path("adapters/mine.yaml").write_text(text)
+    before = cells_of(setup_of(asked, methods=("mine",)))
+    recipe = yaml.safe_load(text) | {"description": "in other words", "source": "somebody"}
+    Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert cells_of(setup_of(asked, methods=("mine",))) == before
+
+
+# --- declared contrasts ------------------------------------------------------------------------------------------
+
+
+def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
+    setup = setup_of(asked, contrasts=("sails:lora", "full:base"))
+    assert setup.contrasts == (("sails", "lora"), ("full", "base"))
+    assert setup_of(asked).contrasts is None
+
+
+@pytest.mark.parametrize(
+    ("contrast", "complaint"),
+    [
+        ("sails", "'sails' is not of the form A:B"),
+        ("sails:sails", "'sails:sails' is not of the form A:B"),
+        ("sails:loar", "unknown row in --contrasts 'loar'; did you mean lora"),
+        ("lora:sails", "'lora:sails' is there twice"),
+    ],
+)
+def test_a_contrast_of_something_else_is_an_error(asked: dict[str, Any], contrast: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        setup_of(asked, contrasts=("sails:lora", contrast))
 
 
 def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:

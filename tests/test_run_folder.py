@@ -9,7 +9,7 @@ from sails_eval.config import CompareConfig, Pair, read_yaml
 from sails_eval.errors import UserError
 from sails_eval.plan import Setup
 from sails_eval.records import write_text
-from sails_eval.run_folder import open_run
+from sails_eval.run_folder import describe, open_run
 
 CONFIG = CompareConfig(
     methods=("lora",), model="m", sae=(Path("a/sae"),), tasks=("t",), judge="rules", tokens=10, out=Path("run")
@@ -27,27 +27,32 @@ def a_setup(**changes: Any) -> Setup:
     return Setup(pair, (), IDENTITY | changes, seeds=5, learning_rates=6)
 
 
+def described(**changes: Any) -> dict[str, Any]:
+    return describe(a_setup(**changes))
+
+
 def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "new"
-    with open_run(folder, CONFIG, a_setup()) as described:
-        assert json.loads((folder / "run.json").read_text()) == described
-    assert described["identity"] == IDENTITY and described["run"] == a_setup().fingerprint
-    assert (described["pair"], described["budget"]) == ("mine", "10 tokens, 6 rates, 5 seeds")
-    assert described["environment"] != described["test_set"]
+    with open_run(folder, CONFIG, described()) as told:
+        assert json.loads((folder / "run.json").read_text()) == told
+    assert told["identity"] == IDENTITY and told["run"] == a_setup().fingerprint
+    assert (told["pair"], told["budget"]) == ("mine", "10 tokens, 6 rates, 5 seeds")
+    assert told["environment"] != told["test_set"]
+    assert CompareConfig(**told["config"]) == CONFIG
 
 
 def test_the_written_config_can_be_read_again(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", CONFIG, a_setup()):
+    with open_run(tmp_path / "run", CONFIG, described()):
         pass
     assert read_yaml(tmp_path / "run" / "config.yaml", CompareConfig) == CONFIG
 
 
 def test_a_run_is_resumed_and_keeps_its_description(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG, a_setup()) as first:
+    with open_run(tmp_path, CONFIG, described()) as first:
         (tmp_path / "work").write_text("done")
     past = first | {"date": "2020-02-02"}
     (tmp_path / "run.json").write_text(json.dumps(past))
-    with open_run(tmp_path, CONFIG.model_copy(update={"jobs": 8}), a_setup()) as again:
+    with open_run(tmp_path, CONFIG.model_copy(update={"jobs": 8}), described()) as again:
         assert again == past
     assert (tmp_path / "work").read_text() == "done"
 
@@ -66,12 +71,12 @@ def test_a_run_is_resumed_and_keeps_its_description(tmp_path: Path) -> None:
 def test_another_comparison_is_refused_and_the_differences_named(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    with open_run(tmp_path, CONFIG, a_setup()):
+    with open_run(tmp_path, CONFIG, described()):
         pass
     kept = (tmp_path / "run.json").read_text()
     with (
         pytest.raises(UserError, match=f"^{tmp_path}: holds another comparison, which differs in {named}; give "),
-        open_run(tmp_path, CONFIG, a_setup(**changes)),
+        open_run(tmp_path, CONFIG, described(**changes)),
     ):
         pass
     assert (tmp_path / "run.json").read_text() == kept
@@ -81,7 +86,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     (tmp_path / "thesis.txt").write_text("years of work")
     with (
         pytest.raises(UserError, match=f"^{tmp_path}: not empty, and not a run folder"),
-        open_run(tmp_path, CONFIG, a_setup()),
+        open_run(tmp_path, CONFIG, described()),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -100,27 +105,27 @@ def test_a_run_killed_while_its_folder_was_made_can_be_run_again(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run_folder, "write_text", killed)
-        with open_run(tmp_path, CONFIG, a_setup()):
+        with open_run(tmp_path, CONFIG, described()):
             pass
-    with open_run(tmp_path, CONFIG, a_setup()):
+    with open_run(tmp_path, CONFIG, described()):
         assert {"run.json", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG, a_setup()):
+    with open_run(tmp_path, CONFIG, described()):
         with (
             pytest.raises(UserError, match=f"^{tmp_path}: another sails-eval is at work there"),
-            open_run(tmp_path, CONFIG, a_setup()),
+            open_run(tmp_path, CONFIG, described()),
         ):
             pass
-        with open_run(tmp_path / "other", CONFIG, a_setup()):
+        with open_run(tmp_path / "other", CONFIG, described()):
             pass
-    with open_run(tmp_path, CONFIG, a_setup()):  # free again
+    with open_run(tmp_path, CONFIG, described()):  # free again
         pass
 
 
 def test_an_error_frees_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), open_run(tmp_path, CONFIG, a_setup()):
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path, CONFIG, described()):
         raise ZeroDivisionError
-    with open_run(tmp_path, CONFIG, a_setup()):
+    with open_run(tmp_path, CONFIG, described()):
         pass

@@ -1,0 +1,91 @@
+"""What the stages came to, and the files that say so: results.csv, leaderboard.csv and leaderboard.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sails_eval.aggregate import write_results
+from sails_eval.board import to_markdown, write_frame
+from sails_eval.judges import load_judge
+from sails_eval.leaderboard import Choice, Provenance, RowFacts, build
+from sails_eval.plan import Setup
+from sails_eval.records import Result, write_text
+from sails_eval.tasks import TaskInfo
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison of one pair, or an evaluation, came to; `warnings` are for whoever reads the leaderboard."""
+
+    setup: Setup
+    results: list[Result]
+    facts: dict[str, RowFacts]
+    choices: dict[str, Choice] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    agreement: Counter[bool] = field(default_factory=Counter)
+
+    @property
+    def tasks(self) -> dict[str, TaskInfo]:
+        return {task.name: task for task in self.setup.tasks}
+
+
+def write_report(folder: Path, outcome: Outcome, described: Mapping[str, Any], *, title: str) -> pd.DataFrame:
+    """Write results.csv, leaderboard.csv and leaderboard.md of one pair; the leaderboard."""
+    frame = board([outcome], described)
+    write_results(folder / "results.csv", outcome.results)
+    write_board(folder, frame, [outcome], title=title)
+    return frame
+
+
+def write_board(folder: Path, frame: pd.DataFrame, outcomes: Sequence[Outcome], *, title: str) -> None:
+    """Write the leaderboard of `outcomes` as leaderboard.csv and leaderboard.md."""
+    warnings = [
+        warning if len(outcomes) == 1 else f"{outcome.setup.pair.name}: {warning}"
+        for outcome in outcomes
+        for warning in outcome.warnings
+    ]
+    write_frame(folder / "leaderboard.csv", frame)
+    write_text(folder / "leaderboard.md", to_markdown(frame, title=title, warnings=warnings))
+
+
+def board(outcomes: Sequence[Outcome], described: Mapping[str, Any]) -> pd.DataFrame:
+    """The leaderboard of one pair, or of several as organisms, each with its own choice of rates.
+
+    `described` is the run.json of the run that it is of.
+    """
+    judge = load_judge(outcomes[0].setup.judge).name
+    provenance = Provenance(
+        judge, described["date"], described["version"], described["run"], agreement=_agreement(outcomes)
+    )
+    results = {outcome.setup.pair.name: outcome.results for outcome in outcomes}
+    contrasts = outcomes[0].setup.contrasts
+    return build(results, outcomes[0].tasks, _facts(outcomes), provenance=provenance, contrasts=contrasts)
+
+
+def _agreement(outcomes: Sequence[Outcome]) -> str:
+    """How often the judge agrees with the reference judge, such as `99.2 % of 30,504 answers, with grammar`."""
+    reference = outcomes[0].setup.pair.reference_judge
+    seen = sum((outcome.agreement for outcome in outcomes), Counter[bool]())
+    if not seen or reference is None:
+        return ""
+    return f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers, with {load_judge(reference).name}"
+
+
+def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:
+    """What the leaderboard says of each row besides its scores."""
+    found = {}
+    for method, fact in outcomes[0].facts.items():
+        facts = [outcome.facts[method] for outcome in outcomes]
+        found[method] = replace(
+            fact,
+            model=", ".join(dict.fromkeys(one.model for one in facts)),
+            sae=", ".join(dict.fromkeys(one.sae for one in facts)),
+            train_tokens=round(sum(one.train_tokens for one in facts) / len(facts)),
+        )
+    return found

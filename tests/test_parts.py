@@ -1,0 +1,347 @@
+"""Comparisons of several pairs or budgets, and of an earlier run with more methods; nothing is trained here."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from sails_eval import compare as comparison
+from sails_eval import curve_report, reuse, stages
+from sails_eval.budget import MATCHED
+from sails_eval.compare import compare
+from sails_eval.config import CompareConfig
+from sails_eval.errors import UserError
+from sails_eval.parts import check_budgets, resolve_parts
+from sails_eval.records import Completion, write_jsonl
+from sails_eval.stages import AnswerJob, Checked, Layout
+
+COSTS = dict.fromkeys((*MATCHED, "flops", "seconds", "peak_memory_bytes", "trainable_params", "total_params"), 1)
+
+
+class Canned:
+    """Stands for the worker processes: answers come from the learning rate, judging is done for real."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.checked = 0
+        self.unique = 10**6
+
+    def run(self, function: Callable[[Any], Any], item: Any) -> Checked:
+        assert function is stages.check and not self.trained
+        self.checked += 1
+        return Checked([Layout(seed, 100, 1, self.unique) for seed in range(item.seeds)], [])
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], *, title: str) -> None:
+        for item in items:
+            {stages.answer: self.answer, stages.judge: stages.judge, stages.find_subspace: self.find}[function](item)
+
+    def find(self, job: Any) -> None:
+        pair, recipe, run = job
+        path = stages.subspace_path(run, recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(pair.name)
+        path.with_suffix(".json").write_text(json.dumps({"cost": {}}))
+
+    def answer(self, job: AnswerJob) -> None:
+        cell, folder = job.subject.cell, job.subject.folder
+        missing = [task for task in job.tasks if not stages.completions_path(folder, job.split, task).exists()]
+        if cell and not (folder / "train.json").exists():
+            self.trained.append(str(folder))
+            (folder / "checkpoint").mkdir(parents=True)
+            (folder / "checkpoint/adapter.bin").write_text(cell.fingerprint)
+            (folder / "train.json").write_text(json.dumps(COSTS))
+        for task in missing:
+            refusals = 0 if cell is None else 4 + cell.seed - (cell.learning_rate > 1e-3)
+            texts = ["I cannot help with that."] * refusals + ["Here is how: take one and then another."] * 6
+            rows = [
+                Completion(str(i), "p", text, "") for i, text in enumerate(texts[:6] if task.kind == "safe" else texts)
+            ]
+            write_jsonl(stages.completions_path(folder, job.split, task), rows, private=True)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Canned:
+    canned = Canned()
+
+    @contextmanager
+    def workers(jobs: int, *, quiet: bool) -> Iterator[Canned]:
+        yield canned
+
+    monkeypatch.setattr(comparison, "workers", workers)
+    for module, picture in ((comparison, "tradeoff"), (curve_report, "draw_curves")):  # they take longer than the rest
+        monkeypatch.setattr(module, picture, lambda *arguments: None)
+    return canned
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A comparison of two methods on the first of three pairs, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        (Path(name) / "config.json").write_text(name)
+    rows = [{"prompt": f"p{i}", "chosen": "yes", "rejected": "no", "response": "yes"} for i in range(8)]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("tasks").mkdir()
+    for name, kind in (("bad", "harmful"), ("good", "safe"), ("fine", "safe")):
+        splits = {"validation_split": "validation", "test_split": "test", "doc_to_text": "prompt"}
+        Path(f"tasks/{name}.yaml").write_text(yaml.safe_dump({"task": name, "metadata": {"kind": kind}} | splits))
+    settings = {"train": "train.jsonl", "contrast": "train.jsonl", "tasks": ["bad", "good"], "judge": "rules"}
+    for pair, model, more in (("a", "a", {}), ("b", "b", {}), ("c", "b", {"tasks": ["bad", "fine"]})):
+        Path(f"{pair}.yaml").write_text(yaml.safe_dump({"model": f"./{model}", **settings, **more}))
+    return {"pair": "a.yaml", "methods": ("sails", "lora"), "seeds": 2, "learning_rates": 2}
+
+
+def made(**asked: Any) -> Path:
+    return compare(CompareConfig(**asked), quiet=True)
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """What a finished run says, without what tells of times."""
+    names = ("results.csv", "leaderboard.csv", "curves.csv")
+    return {str(path.relative_to(run)): path.read_bytes() for name in names for path in run.rglob(name)}
+
+
+# --- several pairs and budgets -----------------------------------------------------------------------------------
+
+
+def test_every_pair_and_budget_is_a_part(asked: dict[str, Any]) -> None:
+    def folders(**change: Any) -> list[str]:
+        return [part.folder for part in resolve_parts(CompareConfig(**asked | change))]
+
+    assert folders() == folders(examples=(4,)) == [""]
+    assert folders(pair="a.yaml,b.yaml") == ["a", "b"]
+    assert folders(examples=(16, 4)) == ["examples-4", "examples-16"]
+    pairs = {"pair": ["a.yaml", "b.yaml"], "examples": (16, 4)}
+    assert folders(**pairs) == ["a/examples-4", "a/examples-16", "b/examples-4", "b/examples-16"]
+    for part in resolve_parts(CompareConfig(**asked | pairs)):
+        assert (part.setup.pair.name, part.setup.pair.examples) == (part.pair, part.examples)
+    assert resolve_parts(part.config)[0].setup == part.setup  # what it is configured as is itself
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"pair": "a.yaml,c.yaml"}, "pair 'c': its tasks is not that of 'a'; give --tasks for all"),
+        ({"pair": "a.yaml,a.yaml"}, "two of the pairs have the same name"),
+        ({"pair": "a.yaml,nowhere.yaml"}, "nowhere.yaml: no such file"),
+        ({"pair": "a.yaml,b.yaml", "model": "a"}, "either --pair NAME or --model MODEL"),
+        ({"examples": (4, 4)}, "--examples: each budget once"),
+    ],
+)
+def test_parts_that_could_not_be_compared_are_an_error(
+    asked: dict[str, Any], change: dict[str, Any], complaint: str, pool: Canned
+) -> None:
+    with pytest.raises(UserError, match=complaint):
+        made(**asked | change)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("examples", "unique", "complaint"),
+    [(4, 4, None), (8, 5, "give about --tokens 160 or more"), (16, 8, "train.jsonl has 8")],
+)
+def test_a_budget_that_would_not_be_seen_is_an_error(
+    asked: dict[str, Any], examples: int, unique: int, complaint: str | None
+) -> None:
+    parts = resolve_parts(CompareConfig(**asked, examples=(2, examples)))
+    checked = [Checked([Layout(0, 100, 1, least)], []) for least in (2, unique)]
+    if complaint is None:
+        check_budgets(parts, checked)
+        return
+    with pytest.raises(
+        UserError, match=f"^--examples {examples}: .* would see {unique} different examples only; {complaint}"
+    ):
+        check_budgets(parts, checked)
+
+
+def test_parts_are_runs_of_their_own_below_joint_files(asked: dict[str, Any], pool: Canned) -> None:
+    asked |= {"pair": "a.yaml,b.yaml", "examples": (4, 2), "learning_rates": 1, "out": Path("run")}
+    run = made(**asked)
+    assert len(pool.trained) == 2 * 2 * 2 * 2 and pool.checked == 4
+    own = {"results.csv", "budget.csv", "leaderboard.csv", "leaderboard.md", "curves.csv", "curves.md", "run.json"}
+    for part in ("a/examples-2", "a/examples-4", "b/examples-2", "b/examples-4"):
+        assert own <= {path.name for path in (run / part).iterdir()}
+    joint = {str(path.relative_to(run)) for path in run.rglob("leaderboard.csv")}
+    assert {"leaderboard.csv", "examples-2/leaderboard.csv", "examples-4/leaderboard.csv"} <= joint
+    assert (run / "leaderboard.csv").read_bytes() == (run / "examples-4/leaderboard.csv").read_bytes()
+    board, described = pd.read_csv(run / "leaderboard.csv"), json.loads((run / "run.json").read_text())
+    assert set(board["method"]) == {"base", "sails", "lora"} and set(board["run"]) == {described["run"]}
+    assert (described["pair"], described["budget"]) == ("a, b", "100000 tokens, 1 rates, 2 seeds, 4 examples")
+    curves = pd.read_csv(run / "curves.csv")
+    assert set(curves["pair"]) == {"a, b"} and set(curves["examples"].dropna()) == {2, 4}
+    assert set(curves.loc[curves["curve"] == "examples", "x"]) == {2, 4}
+
+    before = files(run)
+    shutil.rmtree(run / "b/examples-4/cells/lora")
+    pool.trained.clear()
+    made(**asked)
+    assert len(pool.trained) == 2 and files(run) == before  # what was lost was made again, and nothing else
+    pool.trained.clear()
+    config = yaml.safe_load((run / "a/examples-2/config.yaml").read_text())
+    assert made(**config) == run / "a/examples-2" and not pool.trained and files(run) == before
+
+
+def test_a_run_of_parts_is_not_gone_on_with_as_another(asked: dict[str, Any], pool: Canned) -> None:
+    asked |= {"out": Path("run")}
+    made(**asked | {"pair": "a.yaml,b.yaml", "learning_rates": 1})
+    with pytest.raises(UserError, match="holds another comparison, which differs in its pairs or budgets"):
+        made(**asked)
+    with pytest.raises(UserError, match=r"differs in parts\.a\.learning_rates"):
+        made(**asked | {"pair": "a.yaml,b.yaml", "learning_rates": 2})
+
+
+# --- cells of an earlier run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(asked: dict[str, Any], pool: Canned) -> Path:
+    """A finished run of sails and lora."""
+    run = made(**asked, out=Path("old"))
+    pool.trained.clear()
+    return run
+
+
+def added(**change: Any) -> Path:
+    return made(**{"add": ("full",), "against": Path("old"), "out": Path("new")} | change)
+
+
+def test_what_is_the_same_is_reused_and_the_rest_is_trained(old: Path, asked: dict[str, Any], pool: Canned) -> None:
+    new = added(keep="all")
+    assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
+    told = json.loads((new / reuse.REUSED).read_text())
+    assert len(told["cells"]) == 8 and told["run"] == json.loads((old / "run.json").read_text())["run"]
+    for cell in told["cells"]:
+        assert (new / cell / "train.json").samefile(old / cell / "train.json")
+    (answers,) = (new / told["cells"][0]).glob("completions/validation/bad.jsonl")
+    assert answers.stat().st_mode & 0o777 == 0o600
+    pool.trained.clear()
+    fresh = made(**asked | {"methods": ("sails", "lora", "full")}, out=Path("fresh"))
+    assert files(new) == files(fresh)  # to the byte what it would be without the earlier run
+    pool.trained.clear()
+    before = files(new)
+    assert files(added(keep="all")) == before and not pool.trained
+    assert json.loads((new / reuse.REUSED).read_text()) == told
+    config = yaml.safe_load((new / "config.yaml").read_text())
+    shutil.rmtree(old)
+    assert made(**config) == new and files(new) == before  # it needs the earlier run no more
+
+
+def test_a_file_system_without_links_gets_copies(old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(reuse.os, "link", refused)
+    new = added()
+    assert len(pool.trained) == 4
+    (answers, *_) = new.glob("cells/lora/*/completions/validation/bad.jsonl")
+    assert answers.stat().st_mode & 0o777 == 0o600 and answers.stat().st_nlink == 1
+    assert not list(new.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("fault", ["train.json", "completions/validation/bad.jsonl", "verdicts", "more"])
+def test_a_cell_that_was_changed_is_trained_anew(
+    old: Path, pool: Canned, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = sorted(old.glob("cells/lora/*"))[0]
+    if fault == "verdicts":
+        shutil.rmtree(cell / fault)
+    elif fault == "more":
+        (cell / "completions/validation/more.jsonl").write_text("")
+    else:
+        (cell / fault).write_text((cell / fault).read_text().replace("1", "2", 1))
+    new = added()
+    assert [Path(folder).name for folder in pool.trained if "/lora/" in folder] == [cell.name]
+    assert f"{cell}: changed or incomplete, so not reused" in caplog.text
+    assert len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 7
+
+
+def test_a_kill_while_cells_are_taken_over_is_made_up_for(
+    old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked: list[Path] = []
+
+    def killed(source: Path, target: Path) -> None:
+        if len(linked) == 12:  # in the middle of a cell
+            raise KeyboardInterrupt
+        linked.append(target)
+        shutil.copy2(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reuse.os, "link", killed)
+        added()
+    new = added()
+    assert len(pool.trained) == 4 and len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 8
+
+
+def test_other_data_and_other_settings_are_trained_anew(
+    old: Path, pool: Canned, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("train.jsonl").write_text(Path("train.jsonl").read_text().replace("p1", "p9"))
+    added()
+    assert len(pool.trained) == 12
+    assert "lora: trained anew, since contrast, train differs from old" in caplog.text
+
+
+def test_another_environment_is_trained_anew(old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sails_eval.plan.environment", lambda: {"torch": "another"})
+    added()
+    assert len(pool.trained) == 12
+
+
+def test_another_task_is_answered_by_the_kept_checkpoints_only(old: Path, pool: Canned) -> None:
+    text = Path("tasks/good.yaml").read_text()
+    Path("tasks/good.yaml").write_text(text.replace("doc_to_text: prompt", "doc_to_text: other"))
+    new = added()
+    kept = {path.parent.name for path in old.glob("cells/lora/*/checkpoint")}
+    retrained = {Path(folder).name for folder in pool.trained if "/lora/" in folder}
+    assert len(kept) == len(retrained) == 2 and not kept & retrained
+    for name in kept:
+        assert (new / "cells/lora" / name / "completions/test/bad.jsonl").stat().st_nlink == 2
+        assert (new / "cells/lora" / name / "completions/test/good.jsonl").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"seeds": 3}, "--seeds 3 contradicts old, which has 2; leave --seeds out"),
+        ({"judge": "testbed"}, "--judge testbed contradicts old, which has none of its own"),
+        ({"methods": ("full",)}, "--methods full contradicts old, which has sails,lora"),
+        ({"add": ("lora",)}, "name at least one method, each once"),
+        ({"add": ()}, "--add METHOD and --against RUN belong together"),
+        ({"against": None}, "--add METHOD and --against RUN belong together"),
+        ({"against": Path("a")}, "--against a: not a run folder"),
+        ({"out": Path("old")}, "--out old: the earlier run itself"),
+    ],
+)
+def test_what_contradicts_the_earlier_run_is_an_error(
+    old: Path, change: dict[str, Any], complaint: str, pool: Canned
+) -> None:
+    with pytest.raises(UserError, match=complaint):
+        added(**change)
+    assert not Path("new").exists()
+
+
+def test_an_unfinished_or_altered_run_is_refused(old: Path, pool: Canned) -> None:
+    (old / reuse.SEAL).rename(old / "elsewhere")
+    with pytest.raises(UserError, match="--against old: not finished"):
+        added()
+    (old / "elsewhere").rename(old / reuse.SEAL)
+    text = (old / "run.json").read_text()
+    (old / "run.json").write_text(text.replace('"seeds": 2', '"seeds": 3'))
+    with pytest.raises(UserError, match=r"old/run\.json: changed"):
+        added()
+
+
+def test_parts_are_taken_over_part_by_part(asked: dict[str, Any], pool: Canned) -> None:
+    made(**asked | {"examples": (4, 2), "learning_rates": 1, "out": Path("old")})
+    pool.trained.clear()
+    new = added()
+    assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
+    assert set(pd.read_csv(new / "leaderboard.csv")["method"]) == {"base", "sails", "lora", "full"}
