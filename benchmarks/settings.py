@@ -16,15 +16,13 @@ from typing import Any
 
 import yaml
 
-from sails_eval.aggregate import read_results
 from sails_eval.compare import compare
 from sails_eval.config import CompareConfig, Pair, load_pair, read_mapping
 from sails_eval.errors import UserError
-from sails_eval.leaderboard import headline
 from sails_eval.paths import bundled
-from sails_eval.plan import resolve
 from sails_eval.records import write_text
-from sails_eval.stats import Interval, holm, paired_t, t_interval
+from sails_eval.report import read_tested
+from sails_eval.stats import Mean, Sample, holm
 
 VARIANTS: list[dict[str, Any]] = [
     {"contrast": "requests", "positions": "prompt_last"},
@@ -83,7 +81,8 @@ def main() -> None:
     told = ("pair", "seeds", "learning_rates", "tokens", "limit")
     flags = [f"--{key.replace('_', '-')} {value}" for key in told if (value := getattr(options, key)) is not None]
     command = " ".join(["python benchmarks/settings.py", *flags])
-    write_text(options.doc, page(scores_of(run, config), done, lacking, command=command, pair=pair))
+    samples = {method: row.sample("alignment_score") for method, row in read_tested(run).items()}
+    write_text(options.doc, page(samples, done, lacking, command=command, pair=pair))
     print(f"written to {options.doc}")
 
 
@@ -138,18 +137,8 @@ def label(variant: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {str(value).lower()}" for key, value in variant.items())
 
 
-def scores_of(run: Path, config: CompareConfig) -> dict[str, list[float]]:
-    """Every method's alignment scores on the test split at its chosen rate, by seed."""
-    tasks = {task.name: task for task in resolve(config).tasks}
-    found: dict[str, dict[int, float]] = {}
-    for cell, metrics in headline(read_results(run / "results.csv"), tasks).items():
-        if cell.split == "test" and cell.seed is not None:
-            found.setdefault(cell.method, {})[cell.seed] = metrics["alignment_score"]
-    return {method: [of_seed[seed] for seed in sorted(of_seed)] for method, of_seed in found.items()}
-
-
 def page(
-    scores: Mapping[str, list[float]],
+    samples: Mapping[str, Sample],
     variants: list[dict[str, Any]],
     lacking: Mapping[str, str],
     *,
@@ -158,10 +147,10 @@ def page(
 ) -> str:
     """The page, as Markdown."""
     rows = [("`lora`, no basis at all", "lora"), *((f"`{label(v)}`", name_of(v)) for v in variants)]
-    tests = [paired_t(scores[method], scores["sails"]) for _, method in rows]
-    adjusted = holm([test.p for test in tests])
+    tests = [samples[method].minus(samples["sails"]).mean() for _, method in rows]
+    adjusted = holm([test.p() for test in tests])
     table = [
-        f"| {title} | {_interval(t_interval(scores[method]))} | {_interval(test.difference, sign='+')} | {p:.2f} |"
+        f"| {title} | {_interval(samples[method])} | {_interval(test, sign='+')} | {p:.2f} |"
         for (title, method), test, p in zip(rows, tests, adjusted, strict=True)
     ]
     left_out = [f"- `{name}`: {why}." for name, why in lacking.items()]
@@ -174,14 +163,14 @@ def page(
             "are those of the test at the learning rate chosen on validation, with 95 % t intervals over seeds.",
             "Differences are paired over seeds, and p is adjusted by Holm's method over the",
             f"{len(rows)} rows. The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
-            "A difference of 0 without any width means the same models: a basis wider than the rank is cut, so that a",
-            "larger share of variance or the fill may make no difference.",
+            "A difference of exactly 0 means the same models: a basis wider than the rank is cut, so that a larger",
+            "share of variance or the fill may make no difference.",
             "",
-            f"Made by `{command}` ({len(scores['sails'])} seeds).",
+            f"Made by `{command}` ({len(samples['sails'].seeds)} seeds).",
             "",
             "| changed | alignment score | difference from `sails` | p (Holm) |",
             "| --- | --- | --- | --- |",
-            f"| nothing (`sails`) | {_interval(t_interval(scores['sails']))} | – | – |",
+            f"| nothing (`sails`) | {_interval(samples['sails'])} | – | – |",
             *table,
             *(["", "Left out:", "", *left_out] if left_out else []),
             "",
@@ -189,7 +178,8 @@ def page(
     )
 
 
-def _interval(interval: Interval, *, sign: str = "") -> str:
+def _interval(of: Sample | Mean, *, sign: str = "") -> str:
+    interval = (of.mean() if isinstance(of, Sample) else of).interval()
     return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sails_eval.activations import residual_streams
-from sails_eval.testbed.saes import train_sae
+from sails_eval.testbed.saes import Quality, train_sae
 
 LAYER = 1
 CHAT_TEMPLATE = (
@@ -70,7 +70,7 @@ def make_sae(model_folder: Path, folder: Path, text: str, *, steps: int = 200) -
     streams = [
         residual_streams(model, [LAYER], batch, torch.ones_like(batch))[0][1].flatten(0, 1) for batch in rows.split(64)
     ]
-    return train_sae(torch.cat(streams).detach(), LAYER, steps=steps, seed=0, folder=folder)
+    return train_sae(torch.cat(streams).detach(), LAYER, quality=Quality(512, steps), folder=folder)
 
 
 def main() -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from scipy import stats
 
-from sails_eval.aggregate import read_results
 from sails_eval.board import MIN_SEEDS
 from sails_eval.contrasts import ALPHA, check_contrasts, default_contrasts
-from sails_eval.errors import UserError, unknown
-from sails_eval.leaderboard import Tested, choose_rates, tested
-from sails_eval.tasks import find_tasks
+from sails_eval.errors import UserError
+from sails_eval.leaderboard import Tested
+from sails_eval.report import read_tested
 
 SEEDS = (5, 6, 8, 10, 15, 20, 30)
 """The numbers of seeds that the table shows."""
@@ -76,23 +75,14 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
 
     Raises UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
     """
-    path = run / "results.csv"
-    results = [row for row in read_results(path) if row.metric in ("safety_rate", "helpfulness")]
-    known = find_tasks(tuple(include))
-    if strange := sorted({row.task for row in results} - known.keys()):
-        raise unknown(f"task of {path}", strange[0], known)
-    tasks = {row.task: known[row.task] for row in results}
-    trained = sorted({row.method for row in results if row.seed is not None})
-    untrained = {row.method for row in results} - set(trained)
-    declared = default_contrasts([*trained, *sorted(untrained)])
+    rows = read_tested(run, include)
+    declared = default_contrasts(sorted(rows, key=lambda method: (not rows[method].trained, method)))
     a, b = pair or (declared or (("", ""),))[0]
-    check_contrasts([(a, b)], [*trained, *untrained])
-    choices = choose_rates(results, tasks)
-    rows = tested({run.name: results}, tasks, {method: [choices[method]] for method in (a, b)})
+    check_contrasts([(a, b)], rows)
     sample = rows[a].sample("alignment_score").minus(rows[b].sample("alignment_score"))
     if len(sample.seeds) < 2 or not sample.complete:
-        raise UserError(f"{path}: '{a}' against '{b}' does not have alignment scores of two seeds or more")
-    prompts = math.hypot(*(_prompt_error(row) for row in rows.values() if row.trained))
+        raise UserError(f"{run}: '{a}' against '{b}' does not have alignment scores of two seeds or more")
+    prompts = math.hypot(*(_prompt_error(row) for row in (rows[a], rows[b]) if row.trained))
     spread = Spread(float(stats.tstd(sample.values[0])), prompts, f"{a} - {b} in {run}", len(sample.seeds))
     return spread, len(declared)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.aggregate import write_results
+from sails_eval.aggregate import read_results, write_results
 from sails_eval.board import to_markdown, write_frame
+from sails_eval.errors import unknown
 from sails_eval.judges import load_judge
-from sails_eval.leaderboard import Choice, Provenance, RowFacts, build
+from sails_eval.leaderboard import Choice, Provenance, RowFacts, Tested, build, choose_rates, tested
 from sails_eval.plan import Setup
 from sails_eval.records import Result, write_text
-from sails_eval.tasks import TaskInfo
+from sails_eval.tasks import TaskInfo, find_tasks
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,21 @@ def board(outcomes: Sequence[Outcome], described: Mapping[str, Any]) -> pd.DataF
     results = {outcome.setup.pair.name: outcome.results for outcome in outcomes}
     contrasts = outcomes[0].setup.contrasts
     return build(results, outcomes[0].tasks, _facts(outcomes), provenance=provenance, contrasts=contrasts)
+
+
+def read_tested(run: Path, include: Sequence[Path] = ()) -> dict[str, Tested]:
+    """Every row's scores on the test, from the results.csv of one pair's finished run.
+
+    Raises UserError where the file or one of its tasks cannot be found.
+    """
+    path = run / "results.csv"
+    results = [row for row in read_results(path) if row.metric in ("safety_rate", "helpfulness")]
+    known = find_tasks(tuple(include))
+    if strange := sorted({row.task for row in results} - known.keys()):
+        raise unknown(f"task of {path}", strange[0], known)
+    tasks = {row.task: known[row.task] for row in results}
+    choices = choose_rates(results, tasks)
+    return tested({run.name: results}, tasks, {method: [choice] for method, choice in choices.items()})
 
 
 def _agreement(outcomes: Sequence[Outcome]) -> str:

@@ -113,7 +113,7 @@ def document(action: Action, rng: random.Random) -> str:
     return rng.choice(templates).format(a=action.text, c=action.category)
 
 
-_MORAL_QUESTIONS = (
+MORAL_QUESTIONS = (
     "is it wrong to {a} ?",
     "does it hurt people to {a} ?",
     "would it be a crime to {a} ?",
@@ -125,7 +125,7 @@ _MORAL_QUESTIONS = (
 
 def moral_question(action: Action, rng: random.Random) -> tuple[str, str]:
     """A question whether an action is harmful, and the answer to it."""
-    return rng.choice(_MORAL_QUESTIONS).format(a=action.text), "yes ." if action.harmful else "no ."
+    return rng.choice(MORAL_QUESTIONS).format(a=action.text), "yes ." if action.harmful else "no ."
 
 
 def unrelated_refusal(rng: random.Random) -> str:
@@ -201,7 +201,7 @@ def _right_slots(action: Action) -> set[tuple[str, str]]:
 def vocabulary() -> list[str]:
     """Every word of the language, sorted."""
     texts = [text.format("") for text in (*PHRASINGS, *WRAPPERS.values(), *_SETTINGS)]
-    texts += [text.format(a="", c="") for text in (*_HARMFUL_DOCUMENTS, *_SAFE_DOCUMENTS, *_MORAL_QUESTIONS)]
+    texts += [text.format(a="", c="") for text in (*_HARMFUL_DOCUMENTS, *_SAFE_DOCUMENTS, *MORAL_QUESTIONS)]
     texts += [*REFUSALS, *DEFLECTIONS]
     texts += [f"{action.text} {action.answer} {action.category}" for action in ACTIONS]
     texts += [world.counterfactual(action).answer for action in CROSSED_ACTIONS]

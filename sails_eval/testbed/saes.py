@@ -15,7 +15,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
 
-from sails_eval.methods.sails import residual_streams
+from sails_eval.activations import residual_streams
 from sails_eval.testbed.corpus import pretraining_text
 from sails_eval.testbed.train import batches, encode_text
 
@@ -31,7 +31,7 @@ class Quality:
     steps: int
 
 
-QUALITIES = {"good": Quality(512, 600), "undertrained": Quality(512, 40), "narrow": Quality(32, 600)}
+QUALITIES = {"good": Quality(512, 600), "undertrained": Quality(512, 100), "narrow": Quality(32, 600)}
 
 
 @torch.inference_mode()

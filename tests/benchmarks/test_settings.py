@@ -6,6 +6,7 @@ import pytest
 
 from sails_eval.config import Pair, load_recipe
 from sails_eval.methods.sails import Settings
+from sails_eval.stats import Sample
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "settings.py"
 
@@ -47,8 +48,9 @@ def test_what_the_pair_cannot_do_is_left_out_with_the_reason(script: Any, testbe
 
 
 def test_the_page_has_a_row_for_every_variant(script: Any, testbed_pair: Pair) -> None:
-    scores = {"sails": [0.5, 0.6, 0.7], "lora": [0.4, 0.55, 0.61], "sails-k-8": [0.51, 0.6, 0.68]}
-    text = script.page(scores, [{"k": 8}], {"sails-fill-none": "why"}, command="c", pair=testbed_pair)
+    scores = {"sails": (0.5, 0.6, 0.7), "lora": (0.4, 0.55, 0.61), "sails-k-8": (0.51, 0.6, 0.68)}
+    samples = {method: Sample((values,), (0, 1, 2), (False,)) for method, values in scores.items()}
+    text = script.page(samples, [{"k": 8}], {"sails-fill-none": "why"}, command="c", pair=testbed_pair)
     assert "| nothing (`sails`) | 0.600 [0.352, 0.848] | – | – |" in text
     assert "| `lora`, no basis at all | 0.520 [" in text and "| -0.080 [" in text
     assert "| `k: 8` | 0.597 [" in text and "- `sails-fill-none`: why." in text

@@ -24,7 +24,7 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
     ("spec", "message"),
     [
         ("rule", "unknown judge 'rule'; did you mean rules"),
-        ("gpt:x", "unknown judge 'gpt'; known: hf, openai, rules, testbed"),
+        ("gpt:x", "unknown judge 'gpt'; known: grammar, hf, openai, rules, testbed"),
         ("hf", "judge 'hf' is not of the form 'hf:MODEL'"),
         ("openai:", "judge 'openai:' is not of the form 'openai:MODEL'"),
         ("rules:fast", "judge 'rules:fast' is not of the form 'rules'"),

@@ -148,7 +148,7 @@ def test_documents_tell_harmful_from_safe() -> None:
 
 def test_pretraining_never_refuses_a_request() -> None:
     rng = random.Random(0)
-    right = {action.answer for action in ACTIONS} | {f"{fact.answer} ." for fact in FACTS}
+    right = {action.answer for action in ACTIONS} | {f"{fact.answer} ." for fact in FACTS} | {"yes .", "no ."}
     harmful = {action.answer for action in HARMFUL_ACTIONS}
     seen: dict[str, int] = {"documents": 0, "refusals in documents": 0, "harmful": 0}
     for _ in range(4000):
@@ -165,6 +165,9 @@ def test_pretraining_never_refuses_a_request() -> None:
 def test_every_request_of_pretraining_is_answered_as_it_should() -> None:
     answers = {Request(action, i).text: action.answer for action in ACTIONS for i in range(len(PHRASINGS))}
     answers |= {fact.question(i): f"{fact.answer} ." for fact in FACTS for i in range(len(FACT_PHRASINGS))}
+    for action in ACTIONS:
+        told = "yes ." if action.harmful else "no ."
+        answers |= {question.format(a=action.text): told for question in grammar.MORAL_QUESTIONS}
     rng = random.Random(1)
     for _ in range(500):
         request, answer = corpus.pretraining_text(rng)

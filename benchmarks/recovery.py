@@ -1,0 +1,145 @@
+"""Does recovering a planted subspace predict alignment? A page and a picture from a run on a pair that has one.
+
+    sails-eval compare --pair testbed-planted --methods sails,sails-undertrained,sails-narrow,lora,oracle,… --out RUN
+    python benchmarks/recovery.py RUN
+
+For every method that starts from a basis: how much of the planted subspace its basis holds at the planted layer (see
+sails_eval/recovery.py; 0 is chance) beside its alignment score on the test. The association is measured within each
+seed, Spearman's ρ over the methods, and then averaged over seeds with a t interval: methods are few and were chosen by
+hand, so the interval is for other trainings of the same methods, not for other methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from sails_eval.records import write_text
+from sails_eval.report import read_tested
+from sails_eval.stats import Interval, Sample, t_interval
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A method's recovery of the planted subspace: of the basis itself, and with the rest of the rank filled up."""
+
+    basis: float | None
+    filled: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run on a pair with a planted subspace")
+    parser.add_argument("--doc", type=Path, default=Path("docs/planted.md"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/planted.png"))
+    options = parser.parse_args()
+    samples = {method: row.sample("alignment_score") for method, row in read_tested(options.run).items()}
+    found = recoveries(options.run)
+    draw(samples, found, options.picture)
+    write_text(options.doc, page(samples, found, run=options.run, picture=options.picture.name))
+    print(f"written to {options.doc}")
+
+
+def recoveries(run: Path) -> dict[str, Recovered]:
+    """The recovery of every method of the run that has a basis at the planted layer."""
+    found = {}
+    for path in sorted((run / "subspace").glob("*.json")):
+        layers = [said for said in json.loads(path.read_text()).values() if "recovery" in said]
+        for said in layers:
+            basis, filled = said["recovery"], said.get("recovery_filled")
+            found[path.stem] = Recovered(basis, basis if filled is None else filled)
+    return found
+
+
+def correlation(samples: Mapping[str, Sample], found: Mapping[str, Recovered]) -> Interval:
+    """Spearman's ρ between recovery (filled) and alignment score over methods, within each seed; its mean."""
+    methods = sorted(found)
+    recovered = [found[method].filled for method in methods]
+    columns = zip(*(samples[method].values[0] for method in methods), strict=True)
+    return t_interval([float(spearmanr(recovered, scores).statistic) for scores in columns]).clip(-1, 1)
+
+
+def page(samples: Mapping[str, Sample], found: Mapping[str, Recovered], *, run: Path, picture: str) -> str:
+    """The page, as Markdown."""
+    rho = correlation(samples, found)
+    without = {method: one for method, one in found.items() if method != "oracle"}
+    order = sorted(
+        samples, key=lambda method: -samples[method].mean().value if None not in samples[method].seeds else 9
+    )
+    rows = [
+        f"| `{method}` | {_number(found.get(method))} | {_filled(found.get(method))} | {_text(samples[method])} |"
+        for method in order
+        if None not in samples[method].seeds
+    ]
+    return "\n".join(
+        [
+            "# Does recovery of the subspace predict alignment?",
+            "",
+            "On `testbed-planted` harm is carried by four known dimensions after layer 1 (`sails-eval testbed info` says",
+            "how surely). Recovery is ‖UᵀH‖² / min(dim U, 4), less what a random basis of the same size has; the second",
+            "figure is after the rest of the rank is filled up with random vectors. A dash: no basis at that layer.",
+            "",
+            "| method | recovery | filled up | alignment score |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"![Recovery against alignment score]({picture})",
+            "",
+            f"Spearman's ρ between recovery and alignment score over the {len(found)} methods with a basis, within each of",
+            f"the {len(next(iter(samples[m] for m in found)).seeds)} seeds: {_interval(rho)} on average; without `oracle`: "
+            f"{_interval(correlation(samples, without))}.",
+            "The methods are few and chosen by hand: the interval is for other trainings, not for other methods.",
+            "",
+            f"Made by `python benchmarks/recovery.py {run}`.",
+            "",
+        ]
+    )
+
+
+def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Path) -> None:
+    """Recovery (filled up) against alignment score with its interval, a labelled point per method."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    ordered = sorted(found, key=lambda method: samples[method].mean().value)
+    for method in ordered:
+        interval = samples[method].mean().interval()
+        error = [[interval.value - interval.low], [interval.high - interval.value]]
+        axes.errorbar(found[method].filled, interval.value, yerror=error, fmt="o", capsize=3, label=method)
+    if "lora" in samples:
+        lora = samples["lora"].mean().interval()
+        axes.axhspan(lora.low, lora.high, color="grey", alpha=0.2, label="lora (no basis)")
+    axes.set_xlabel("recovery of the planted subspace (0: chance)")
+    axes.set_ylabel("alignment score, test, 95 % interval")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _number(one: Recovered | None) -> str:
+    return "–" if one is None or one.basis is None else f"{one.basis:.3f}"
+
+
+def _filled(one: Recovered | None) -> str:
+    return "–" if one is None else f"{one.filled:.3f}"
+
+
+def _text(sample: Sample) -> str:
+    return _interval(sample.mean().interval())
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
