@@ -14,9 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
@@ -25,8 +24,7 @@ from sails_eval.report import read_tested
 from sails_eval.stats import Interval, Sample, t_interval
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(NamedTuple):
     """A method's recovery of the planted subspace: of the basis itself, and with the rest of the rank filled up."""
 
     basis: float | None
@@ -67,39 +65,33 @@ def correlation(samples: Mapping[str, Sample], found: Mapping[str, Recovered]) -
 
 def page(samples: Mapping[str, Sample], found: Mapping[str, Recovered], *, run: Path, picture: str) -> str:
     """The page, as Markdown."""
-    rho = correlation(samples, found)
     without = {method: one for method, one in found.items() if method != "oracle"}
-    order = sorted(
-        samples, key=lambda method: -samples[method].mean().value if None not in samples[method].seeds else 9
-    )
+    trained = [method for method, sample in samples.items() if None not in sample.seeds]
     rows = [
         f"| `{method}` | {_number(found.get(method))} | {_filled(found.get(method))} | {_text(samples[method])} |"
-        for method in order
-        if None not in samples[method].seeds
+        for method in sorted(trained, key=lambda method: -samples[method].mean().value)
     ]
-    return "\n".join(
-        [
-            "# Does recovery of the subspace predict alignment?",
-            "",
-            "On `testbed-planted` harm is carried by four known dimensions after layer 1 (`sails-eval testbed info` says",
-            "how surely). Recovery is ‖UᵀH‖² / min(dim U, 4), less what a random basis of the same size has; the second",
-            "figure is after the rest of the rank is filled up with random vectors. A dash: no basis at that layer.",
-            "",
-            "| method | recovery | filled up | alignment score |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            f"![Recovery against alignment score]({picture})",
-            "",
-            f"Spearman's ρ between recovery and alignment score over the {len(found)} methods with a basis, within each of",
-            f"the {len(next(iter(samples[m] for m in found)).seeds)} seeds: {_interval(rho)} on average; without `oracle`: "
-            f"{_interval(correlation(samples, without))}.",
-            "The methods are few and chosen by hand: the interval is for other trainings, not for other methods.",
-            "",
-            f"Made by `python benchmarks/recovery.py {run}`.",
-            "",
-        ]
-    )
+    rho, rest = (_interval(correlation(samples, these)) for these in (found, without))
+    seeds = len(samples[trained[0]].seeds)
+    return f"""\
+# Does recovery of the subspace predict alignment?
+
+On `testbed-planted` harm is carried by four known dimensions after layer 1 (`sails-eval testbed info` says how surely).
+Recovery is ‖UᵀH‖² / min(dim U, 4), less what a random basis of the same size has; the second figure is after the rest
+of the rank is filled up with random vectors. A dash: no basis at that layer.
+
+| method | recovery | filled up | alignment score |
+| --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+![Recovery against alignment score]({picture})
+
+Spearman's ρ between recovery (filled up) and alignment score over the {len(found)} methods with a basis, within each of
+the {seeds} seeds: {rho} on average; without `oracle`: {rest}. The methods are few and chosen by hand: the interval is
+for other trainings of them, not for other methods.
+
+Made by `python benchmarks/recovery.py {run}`.
+"""
 
 
 def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Path) -> None:
