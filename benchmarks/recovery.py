@@ -106,7 +106,7 @@ def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Pa
     for method in ordered:
         interval = samples[method].mean().interval()
         error = [[interval.value - interval.low], [interval.high - interval.value]]
-        axes.errorbar(found[method].filled, interval.value, yerror=error, fmt="o", capsize=3, label=method)
+        axes.errorbar(found[method].filled, interval.value, yerr=error, fmt="o", capsize=3, label=method)
     if "lora" in samples:
         lora = samples["lora"].mean().interval()
         axes.axhspan(lora.low, lora.high, color="grey", alpha=0.2, label="lora (no basis)")
