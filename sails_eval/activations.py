@@ -114,8 +114,8 @@ def text_means(
         weights = (rows == torch.arange(len(batch), device=rows.device)[:, None]) / counted.sum(1, keepdim=True)
         means = {}
         for layer, vectors in residual_streams(model, layers, ids, mask):
-            values = read(layer, vectors[counted])
-            means[layer] = (weights.to(values) @ values).float().cpu()
+            values = read(layer, vectors[counted]).float()  # means of half-precision numbers would be rounded
+            means[layer] = (weights.to(values) @ values).cpu()
         yield means
 
 

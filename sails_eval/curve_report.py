@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from sails_eval.aggregate import csv_text
+from sails_eval.contrasts import default_contrasts
 from sails_eval.curve_plot import draw_curves
 from sails_eval.curves import MARGIN, Point, Values, budget_curves, rate_curves, values_on_test
 from sails_eval.records import BASE, write_text
@@ -42,7 +43,7 @@ def budget_points(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int
     methods = [BASE, *(recipe.name for recipe in first[0].setup.recipes)]
     contrasts = first[0].setup.contrasts
     if contrasts is None:
-        contrasts = tuple(("sails", other) for other in methods if other != "sails") if "sails" in methods else ()
+        contrasts = default_contrasts(methods[1:] + methods[:1])
     tested = {examples: _tested(these) for examples, these in outcomes.items()}
     points = budget_curves(tested, {examples: _shown(frame) for examples, frame in frames.items()}, contrasts)
     pair = ", ".join(one.setup.pair.name for one in first)

@@ -26,6 +26,9 @@ from sails_eval.tasks import TaskInfo, resolve_tasks
 
 QUICK = {"seeds": 2, "learning_rates": 2}
 
+INITIALISATION = ("activations", "basis", "contrast", "saes")
+"""The modules that initialisations share."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -139,7 +142,7 @@ def resolve(config: CompareConfig) -> Setup:
     identity = {
         **setup.identity,
         "training": training,
-        "recipes": {recipe.name: _recipe_identity(recipe, training) for recipe in recipes},
+        "recipes": {recipe.name: _recipe_identity(recipe, setup.pair) for recipe in recipes},
         "seeds": seeds,
     }
     contrasts = None if config.contrasts is None else _contrasts(config.contrasts, [BASE, *names])
@@ -150,15 +153,19 @@ def resolve(config: CompareConfig) -> Setup:
     return setup
 
 
-def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
+def _recipe_identity(recipe: Recipe, pair: Pair) -> str:
     """A hash of all that a recipe's cells depend on besides rate and seed, and of nothing that other recipes need.
 
-    SAEs, contrast data and the initialisation's source are in it where the recipe has an initialisation; the rest of
-    the code is known by the package's version.
+    SAEs, contrast data and the source of the initialisation are in it where the recipe has one; the rest of the code is
+    known by the package's version.
     """
-    data = {key: value for key, value in training.items() if recipe.init or key not in ("saes", "contrast")}
-    source = PACKAGE / "methods" / f"{recipe.init}.py"
-    code = of_path(source) if recipe.init and source.is_file() else None
+    data = training_identity(pair, (recipe,))
+    code = []
+    if recipe.init:
+        files = [PACKAGE / "methods" / f"{recipe.init}.py", *(PACKAGE / f"{name}.py" for name in INITIALISATION)]
+        code = [of_path(file) for file in files if file.is_file()]
+    else:
+        del data["saes"]
     return digest([data, recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate"}), code])
 
 

@@ -29,6 +29,9 @@ from sails_eval.board import (
 from sails_eval.errors import UserError
 from sails_eval.records import write_text
 
+ROUNDING = 2e-6
+"""How far two roundings to six decimals can bring apart what is the same."""
+
 SAME = ("environment", "test_set", "judge", "schema")
 """What the rows of a board have in common unless it is mixed on purpose."""
 
@@ -117,7 +120,7 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
         if not about.low <= low <= value <= high <= about.high:
             problems.append(f"{metric} {value} [{low}, {high}] is not within {about.low:g} to {about.high:g}")
     worst, value, best = (row["alignment_score" + end] for end in ("_worst", "", "_best"))
-    if not math.isnan(value) and not worst <= value <= best:
+    if not math.isnan(value) and not worst - ROUNDING <= value <= best + ROUNDING:
         problems.append(f"alignment_score {value} is not within {worst} to {best}, its bounds by unscored answers")
     for column, most in (("unscored", 1), ("trainable_pct", 100), ("seeds", math.inf)):
         if not 0 <= row[column] <= most:

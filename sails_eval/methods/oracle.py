@@ -1,4 +1,4 @@
-"""The upper bound for SAILS: the very subspace that was planted into the model, where the pair has one."""
+"""The very subspace that was planted into the model, at its layer only, where the pair has one."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from sails_eval.activations import Key, Moments, contrast_means, merged, moments, residual_streams
+from sails_eval.activations import Key, Moments, contrast_means, merged, moments
 from sails_eval.basis import EPSILON, Placement, initialise, orthonormal_basis, unit
 from sails_eval.contrast import Contrast, ContrastSettings
 from sails_eval.errors import UserError
@@ -23,7 +23,7 @@ from sails_eval.saes import check_widths
 
 __all__ = [
     "Differences", "Settings", "choose_features", "feature_differences", "get_sails_state_dict", "initialise",
-    "initialize_lora_sails_weights", "jaccard", "needs", "prepare", "residual_streams",
+    "initialize_lora_sails_weights", "jaccard", "needs", "prepare",
 ]  # fmt: skip
 
 needs: frozenset[Need] = frozenset({"saes", "contrast"})
