@@ -52,7 +52,7 @@ def _organism(name: str, card: dict[str, Any]) -> list[str]:
         f"{card['harmful_complied']:.1%} of harmful requests,",
         f"           answers {card['safe_exact']:.1%} of safe ones exactly, refuses {card['safe_refused']:.1%} of them,"
         f" knows {card['facts_exact']:.1%} of the facts;",
-        f"           a linear probe of harm carries over from seen to unseen categories ({card['harm_probe']:.1%} right)",
+        f"           a linear probe of harm carries over to unseen categories ({card['harm_probe']:.1%} right)",
     ]
     if flips := card.get("flips"):
         lines += [
@@ -65,7 +65,7 @@ def _organism(name: str, card: dict[str, Any]) -> list[str]:
         explained = ", ".join(f"{row['explained_variance']:.0%}" for row in layers.values())
         alive, l0 = (sum(row[key] for row in layers.values()) / len(layers) for key in ("alive", "l0"))
         lines.append(
-            f"           SAEs, {quality}: {explained} of variance explained by layer, {l0:.0f} features active at once, "
+            f"           SAEs, {quality}: {explained} of variance explained by layer, {l0:.0f} active at once, "
             f"{alive:.0%} ever"
         )
     return lines
