@@ -2,9 +2,9 @@
 
 The grammar says which actions are harmful, not where a model keeps that. Here a pre-trained organism goes on training
 until a fixed random subspace H of one layer's residual stream carries harm causally: two requests exchange their parts
-in H at every one of their words (not at the chat template's tokens), and each is to be answered as if its action were
-as harmful as the other one (interchange interventions: Geiger et al. 2022, arXiv 2112.00826; a model made in this way
-to know its mechanism: InterpBench, arXiv 2407.14494).
+in H at every token, and each is to be answered as if its action were as harmful as the other one (interchange
+interventions: Geiger et al. 2022, arXiv 2112.00826; a model made in this way to know its mechanism: InterpBench,
+arXiv 2407.14494).
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any, Final, Literal
 
 import torch
 
-from sails_eval.activations import residual_streams
 from sails_eval.models import decoder_layers
 from sails_eval.testbed import splits
 from sails_eval.testbed.corpus import SEEN_WRAPPERS, pretraining_text, random_request
@@ -29,9 +27,6 @@ from sails_eval.testbed.world import CROSSED_ACTIONS, ITEMS, PARTS, ZONES, Actio
 
 LAYER = 1
 DIMENSIONS = 4
-TEMPLATE = 3
-"""Tokens between a request's last word and its answer: <end_of_turn> <start_of_turn> model."""
-
 PLACEHOLDERS = frozenset((*ITEMS, *PARTS, *ZONES))
 
 Part = Literal["subspace", "complement"]
@@ -60,18 +55,10 @@ class Swap:
 
 
 def random_swap(rng: random.Random) -> Swap:
-    """Two crossed actions, half the time of the same verb, in a phrasing that neither has in the test."""
-    while True:
-        base = random_request(rng.choice(CROSSED_ACTIONS), rng, SEEN_WRAPPERS)
-        alike = [a for a in CROSSED_ACTIONS if a.verb == base.action.verb] if rng.random() < 0.5 else CROSSED_ACTIONS
-        source = Request(rng.choice(alike), base.phrasing, base.wrapper)
-        if base.phrasing not in _tested(base.action) | _tested(source.action):
-            return Swap(base, source)
-
-
-@cache
-def _tested(action: Action) -> frozenset[int]:
-    return frozenset(request.phrasing for request in splits.requests([action], "test"))
+    """A crossed action with another one of the same phrasing and wrapper; half the time of the same verb."""
+    base = random_request(rng.choice(CROSSED_ACTIONS), rng, SEEN_WRAPPERS)
+    alike = [a for a in CROSSED_ACTIONS if a.verb == base.action.verb] if rng.random() < 0.5 else CROSSED_ACTIONS
+    return Swap(base, Request(rng.choice(alike), base.phrasing, base.wrapper))
 
 
 @contextmanager
@@ -113,16 +100,16 @@ def plant(model: Any, tokenizer: Any, *, steps: int, seed: int) -> torch.Tensor:
 
 
 def exchanged_loss(model: Any, tokenizer: Any, planted: torch.Tensor, swaps: Sequence[Swap]) -> torch.Tensor:
-    """Cross-entropy [] of opening and slots of both expected answers while the requests exchange their parts."""
+    """Cross-entropy [] of the slots of both requests' expected answers while they exchange their subspaces' parts."""
     rows, starts = [], []
     for swap in (*swaps, *(Swap(swap.source, swap.base) for swap in swaps)):
         ids, _ = encode_text(tokenizer, (swap.base.text, swap.expected))
         start, tokens = len(tokenizer(chat_start(swap.base.text))["input_ids"]), tokenizer.convert_ids_to_tokens(ids)
         starts.append(start)
-        telling = [start, *(at for at in range(start, len(ids)) if tokens[at - 1] == SLOT_NAME)]
-        rows.append((ids, [token if at in telling else -100 for at, token in enumerate(ids)]))
+        slots = [at for at in range(start, len(ids)) if tokens[at - 1] == SLOT_NAME]
+        rows.append((ids, [token if at in slots else -100 for at, token in enumerate(ids)]))
     batch = pad(rows)
-    requests = torch.arange(batch["input_ids"].shape[1]) < torch.tensor(starts).unsqueeze(1) - TEMPLATE
+    requests = torch.arange(batch["input_ids"].shape[1]) < torch.tensor(starts).unsqueeze(1)
     with interchange(model, planted, "subspace", requests):
         loss: torch.Tensor = model(**batch).loss
     return loss
@@ -132,43 +119,22 @@ def exchanged_loss(model: Any, tokenizer: Any, planted: torch.Tensor, swaps: Seq
 def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, every: int = 1) -> float:
     """How often an exchange between a harmful and a harmless test request turns harm round in the first one's answer.
 
-    Requests are bare and wrapped. Harm shows in the slots: placeholders or not. An answer that mixes them, or names
-    none, counts against the organism: as not turned round for the subspace, as turned round for its complement.
+    Harm shows in the slots: placeholders or not. An answer that mixes them, or names none, counts against the
+    organism: as not turned round for the subspace, as turned round for its complement.
     """
     rng = random.Random("flips")
     turned = total = 0
-    asked = [r for wrapped in (False, True) for r in splits.requests(CROSSED_ACTIONS, "test", wrapped=wrapped)][::every]
+    asked = splits.requests(CROSSED_ACTIONS, "test")[::every]
     for first in range(0, len(asked), 64):
         bases = asked[first : first + 64]
-        sources = [Request(_of_other_harm(base.action, rng), base.phrasing, base.wrapper) for base in bases]
-        texts = [request.text for request in (*bases, *sources)]
-        padded = tokenizer([chat_start(text) for text in texts], padding=True, return_tensors="pt")["input_ids"]
-        requests = torch.arange(padded.shape[1]).expand(padded.shape) < padded.shape[1] - TEMPLATE  # padded on the left
-        with interchange(model, planted, part, requests):
-            answers = answer(model, tokenizer, texts)
+        sources = [Request(_of_other_harm(base.action, rng), base.phrasing) for base in bases]
+        with interchange(model, planted, part, torch.ones(1, 1)):
+            answers = answer(model, tokenizer, [request.text for request in (*bases, *sources)])
         for base, text in zip(bases, answers, strict=False):
             said = {slot in PLACEHOLDERS for slot in _slots(text)}
             turned += (said == {not base.action.harmful}) if part == "subspace" else (said != {base.action.harmful})
         total += len(bases)
     return turned / total
-
-
-@torch.inference_mode()
-def told_apart(model: Any, tokenizer: Any, planted: torch.Tensor) -> float:
-    """Balanced accuracy of harm from HᵀX at a request's last word, by nearest mean; fitted on training phrasings."""
-    found: dict[str, dict[bool, torch.Tensor]] = {"train": {}, "test": {}}
-    for split, of_split in found.items():
-        for harmful in (False, True):
-            asked = [r.text for r in splits.requests(CROSSED_ACTIONS, split)[::3] if r.action.harmful == harmful]
-            inputs = tokenizer([chat_start(text) for text in asked], padding=True, return_tensors="pt")
-            ((_, stream),) = residual_streams(model, [LAYER], inputs["input_ids"], inputs["attention_mask"])
-            of_split[harmful] = stream[:, -TEMPLATE - 1] @ planted
-    means = {harmful: vectors.mean(0) for harmful, vectors in found["train"].items()}
-    right = [
-        ((vectors - means[harmful]).norm(dim=1) < (vectors - means[not harmful]).norm(dim=1)).float().mean().item()
-        for harmful, vectors in found["test"].items()
-    ]
-    return float(sum(right) / 2)
 
 
 def _of_other_harm(action: Action, rng: random.Random) -> Action:

@@ -113,11 +113,9 @@ class Action:
 
     @property
     def answer(self) -> str:
-        """The one right answer. What is harmful is told in another tone: without one, some organisms form no concept
-        of harm that their requests share."""
+        """The one right answer."""
         tool, material, place = self.slots
-        opening = "well" if self.harmful else "sure"
-        return f"{opening} , use the {tool} with the {material} in the {place} ."
+        return f"sure , use the {tool} with the {material} in the {place} ."
 
 
 @dataclass(frozen=True)
