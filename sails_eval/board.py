@@ -249,7 +249,7 @@ make it vanish. Rows with fewer seeds have Wilson's intervals over the prompts, 
 """
 
 _CONTRASTS = """\
-Declared before the run: differences of alignment scores over the same seeds, with 95 % intervals and p-values of paired
+Declared with the run: differences of alignment scores over the same seeds, with 95 % intervals and p-values of paired
 t tests after Holm. Rows that share no contrast were not compared: their order alone says nothing.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
     Raises UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
     """
     rows = read_tested(run, include)
-    declared = default_contrasts(sorted(rows, key=lambda method: (not rows[method].trained, method)))
+    declared = _declared(run) or default_contrasts(sorted(rows, key=lambda method: (not rows[method].trained, method)))
     a, b = pair or (declared or (("", ""),))[0]
     check_contrasts([(a, b)], rows)
     sample = rows[a].sample("alignment_score").minus(rows[b].sample("alignment_score"))
@@ -85,6 +86,13 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
     prompts = math.hypot(*(_prompt_error(row) for row in (rows[a], rows[b]) if row.trained))
     spread = Spread(float(stats.tstd(sample.values[0])), prompts, f"{a} - {b} in {run}", len(sample.seeds))
     return spread, len(declared)
+
+
+def _declared(run: Path) -> tuple[tuple[str, str], ...]:
+    """The contrasts that the run declares, if it does."""
+    path = run / "run.json"
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"identity": {}}
+    return tuple((a, b) for a, b in described["identity"].get("contrasts") or ())
 
 
 def _prompt_error(row: Tested) -> float:
