@@ -34,7 +34,7 @@ class Bench:
         tasks = self._tasks(split)
         jobs = [AnswerJob(self.setup.pair, one, tasks, split, self.run, self.setup.limit) for one in subjects]
         self.pool.map(stages.answer, jobs, title=f"{self.title}{split}: answers")
-        self._judge(self._judge_jobs(subjects, split, self.setup.judge), title=f"{self.title}{split}: verdicts")
+        self._judge(self._judge_jobs(subjects, split), title=f"{self.title}{split}: verdicts")
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
 
     def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
@@ -48,7 +48,7 @@ class Bench:
         others = self._judge_jobs(subjects, split, reference)
         self._judge(others, title=f"{self.title}{split}: reference verdicts")
         seen: Counter[bool] = Counter()
-        for mine, other in zip(self._judge_jobs(subjects, split, self.setup.judge), others, strict=True):
+        for mine, other in zip(self._judge_jobs(subjects, split), others, strict=True):
             for one, truth in zip(read_verdicts(mine.verdicts), read_verdicts(other.verdicts), strict=True):
                 if one.unscored is None and truth.unscored is None:
                     seen[(one.label, one.score) == (truth.label, truth.score)] += 1
@@ -75,23 +75,25 @@ class Bench:
             for job in tqdm(jobs, desc=title, disable=self.quiet, dynamic_ncols=True):
                 stages.judge(job)
 
-    def _judge_jobs(self, subjects: Sequence[Subject], split: Split, judge: str) -> list[JudgeJob]:
-        fingerprint = load_judge(judge).fingerprint
+    def _judge_jobs(self, subjects: Sequence[Subject], split: Split, reference: str | None = None) -> list[JudgeJob]:
+        """The judge's work on the subjects' answers, or that of a reference judge."""
+        fingerprint = load_judge(reference).fingerprint if reference else self.setup.identity["judge"]
         return [
-            self._judge_job(subject, task, split, judge, fingerprint)
+            JudgeJob(
+                reference or self.setup.judge,
+                task,
+                stages.completions_path(subject.folder, split, task),
+                stages.verdicts_path(subject.folder, split, task, judge=fingerprint),
+            )
             for subject in subjects
             for task in self._tasks(split)
             if task.kind != "capability"
         ]
 
-    def _judge_job(self, subject: Subject, task: TaskInfo, split: Split, judge: str, fingerprint: str) -> JudgeJob:
-        verdicts = stages.verdicts_path(subject.folder, split, task, judge=fingerprint)
-        return JudgeJob(judge, task, stages.completions_path(subject.folder, split, task), verdicts)
-
     def _score(self, subject: Subject, task: TaskInfo, split: Split) -> list[Result]:
-        setup, cell = self.setup, subject.cell
-        job = self._judge_job(subject, task, split, setup.judge, setup.identity["judge"])
-        verdicts = None if task.kind == "capability" else read_verdicts(job.verdicts)
+        folder, cell = subject.folder, subject.cell
+        judged = stages.verdicts_path(folder, split, task, judge=self.setup.identity["judge"])
+        verdicts = None if task.kind == "capability" else read_verdicts(judged)
         seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
         row = RowKey(subject.method, seed, rate, split, task.name)
-        return score(task.kind, read_completions(job.completions), verdicts, row=row)
+        return score(task.kind, read_completions(stages.completions_path(folder, split, task)), verdicts, row=row)

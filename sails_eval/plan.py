@@ -29,6 +29,9 @@ QUICK = {"seeds": 2, "learning_rates": 2}
 INITIALISATION = ("activations", "basis", "contrast", "saes")
 """The modules that initialisations share."""
 
+INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets")
+"""What of a training's identity only initialisations look at; of `sae_sets` each at the one that it names."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -142,7 +145,7 @@ def resolve(config: CompareConfig) -> Setup:
     identity = {
         **setup.identity,
         "training": training,
-        "recipes": {recipe.name: _recipe_identity(recipe, setup.pair) for recipe in recipes},
+        "recipes": {recipe.name: _recipe_identity(recipe, training) for recipe in recipes},
         "seeds": seeds,
     }
     contrasts = None if config.contrasts is None else _contrasts(config.contrasts, [BASE, *names])
@@ -153,19 +156,20 @@ def resolve(config: CompareConfig) -> Setup:
     return setup
 
 
-def _recipe_identity(recipe: Recipe, pair: Pair) -> str:
+def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     """A hash of all that a recipe's cells depend on besides rate and seed, and of nothing that other recipes need.
 
     SAEs, contrast data and the source of the initialisation are in it where the recipe has one; the rest of the code is
     known by the package's version.
     """
-    data = training_identity(pair, (recipe,))
+    data = {key: value for key, value in training.items() if recipe.init or key not in INITIAL}
+    data.pop("sae_sets", None)
     code = []
     if recipe.init:
+        if named := recipe.settings.get("saes"):
+            data["sae_sets"] = {named: training["sae_sets"][named]}
         files = [PACKAGE / "methods" / f"{recipe.init}.py", *(PACKAGE / f"{name}.py" for name in INITIALISATION)]
         code = [of_path(file) for file in files if file.is_file()]
-    else:
-        del data["saes"]
     return digest([data, recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate"}), code])
 
 

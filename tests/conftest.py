@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +18,28 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threads cost more than they gain
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "stand_in.py"
+ROOT = Path(__file__).parents[1]
+
+
+def load_script(path: Path) -> Any:
+    """A script outside the package, as a module."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec and spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def stand_in() -> Any:
     """The example that makes a model and a SAE, as a module."""
-    spec = importlib.util.spec_from_file_location("stand_in", EXAMPLE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "examples" / "stand_in.py")
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Callable[[str], Any]:
+    """Gives a benchmark, by its name, as a module."""
+    return lambda name: load_script(ROOT / "benchmarks" / f"{name}.py")
 
 
 @pytest.fixture(scope="session")

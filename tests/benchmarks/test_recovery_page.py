@@ -1,5 +1,5 @@
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +7,6 @@ import pytest
 
 from sails_eval.stats import Sample
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "recovery.py"
 SCORES = {
     "oracle": (0.8, 0.9, 0.7),
     "sails": (0.6, 0.7, 0.5),
@@ -17,12 +16,8 @@ SCORES = {
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("recovery", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(benchmark: Callable[[str], Any]) -> Any:
+    return benchmark("recovery")
 
 
 def samples() -> dict[str, Sample]:

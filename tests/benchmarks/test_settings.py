@@ -1,4 +1,4 @@
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,10 @@ from sails_eval.config import Pair, load_recipe
 from sails_eval.methods.sails import Settings
 from sails_eval.stats import Sample
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "settings.py"
-
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("settings", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(benchmark: Callable[[str], Any]) -> Any:
+    return benchmark("settings")
 
 
 def test_every_variant_is_a_recipe_that_changes_one_setting(script: Any, tmp_path: Path) -> None:
