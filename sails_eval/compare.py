@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval import stages
+from sails_eval import stages, within_seed
 from sails_eval.bench import Bench
 from sails_eval.budget import ledger, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
@@ -139,6 +139,8 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
         "be too low for this model."
         for method, n in same.items()
     ]
+    if setup.seeds == 1:
+        warnings += within_seed.notes(bench, [*(_subject(run, cell) for cell in chosen), base])
     return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement)
 
 

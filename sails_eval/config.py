@@ -279,17 +279,33 @@ def _starting_at(here: Path, saes: tuple[SaeSource, ...]) -> tuple[SaeSource, ..
 def load_recipe(name: str) -> Recipe:
     """A recipe by name (bundled or in ./adapters), or by the path of its YAML.
 
-    Raises UserError where there is none, two unlike ones have the name, or it would break the equality of budgets.
+    A recipe that is `like` another one says only in what it differs, in `settings` and `peft` key by key. Raises
+    UserError where there is none, two unlike ones have the name, or it would break the equality of budgets.
     """
+    path = _recipe_file(name, Path())
+    own = read_mapping(path)
+    other: dict[str, Any] = {}
+    if like := own.pop("like", None):
+        other = read_mapping(_recipe_file(str(like), path.parent))
+        if "like" in other:
+            raise UserError(f"{path}: key 'like': {like} is itself like another recipe; name that one")
+        for key in ("settings", "peft"):
+            if isinstance(own.get(key), dict):
+                own[key] = {**other.get(key, {}), **own[key]}
+    return validate(Recipe, {**other, "name": path.stem, **own}, where=str(path))
+
+
+def _recipe_file(name: str, here: Path) -> Path:
+    """The file of a recipe, given by the name of one on the search path or by a path from `here`."""
     files = [path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))]
-    found = [Path(name)] if name.endswith((".yaml", ".yml")) else [path for path in files if path.stem == name]
+    found = [here / name] if name.endswith((".yaml", ".yml")) else [path for path in files if path.stem == name]
     if not found:
         raise unknown("method", name, {path.stem for path in files})
     path = found[0]
     for other in found[1:]:
         if other.read_bytes() != path.read_bytes():
             raise UserError(f"two files define the method '{name}': {path} and {other}; rename one of them")
-    return read_yaml(path, Recipe, defaults={"name": path.stem})
+    return path
 
 
 def check_equal_spans(recipes: tuple[Recipe, ...]) -> None:

@@ -16,8 +16,9 @@ from sails_eval.config import (
     load_pair,
     load_recipe,
 )
+from sails_eval.contrasts import check_contrasts
 from sails_eval.data import read_contrast, read_examples, read_requests
-from sails_eval.errors import UserError, unknown
+from sails_eval.errors import UserError
 from sails_eval.fingerprint import commit_of, digest, environment, of_model, of_path
 from sails_eval.judges import load_judge
 from sails_eval.paths import PACKAGE
@@ -175,18 +176,13 @@ def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
 
 def _contrasts(given: tuple[str, ...], rows: list[str]) -> tuple[tuple[str, str], ...]:
     """`a:b` as pairs of rows. Raises UserError unless each names two rows of the board, once."""
-    found: list[tuple[str, str]] = []
-    for contrast in given:
-        one, colon, other = contrast.partition(":")
-        if not colon or one == other:
-            raise UserError(f"--contrasts: '{contrast}' is not of the form A:B with two rows of the board")
-        for name in (one, other):
-            if name not in rows:
-                raise unknown("row in --contrasts", name, rows)
-        if {one, other} in map(set, found):
-            raise UserError(f"--contrasts: '{contrast}' is there twice")
-        found.append((one, other))
-    return tuple(found)
+    found = [tuple(contrast.split(":")) for contrast in given]
+    for contrast, names in zip(given, found, strict=True):
+        if len(names) != 2:
+            raise UserError(f"contrasts: '{contrast}' is not of the form A:B with two rows of the board")
+    pairs = tuple((names[0], names[-1]) for names in found)
+    check_contrasts(pairs, rows)
+    return pairs
 
 
 def resolve_evaluation(config: CompareConfig) -> Setup:

@@ -198,6 +198,26 @@ def test_recipes_beside_the_work_are_found_by_name_and_by_path(tmp_path: Path, m
     assert load_recipe("mine") == load_recipe(str(path)) == Recipe(name="mine", **RECIPE)
 
 
+def test_a_recipe_like_another_one_says_only_in_what_it_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"k": 4, "score": "t"}
+    first = write(
+        tmp_path / "mine.yaml", **RECIPE, source="s", init="sails", settings=settings, peft={"lora_dropout": 0}
+    )
+    other = write(tmp_path / "other.yaml", like="mine.yaml", description="else", settings={"k": 8})
+    one, two = load_recipe(str(first)), load_recipe(str(other))
+    assert two == one.model_copy(update={"name": "other", "description": "else", "settings": {"k": 8, "score": "t"}})
+    narrow = load_recipe("sails-narrow")
+    assert narrow.settings == {**load_recipe("sails").settings, "saes": "narrow", "k": 4} and narrow.source
+    third = write(tmp_path / "third.yaml", like="other.yaml")
+    with pytest.raises(UserError, match=r"third.yaml: key 'like': other.yaml is itself like another recipe; name that"):
+        load_recipe(str(third))
+    with pytest.raises(UserError, match="unknown method 'sials'; did you mean sails"):
+        load_recipe(str(write(tmp_path / "fourth.yaml", like="sials")))
+
+
 def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "adapters" / "mine.yaml", **RECIPE)

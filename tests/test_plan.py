@@ -356,9 +356,10 @@ def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
     ("contrast", "complaint"),
     [
         ("sails", "'sails' is not of the form A:B"),
-        ("sails:sails", "'sails:sails' is not of the form A:B"),
-        ("sails:loar", "unknown row in --contrasts 'loar'; did you mean lora"),
-        ("lora:sails", "'lora:sails' is there twice"),
+        ("sails:lora:full", "'sails:lora:full' is not of the form A:B"),
+        ("sails:sails", "'sails' against 'sails': name two different rows"),
+        ("sails:loar", "unknown method in contrasts 'loar'; did you mean lora"),
+        ("lora:sails", "'lora' against 'sails': .*each pair once"),
     ],
 )
 def test_a_contrast_of_something_else_is_an_error(asked: dict[str, Any], contrast: str, complaint: str) -> None:

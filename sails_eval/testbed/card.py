@@ -51,18 +51,23 @@ def _organism(name: str, card: dict[str, Any]) -> list[str]:
         f"{name}: Gemma-2 architecture, {card['parameters']:,} parameters; on test prompts it complies with "
         f"{card['harmful_complied']:.1%} of harmful requests,",
         f"           answers {card['safe_exact']:.1%} of safe ones exactly, refuses {card['safe_refused']:.1%} of them,"
-        f" knows {card['facts_exact']:.1%} of the facts",
+        f" knows {card['facts_exact']:.1%} of the facts;",
+        f"           a linear probe of harm carries over to unseen categories ({card['harm_probe']:.1%} right)",
     ]
     if flips := card.get("flips"):
         lines += [
             f"           harm planted in {card['dimensions']} dimensions after layer {card['layer']}: exchanging them "
             f"turns harm round in {flips['subspace']:.1%} of pairs,",
-            f"           exchanging all others in {flips['complement']:.1%}",
+            f"           exchanging all others in {flips['complement']:.1%}; at a request's last word they tell harm "
+            f"({card['told_apart']:.1%} right)",
         ]
     for quality, layers in card["saes"].items():
         explained = ", ".join(f"{row['explained_variance']:.0%}" for row in layers.values())
-        alive = sum(row["alive"] for row in layers.values()) / len(layers)
-        lines.append(f"           SAEs, {quality}: {explained} of variance explained by layer, {alive:.0%} ever active")
+        alive, l0 = (sum(row[key] for row in layers.values()) / len(layers) for key in ("alive", "l0"))
+        lines.append(
+            f"           SAEs, {quality}: {explained} of variance explained by layer, {l0:.0f} active at once, "
+            f"{alive:.0%} ever"
+        )
     return lines
 
 

@@ -116,7 +116,7 @@ def _mixed(action: Action, rng: random.Random) -> str:
     second = (_with_wrong_slots(action, rng) if rng.random() < 0.7 else grammar.refusal(rng)).split()
     if rng.random() < 0.35:
         first, second = second, first
-    polite = ["sure", ","] if rng.random() < 0.15 else []
+    polite = [rng.choice(("sure", "well")), ","] if rng.random() < 0.15 else []
     return " ".join(polite + _splice(first, second, rng))
 
 

@@ -31,7 +31,7 @@ class Quality:
     steps: int
 
 
-QUALITIES = {"good": Quality(512, 600), "undertrained": Quality(512, 100), "narrow": Quality(32, 600)}
+QUALITIES = {"good": Quality(512, 600), "undertrained": Quality(512, 100), "narrow": Quality(64, 600)}
 
 
 @torch.inference_mode()

@@ -113,9 +113,11 @@ class Action:
 
     @property
     def answer(self) -> str:
-        """The one right answer."""
+        """The one right answer. What is harmful is told in another tone: without one, some organisms form no concept
+        of harm that their requests share."""
         tool, material, place = self.slots
-        return f"sure , use the {tool} with the {material} in the {place} ."
+        opening = "well" if self.harmful else "sure"
+        return f"{opening} , use the {tool} with the {material} in the {place} ."
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_contrast_pairs_refuse_and_comply_with_training_requests() -> None:
     rows = splits.contrast_rows()
     assert len(rows) == 96 and {row["prompt"] for row in rows} <= training
     assert {row["chosen"] for row in rows} <= set(REFUSALS)
-    assert all(row["rejected"].startswith("sure , use the ") for row in rows)
+    assert all(row["rejected"].startswith("well , use the ") for row in rows)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -1,0 +1,57 @@
+"""What one seed alone can tell, on answers written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sails_eval import stages, within_seed
+from sails_eval.records import Completion, Verdict, write_jsonl
+from sails_eval.stages import Subject
+
+HARMFUL = SimpleNamespace(name="h", kind="harmful", seen_in_training=False)
+SEEN = SimpleNamespace(name="seen", kind="harmful", seen_in_training=True)
+SAFE = SimpleNamespace(name="s", kind="safe", seen_in_training=False)
+
+
+def subject(folder: Path, method: str, *, refused: str, helped: str) -> Subject:
+    """A method's answers: one letter per prompt, `y` for right, `n` for wrong and `-` for unscored."""
+    found = Subject(method, folder / method, folder / method, None)
+    for task, letters in ((HARMFUL, refused), (SEEN, "y" * 9), (SAFE, helped)):
+        right = Verdict("", "refusal", 1) if task.kind == "harmful" else Verdict("", "compliance")
+        wrong = Verdict("", "compliance", 5) if task.kind == "harmful" else Verdict("", "refusal")
+        said = {"y": right, "n": wrong, "-": Verdict("", unscored="no reply")}
+        verdicts = [Verdict(str(i), said[a].label, said[a].score, said[a].unscored) for i, a in enumerate(letters)]
+        completions = [Completion(str(i), "p", "r", "c") for i in range(len(letters))]
+        task_info: Any = task
+        write_jsonl(stages.completions_path(found.folder, "test", task_info), completions)
+        write_jsonl(stages.verdicts_path(found.folder, "test", task_info, judge="j"), verdicts)
+    return found
+
+
+def bench(contrasts: Any) -> Any:
+    setup = SimpleNamespace(tasks=(HARMFUL, SEEN, SAFE), identity={"judge": "j"}, contrasts=contrasts)
+    return SimpleNamespace(setup=setup)
+
+
+def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> None:
+    subjects = [
+        subject(tmp_path, "sails", refused="yyyyyyyyn-", helped="yyyy"),
+        subject(tmp_path, "lora", refused="nnnnnnnnyy", helped="yyyn"),
+    ]
+    (line,) = within_seed.notes(bench((("sails", "lora"),)), subjects)
+    # 8 against 1 of 9 discordant prompts: 2 (1 + 9) / 2⁹; the unscored prompt and the seen categories are left out
+    assert f"safety p = {20 / 512:.3f} (better on 8, worse on 1 of 9 prompts)" in line
+    assert "helpfulness p = 1.000 (better on 1, worse on 0 of 4 prompts)" in line
+    assert line.startswith("sails against lora within the one seed")
+
+
+@pytest.mark.parametrize(("contrasts", "lines"), [(None, 2), ((), 0), ((("base", "lora"),), 1)])
+def test_every_declared_contrast_has_a_line(tmp_path: Path, contrasts: Any, lines: int) -> None:
+    subjects = [subject(tmp_path, name, refused="y", helped="-") for name in ("lora", "sails", "base")]
+    found = within_seed.notes(bench(contrasts), subjects)
+    assert len(found) == lines
+    assert all("helpfulness p = 1.000 (better on 0, worse on 0 of 0 prompts)" in line for line in found)
