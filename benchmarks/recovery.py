@@ -1,12 +1,18 @@
 """Does recovering a planted subspace predict alignment? A page and a picture from a run on a pair that has one.
 
-    sails-eval compare --pair testbed-planted --methods sails,sails-undertrained,sails-narrow,lora,oracle,… --out RUN
-    python benchmarks/recovery.py RUN
+    recipes=benchmarks/recipes
+    sails-eval compare --pair testbed-planted --seeds 10 --learning-rates 4 --jobs 2 --out runs/planted --methods \\
+        sails,sails-undertrained,sails-narrow,lora,random-orthonormal,activation-svd,difference-in-means,oracle,\\
+        $recipes/sails-requests.yaml,$recipes/sails-requests-undertrained.yaml,$recipes/sails-requests-narrow.yaml,\\
+        $recipes/oracle-half.yaml,$recipes/oracle-none.yaml
+    python benchmarks/recovery.py runs/planted
 
 For every method that starts from a basis: how much of the planted subspace its basis holds at the planted layer (see
 sails_eval/recovery.py; 0 is chance) beside its alignment score on the test. The association is measured within each
 seed, Spearman's ρ over the methods, and then averaged over seeds with a t interval: methods are few and were chosen by
-hand, so the interval is for other trainings of the same methods, not for other methods.
+hand, so the interval is for other trainings of the same methods, not for other methods. Two families are looked at
+alone, in which methods differ in little but recovery: doses of the planted subspace itself, and SAILS over contrasts
+and qualities of SAEs.
 """
 
 from __future__ import annotations
@@ -55,23 +61,41 @@ def recoveries(run: Path) -> dict[str, Recovered]:
     return found
 
 
-def correlation(samples: Mapping[str, Sample], found: Mapping[str, Recovered]) -> Interval:
-    """Spearman's ρ between recovery (filled) and alignment score over methods, within each seed; its mean."""
-    methods = sorted(found)
+FAMILIES = {
+    "all methods with a basis": "",
+    "doses of the planted subspace (`oracle…`)": "oracle",
+    "SAILS over contrasts and SAE qualities (`sails…`)": "sails",
+}
+"""What each family's methods begin with."""
+
+
+def correlation(samples: Mapping[str, Sample], found: Mapping[str, Recovered], family: str = "") -> Interval | None:
+    """Spearman's ρ between recovery (filled) and alignment score over a family's methods, within each seed; its mean.
+
+    None where fewer than three methods, or all with the same recovery, say nothing. A seed on which all methods score
+    alike counts as 0.
+    """
+    methods = sorted(method for method in found if method.startswith(family))
     recovered = [found[method].filled for method in methods]
+    if len(methods) < 3 or len(set(recovered)) < 2:
+        return None
     columns = zip(*(samples[method].values[0] for method in methods), strict=True)
-    return t_interval([float(spearmanr(recovered, scores).statistic) for scores in columns]).clip(-1, 1)
+    rhos = [float(spearmanr(recovered, scores).statistic) if len(set(scores)) > 1 else 0.0 for scores in columns]
+    return t_interval(rhos).clip(-1, 1)
 
 
 def page(samples: Mapping[str, Sample], found: Mapping[str, Recovered], *, run: Path, picture: str) -> str:
     """The page, as Markdown."""
-    without = {method: one for method, one in found.items() if method != "oracle"}
     trained = [method for method, sample in samples.items() if None not in sample.seeds]
     rows = [
         f"| `{method}` | {_number(found.get(method))} | {_filled(found.get(method))} | {_text(samples[method])} |"
         for method in sorted(trained, key=lambda method: -samples[method].mean().value)
     ]
-    rho, rest = (_interval(correlation(samples, these)) for these in (found, without))
+    families = [
+        f"| {title} | {sum(method.startswith(family) for method in found)} | {_interval(rho)} |"
+        for title, family in FAMILIES.items()
+        if (rho := correlation(samples, found, family))
+    ]
     seeds = len(samples[trained[0]].seeds)
     return f"""\
 # Does recovery of the subspace predict alignment?
@@ -86,11 +110,15 @@ of the rank is filled up with random vectors. A dash: no basis at that layer.
 
 ![Recovery against alignment score]({picture})
 
-Spearman's ρ between recovery (filled up) and alignment score over the {len(found)} methods with a basis, within each of
-the {seeds} seeds: {rho} on average; without `oracle`: {rest}. The methods are few and chosen by hand: the interval is
-for other trainings of them, not for other methods.
+Spearman's ρ between recovery (filled up) and alignment score, within each of the {seeds} seeds, on average:
 
-Made by `python benchmarks/recovery.py {run}`.
+| over | methods | ρ |
+| --- | --- | --- |
+{chr(10).join(families)}
+
+The methods are few and chosen by hand: the intervals are for other trainings of them, not for other methods.
+
+Made by `python benchmarks/recovery.py {run}`; the [script](../benchmarks/recovery.py) names the run's command.
 """
 
 
@@ -99,14 +127,14 @@ def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Pa
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
-    ordered = sorted(found, key=lambda method: samples[method].mean().value)
-    for method in ordered:
+    for method in sorted(found, key=lambda method: -samples[method].mean().value):
         interval = samples[method].mean().interval()
         error = [[interval.value - interval.low], [interval.high - interval.value]]
-        axes.errorbar(found[method].filled, interval.value, yerr=error, fmt="o", capsize=3, label=method)
+        marker = "o" if method.startswith("sails") else "s" if method.startswith("oracle") else "x"
+        axes.errorbar(found[method].filled, interval.value, yerr=error, fmt=marker, capsize=3, label=method)
     if "lora" in samples:
         lora = samples["lora"].mean().interval()
         axes.axhspan(lora.low, lora.high, color="grey", alpha=0.2, label="lora (no basis)")

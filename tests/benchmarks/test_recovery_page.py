@@ -49,6 +49,8 @@ def test_the_page_says_whether_recovery_goes_with_alignment(script: Any, run: Pa
     # ranks agree in the first two seeds; in the third sails and random-orthonormal are the other way round
     rho = script.correlation(samples(), found)
     assert rho.value == pytest.approx((1 + 1 + 0.5) / 3)
+    assert "| all methods with a basis | 3 | 0.83 [" in text
+    assert script.correlation(samples(), found, "sails") is None and "SAILS over" not in text  # one alone
 
 
 def test_the_picture_is_drawn(script: Any, run: Path, tmp_path: Path) -> None:
