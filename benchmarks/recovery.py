@@ -1,10 +1,11 @@
 """Does recovering a planted subspace predict alignment? A page and a picture from a run on a pair that has one.
 
-    recipes=benchmarks/recipes
+    r=benchmarks/recipes
     sails-eval compare --pair testbed-planted --seeds 10 --learning-rates 4 --jobs 2 --out runs/planted --methods \\
-        sails,sails-undertrained,sails-narrow,lora,random-orthonormal,activation-svd,difference-in-means,oracle,\\
-        $recipes/sails-requests.yaml,$recipes/sails-requests-undertrained.yaml,$recipes/sails-requests-narrow.yaml,\\
-        $recipes/oracle-half.yaml,$recipes/oracle-none.yaml
+        sails,sails-signed,sails-undertrained,sails-narrow,lora,full,full-linear,random-orthonormal,activation-svd,\\
+        difference-in-means,oracle,$r/oracle-half.yaml,$r/oracle-none.yaml,$r/sails-requests.yaml,\\
+        $r/sails-requests-undertrained.yaml,$r/sails-requests-narrow.yaml --contrasts oracle:oracle-none,oracle:lora,\\
+        sails-requests:lora,sails-requests:sails-requests-undertrained,sails-requests:sails-requests-narrow,sails:lora
     python benchmarks/recovery.py runs/planted
 
 For every method that starts from a basis: how much of the planted subspace its basis holds at the planted layer (see
@@ -124,12 +125,14 @@ Made by `python benchmarks/recovery.py {run}`; the [script](../benchmarks/recove
 
 def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Path) -> None:
     """Recovery (filled up) against alignment score with its interval, a labelled point per method."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for method in sorted(found, key=lambda method: -samples[method].mean().value):
         interval = samples[method].mean().interval()
         error = [[interval.value - interval.low], [interval.high - interval.value]]
