@@ -28,6 +28,7 @@ def add_judge(commands: Any, command: Command) -> None:
     actions = judge.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add_score(actions, command)
     _add_calibrate(actions, command)
+    _add_audit(actions, command)
 
 
 # --- score --------------------------------------------------------------------------------------------------------
@@ -194,3 +195,68 @@ def _table(calibration: Calibration) -> str:
 def _aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+# --- audit --------------------------------------------------------------------------------------------------------
+
+
+def _add_audit(actions: Any, command: Command) -> None:
+    audit = actions.add_parser("audit", help="Have people label a blinded sample of a run's answers, and correct it.")
+    steps = audit.add_subparsers(title="steps", metavar="STEP", required=True)
+    text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
+    export = command(steps, "export", _export, text)
+    export.add_argument("run_dir", type=Path, metavar="RUN")
+    export.add_argument(
+        "--per-stratum",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="answers of each method and score or label of the judge (default: 20; all where there are fewer)",
+    )
+    export.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
+    export.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="for the annotators, with FILE.instructions.md; FILE.key.json, also beside it, is not for their eyes",
+    )
+    text = "Read people's labels back and correct the run's rates by them; writes audit.csv and audit.md into RUN."
+    back = command(steps, "import", _import, text)
+    back.add_argument("run_dir", type=Path, metavar="RUN")
+    back.add_argument("file", type=Path, metavar="FILE", help="the sample with its column 'label' filled in")
+    back.add_argument("--key", type=Path, metavar="FILE.key.json", help="default: beside FILE")
+    for step in (export, back):
+        step.add_argument(
+            "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
+        )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sails_eval.audit import export, key_path
+
+    key = export(
+        options.run_dir,
+        options.out,
+        per_stratum=options.per_stratum,
+        seed=options.seed,
+        include=options.include_path,
+    )
+    strata = len({(one.method, one.stratum) for one in key.drawn})
+    print(f"{len(key.drawn)} answers out of {strata} strata written to {options.out}")
+    print(f"for the annotators, too: {options.out.with_suffix('.instructions.md')}; keep {key_path(options.out)}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from sails_eval.audit_labels import import_labels, table
+
+    rows = import_labels(options.run_dir, options.file, key=options.key, include=options.include_path)
+    print(_aligned(table(rows)))
+    print("corrected: the judge's error on these answers only; seeds stay the unit of replication")
+    print(f"written to {options.run_dir / 'audit.csv'} and {options.run_dir / 'audit.md'}")
