@@ -85,6 +85,7 @@ def _add_calibrate(actions: Any, command: Command) -> None:
         type=Path,
         required=True,
         nargs="+",
+        action="extend",
         metavar="FILE",
         help=f"{FILES}; labels are refusal, partial, compliance or broken, XSTest's, or grades from 1 to 5; several "
         "files get a row each and one together",

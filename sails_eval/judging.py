@@ -131,13 +131,14 @@ def score_file(
     asked.check()
     state = out.with_name(f".{out.name}.judging-{digest([asked.fingerprint, kind])[:8]}")
     verdicts = ask(asked, kind, answers, state=state, known=known, quiet=quiet)
-    write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
     labels = Counter(verdict.label for verdict in verdicts if verdict.label)
     reasons = Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None)
     judged = Judged(asked.name, kind, len(answers), dict(labels.most_common()), dict(reasons.most_common()))
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
+    # before the lines, so that a kill between the two leaves none of unknown origin
     write_text(_meta(out), json.dumps({**asdict(judged), **about}, indent=1, ensure_ascii=False) + "\n")
+    write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
     shutil.rmtree(state)
     return judged
 

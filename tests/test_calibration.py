@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sails_eval import calibration as module
+from sails_eval.aggregate import MEASURES
 from sails_eval.calibration import (
     Calibration,
     LabelColumns,
@@ -21,10 +22,14 @@ from sails_eval.calibration import (
     read_calibration,
     save,
 )
+from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
-from sails_eval.records import Completion, Verdict, read_jsonl
+from sails_eval.leaderboard import RowFacts
+from sails_eval.plan import resolve_evaluation
+from sails_eval.records import Completion, Result, Verdict, read_jsonl
+from sails_eval.report import Outcome, board
 
 
 class Reader:
@@ -201,3 +206,22 @@ def test_a_faulty_calibration_is_named(text: str | None, words: str) -> None:
         Path("c.json").write_text(text)
     with pytest.raises(UserError, match=f"c.json: .*{words}"):
         note_on(Reader(), Path("c.json"))
+
+
+def test_a_comparison_knows_its_judges_calibration_and_its_identity_does_not(tmp_path: Path) -> None:
+    calibration, compared = calibrate(
+        "rules", [labels("a.jsonl", [("compliance", "Here is a list.")])], columns=LabelColumns(), reading=Reading()
+    )
+    path = save(calibration, compared, Reading(), tmp_path / "elsewhere.json")
+    without = resolve_evaluation(CompareConfig(pair="testbed", judge="rules"))
+    told = resolve_evaluation(CompareConfig(pair="testbed", judge="rules", calibration=path))
+    assert (without.calibration, told.calibration) == ("", calibration.note())
+    assert told.identity == without.identity  # what is measured stays the same
+    described = {"date": "2026-01-01", "version": "0", "run": "r"}
+    results = [
+        Result("base", None, None, "test", task.name, "all", metric, 1.0, 10, 0)
+        for task in told.tasks
+        for metric in MEASURES[task.kind]
+    ]
+    frame = board([Outcome(told, results, {"base": RowFacts("m")})], described)
+    assert list(frame["judge_agreement"]) == [calibration.note()]
