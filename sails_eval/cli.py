@@ -11,6 +11,7 @@ from typing import Any
 
 from sails_eval import __version__
 from sails_eval.errors import UserError
+from sails_eval.judge_cli import add_judge
 
 EPILOG = """\
 examples:
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_leaderboard(commands)
+    add_judge(commands, _command)
     _add_power(commands)
     _add_tasks(commands)
     _add_testbed(commands)
@@ -122,6 +124,12 @@ def _add_judging(command: argparse.ArgumentParser) -> None:
     )
     judging.add_argument("--limit", type=int, metavar="N", help="only the first N prompts of every task, for a look")
     judging.add_argument("--judge", metavar="J", help="testbed, rules, hf:MODEL or openai:MODEL")
+    judging.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.json",
+        help="the judge's, by 'judge calibrate', for the board to name (default: those in ./calibrations)",
+    )
 
 
 def _add_compare(commands: Any) -> None:

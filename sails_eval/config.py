@@ -166,6 +166,7 @@ class CompareConfig(Frozen):
     contrast: Path | None = None
     tasks: tuple[str, ...] | None = None
     judge: str | None = None
+    calibration: Path | None = Field(default=None, description="of the judge, by `judge calibrate`; boards name it")
     tokens: int | None = Field(default=None, ge=1)
     examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
     limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval import __version__
+from sails_eval.calibration import note_on
 from sails_eval.config import (
     CompareConfig,
     Pair,
@@ -52,7 +53,8 @@ class Cell:
 class Setup:
     """A comparison, checked: `pair` has the flags folded in, `identity` holds a hash of all that determines results.
 
-    `contrasts` are the differences that are tested, as pairs of rows; None where none were declared.
+    `contrasts` are the differences that are tested, as pairs of rows; None where none were declared. `calibration` says
+    how far the judge agrees with people, as far as that is known.
     """
 
     pair: Pair
@@ -63,6 +65,7 @@ class Setup:
     seeds: int = 0
     learning_rates: int = 0
     contrasts: tuple[tuple[str, str], ...] | None = None
+    calibration: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -204,7 +207,7 @@ def resolve_evaluation(config: CompareConfig) -> Setup:
         "version": __version__,
         "environment": environment(),
     }
-    return Setup(pair, tasks, identity, limit=config.limit)
+    return Setup(pair, tasks, identity, limit=config.limit, calibration=note_on(judge, config.calibration))
 
 
 def model_identity(pair: Pair) -> dict[str, Any]:
