@@ -56,5 +56,5 @@ def test_the_page_has_a_row_for_every_variant(script: Any, testbed_pair: Pair) -
     assert "| nothing (`sails`) | 0.600 [0.352, 0.848] | – | – |" in text
     assert "| `lora`, no basis at all | 0.520 [" in text and "| -0.080 [" in text
     assert "| `fill: none` beside `k: 8` | 0.700 [" in text and "| +0.103 [" in text  # not + 0.100, as from `sails`
-    assert "| `k: 128` | 0.600 [0.352, 0.848] | the same models | – |" in text and "over 3 rows" in text
+    assert "| `k: 128` | 0.600 [0.352, 0.848] | the same models | – |" in text and "method over 3 rows" in text
     assert "| `k: 8` | 0.597 [" in text and "- `sails-fill-none`: why." in text
