@@ -4,7 +4,9 @@
 
 makes a recipe of every value of every setting that is not the default, all else as in adapters/sails.yaml, compares
 them with `sails` and `lora` in one run, which goes on where it stopped, and tabulates the differences from `sails`,
-paired over seeds. What the pair lacks the means for is left out, and the table says so.
+paired over seeds. Settings that make no difference to `sails` itself are changed where they do: the fill where the
+basis is narrower than the rank, what becomes of layers without a SAE where there are such. What the pair lacks the
+means for is left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from sails_eval.board import MIN_SEEDS
 from sails_eval.compare import compare
 from sails_eval.config import CompareConfig, Pair, load_pair, read_mapping
 from sails_eval.errors import UserError
@@ -36,11 +39,12 @@ VARIANTS: list[dict[str, Any]] = [
     {"k": 8},
     {"k": 128},
     {"variance": 0.5},
-    {"variance": 0.95},
+    {"k": 8, "variance": 0.95},
     {"centred": True},
-    {"fill": "none"},
-    {"uncovered": "nearest_below"},
-    {"uncovered": "skip"},
+    {"k": 8, "fill": "none"},
+    {"saes": "half"},
+    {"saes": "half", "uncovered": "nearest_below"},
+    {"saes": "half", "uncovered": "skip"},
     {"side": "read"},
     {"side": "write"},
     {"scale": "lora"},
@@ -49,13 +53,16 @@ VARIANTS: list[dict[str, Any]] = [
     {"saes": "undertrained"},
     {"saes": "narrow"},
 ]
-"""What each variant changes in adapters/sails.yaml: one setting, with the positions where that takes others."""
+"""What each variant has unlike adapters/sails.yaml: one setting, with the positions where that takes others.
+
+Those that have one setting more than another variant are compared with that one.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pair", default="testbed")
-    parser.add_argument("--seeds", type=int, default=5, help="at least 2")
+    parser.add_argument("--seeds", type=int, default=5, help="at least 5")
     parser.add_argument("--learning-rates", type=int, default=6)
     parser.add_argument("--tokens", type=int, help="per cell; as the pair has it where absent")
     parser.add_argument("--limit", type=int, help="only the first documents of every task, for a trial")
@@ -63,6 +70,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="the run's folder, else runs/settings-PAIR")
     parser.add_argument("--doc", type=Path, default=Path("docs/settings.md"))
     options = parser.parse_args()
+    if options.seeds < MIN_SEEDS:
+        parser.error(f"--seeds {options.seeds}: below {MIN_SEEDS} nothing is compared")
     pair = load_pair(options.pair)
     run = options.run or Path("runs") / f"settings-{pair.name}"
     done, lacking = possible(pair)
@@ -87,7 +96,13 @@ def main() -> None:
 
 
 def name_of(variant: Mapping[str, Any]) -> str:
-    return "sails-" + "-".join(f"{key}-{value}" for key, value in variant.items()).lower()
+    return "-".join(["sails", *(f"{key}-{value}" for key, value in variant.items())]).lower()
+
+
+def reference_of(variant: Mapping[str, Any]) -> dict[str, Any]:
+    """The variant without its last setting, if there is such a one; else what nothing is changed in."""
+    less = dict([*variant.items()][:-1])
+    return less if less in VARIANTS else {}
 
 
 def possible(pair: Pair) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -106,7 +121,7 @@ def possible(pair: Pair) -> tuple[list[dict[str, Any]], dict[str, str]]:
             return "the pair has no file of requests"
         if variant.get("saes") not in (None, *pair.sae_sets):
             return "the pair has no SAEs of that name"
-        if variant.get("uncovered") == "nearest_below" and len(pair.saes) == len(layers):
+        if "uncovered" in variant and len(pair.sae_sources(variant.get("saes"))) == len(layers):
             return "every layer has a SAE of its own"
         if "gains" in variant:
             try:
@@ -137,6 +152,12 @@ def label(variant: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {str(value).lower()}" for key, value in variant.items())
 
 
+def _title(variant: Mapping[str, Any]) -> str:
+    reference = reference_of(variant)
+    changed = {key: value for key, value in variant.items() if key not in reference}
+    return f"`{label(changed)}`" + (f" beside `{label(reference)}`" if reference else "")
+
+
 def page(
     samples: Mapping[str, Sample],
     variants: list[dict[str, Any]],
@@ -146,12 +167,21 @@ def page(
     pair: Pair,
 ) -> str:
     """The page, as Markdown."""
-    rows = [("`lora`, no basis at all", "lora"), *((f"`{label(v)}`", name_of(v)) for v in variants)]
-    tests = [samples[method].minus(samples["sails"]).mean() for _, method in rows]
-    adjusted = holm([test.p() for test in tests])
+    rows = [
+        ("`lora`, no basis at all", "lora", "sails"),
+        *((_title(v), name_of(v), name_of(reference_of(v))) for v in variants),
+    ]
+    differences = {method: samples[method].minus(samples[reference]) for _, method, reference in rows}
+    told = {method: sample.mean() for method, sample in differences.items() if any(map(any, sample.values))}
+    adjusted = dict(zip(told, holm([test.p() for test in told.values()]), strict=True))
     table = [
-        f"| {title} | {_interval(samples[method])} | {_interval(test, sign='+')} | {p:.2f} |"
-        for (title, method), test, p in zip(rows, tests, adjusted, strict=True)
+        f"| {title} | {_interval(samples[method])} | "
+        + (
+            f"{_interval(told[method], sign='+')} | {adjusted[method]:.2f} |"
+            if method in told
+            else "the same models | – |"
+        )
+        for title, method, _ in rows
     ]
     left_out = [f"- `{name}`: {why}." for name, why in lacking.items()]
     return "\n".join(
@@ -159,16 +189,16 @@ def page(
             "# What the settings of SAILS do",
             "",
             "The paper leaves most of these steps open; [`adapters/sails.yaml`](../adapters/sails.yaml) lists them",
-            f"with their defaults. Each row changes one setting of `sails` on the pair `{pair.name}`. Alignment scores",
-            "are those of the test at the learning rate chosen on validation, with 95 % t intervals over seeds.",
-            "Differences are paired over seeds, and p is adjusted by Holm's method over the",
-            f"{len(rows)} rows. The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
-            "A difference of exactly 0 means the same models: a basis wider than the rank is cut, so that a larger",
-            "share of variance or the fill may make no difference.",
+            f"with their defaults. Each row changes one setting of `sails` on the pair `{pair.name}` or, where it",
+            "says so, of another row, whose basis is narrower than the rank or which has SAEs at every other layer",
+            "only: there the setting matters. Alignment scores are those of the test at the learning rate chosen on",
+            "validation, with 95 % t intervals over seeds. Differences are paired over seeds, and p is adjusted by",
+            f"Holm's method over {len(told)} rows.",
+            "The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
             "",
             f"Made by `{command}` ({len(samples['sails'].seeds)} seeds).",
             "",
-            "| changed | alignment score | difference from `sails` | p (Holm) |",
+            "| changed | alignment score | difference | p (Holm) |",
             "| --- | --- | --- | --- |",
             f"| nothing (`sails`) | {_interval(samples['sails'])} | – | – |",
             *table,

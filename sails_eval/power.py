@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from scipy import stats
 
@@ -76,8 +77,14 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
 
     Raises UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
     """
+    described = _description(run)
+    if parts := described["identity"].get("parts"):
+        raise UserError(f"{run}: a run of several parts; name one of its folders ({', '.join(sorted(parts))})")
     rows = read_tested(run, include)
-    declared = _declared(run) or default_contrasts(sorted(rows, key=lambda method: (not rows[method].trained, method)))
+    methods = [Path(name).stem for name in described.get("config", {}).get("methods", ())]
+    declared = tuple((a, b) for a, b in described["identity"].get("contrasts") or ()) or default_contrasts(
+        [*(name for name in methods if name in rows), *sorted(rows.keys() - set(methods))]
+    )
     a, b = pair or (declared or (("", ""),))[0]
     check_contrasts([(a, b)], rows)
     sample = rows[a].sample("alignment_score").minus(rows[b].sample("alignment_score"))
@@ -88,11 +95,11 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
     return spread, len(declared)
 
 
-def _declared(run: Path) -> tuple[tuple[str, str], ...]:
-    """The contrasts that the run declares, if it does."""
+def _description(run: Path) -> dict[str, Any]:
+    """The run.json of a run; of a folder without one, that nothing is known."""
     path = run / "run.json"
-    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"identity": {}}
-    return tuple((a, b) for a, b in described["identity"].get("contrasts") or ())
+    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"identity": {}}
+    return described
 
 
 def _prompt_error(row: Tested) -> float:

@@ -45,8 +45,10 @@ def extended(config: CompareConfig) -> CompareConfig:
     if not (old / DESCRIPTION).is_file():
         raise UserError(f"--against {old}: not a run folder")
     described = read_description(old)
-    if "config" not in described or digest(described["identity"]) != described["run"]:
-        raise UserError(f"{old / DESCRIPTION}: changed, or of another version of sails-eval; cannot be extended")
+    if "config" not in described:
+        raise UserError(f"{old / DESCRIPTION}: of an older sails-eval, without the configuration; make the run anew")
+    if digest(described["identity"]) != described["run"]:
+        raise UserError(f"{old / DESCRIPTION}: changed since the run; restore it, or make the run anew")
     if config.out is not None and config.out.resolve() == old.resolve():
         raise UserError(f"--out {config.out}: the earlier run itself; give another folder, or none")
     before = validate(CompareConfig, described["config"], where=str(old / DESCRIPTION))
@@ -55,6 +57,8 @@ def extended(config: CompareConfig) -> CompareConfig:
         if asked != was:
             flag = f"--{key.replace('_', '-')}"
             raise UserError(f"{flag} {_text(asked)} contradicts {old}, which has {_text(was)}; leave {flag} out")
+    if twice := sorted({Path(name).stem for name in config.add} & {Path(name).stem for name in before.methods}):
+        raise UserError(f"--add {twice[0]}: {old} has it already; leave it out")
     anew = {key: getattr(config, key) for key in FREE & config.model_fields_set - {"add", "against"}}
     return before.model_copy(update={"out": None, **anew, "methods": (*before.methods, *config.add)})
 

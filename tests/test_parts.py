@@ -313,7 +313,7 @@ def test_another_task_is_answered_by_the_kept_checkpoints_only(old: Path, pool: 
         ({"seeds": 3}, "--seeds 3 contradicts old, which has 2; leave --seeds out"),
         ({"judge": "testbed"}, "--judge testbed contradicts old, which has none of its own"),
         ({"methods": ("full",)}, "--methods full contradicts old, which has sails,lora"),
-        ({"add": ("lora",)}, "name at least one method, each once"),
+        ({"add": ("lora",)}, "--add lora: old has it already; leave it out"),
         ({"add": ()}, "--add METHOD and --against RUN belong together"),
         ({"against": None}, "--add METHOD and --against RUN belong together"),
         ({"against": Path("a")}, "--against a: not a run folder"),

@@ -12,6 +12,8 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +74,34 @@ def build(out: Path | None = None) -> None:
     for name, measured in organisms.items():
         measured["saes"] = build_saes(new / name, list(QUALITIES) if name in WITH_POOR_SAES else ["good"])
     card: Card = {"organisms": organisms, "judge": build_judge(first, new / "judge")}
-    _check(card)  # before anything is replaced
-    shutil.rmtree(weights, ignore_errors=True)
-    new.rename(weights)
-    card["splits"] = write_data(
-        (out or PACKAGE / "testbed") / "data", out / "tasks" if out else bundled("tasks") / "testbed" / "data"
-    )
-    if out is None:
-        card["judge"]["on_fine_tuned_models"] = judge_agreement()
-    write_text(weights / "card.json", json.dumps(card, indent=1) + "\n")
+    _check(card)
+    with _replaced(weights, new):
+        card["splits"] = write_data(
+            (out or PACKAGE / "testbed") / "data", out / "tasks" if out else bundled("tasks") / "testbed" / "data"
+        )
+        if out is None:
+            card["judge"]["on_fine_tuned_models"] = judge_agreement()
+            _check(card)
+        write_text(weights / "card.json", json.dumps(card, indent=1) + "\n")
     print(f"built in {(time.process_time() - start) / 60:.1f} CPU-minutes: {weights}")
-    if out is None:
-        _check(card)
+
+
+@contextmanager
+def _replaced(folder: Path, new: Path) -> Iterator[None]:
+    """Put `new` in the place of a folder, and the old one back if what follows fails."""
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    try:
+        yield
+    except BaseException:
+        folder.rename(new)
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check(card: Card) -> None:
@@ -107,7 +125,8 @@ def _check(card: Card) -> None:
 
 
 def _exceeding(aurocs: dict[str, float]) -> list[float]:
-    return [auroc for auroc in aurocs.values() if auroc > WORDS_ALONE_AT_MOST]
+    """Those too far from chance, on either side: a classifier that is always wrong has learnt the words, too."""
+    return [auroc for auroc in aurocs.values() if abs(auroc - 0.5) > WORDS_ALONE_AT_MOST - 0.5]
 
 
 def build_base(folder: Path, *, seed: int) -> Card:

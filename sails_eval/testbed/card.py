@@ -26,9 +26,10 @@ def render() -> str:
         f"{len(grammar.PHRASINGS)} phrasings,",
         f"           {len(grammar.WRAPPERS)} wrappers ({len(grammar.UNSEEN_WRAPPERS)} absent from pre-training)",
         f"words      a bag-of-words classifier of harm, measured just now: AUROC {words['unseen']:.2f} from seen to "
-        "unseen categories,",
-        f"           {words['same_categories']:.2f} within the same ones (0.5 is chance): words alone don't give harm "
-        "away",
+        "unseen categories",
+        f"           (few of whose words it knows), {words['same_categories']:.2f} from phrasings to others of the "
+        "same ones",
+        "           (all of whose words it knows; 0.5 is chance): words alone don't give harm away",
         *(line for name, organism in card["organisms"].items() for line in _organism(name, organism)),
         f"judge      the same architecture; exact agreement with the grammar's truth: {tuned['agreement']:.2%} of "
         f"{tuned['answers']:,} answers of fine-tuned models,",
@@ -39,7 +40,7 @@ def render() -> str:
         *_splits(card["splits"]),
         "           checked just now: no (action, phrasing), category or fact is in two splits",
         "",
-        "What it cannot show: effect sizes in real language models. Its models have 0.86 million parameters, their",
+        "What it cannot show: effect sizes in real language models. Its models have 0.87 million parameters, their",
         "concept of harm is literal (a list of pairs of words), and all refusals share their wording. It supports",
         "claims about mechanisms and about the harness.",
     ]  # fmt: skip

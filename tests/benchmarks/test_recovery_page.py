@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from sails_eval.recovery import recovery
 from sails_eval.stats import Sample
 
 SCORES = {
@@ -47,10 +49,29 @@ def test_the_page_says_whether_recovery_goes_with_alignment(script: Any, run: Pa
     assert "| `random-orthonormal` | – | 0.000 | 0.50 [" in text and "| `lora` | – | – | 0.50 [" in text
     assert "`base`" not in text
     # ranks agree in the first two seeds; in the third sails and random-orthonormal are the other way round
-    rho = script.correlation(samples(), found)
-    assert rho.value == pytest.approx((1 + 1 + 0.5) / 3)
+    found_all = script.association(samples(), found)
+    assert found_all.within.value == pytest.approx((1 + 1 + 0.5) / 3)
+    assert found_all.of_means == pytest.approx(1)
     assert "| all methods with a basis | 3 | 0.83 [" in text
-    assert script.correlation(samples(), found, "sails") is None and "SAILS over" not in text  # one alone
+    assert "doses" not in text  # one alone
+
+
+def test_recoveries_within_chance_are_tied(script: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    planted = torch.linalg.qr(torch.randn(128, 4, generator=generator)).Q
+    drawn = [recovery(torch.linalg.qr(torch.randn(128, 8, generator=generator)).Q, planted) for _ in range(500)]
+    assert torch.tensor(drawn).std().item() * 2 == pytest.approx(script.CHANCE, abs=0.004)
+    recovered = {name: script.Recovered(r, r) for name, r in (("oracle", 0.9), ("sails", 0.01), ("lora", -0.01))}
+    one = script.association({m: s for m, s in samples().items() if m in recovered}, recovered)
+    assert one.of_means == pytest.approx(0.866, abs=1e-3)  # two of three ranks tied
+
+
+def test_families_name_their_methods(script: Any) -> None:
+    found = ["oracle", "oracle-none", "sails", "sails-signed", "sails-narrow", "sails-requests"]
+    chosen = {title: script.members(family, found) for title, family in script.FAMILIES.items()}
+    assert chosen["SAILS on responses, by SAE quality"] == ["sails", "sails-narrow"]
+    assert chosen["the same without the oracles"] == sorted(found[2:])
+    assert chosen["all methods with a basis"] == sorted(found)
 
 
 def test_the_picture_is_drawn(script: Any, run: Path, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from sails_eval.cli import main
+from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.paths import PACKAGE, bundled
 from sails_eval.records import Completion
-from sails_eval.testbed import build, corpus, grammar, planted
+from sails_eval.testbed import build, corpus, grammar, planted, splits
 from sails_eval.testbed.saes import QUALITIES, activations, measure
 from sails_eval.testbed.tokenizer import make_tokenizer
 from sails_eval.testbed.world import HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS
@@ -105,4 +106,23 @@ def test_the_package_stays_small() -> None:
 def test_the_card_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["testbed", "info"]) == 0
     card = capsys.readouterr().out
-    assert "What it cannot show" in card  # a card that only praises is no card
+    limits = card[card.index("What it cannot show") :]  # a card that only praises is no card
+    assert all(limit in limits for limit in ("0.87 million parameters", "literal", "share their wording"))
+    words = splits.words_alone()
+    assert f"AUROC {words['unseen']:.2f} from seen to unseen" in card
+    assert f"{words['same_categories']:.2f} from phrasings to others" in card
+
+
+def test_a_build_that_fails_leaves_the_old_weights(tmp_path: Path) -> None:
+    folder, new = tmp_path / "weights", tmp_path / "weights.new"
+    for path in (folder, new):
+        path.mkdir()
+        (path / "name").write_text(path.name)
+    with pytest.raises(UserError), build._replaced(folder, new):
+        assert (folder / "name").read_text() == "weights.new"
+        raise UserError("not what it claims to be")
+    assert (folder / "name").read_text() == "weights" and (new / "name").read_text() == "weights.new"
+    with build._replaced(folder, new):
+        pass
+    assert (folder / "name").read_text() == "weights.new" and not new.exists()
+    assert not (tmp_path / "weights.old").exists()
