@@ -241,7 +241,7 @@ class ApiJudge:
         self._usage += Usage(0, *tokens, self._options.cost(*tokens))
 
     async def _check(self) -> None:
-        async with self._client(timeout=20.0, max_retries=2) as client:
+        async with self._client(timeout=20.0, max_retries=1) as client:
             models: list[str] = []
             try:
                 models = await _listed(client)
