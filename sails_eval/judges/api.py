@@ -118,12 +118,12 @@ class ApiJudge:
 
     parallel = False
 
-    def __init__(self, model: str, *, rubrics: Mapping[JudgedKind, Rubric] | str | None = None, **options: Any) -> None:
-        """`rubrics`, or the first part of the shipped ones' names. Raises UserError for a faulty option."""
+    def __init__(self, model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: Any) -> None:
+        """Options may be text. Raises UserError for one that is unknown or faulty."""
         self.model = model
         self.name = f"openai:{model}"
         self._options = validate(Options, options, where=f"judge '{self.name}'")
-        self._rubrics = load_rubrics(f"{rubrics}_") if isinstance(rubrics, str) else rubrics or load_rubrics()
+        self._rubrics = rubrics or load_rubrics()
         self._limits = Limits(self._options.rpm, self._options.tpm)
         self._usage = Usage()
         self._unsupported: set[str] = set()

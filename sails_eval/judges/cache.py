@@ -7,14 +7,14 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
 from sails_eval.errors import UserError
-from sails_eval.judges.base import JudgedKind
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.records import Completion, Verdict
 
 PLACE = "SAILS_EVAL_CACHE"
@@ -39,6 +39,42 @@ def cache_key(fingerprint: str, kind: JudgedKind, completion: Completion) -> str
     """A hash of all that determines a verdict, and of nothing else: no id, no method."""
     parts = [fingerprint, kind, completion.prompt, completion.response]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def judge_cached(
+    judge: Judge, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+) -> list[Verdict]:
+    """What `judge.judge` says, but what the cache knows comes from there, and what is new goes there as it arrives.
+
+    The judge is asked once where request and answer are the same; it learns no ids and no categories. Raises UserError
+    as the judge does, or where the cache can't be used.
+    """
+    if not completions:
+        return []
+    fingerprint = judge.fingerprint
+    keys = [cache_key(fingerprint, kind, completion) for completion in completions]
+    same: dict[str, list[Completion]] = {}
+    for key, completion in zip(keys, completions, strict=True):
+        same.setdefault(key, []).append(completion)
+
+    with closing(VerdictCache()) as cache:
+        verdicts: dict[str, Verdict] = {}
+
+        def tell(verdict: Verdict) -> None:
+            verdicts[verdict.id] = verdict
+            for completion in same[verdict.id]:
+                on_verdict(replace(verdict, id=completion.id))
+
+        def keep(verdict: Verdict) -> None:
+            cache.put(verdict)
+            tell(verdict)
+
+        for verdict in cache.get(same).values():
+            tell(verdict)
+        firsts = {key: ones[0] for key, ones in same.items() if key not in verdicts}
+        if firsts:
+            judge.judge(kind, [Completion(key, one.prompt, one.response, "") for key, one in firsts.items()], keep)
+    return [replace(verdicts[key], id=completion.id) for key, completion in zip(keys, completions, strict=True)]
 
 
 class VerdictCache:
@@ -79,6 +115,8 @@ class VerdictCache:
         if verdict.unscored is not None:
             return
         said = {key: value for key, value in asdict(verdict).items() if key not in ("id", "raw") and value is not None}
+        for vote in said.get("votes", []):
+            vote["raw"] = None  # a reply may quote the answer
         with self._explained():
             self._connection.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, json.dumps(said)))
 

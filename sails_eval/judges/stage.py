@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_transient
-from sails_eval.judges.cache import VerdictCache, cache_key
+from sails_eval.judges.cache import judge_cached
 from sails_eval.records import Completion, Verdict, read_completions, read_verdicts, write_jsonl
 
 
@@ -47,42 +45,25 @@ def judge_file(judge: Judge, kind: JudgedKind, completions: Path, verdicts: Path
 def judge_files(judge: Judge, kind: JudgedKind, files: Sequence[JudgedFile], on_verdict: OnVerdict = ignore) -> int:
     """The same for a judge that isn't `parallel`, which is asked about all the files at once.
 
-    It is asked once where request and answer are the same, and `on_verdict` called with each of its verdicts. If it
-    stops with an error, the files about which nothing is left to ask are written nevertheless.
+    `on_verdict` is called with each new verdict. If the judge stops with an error, the files about which nothing is
+    left to ask are written nevertheless.
     """
     sheets = [_Sheet.read(file) for file in files]
-    key = partial(cache_key, judge.fingerprint, kind)
-    missing = [completion for sheet in sheets if not sheet.finished for completion in sheet.missing]
-    questions = {key(one): Completion(key(one), one.prompt, one.response, category="") for one in missing}
-    answers: dict[str, Verdict] = {}
-    try:
-        if questions:
-            _answer(judge, kind, questions, answers, on_verdict)
+    open_ones = [sheet for sheet in sheets if not sheet.finished]
+    asked = [(sheet, completion) for sheet in open_ones for completion in sheet.missing]
+
+    def enter(verdict: Verdict) -> None:
+        sheet, completion = asked[int(verdict.id)]
+        sheet.known[completion.id] = replace(verdict, id=completion.id)
+        on_verdict(verdict)
+
+    try:  # ids are unique within a file only
+        judge_cached(judge, kind, [replace(one, id=str(i)) for i, (_, one) in enumerate(asked)], enter)
     finally:
-        for sheet in sheets:
-            if not sheet.finished and sheet.fill(lambda completion: answers.get(key(completion))):
+        for sheet in open_ones:
+            if not sheet.missing:
                 sheet.write()
     return sum(sheet.unscored for sheet in sheets)
-
-
-def _answer(
-    judge: Judge,
-    kind: JudgedKind,
-    questions: dict[str, Completion],
-    answers: dict[str, Verdict],
-    on_verdict: OnVerdict,
-) -> None:
-    """Fill `answers` from the cache and, where it has none, from the judge; whatever stops that, they are valid."""
-    with closing(VerdictCache()) as cache:
-        answers.update(cache.get(questions))
-
-        def keep(verdict: Verdict) -> None:
-            cache.put(verdict)
-            answers[verdict.id] = verdict
-            on_verdict(verdict)
-
-        if rest := [question for key, question in questions.items() if key not in answers]:
-            judge.judge(kind, rest, keep)
 
 
 @dataclass
@@ -110,13 +91,6 @@ class _Sheet:
     @property
     def unscored(self) -> int:
         return sum(self.known[completion.id].unscored is not None for completion in self.asked)
-
-    def fill(self, answer: Callable[[Completion], Verdict | None]) -> bool:
-        """Enter what is answered by now; whether that is all."""
-        for completion in self.missing:
-            if verdict := answer(completion):
-                self.known[completion.id] = replace(verdict, id=completion.id)
-        return not self.missing
 
     def write(self) -> None:
         verdicts = [self.known[completion.id] for completion in self.asked]

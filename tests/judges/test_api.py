@@ -205,7 +205,7 @@ def test_a_model_without_temperature_is_asked_without(endpoint: Endpoint) -> Non
 def test_a_rubric_can_have_its_prompt_sent_as_it_is_and_a_word_read(endpoint: Endpoint) -> None:
     replies = [says("2"), says(" Broken.\n"), says("Verdict: 2"), says("")]
     endpoint.chat = lambda body: replies.pop(0)
-    judge = ApiJudge("grader", rubrics="testbed", concurrency=1)
+    judge = ApiJudge("grader", rubrics=load_rubrics("testbed_"), concurrency=1)
     verdicts = judge.judge("harmful", [completion(id=str(i)) for i in range(4)])
     assert [verdict.label for verdict in verdicts] == ["refusal", "broken", None, None]
     assert endpoint.prompts()[0] == load_rubrics("testbed_")["harmful"].render("a request", "an answer")

@@ -154,7 +154,7 @@ def test_files_are_judged_together_and_equal_answers_once(tmp_path: Path) -> Non
     judge, heard = Scripted(), []
     judge.unscored = {"c": "the judge refused"}
     assert judge_files(judge, "safe", files, heard.append) == 1
-    assert judge.asked == [["a", "b", "c"]] and len(heard) == 3
+    assert judge.asked == [["a", "b", "c"]] and len(heard) == 4
     verdicts = [[(verdict.id, verdict.label) for verdict in read_verdicts(file.verdicts)] for file in files]
     assert verdicts == [[("1", "compliance"), ("2", "compliance")], [("1", None), ("3", "compliance")]]
 
