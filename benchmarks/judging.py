@@ -28,7 +28,7 @@ from sails_eval.records import Completion, write_jsonl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency", type=float, default=1.0, help="seconds until the server answers")
-    parser.add_argument("--rounds", type=int, default=10, help="requests for each place of the concurrency")
+    parser.add_argument("--rounds", type=int, default=20, help="requests for each place of the concurrency")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 16, 32, 64])
     parser.add_argument("--cached", type=int, default=10_000, help="verdicts of the cached run")
     options = parser.parse_args()

@@ -139,22 +139,25 @@ class Faulty:
             self.seen[fault or "none"] += 1
             self.served[prompt] += fault not in PASSING
         time.sleep(self.slow if fault == "slow" else self.latency)
-        return LASTING[fault][0] if fault in LASTING else self._reply(fault, prompt)
+        return LASTING[fault][0] if fault in LASTING else self._reply(fault, body)
 
     def _draw(self, *parts: Any) -> Random:
         return Random(f"{self.seed} {parts}")
 
-    def _reply(self, fault: str | None, prompt: str) -> Reply:
-        grade = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % 5 + 1
-        good = says(f'{{"verdict": "{grade}"}}', tokens=len(prompt) // 4)
+    def _reply(self, fault: str | None, body: dict[str, Any]) -> Reply:
+        prompt = prompt_of(body)
+        menu = body["response_format"]["json_schema"]["schema"]["properties"]["verdict"]["enum"]
+        number = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % len(menu)
+        good, wrong = (f'{{"verdict": "{menu[i % len(menu)]}"}}' for i in (number, number + 1))
+        reply = says(good, tokens=len(prompt) // 4)
         faults: dict[str | None, Reply] = {
             "429": fails(429, code="rate_limit_exceeded"),
             "429 after 1 s": fails(429, code="rate_limit_exceeded", headers={"Retry-After": "1"}),
             "500": fails(500),
             "drop": DROP,
-            "truncated": (200, json.dumps(good[1])[:-40]),
-            "html": (200, f"<html>Verdict: {grade % 5 + 1}</html>"),
-            "schema": (200, {"choices": {"message": f"Verdict: {grade % 5 + 1}"}}),
+            "truncated": (200, json.dumps(reply[1])[:-40]),
+            "html": (200, f"<html>{wrong}</html>"),
+            "schema": (200, {"choices": {"message": wrong}}),
             "no choices": (200, {"choices": []}),
         }
-        return faults.get(fault, good)
+        return faults.get(fault, reply)

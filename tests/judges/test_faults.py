@@ -7,20 +7,24 @@ import multiprocessing
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
-from fault_server import LASTING, PASSING, Endpoint, Faulty, fails, says, serving
+from fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says, serving
 
+from sails_eval.cli import main
 from sails_eval.errors import UserError
 from sails_eval.judges import limits
-from sails_eval.judges.api import ApiJudge
+from sails_eval.judges.api import AS_JSON, ApiJudge
 from sails_eval.judges.cache import VerdictCache, cache_key
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
+from sails_eval.judges.usage import read_usage
 from sails_eval.records import Completion, Verdict, read_completions, read_verdicts, write_jsonl
+from sails_eval.remote_judging import USAGE
 
 pytestmark = pytest.mark.server
 
@@ -29,8 +33,11 @@ TIMEOUT = 1.0
 """Seconds that the judge gives a reply, and the server's slow ones exceed."""
 
 
+Truth = Callable[[int], dict[str, Verdict]]
+
+
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch):
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(limits, "FIRST_WAIT", 0.05)
     with serving() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -61,13 +68,11 @@ def verdicts_in(files: list[JudgedFile]) -> dict[str, Verdict]:
 
 
 def prompt(rendered: str) -> str:
-    from sails_eval.judges.api import AS_JSON
-
     return f"{rendered}\n{AS_JSON}"
 
 
 @pytest.fixture
-def truth(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def truth(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
     """What the judge says of `n` answers where nothing goes wrong."""
 
     def judged(n: int) -> dict[str, Verdict]:
@@ -83,7 +88,7 @@ def truth(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2, 0.3])
 def test_every_answer_is_scored_as_without_faults_or_unscored_with_the_right_reason(
-    endpoint: Endpoint, tmp_path: Path, truth, rate: float
+    endpoint: Endpoint, tmp_path: Path, truth: Truth, rate: float
 ) -> None:
     expected = truth(200)
     endpoint.chat = chat = Faulty(rate, seed=7, slow=2 * TIMEOUT)
@@ -107,7 +112,7 @@ def test_every_answer_is_scored_as_without_faults_or_unscored_with_the_right_rea
 
 
 def test_an_endpoint_that_is_down_leaves_all_unscored_and_the_next_run_mends_it(
-    endpoint: Endpoint, tmp_path: Path, truth
+    endpoint: Endpoint, tmp_path: Path, truth: Truth
 ) -> None:
     expected = truth(40)
     endpoint.chat = lambda body: fails(503, "down")
@@ -127,7 +132,7 @@ def test_an_endpoint_that_is_down_leaves_all_unscored_and_the_next_run_mends_it(
     ],
 )
 def test_a_stop_keeps_what_was_judged_and_the_next_run_asks_for_the_rest(
-    endpoint: Endpoint, tmp_path: Path, truth, reply: tuple, message: str
+    endpoint: Endpoint, tmp_path: Path, truth: Truth, reply: Reply, message: str
 ) -> None:
     expected = truth(60)
     chat = Faulty(rate=0)
@@ -172,6 +177,33 @@ def test_the_key_is_nowhere(
     assert not [path for path in kept if KEY.encode() in path.read_bytes()]
 
 
+# --- in a comparison ------------------------------------------------------------------------------
+
+CORNER = (
+    "compare --pair testbed --methods lora --tokens 400 --seeds 1 --learning-rates 2 --limit 6 --jobs 1 -q "
+    "--tasks testbed_harmful_unseen,testbed_safe --judge openai:grader"
+).split()
+
+
+def test_a_quota_that_ends_stops_a_comparison_which_then_goes_on_to_the_same_results(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = Faulty(rate=0)
+    endpoint.chat = lambda body: chat(body) if len(chat.served) < 15 else fails(429, code="insufficient_quota")
+    stopped = tmp_path / "stopped"
+    assert main([*CORNER, "--out", str(stopped)]) == 2
+    assert "the quota is used up; once there is some, run again to go on" in capsys.readouterr().err
+    assert not (stopped / "results.csv").exists()
+    endpoint.chat = chat
+    assert main([*CORNER, "--out", str(stopped)]) == 0
+    assert chat.served.total() <= len(chat.served) + 15, "more was repeated than was on its way at the stop"
+    monkeypatch.setenv("SAILS_EVAL_CACHE", str(tmp_path / "another.sqlite"))
+    assert main([*CORNER, "--out", str(tmp_path / "whole")]) == 0
+    assert (stopped / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+    used = {folder.name: read_usage(folder / USAGE)["openai:grader"] for folder in (stopped, tmp_path / "whole")}
+    assert used["stopped"].requests >= used["whole"].requests > 20
+
+
 # --- kills ----------------------------------------------------------------------------------------
 
 
@@ -192,7 +224,7 @@ def committed(cache: Path, files: list[JudgedFile]) -> set[str]:
 
 
 def test_twenty_kills_lose_no_verdict_and_repeat_none(
-    endpoint: Endpoint, tmp_path: Path, own_cache: Path, truth
+    endpoint: Endpoint, tmp_path: Path, own_cache: Path, truth: Truth
 ) -> None:
     expected = truth(400)
     files, draw = some_files(tmp_path / "killed", 400), Random(3)
