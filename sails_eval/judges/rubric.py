@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,11 @@ class Rubric(Frozen):
     kind: JudgedKind
     prompt: str
     options: dict[str, Option]
+    reply: Literal["line", "word"] = Field(
+        default="line",
+        description="what a judge behind an endpoint is told to end with: JSON or a line 'Verdict: X'; or nothing is "
+        "added to the prompt, and the whole reply is the word from the menu",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
