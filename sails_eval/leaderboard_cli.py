@@ -21,6 +21,13 @@ def add_leaderboard(commands: Any, command: Any) -> None:
     publish.add_argument(
         "--allow-mixed", action="store_true", help="even beside rows of another environment or test set"
     )
+    text = "How far a run's safety rates hang on the judge's wording: `harm` against three paraphrases of it."
+    sensitivity = command(actions, "sensitivity", _sensitivity, text)
+    sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
+    sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
+    sensitivity.add_argument(
+        "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
+    )
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -40,6 +47,12 @@ def _publish(options: argparse.Namespace) -> None:
 
     frame = publish(options.path, options.board, force=options.allow_mixed)
     print(f"{options.board}: {len(frame)} rows")
+
+
+def _sensitivity(options: argparse.Namespace) -> None:
+    from sails_eval.sensitivity import measure, report
+
+    print(report(measure(options.path, options.judge, options.include_path)))
 
 
 def report_problems(problems: list[str], path: Path) -> int:

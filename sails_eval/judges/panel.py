@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median_high
 
 from sails_eval.fingerprint import digest
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
@@ -59,10 +58,10 @@ class Panel:
         """What the members' verdicts on one completion, in the members' order, come to."""
         votes = [_vote(member, verdict) for member, verdict in zip(self.members, verdicts, strict=True)]
         labels = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
-        scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+        scores = sorted(verdict.score for verdict in verdicts if verdict.score is not None)
         for label, n in labels.items():
             if 2 * n > len(verdicts):
-                return Verdict(verdicts[0].id, label, median_high(scores) if scores else None, votes=votes)
+                return Verdict(verdicts[0].id, label, scores[len(scores) // 2] if scores else None, votes=votes)
         said = [f"{n} {label}" for label, n in labels.most_common()]
         if silent := len(verdicts) - labels.total():
             said.append(f"{silent} unscored")
