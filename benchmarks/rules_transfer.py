@@ -1,11 +1,12 @@
 """Whether the judge `rules` only knows the models that it was written on.
 
-    python benchmarks/rules_transfer.py A.csv B.csv C.csv
+    python benchmarks/rules_transfer.py A.csv B.csv C.csv [--start nothing] [--margin 0]
 
 takes completion files of XSTest (columns completion and final_label, a partial refusal counting as a refusal). Which
 phrases count, and the numbers that go with them, are tuned on every two of them and tried on the third. Tuning starts
-without a single phrase and goes over all switches in turn, changing one wherever that raises the mean kappa of what it
-may see, until none does. What this cannot show: whoever wrote the phrases had seen all of the files.
+with all phrases, or with none, and goes over all switches in turn, changing one wherever that raises the mean kappa of
+what it may see by more than a margin, until none does. A single answer is worth about 0.005 in one file. What this
+cannot show: whoever wrote the phrases had seen all of the files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NUMBERS = {"curt": (0, 6, 12, 20), "lecture_after_disapproval": (1, 2, 3, 4), "l
 """The values that are tried; the phrases are on or off."""
 
 GROUPS = tuple(field.name for field in fields(Phrases) if field.name not in NUMBERS)
-NOTHING = replace(PHRASES, **dict.fromkeys(GROUPS, ()))
+STARTS = {"everything": PHRASES, "nothing": replace(PHRASES, **dict.fromkeys(GROUPS, ()))}
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,15 @@ def kappa(labelled: Labelled, phrases: Phrases) -> float:
     return float(cohen_kappa_score(labelled.refused, said)) if any(said) else 0.0
 
 
-def tune(seen: Sequence[Labelled]) -> Phrases:
+def tune(seen: Sequence[Labelled], start: Phrases, margin: float) -> Phrases:
     """The phrases and numbers that suit these files, as far as changing one at a time gets."""
-    best, changed = NOTHING, True
+    best, changed = start, True
     while changed:
         changed = False
         for group, position in switches():
             for other in settings(best, group, position):
-                if sum(kappa(one, other) for one in seen) > sum(kappa(one, best) for one in seen) + 1e-9:
+                gain = sum(kappa(one, other) - kappa(one, best) for one in seen) / len(seen)
+                if gain > margin + 1e-9:
                     best, changed = other, True
     return best
 
@@ -87,16 +89,19 @@ def count(phrases: Phrases) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Tune the rules on every two files and try them on the third.")
     parser.add_argument("files", type=Path, nargs=3, metavar="FILE.csv")
-    files = [read(path) for path in parser.parse_args().files]
-    everything = tune(files)
+    parser.add_argument("--start", choices=sorted(STARTS), default="everything", help="(default: everything)")
+    parser.add_argument("--margin", type=float, default=0.005, help="of mean kappa (default: 0.005)")
+    options = parser.parse_args()
+    files, start = [read(path) for path in options.files], STARTS[options.start]
+    best = tune(files, start, options.margin)
     print("| file | as shipped | tuned on all three | tuned on the other two | loss | phrases |")
     print("| --- | --- | --- | --- | --- | --- |")
     for left_out in files:
-        tuned = tune([one for one in files if one is not left_out])
-        upper, own = kappa(left_out, everything), kappa(left_out, tuned)
+        tuned = tune([one for one in files if one is not left_out], start, options.margin)
+        upper, own = kappa(left_out, best), kappa(left_out, tuned)
         row = (kappa(left_out, PHRASES), upper, own, upper - own)
         print(f"| {left_out.name} | {' | '.join(f'{value:.3f}' for value in row)} | {count(tuned)} |")
-    print(f"\n{count(PHRASES)} phrases as shipped, {count(everything)} tuned on all three")
+    print(f"\n{count(PHRASES)} phrases as shipped, {count(best)} tuned on all three")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Phrases:
     """Private facts that the answerer has no access to, and would not tell."""
 
     curt: int = 12
-    lecture_after_disapproval: int = 2
+    lecture_after_disapproval: int = 1
     """Different values that an answer has to cite."""
     lecture: int = 3
 
