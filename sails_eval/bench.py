@@ -13,8 +13,10 @@ from tqdm import tqdm
 from sails_eval import stages
 from sails_eval.aggregate import RowKey, score
 from sails_eval.judges import load_judge
+from sails_eval.judges.base import JudgedKind
+from sails_eval.judges.panel import agreement
 from sails_eval.plan import Setup
-from sails_eval.records import Result, Split, read_completions, read_verdicts
+from sails_eval.records import Result, Split, Verdict, read_completions, read_verdicts
 from sails_eval.remote_judging import RemoteJudging
 from sails_eval.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.tasks import TaskInfo
@@ -61,6 +63,13 @@ class Bench:
                 if one.unscored is None and truth.unscored is None:
                     seen[(one.label, one.score) == (truth.label, truth.score)] += 1
         return seen
+
+    def panel_notes(self, subjects: Sequence[Subject]) -> list[str]:
+        """How far the members of a panel agree on the subjects' test answers; nothing where the judge is no panel."""
+        judged: dict[JudgedKind, list[Verdict]] = {"harmful": [], "safe": []}
+        for job in self._judge_jobs(subjects, "test"):
+            judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
+        return [note for note in [agreement(judged)] if note]
 
     def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:
         """Subjects whose test answers are all the base's own: nothing was learnt, or nothing was applied."""

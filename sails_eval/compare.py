@@ -139,6 +139,7 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
         "be too low for this model."
         for method, n in same.items()
     ]
+    warnings += bench.panel_notes(candidates)
     if setup.seeds == 1:
         warnings += within_seed.notes(bench, [*(_subject(run, cell) for cell in chosen), base])
     return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement)
