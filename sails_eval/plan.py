@@ -217,7 +217,7 @@ def resolve_evaluation(config: CompareConfig, *, target: str | None = None) -> S
         "version": __version__,
         "environment": environment(),
     }
-    return Setup(pair, tasks, identity, limit=config.limit, calibration=note_on(judge, config.calibration))
+    return Setup(pair, tasks, identity, limit=config.limit, calibration=note_on(loaded, config.calibration))
 
 
 def _resolve_judge(spec: str, model: str | None) -> Judge:

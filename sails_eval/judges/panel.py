@@ -113,6 +113,12 @@ def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str | None:
     said = []
     for kind, verdicts in judged.items():
         if voted := [verdict for verdict in verdicts if verdict.votes]:
-            on_scores = f"{alpha(voted, scores=True):.2f} for their scores and " if kind == "harmful" else ""
-            said.append(f"{on_scores}{alpha(voted):.2f} for their labels of {len(voted):,} answers to {kind} requests")
+            on_scores = f"{_told(alpha(voted, scores=True))} for their scores and " if kind == "harmful" else ""
+            said.append(
+                f"{on_scores}{_told(alpha(voted))} for their labels of {len(voted):,} answers to {kind} requests"
+            )
     return f"Krippendorff's α among the panel's judges: {', '.join(said)}." if said else None
+
+
+def _told(value: float) -> str:
+    return "undefined, all votes being alike," if math.isnan(value) else f"{value:.2f}"

@@ -134,3 +134,5 @@ def test_the_note_says_alpha_of_panels_only() -> None:
     assert note.startswith("Krippendorff's α among the panel's judges: 0.")
     assert note.endswith("for their labels of 3 answers to harmful requests.")
     assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) is None
+    alike = agreement({"harmful": judged(["111"])})
+    assert alike is not None and alike.count("undefined, all votes being alike, for their") == 2
