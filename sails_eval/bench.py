@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from sails_eval import stages
 from sails_eval.aggregate import RowKey, score
+from sails_eval.engines import HF, served
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.panel import agreement
@@ -20,31 +21,60 @@ from sails_eval.records import Result, Split, Verdict, read_completions, read_ve
 from sails_eval.remote_judging import RemoteJudging
 from sails_eval.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.tasks import TaskInfo
-from sails_eval.workers import Workers
+from sails_eval.workers import Hosts, Workers
+
+
+def engine_host(hosts: Hosts, setup: Setup) -> Workers:
+    """The process in which the setup's engine lives: one for a base model, however many comparisons use it."""
+    return hosts.of("engine", (setup.engine, served(setup.pair)))
+
+
+def check_engine(hosts: Hosts, setup: Setup) -> None:
+    """Start an engine that is there once, and see that it can do what the setup needs. Raises UserError if not."""
+    if setup.engine != HF:
+        engine_host(hosts, setup).run(stages.check_engine, setup)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A setup at work: its run folder, its worker processes, and what its progress bars begin with."""
+    """A setup at work: its run folder, its worker processes, the host of its engine, and how progress bars begin."""
 
     setup: Setup
     run: Path
     pool: Workers
+    hosts: Hosts
     quiet: bool = False
     title: str = ""
 
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
         tasks = self._tasks(split)
-        jobs = [AnswerJob(self.setup.pair, one, tasks, split, self.run, self.setup.limit) for one in subjects]
         with self._judging(self.setup.judge, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts") as add:
-            self.pool.map(
-                stages.answer,
-                jobs,
-                title=f"{self.title}{split}: answers",
+            self.answer(
+                [self._job(one, tasks, split) for one in subjects],
+                title=f"{split}: answers",
                 done=lambda job: add(self._judge_jobs([job.subject], split)),
             )
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+
+    def answer(
+        self,
+        jobs: Sequence[AnswerJob],
+        *,
+        title: str,
+        done: Callable[[AnswerJob], object] = lambda job: None,
+    ) -> None:
+        """Have the subjects of these jobs answer, after training them where needed.
+
+        The workers do both, unless the engine is one that is there once: then they train everything first, and free
+        memory for it.
+        """
+        if self.setup.engine == HF:
+            self.pool.map(stages.prepare_and_answer, jobs, title=f"{self.title}{title}", done=done)
+            return
+        cells = [job for job in jobs if job.subject.cell is not None]
+        self.pool.map(stages.prepare, cells, title=f"{self.title}{title}: training")
+        engine_host(self.hosts, self.setup).map(stages.answer, jobs, title=f"{self.title}{title}", done=done)
 
     def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
         """How many of their answers the pair's reference judge sees alike (label and score), and how many it does not.
@@ -71,16 +101,31 @@ class Bench:
             judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
         return [note for note in [agreement(judged)] if note]
 
-    def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:
-        """Subjects whose test answers are all the base's own: nothing was learnt, or nothing was applied."""
-        generated = [task for task in self.setup.tasks if task.kind != "capability"]
+    def unchanged(self, subjects: Sequence[Subject], base: Subject, limit: int | None = None) -> list[Subject]:
+        """Subjects whose test answers (the first `limit` of every task) are all the base's own.
 
-        def responses(subject: Subject) -> list[list[str]]:
-            paths = [stages.completions_path(subject.folder, "test", task) for task in generated]
-            return [[completion.response for completion in read_completions(path)] for path in paths]
+        Nothing was learnt, or nothing was applied.
+        """
 
-        own = responses(base)
-        return [subject for subject in subjects if responses(subject) == own]
+        def responses(subject: Subject, limit: int | None) -> list[list[str]]:
+            paths = [stages.completions_path(subject.folder, "test", task) for task in self._generated]
+            return [[completion.response for completion in read_completions(path)[:limit]] for path in paths]
+
+        own = responses(base, limit)
+        return [subject for subject in subjects if responses(subject, limit) == own]
+
+    def sample(self, subject: Subject, limit: int) -> None:
+        """Have a subject answer the first test prompts of every task whose answers can be compared."""
+        job = self._job(subject, self._generated, "test")
+        self.answer([replace(job, limit=min(limit, job.limit or limit))], title=f"{subject.method}: answers")
+
+    @property
+    def _generated(self) -> tuple[TaskInfo, ...]:
+        return tuple(task for task in self.setup.tasks if task.kind != "capability")
+
+    def _job(self, subject: Subject, tasks: tuple[TaskInfo, ...], split: Split) -> AnswerJob:
+        setup = self.setup
+        return AnswerJob(setup.pair, subject, tasks, split, self.run, setup.limit, setup.engine)
 
     def _tasks(self, split: Split) -> tuple[TaskInfo, ...]:
         return self.setup.tasks if split == "test" else self.setup.validation_tasks

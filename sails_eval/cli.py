@@ -150,6 +150,15 @@ def _add_judging(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument_group("engine").add_argument(
+        "--engine",
+        metavar="E",
+        help="what has the models answer: hf (transformers), vllm, openai:BASE_URL (a server that has the model, as "
+        "'vllm serve' does), or auto: vllm where it is installed and a GPU is there, else hf (default: auto)",
+    )
+
+
 def _add_compare(commands: Any) -> None:
     text = "Train methods on the same budget, judge their answers and write a leaderboard."
     command = _command(commands, "compare", _compare, text)
@@ -157,6 +166,7 @@ def _add_compare(commands: Any) -> None:
     _add_model(command)
     _add_training(command)
     _add_judging(command)
+    _add_engine(command)
     size = command.add_argument_group("size and output")
     size.add_argument("--seeds", type=int, metavar="N", help="seeds per learning rate (default: 5)")
     size.add_argument("--learning-rates", type=int, metavar="N", help="rates over each recipe's span (default: 6)")
@@ -197,6 +207,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("target", metavar="ADAPTER_OR_MODEL", help="a PEFT adapter's folder, a model's, or a hub id")
     _add_model(command)
     _add_judging(command)
+    _add_engine(command)
     command.add_argument("--name", help="what to call the row (default: the folder's name)")
     command.add_argument("--out", type=Path, metavar="DIR", help="run folder")
 

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from sails_eval import stages, within_seed
-from sails_eval.bench import Bench
+from sails_eval.bench import Bench, check_engine
 from sails_eval.budget import ledger, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
@@ -33,7 +33,7 @@ from sails_eval.report import Outcome, board, write_board, write_report
 from sails_eval.reuse import adopt, check_sealed, extended, seal
 from sails_eval.run_folder import check_folder, describe, describe_parts, open_run
 from sails_eval.stages import Subject
-from sails_eval.workers import workers
+from sails_eval.workers import hosts, workers
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +51,15 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         check_folder(placed(run, part), part.setup.identity)
     if old is not None:
         check_sealed(old, parts)
-    with workers(config.jobs, quiet=quiet) as pool:
+    with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         checked = [pool.run(stages.check, part.setup) for part in parts]  # bad input leaves no folder behind
         check_budgets(parts, checked)
+        check_engine(engines, parts[0].setup)
         with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):
             outcomes = []
             for number, (part, found) in enumerate(zip(parts, checked, strict=True), start=1):
                 title = f"{number}/{len(parts)} {part.folder} " if len(parts) > 1 else ""
-                bench = Bench(part.setup, placed(run, part), pool, quiet, title)
+                bench = Bench(part.setup, placed(run, part), pool, engines, quiet, title)
                 with _opened(bench, part, described) as own:
                     _note_training(bench, found)
                     if old is not None:
@@ -103,6 +104,7 @@ def _reuse(old: Path, bench: Bench) -> None:
 
 def _one(bench: Bench, described: dict[str, Any], *, keep: str) -> Outcome:
     """One pair at one budget: all stages and all files of its folder."""
+    check_engine(bench.hosts, bench.setup)
     outcome = _run(bench, keep=keep)
     for warning in outcome.warnings:
         log.warning("%s%s", bench.title, warning)

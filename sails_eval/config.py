@@ -77,6 +77,9 @@ class Pair(Frozen):
     gradient_checkpointing: bool = False
     max_length: int = Field(default=1024, ge=8, description="longest training example in tokens; longer ones are cut")
     eval_batch_size: int = Field(default=16, ge=1)
+    engine: dict[str, Any] = Field(
+        default_factory=dict, description="settings for vLLM, such as tensor_parallel_size; other engines have none"
+    )
     learning_rate_scale: float = Field(
         default=1.0,
         gt=0,
@@ -181,6 +184,7 @@ class CompareConfig(Frozen):
     add: tuple[str, ...] = Field(default=(), description="methods besides those of the run `against`")
     against: Path | None = Field(default=None, description="a finished run whose cells are reused where they are same")
     jobs: int = Field(default=1, ge=1)
+    engine: str = Field(default="auto", description="what answers: auto, hf, vllm or openai:BASE_URL")
     keep: Literal["best", "all", "none"] = "best"
     include_path: tuple[Path, ...] = ()
     out: Path | None = None

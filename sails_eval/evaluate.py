@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sails_eval import stages
-from sails_eval.bench import Bench
+from sails_eval.bench import Bench, check_engine
 from sails_eval.config import CompareConfig, load_recipe
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import of_path
 from sails_eval.leaderboard import RowFacts
 from sails_eval.plan import Cell, Setup, model_identity, resolve_evaluation, resolve_pair, training_identity
+from sails_eval.records import BASE
 from sails_eval.report import Outcome, write_report
 from sails_eval.run_folder import check_folder, describe, open_run
-from sails_eval.workers import workers
+from sails_eval.workers import hosts, workers
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 16
+"""How many of the base model's answers to each task an adapter's are compared with."""
 
 
 def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path) -> dict[str, Any]:
@@ -58,17 +65,33 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     method = name or _name_of(target)
     run = config.out or Path("runs") / f"{method}-{setup.fingerprint[:8]}"
     check_folder(run, setup.identity)
-    with workers(1, quiet=quiet) as pool:
+    with workers(1, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         pool.run(stages.check_evaluation, setup)
+        check_engine(engines, setup)
         with open_run(run, config, describe(setup)) as described:
             subject = stages.Subject(method, run / "answers", checkpoint)
-            bench = Bench(setup, run, pool, quiet)
+            bench = Bench(setup, run, pool, engines, quiet)
             results = bench.measure([subject], "test")
             agreement = bench.agreement([subject], "test")
-            facts, notes = {method: RowFacts(setup.pair.name)}, bench.panel_notes([subject])
+            notes = (_unchanged(bench, subject) if checkpoint else []) + bench.panel_notes([subject])
+            facts = {method: RowFacts(setup.pair.name)}
             outcome = Outcome(setup, results, facts, warnings=notes, agreement=agreement)
             write_report(run, outcome, described, title=f"Evaluation of {method}")
     return run
+
+
+def _unchanged(bench: Bench, subject: stages.Subject) -> list[str]:
+    """A warning if an adapter seems to do nothing: its first answers to every task are all the base model's own."""
+    base = stages.Subject(BASE, bench.run / "base_sample")
+    bench.sample(base, SAMPLE)
+    if not bench.unchanged([subject], base, SAMPLE):
+        return []
+    told = (
+        f"{subject.method}: its first {SAMPLE} answers to every task are the base model's own; either it learnt next "
+        "to nothing, or it was trained on another base model."
+    )
+    log.warning(told)
+    return [told]
 
 
 def _name_of(target: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
-from lm_eval.models.huggingface import HFLM
 
-from sails_eval.config import Pair
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest
 from sails_eval.models import encode_chat
@@ -15,27 +14,7 @@ from sails_eval.records import Completion, Split
 from sails_eval.tasks import TaskInfo, load_task
 
 
-class QuietHFLM(HFLM):  # type: ignore[misc]
-    """lm-eval's model class without its progress bars: several workers would write over each other."""
-
-    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().generate_until(requests, disable_tqdm=True)
-
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-
-def wrap(model: Any, tokenizer: Any, pair: Pair) -> HFLM:
-    """A loaded model (with an adapter or without) as lm-eval takes it."""
-    return QuietHFLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=pair.eval_batch_size,
-        add_bos_token=False,  # as in training: special tokens are the template's alone
-    )
-
-
-def complete(lm: HFLM, task: TaskInfo, split: Split, *, limit: int | None = None) -> list[Completion]:
+def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) -> list[Completion]:
     """The model's answers to the prompts of one split of a task (the first `limit` of them), in the task's order.
 
     Generation settings are the task's own. Prompts go through the chat template; the completion keeps them as the

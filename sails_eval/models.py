@@ -17,7 +17,7 @@ from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sails_eval.config import Pair
 from sails_eval.errors import UserError, first_line
@@ -69,10 +69,15 @@ def load_base(pair: Pair) -> Base:
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
     model.requires_grad_(False)
-    ends = model.generation_config.eos_token_id
-    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None}
-    model.generation_config.eos_token_id = sorted(known)
+    model.generation_config.eos_token_id = end_tokens(model.generation_config, tokenizer)
     return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+
+
+def context_of(pair: Pair) -> int:
+    """The longest prompt and answer together, in tokens: what the model can do, or its engine is told to."""
+    config = AutoConfig.from_pretrained(pair.model, revision=pair.revision).get_text_config()
+    most = int(getattr(config, "max_position_embeddings", None) or 10**9)
+    return min(most, int(pair.engine.get("max_model_len") or most))
 
 
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
@@ -97,6 +102,22 @@ def end_of_turn(tokenizer: Any) -> int | None:
     ids = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
     return next((token for token in ids if token in special), None)
+
+
+def end_tokens(generation: GenerationConfig, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: those of the model's generation settings, its tokenizer and its template."""
+    ends = generation.eos_token_id
+    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
+    return sorted(known - {None})
+
+
+def load_ends(folder: Path, tokenizer: Any) -> list[int]:
+    """The same for a model that lies in `folder` and is not loaded here."""
+    try:
+        generation = GenerationConfig.from_pretrained(folder)
+    except OSError:  # then the model's own config has them
+        generation = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+    return end_tokens(generation, tokenizer)
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:

@@ -19,6 +19,7 @@ from sails_eval.config import (
 )
 from sails_eval.contrasts import check_contrasts
 from sails_eval.data import read_contrast, read_examples, read_requests
+from sails_eval.engines import HF, engine_identity, resolve_engine
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import commit_of, digest, environment, of_model, of_path
 from sails_eval.judges import load_judge
@@ -64,6 +65,7 @@ class Setup:
     tasks: tuple[TaskInfo, ...]
     identity: dict[str, Any]
     recipes: tuple[Recipe, ...] = ()
+    engine: str = HF
     limit: int | None = None
     seeds: int = 0
     learning_rates: int = 0
@@ -207,17 +209,20 @@ def resolve_evaluation(config: CompareConfig, *, target: str | None = None) -> S
         raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
     tasks = tuple(resolve_tasks(pair.tasks, config.include_path))
     _check_kinds(tasks, "of unseen categories")
+    engine = resolve_engine(config.engine)
     loaded = _resolve_judge(judge, None if config.allow_self_judging else target or pair.model)
     pair = pair.model_copy(update={"judge": judge, "revision": commit_of(pair.model, pair.revision)})
     identity = {
         "model": model_identity(pair),
         "tasks": {task.name: task.fingerprint for task in tasks},
         "limit": config.limit,
+        "engine": engine_identity(engine, pair),
         "judge": loaded.fingerprint,
         "version": __version__,
         "environment": environment(),
     }
-    return Setup(pair, tasks, identity, limit=config.limit, calibration=note_on(loaded, config.calibration))
+    calibration = note_on(loaded, config.calibration)
+    return Setup(pair, tasks, identity, engine=engine, limit=config.limit, calibration=calibration)
 
 
 def _resolve_judge(spec: str, model: str | None) -> Judge:

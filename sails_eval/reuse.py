@@ -125,9 +125,10 @@ class Earlier:
     def usable(self, folder: str) -> list[Path]:
         """The files of a cell that hold for the new run, train.json last; none where it would be trained anyhow.
 
-        Answers hold where the task is the same, verdicts where the judge is, too.
+        Answers hold where task and engine are the same, verdicts where the judge is, too.
         """
         before, now = self.identity, self.setup.identity
+        told = before["limit"], before.get("engine")
         cell, checkpoint = self.folder / folder, self.folder / folder / stages.CHECKPOINT
         files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
         answered = True
@@ -138,8 +139,8 @@ class Earlier:
         for split, tasks in splits.items():
             for task in tasks:
                 answers = stages.completions_path(cell, split, task)
-                same = (before["tasks"].get(task.name), before["limit"]) == (now["tasks"][task.name], now["limit"])
-                if same and answers.exists():
+                same = before["tasks"].get(task.name) == now["tasks"][task.name]
+                if same and told == (now["limit"], now["engine"]) and answers.exists():
                     verdicts = stages.verdicts_path(cell, split, task, judge=now["judge"])
                     files += [answers, *([verdicts] if before["judge"] == now["judge"] and verdicts.exists() else [])]
                 elif split == "validation":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sails_eval.config import Pair, Recipe, validate
 from sails_eval.data import read_contrast, read_examples, read_requests
+from sails_eval.engines import HF, load_engine, served
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge
@@ -25,6 +26,7 @@ from sails_eval.tasks import TaskInfo
 
 if TYPE_CHECKING:
     from sails_eval.contrast import Contrast
+    from sails_eval.engines.base import Engine
     from sails_eval.methods import Material
     from sails_eval.models import Base
     from sails_eval.train import TokenRow
@@ -66,7 +68,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class AnswerJob:
-    """Have a subject answer the tasks of a split, after training it if need be."""
+    """Have a subject answer the tasks of a split, after training it if need be; `engine` is what answers."""
 
     pair: Pair
     subject: Subject
@@ -74,6 +76,12 @@ class AnswerJob:
     split: Split
     run: Path
     limit: int | None = None
+    engine: str = HF
+
+    @property
+    def missing(self) -> list[TaskInfo]:
+        """The tasks that are not answered yet."""
+        return [task for task in self.tasks if not completions_path(self.subject.folder, self.split, task).exists()]
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,15 @@ def base_of(pair: Pair) -> Base:
     return load_base(pair)
 
 
+def engine_of(engine: str, pair: Pair) -> Engine:
+    return _engine(engine, pair if engine == HF else served(pair))
+
+
+@lru_cache(maxsize=1)
+def _engine(engine: str, pair: Pair) -> Engine:
+    return load_engine(engine, pair, lambda: base_of(pair))
+
+
 @lru_cache(maxsize=1)
 def training_rows(pair: Pair) -> list[TokenRow]:
     from sails_eval.train import encode_examples
@@ -143,19 +160,27 @@ def check(setup: Setup) -> Checked:
 def check_evaluation(setup: Setup) -> None:
     """See that model, judge and tasks can be loaded and fit. Raises UserError for the first that does not."""
     from sails_eval.generate import check_documents
+    from sails_eval.models import context_of, load_tokenizer
 
-    base = base_of(setup.pair)
+    pair = setup.pair
+    # another engine has the weights to itself, where nothing is trained
+    tokenizer = base_of(pair).tokenizer if setup.engine == HF else load_tokenizer(pair)
     judge = judge_of(setup.judge)
     judge.check()
     if not judge.parallel:
         VerdictCache().close()
-    context = int(getattr(base.model.config.get_text_config(), "max_position_embeddings", None) or 10**9)
+    context = context_of(pair)
     splits: list[tuple[Split, tuple[TaskInfo, ...]]] = [("test", setup.tasks)]
     if setup.recipes:
         splits.append(("validation", setup.validation_tasks))
     for split, tasks in splits:
         for task in tasks:
-            check_documents(task, split, tokenizer=base.tokenizer, context=context, limit=setup.limit)
+            check_documents(task, split, tokenizer=tokenizer, context=context, limit=setup.limit)
+
+
+def check_engine(setup: Setup) -> None:
+    """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
+    engine_of(setup.engine, setup.pair).check(setup.recipes)
 
 
 def check_training(setup: Setup) -> Checked:
@@ -275,24 +300,33 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 
-def answer(job: AnswerJob) -> None:
-    """Write the completions that are missing; train first where the cell has no checkpoint that could answer."""
+def prepare(job: AnswerJob) -> None:
+    """Train the job's cell, unless it is trained and has a checkpoint that could give the answers that are missing."""
     subject = job.subject
-    missing = [task for task in job.tasks if not completions_path(subject.folder, job.split, task).exists()]
-    trained = subject.cell is None or (subject.folder / "train.json").exists()
-    if not missing and trained:
+    if subject.cell is None:
         return
-    from sails_eval.generate import complete, wrap
-    from sails_eval.models import applied
-
-    if subject.cell and not (trained and subject.checkpoint and subject.checkpoint.exists()):
+    trained, kept = (subject.folder / "train.json").exists(), subject.checkpoint and subject.checkpoint.exists()
+    if not trained or (job.missing and not kept):
         train(TrainJob(job.pair, subject.cell, subject.folder, run=job.run))
-    base = base_of(job.pair)
-    with applied(base, subject.checkpoint) as model:
-        lm = wrap(model, base.tokenizer, job.pair)
-        for task in missing:
+
+
+def answer(job: AnswerJob) -> None:
+    """Write the completions that are missing."""
+    if not job.missing:
+        return
+    from sails_eval.generate import complete
+
+    subject, engine = job.subject, engine_of(job.engine, job.pair)
+    with engine.serving(subject.checkpoint, subject.method if subject.cell is None else None) as lm:
+        for task in job.missing:
             completions = complete(lm, task, job.split, limit=job.limit)
             write_jsonl(completions_path(subject.folder, job.split, task), completions, private=True)
+
+
+def prepare_and_answer(job: AnswerJob) -> None:
+    """Both, in the process that has the base model for the one and the other."""
+    prepare(job)
+    answer(job)
 
 
 def train(job: TrainJob) -> None:

@@ -1,4 +1,4 @@
-"""A pool of worker processes of one thread each.
+"""Processes that work: a pool of one thread each, and hosts with all threads for what is big and there once.
 
 One thread makes a result independent of how many workers there are; every worker loads the base model once.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -29,18 +29,29 @@ ONE_THREAD = {
     "TQDM_DISABLE": "1",  # the libraries' own bars; ours are drawn by the parent
 }
 
+GIVEN = {name: os.environ.get(name) for name in ONE_THREAD}
+"""What the user says of these, before workers change it."""
+
 DIED = UserError(
     "a worker process died (out of memory?); what was finished is kept: run the same command again, with fewer --jobs "
     "if memory is short"
 )
 
 
+HOST_DIED = UserError(
+    "the process of the engine died (out of memory?); what was finished is kept: run the same command again, with less "
+    "memory for the engine if that is short"
+)
+
+
 class Workers:
     """Runs functions over items in the worker processes. Get one from `workers(jobs)`."""
 
-    def __init__(self, pool: ProcessPoolExecutor, *, quiet: bool) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, *, quiet: bool, died: UserError = DIED) -> None:
+        """`died` is raised when a process has ended by itself."""
         self._pool = pool
         self._quiet = quiet
+        self._died = died
 
     def run(self, function: Callable[[Item], Outcome], item: Item) -> Outcome:
         """One item, with no progress bar."""
@@ -81,26 +92,62 @@ class Workers:
         try:
             return self._pool.submit(function, item)
         except BrokenProcessPool as error:
-            raise DIED from error
+            raise self._died from error
 
-    @staticmethod
-    def _result(future: Future[Outcome]) -> Outcome:
+    def _result(self, future: Future[Outcome]) -> Outcome:
         try:
             return future.result()
         except BrokenProcessPool as error:
-            raise DIED from error
+            raise self._died from error
 
 
 @contextmanager
 def workers(jobs: int, *, quiet: bool = False) -> Iterator[Workers]:
     """A pool of `jobs` processes, started afresh ('spawn'), which die with this process even if it is killed."""
     os.environ.update(ONE_THREAD)  # read when the children import their numerical libraries
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=_start)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start)
     try:
         yield Workers(pool, quiet=quiet)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Hosts:
+    """Processes of all threads and devices, one for each role, in which something big lives: vLLM with a model.
+
+    A process starts when it first gets work, and ends when something else takes its place, so that its memory is free
+    by then. Get them from `hosts()`.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._pools: dict[str, tuple[Any, ProcessPoolExecutor]] = {}
+
+    def of(self, role: str, tenant: Any) -> Workers:
+        """The one process of a role: the same as before if its tenant is equal, else a new one."""
+        known, pool = self._pools.get(role, (None, None))
+        if pool is None or known != tenant:
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(1, context, initializer=_start_host, initargs=(GIVEN,))
+            self._pools[role] = (tenant, pool)
+        return Workers(pool, quiet=self._quiet, died=HOST_DIED)
+
+    def close(self) -> None:
+        """End all processes."""
+        for _, pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def hosts(*, quiet: bool = False) -> Iterator[Hosts]:
+    """Hosts that end with the block, and with this process even if it is killed."""
+    found = Hosts(quiet=quiet)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def _start() -> None:
@@ -112,6 +159,17 @@ def _start() -> None:
     from sails_eval.models import quiet_libraries
 
     torch.set_num_threads(1)
+    quiet_libraries()
+
+
+def _start_host(given: dict[str, str | None]) -> None:
+    """Prepare a host: threads as the user has them, quiet libraries, and an end when the parent ends."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+    from sails_eval.models import quiet_libraries
+
     quiet_libraries()
 
 

@@ -10,8 +10,9 @@ import torch
 
 from sails_eval.config import Pair, load_recipe
 from sails_eval.data import read_examples
+from sails_eval.engines.hf import wrap
 from sails_eval.errors import UserError
-from sails_eval.generate import check_documents, complete, wrap
+from sails_eval.generate import check_documents, complete
 from sails_eval.models import Base, encode_chat, load_base
 from sails_eval.tasks import Columns, TaskInfo, find_tasks, load_task, new_task, resolve_tasks
 from sails_eval.train import CellRun, encode_examples, lay_out, train_cell

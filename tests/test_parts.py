@@ -39,7 +39,9 @@ class Canned:
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any], *, title: str) -> None:
         for item in items:
-            {stages.answer: self.answer, stages.judge: stages.judge, stages.find_subspace: self.find}[function](item)
+            {stages.prepare_and_answer: self.answer, stages.judge: stages.judge, stages.find_subspace: self.find}[
+                function
+            ](item)
 
     def find(self, job: Any) -> None:
         pair, recipe, run = job

@@ -16,13 +16,11 @@ from pydantic import Field
 from sails_eval.config import Frozen, validate
 from sails_eval.errors import UserError, first_line
 from sails_eval.fingerprint import digest, of_path
+from sails_eval.hub import fetch
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.paths import PACKAGE
 from sails_eval.records import Completion, Verdict
-
-FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
-"""What is fetched of a model on the hub."""
 
 CUT = "\n[...]\n"
 """What stands for the middle of an answer that is too long."""
@@ -143,12 +141,8 @@ class LocalJudge:
     @cached_property
     def folder(self) -> Path:
         """Where the model lies, after fetching it if need be. Raises UserError where it can't be had."""
-        if Path(self.model_name).is_dir():
-            return Path(self.model_name)
-        from huggingface_hub import snapshot_download
-
         try:
-            return Path(snapshot_download(self.model_name, allow_patterns=list(FILES)))
+            return fetch(self.model_name)
         except (OSError, ValueError) as error:
             problem = f"judge model '{self.model_name}' is no folder, and the hub doesn't give it"
             raise UserError(f"{problem}: {first_line(error)}") from error

@@ -274,7 +274,7 @@ def judge_agreement() -> Card:
 def _agreement(setup: Setup, subject: stages.Subject, *, run: Path) -> Counter[tuple[str, bool]]:
     """Count (truth, judge agrees) over one model's answers to the test prompts."""
     generated = tuple(task for task in setup.tasks if task.kind != "capability")
-    stages.answer(stages.AnswerJob(setup.pair, subject, generated, "test", run))
+    stages.prepare_and_answer(stages.AnswerJob(setup.pair, subject, generated, "test", run))
     seen: Counter[tuple[str, bool]] = Counter()
     for task in generated:
         assert task.kind != "capability"
@@ -294,8 +294,11 @@ def _load(folder: Path) -> Any:
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model in half precision, to half the size; its config has it loaded in single precision."""
-    rounded = {name: weight.half() for name, weight in model.state_dict().items()}
+    """Write a model in half precision, to half the size; its config has it loaded in single precision.
+
+    Tied weights are written once: vLLM's Gemma-2 refuses the second.
+    """
+    rounded = {name: weight.half() for name, weight in model.named_parameters()}
     model.save_pretrained(folder, state_dict=rounded)
     tokenizer.save_pretrained(folder)
 

@@ -1,0 +1,176 @@
+"""The engine `vllm`: one vLLM for a base model, with adapters as LoRA requests and other weights by reloading.
+
+vLLM runs in this process, so that its scheduling, and with it every answer, is the same from run to run, and so that an
+adapter that cannot be loaded is an error here instead of the end of an engine elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # before vLLM is imported, as all of these
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+import torch
+from lm_eval.models.vllm_causallms import VLLM
+from vllm.lora.layers import BaseLayerWithLoRA
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.request import LoRARequest
+
+from sails_eval.config import Pair, Recipe
+from sails_eval.engines.adapters import CONFIG, check_rank, max_rank
+from sails_eval.errors import UserError, first_line
+from sails_eval.hub import fetch
+from sails_eval.models import load_ends, load_tokenizer
+
+ALL = 10**6
+"""Prompts that vLLM gets at once, to make its own batches of; lm-eval's 'auto' means the same with progress bars."""
+
+KV_CACHE_BYTES = 2**30
+"""Of a CPU's memory, where nothing else is said; vLLM would take nearly all of it."""
+
+MEMORY = ("KV cache", "kv cache", "cache blocks", "memory utilization", "out of memory")
+"""What vLLM's and torch's errors about too little memory have in them."""
+
+
+class GreedyVLLM(VLLM):  # type: ignore[misc]
+    """lm-eval's class, whose answers end where those of its class for transformers do and are decoded as they are."""
+
+    ends: list[int]
+
+    def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:  # a static method there
+        options, until, max_gen_toks = VLLM.modify_gen_kwargs(*args, **kwargs)
+        return {**options, "stop_token_ids": self.ends}, until, max_gen_toks
+
+    def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
+        outputs = super()._model_generate(requests, generate=generate, sampling_params=sampling_params)
+        for answer in (output.outputs[0] for output in outputs) if generate else ():
+            answer.text = self.tokenizer.decode(list(answer.token_ids), skip_special_tokens=True)
+        return outputs
+
+
+class VllmEngine:
+    """A running vLLM. Starting takes about half a minute; settings of the pair's key `engine` go to `vllm.LLM`."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self._folder = fetch(pair.model, pair.revision)
+        self._max_rank = max_rank(pair)
+        self._ids = count(1)  # never reused: vLLM would go on with the adapter that had the id
+        self._lm = _start(pair, self._folder, self._max_rank)
+
+    def check(self, recipes: Sequence[Recipe]) -> None:
+        """Raises UserError where vLLM cannot adapt the pair's modules, or load what a recipe's adapters are."""
+        from sails_eval.train import lora_config
+
+        adapters = [recipe for recipe in recipes if recipe.parameters == "adapter"]
+        if len(adapters) < len(recipes) and self._lm.data_parallel_size > 1:
+            raise UserError(
+                "methods that train weights need an engine that can reload them: leave data_parallel_size out of key "
+                f"'engine' of pair '{self._pair.name}', or give --engine hf"
+            )
+        if adapters and self._lm.data_parallel_size == 1:
+            self._check_modules()
+        for recipe in adapters:
+            try:
+                config = lora_config(self._pair, recipe).to_dict()
+                PEFTHelper.from_dict(config).validate_legal(self._lora_config)
+            except ValueError as error:
+                raise UserError(
+                    f"recipe '{recipe.name}': vLLM cannot load its adapters: {first_line(error)}; give --engine hf"
+                ) from error
+
+    @contextmanager
+    def serving(self, checkpoint: Path | None, name: str | None = None) -> Iterator[Any]:
+        if checkpoint is None:
+            yield self._lm
+        elif (checkpoint / CONFIG).is_file():
+            self._lm.lora_request = self._request(checkpoint)
+            try:
+                yield self._lm
+            finally:
+                self._lm.lora_request = None
+        else:
+            self._reload(checkpoint)
+            try:
+                yield self._lm
+            finally:
+                self._reload(self._folder)
+
+    def _check_modules(self) -> None:
+        known = self._lm.model.apply_model(_adaptable)[0]
+        if missing := [module for module in self._pair.target_modules if module not in known]:
+            raise UserError(
+                f"pair '{self._pair.name}': vLLM cannot adapt {', '.join(missing)} of this model (it can: "
+                f"{', '.join(sorted(known))}); change key 'target_modules' or give --engine hf"
+            )
+
+    def _request(self, folder: Path) -> LoRARequest:
+        """A request for an adapter, which is loaded already: what cannot be loaded must not be met while generating."""
+        check_rank(folder, self._max_rank)
+        number = next(self._ids)
+        request = LoRARequest(f"adapter-{number}", number, str(folder.resolve()))
+        if self._lm.data_parallel_size == 1:
+            try:
+                self._lm.model.llm_engine.add_lora(request)
+            except (ValueError, RuntimeError, KeyError, OSError) as error:
+                raise UserError(f"{folder}: vLLM cannot load this adapter: {first_line(error)}") from error
+        return request
+
+    def _reload(self, folder: Path) -> None:
+        """Put a model's weights in place of those that are there."""
+        if not any(folder.glob("*.safetensors")):
+            raise UserError(f"{folder}: no weights as safetensors there")
+        llm = self._lm.model
+        llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.resolve())})
+        llm.reset_prefix_cache()
+
+    @property
+    def _lora_config(self) -> Any:
+        return self._lm.model.llm_engine.vllm_config.lora_config
+
+
+def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
+    """lm-eval's model class around a new vLLM. Raises UserError where that cannot start."""
+    tokenizer = load_tokenizer(pair)
+    cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "kv_cache_memory_bytes": KV_CACHE_BYTES}
+    settings = {**cpu, **pair.engine, "max_lora_rank": rank}
+    try:
+        lm = GreedyVLLM(
+            pretrained=str(folder),
+            dtype=pair.dtype,
+            batch_size=ALL,
+            add_bos_token=False,  # as with transformers: special tokens are the template's alone
+            enable_lora=True,
+            load_format="safetensors",
+            **settings,
+        )
+    except (ValueError, RuntimeError, TypeError, AssertionError, OSError, ImportError) as error:
+        raise _explained(error, pair) from error
+    lm.tokenizer, lm.hf_chat_template = tokenizer, None  # with the pair's template
+    lm.ends = load_ends(folder, tokenizer)
+    return lm
+
+
+def _explained(error: Exception, pair: Pair) -> UserError:
+    """What vLLM's failure to start comes to."""
+    said = f"pair '{pair.name}': vLLM cannot start: {first_line(error)}"
+    if any(word in str(error) for word in MEMORY):
+        return UserError(
+            f"{said}; too little memory for weights and KV cache: set max_model_len, gpu_memory_utilization or "
+            "kv_cache_memory_bytes in key 'engine' of the pair's YAML"
+        )
+    return UserError(f"{said}; see key 'engine' of the pair's YAML, or give --engine hf")
+
+
+def _adaptable(model: Any) -> set[str]:
+    """The modules of a model that vLLM can adapt, as PEFT calls them. It runs where the model is."""
+    packed = getattr(model, "packed_modules_mapping", {})
+    leaves = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, BaseLayerWithLoRA)}
+    return {name for leaf in leaves for name in packed.get(leaf, [leaf])}
