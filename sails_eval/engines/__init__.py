@@ -42,7 +42,7 @@ def resolve_engine(asked: str) -> str:
     if asked == AUTO:
         return VLLM if find_spec("vllm") and _has_gpu() else HF
     if asked == VLLM:
-        _vllm_version()
+        vllm_version()
     elif asked.partition(":")[0] == OPENAI:
         return f"{OPENAI}:{_checked_url(asked.partition(':')[2])}"
     elif asked != HF:
@@ -55,7 +55,7 @@ def engine_identity(engine: str, pair: Pair) -> dict[str, Any]:
     if engine == HF:
         return {"name": HF}
     if engine == VLLM:
-        return {"name": VLLM, "version": _vllm_version(), "settings": dict(pair.engine)}
+        return {"name": VLLM, "version": vllm_version(), "settings": dict(pair.engine)}
     return {"name": OPENAI, "url": engine.partition(":")[2]}
 
 
@@ -83,7 +83,8 @@ def _has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _vllm_version() -> str:
+def vllm_version() -> str:
+    """Raises UserError where vLLM is not installed, or not whole."""
     if find_spec("vllm") is None:
         raise UserError(
             "engine 'vllm': vLLM is not installed here; pip install 'sails-eval[vllm]' on a machine with a GPU, "

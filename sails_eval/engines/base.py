@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sails_eval.config import Recipe
 
@@ -25,3 +25,13 @@ class Engine(Protocol):
         `checkpoint` None is the base model itself. `name` is what the checkpoint may be called where it is served
         already. Raises UserError for a checkpoint that is missing or does not fit.
         """
+
+
+class Quiet:
+    """Put before one of lm-eval's model classes: no progress bars of its own, which would write over ours."""
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().generate_until(requests, disable_tqdm=True)  # type: ignore[misc]
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[misc]

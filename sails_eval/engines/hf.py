@@ -10,17 +10,12 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from sails_eval.config import Pair, Recipe
+from sails_eval.engines.base import Quiet
 from sails_eval.models import Base, applied
 
 
-class QuietHFLM(HFLM):  # type: ignore[misc]
-    """lm-eval's model class without its progress bars: several workers would write over each other."""
-
-    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().generate_until(requests, disable_tqdm=True)
-
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().loglikelihood(requests, disable_tqdm=True)
+class QuietHFLM(Quiet, HFLM):  # type: ignore[misc]
+    """lm-eval's model class for transformers."""
 
 
 def wrap(model: Any, tokenizer: Any, pair: Pair) -> HFLM:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from sails_eval.config import Pair, Recipe
 from sails_eval.engines.adapters import CONFIG, read_adapter
+from sails_eval.engines.base import Quiet
 from sails_eval.errors import UserError, first_line
 from sails_eval.fingerprint import of_path
 from sails_eval.hub import fetch
@@ -28,7 +29,7 @@ CONCURRENCY = 32
 """Requests at the same time, each of one prompt; the server makes batches of them."""
 
 
-class Completions(LocalCompletionsAPI):  # type: ignore[misc]
+class Completions(Quiet, LocalCompletionsAPI):  # type: ignore[misc]
     """lm-eval's class, whose answers end where those of the other engines do."""
 
     ends: list[int]

@@ -19,12 +19,14 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 import torch
 from lm_eval.models.vllm_causallms import VLLM
+from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.lora.layers import BaseLayerWithLoRA
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
 
 from sails_eval.config import Pair, Recipe
 from sails_eval.engines.adapters import CONFIG, check_rank, max_rank
+from sails_eval.engines.base import Quiet
 from sails_eval.errors import UserError, first_line
 from sails_eval.hub import fetch
 from sails_eval.models import load_ends, load_tokenizer
@@ -35,11 +37,14 @@ ALL = 10**6
 KV_CACHE_BYTES = 2**30
 """Of a CPU's memory, where nothing else is said; vLLM would take nearly all of it."""
 
+START_ERRORS = (ValueError, RuntimeError, TypeError, AssertionError, OSError, ImportError)
+"""What vLLM may raise where it cannot start."""
+
 MEMORY = ("KV cache", "kv cache", "cache blocks", "memory utilization", "out of memory")
 """What vLLM's and torch's errors about too little memory have in them."""
 
 
-class GreedyVLLM(VLLM):  # type: ignore[misc]
+class GreedyVLLM(Quiet, VLLM):  # type: ignore[misc]
     """lm-eval's class, whose answers end where those of its class for transformers do and are decoded as they are."""
 
     ends: list[int]
@@ -136,11 +141,39 @@ class VllmEngine:
         return self._lm.model.llm_engine.vllm_config.lora_config
 
 
+class Weigher:
+    """A vLLM that reads one token: what a local judge asks of its model. float32 on a CPU, else as the model has it."""
+
+    def __init__(self, folder: Path, memory: float | None) -> None:
+        """`memory` is the share of the GPU's memory. Raises UserError where vLLM cannot start."""
+        share = {} if memory is None else {"gpu_memory_utilization": memory}
+        dtype = "auto" if torch.cuda.is_available() else "float32"
+        try:
+            self._llm = LLM(model=str(folder), dtype=dtype, **_defaults(), **share)
+        except START_ERRORS as error:
+            fix = "give the judge less memory (its option 'memory', from 0 to 1) or its option engine=hf"
+            raise UserError(f"judge model '{folder.name}': vLLM cannot start: {first_line(error)}; {fix}") from error
+
+    def weigh(self, prompts: list[list[int]], tokens: list[int]) -> list[list[float]]:
+        """For every prompt, the probabilities of `tokens` as its continuation, among themselves."""
+        asked = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens, detokenize=False)
+        outputs = self._llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], asked, use_tqdm=False)
+        said = [output.outputs[0].logprobs[0] for output in outputs]
+        logs = torch.tensor([[one[token].logprob for token in tokens] for one in said], dtype=torch.float64)
+        rows: list[list[float]] = logs.softmax(-1).tolist()
+        return rows
+
+
+def _defaults() -> dict[str, Any]:
+    """Settings of every vLLM here, which a pair's own precede."""
+    cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "kv_cache_memory_bytes": KV_CACHE_BYTES}
+    return {"load_format": "safetensors", "use_tqdm_on_load": False, **cpu}
+
+
 def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
     """lm-eval's model class around a new vLLM. Raises UserError where that cannot start."""
     tokenizer = load_tokenizer(pair)
-    cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "kv_cache_memory_bytes": KV_CACHE_BYTES}
-    settings = {**cpu, **pair.engine, "max_lora_rank": rank}
+    settings = {**_defaults(), **pair.engine, "max_lora_rank": rank}
     try:
         lm = GreedyVLLM(
             pretrained=str(folder),
@@ -148,10 +181,9 @@ def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
             batch_size=ALL,
             add_bos_token=False,  # as with transformers: special tokens are the template's alone
             enable_lora=True,
-            load_format="safetensors",
             **settings,
         )
-    except (ValueError, RuntimeError, TypeError, AssertionError, OSError, ImportError) as error:
+    except START_ERRORS as error:
         raise _explained(error, pair) from error
     lm.tokenizer, lm.hf_chat_template = tokenizer, None  # with the pair's template
     lm.ends = load_ends(folder, tokenizer)

@@ -46,7 +46,9 @@ class Judge(Protocol):
     @property
     def parallel(self) -> bool:
         """True: local and deterministic per call, so several single-threaded processes may each run one.
-        False: does its own concurrency, and belongs into one process."""
+        False: does its own concurrency, and belongs into one process.
+
+        A parallel judge whose attribute `hosted` is true is too big for several: it gets one process of its own."""
 
     def check(self) -> None:
         """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sails_eval.config import Frozen, validate
+from sails_eval.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.errors import UserError, first_line
 from sails_eval.fingerprint import digest, of_path
 from sails_eval.hub import fetch
@@ -49,15 +50,17 @@ def defused(text: str, special: re.Pattern[str]) -> str:
 
 
 class Options(Frozen):
-    """What may follow `hf:MODEL?` besides `rubric`. None of it changes a verdict."""
+    """What may follow `hf:MODEL?` besides `rubric`."""
 
-    batch_size: int = Field(default=16, ge=1, description="prompts per forward pass")
+    batch_size: int = Field(default=16, ge=1, description="prompts per forward pass of transformers")
+    engine: Literal["auto", "hf", "vllm"] = Field(default="auto", description="what runs the model, as --engine")
+    memory: float | None = Field(default=None, gt=0, le=1, description="vLLM's share of the GPU's memory")
 
 
 def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> LocalJudge:
-    """The judge `hf:MODEL?…`. Raises UserError for a faulty option."""
+    """The judge `hf:MODEL?…`. Raises UserError for a faulty option, or an engine that is not installed."""
     chosen = validate(Options, options, where=f"judge 'hf:{model}'")
-    return LocalJudge(model, rubrics=rubrics, batch_size=chosen.batch_size)
+    return LocalJudge(model, rubrics=rubrics, options=chosen)
 
 
 class LocalJudge:
@@ -76,19 +79,22 @@ class LocalJudge:
         *,
         name: str | None = None,
         rubrics: Mapping[JudgedKind, Rubric] | None = None,
-        batch_size: int = 16,
+        options: Options | None = None,
     ) -> None:
+        """Without options it is transformers that runs the model."""
         self.model_name = model
         self.name = name or f"hf:{Path(model).name if Path(model).is_dir() else model}"
         self._rubrics = rubrics or load_rubrics()
-        self._batch_size = batch_size
+        self._options = options or Options(engine="hf")
+        self.hosted = resolve_engine(self._options.engine) == VLLM
 
     @cached_property
     def fingerprint(self) -> str:
         commit = f"{self.model_name}@{self.folder.name}"  # the hub's cache names the folder so
         model = of_path(self.folder) if Path(self.model_name).is_dir() else commit
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
-        return digest({"judge": "local 2", "model": model, "rubrics": rubrics})
+        engine = {"engine": [VLLM, vllm_version()]} if self.hosted else {}  # its sums differ in the last digits
+        return digest({"judge": "local 2", "model": model, "rubrics": rubrics, **engine})
 
     def check(self) -> None:
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
@@ -128,12 +134,14 @@ class LocalJudge:
         lead, tokens = self._reply_tokens(rubric)
         prompts = [self._fitting(rubric, completion, len(lead)) + lead for completion in completions]
         fit = [i for i in range(len(prompts)) if len(prompts[i]) <= self._context]
+        size = len(prompts) if self.hosted else self._options.batch_size  # vLLM makes batches of its own
         for i in sorted(set(range(len(prompts))) - set(fit)):
             yield i, "request longer than the judge's context"
         fit.sort(key=lambda i: len(prompts[i]))
-        for start in range(0, len(fit), self._batch_size):
-            batch = fit[start : start + self._batch_size]
-            rows = self._weigh([prompts[i] for i in batch], list(tokens.values()))
+        for start in range(0, len(fit), size):
+            batch = fit[start : start + size]
+            weigh = self._vllm.weigh if self.hosted else self._weigh
+            rows = weigh([prompts[i] for i in batch], list(tokens.values()))
             for i, row in zip(batch, rows, strict=True):
                 finite = all(map(math.isfinite, row))
                 yield i, dict(zip(tokens, row, strict=True)) if finite else "the judge's probabilities are not finite"
@@ -167,6 +175,12 @@ class LocalJudge:
         return load(self.folder, dtype=dtype, use_safetensors=True, **attention).to(device).eval()
 
     @cached_property
+    def _vllm(self) -> Any:
+        from sails_eval.engines.vllm import Weigher
+
+        return Weigher(self.folder, self._options.memory)
+
+    @cached_property
     def _config(self) -> Any:
         from transformers import AutoConfig
 
@@ -174,9 +188,10 @@ class LocalJudge:
 
     @cached_property
     def _context(self) -> int:
-        """The longest prompt in tokens."""
+        """The longest prompt in tokens. vLLM wants a place for the reply."""
         config = self._config.get_text_config()
-        return int(min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 10**9)))
+        most = int(min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 10**9)))
+        return most - self.hosted
 
     @cached_property
     def _adds_bos(self) -> bool:

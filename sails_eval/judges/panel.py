@@ -34,6 +34,11 @@ class Panel:
         return all(member.parallel for member in self.members)
 
     @property
+    def hosted(self) -> bool:
+        """Whether a member wants a process of its own."""
+        return any(getattr(member, "hosted", False) for member in self.members)
+
+    @property
     def kinds(self) -> frozenset[JudgedKind]:
         return frozenset.intersection(*map(judged_kinds, self.members))
 

@@ -107,7 +107,7 @@ def judges(sent: list[str], tiny_llama_dir: Path) -> Callable[[str], Judge]:
     made: dict[str, Callable[[], Judge]] = {
         "rules": lambda: load_judge("rules"),
         "testbed": lambda: load_judge("testbed"),
-        "random": lambda: LocalJudge(str(tiny_llama_dir), rubrics=load_rubrics("testbed_"), batch_size=4),
+        "random": lambda: LocalJudge(str(tiny_llama_dir), rubrics=load_rubrics("testbed_")),
         "api": lambda: ApiJudge("m"),
         "panel": lambda: load_judge("rules,testbed,openai:m"),
     }

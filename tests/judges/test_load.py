@@ -42,7 +42,7 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
         ("testbed?rubric=harm_gain", "judge 'testbed' takes no option 'rubric'"),
         ("hf:x?batchsize=3", "judge 'hf:x': unknown key 'batchsize'; did you mean batch_size"),
         ("hf:x?batch_size=0", "judge 'hf:x': key 'batch_size': input should be greater"),
-        ("hf:x?name=y", "judge 'hf:x': unknown key 'name'; known: batch_size"),
+        ("hf:x?name=y", "judge 'hf:x': unknown key 'name'; known: batch_size, engine, memory"),
         (
             "hf:x?batch_size",
             r"judge 'hf:x\?batch_size': 'batch_size' is not KEY=VALUE, as in hf:x\?key=value&key=value",

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sails_eval.errors import UserError
-from sails_eval.judges.local import LocalJudge
+from sails_eval.judges.local import LocalJudge, Options
 from sails_eval.judges.rubric import Rubric, load_rubric, load_rubrics
 from sails_eval.records import Completion, Verdict
 
@@ -135,7 +135,9 @@ def inputs_of(judge: LocalJudge, completions: list[Completion]) -> list[list[int
 
 
 def judge_in(folder: Path, batch_size: int = 5) -> LocalJudge:
-    return LocalJudge(str(folder), rubrics=load_rubrics("testbed_"), batch_size=batch_size)
+    return LocalJudge(
+        str(folder), rubrics=load_rubrics("testbed_"), options=Options(batch_size=batch_size, engine="hf")
+    )
 
 
 # --- verdicts -------------------------------------------------------------------------------------
