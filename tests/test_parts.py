@@ -51,7 +51,7 @@ class Canned:
             stages.find_subspace: self.find,
         }
         for item in items:
-            real[function](item)
+            stages_of[function](item)
             done(item)
 
     def find(self, job: Any) -> None:
