@@ -1,0 +1,138 @@
+"""What can be said of engines without vLLM: which one is meant, what is refused early, what a run is known by."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval import engines
+from sails_eval.bench import Bench
+from sails_eval.cli import main
+from sails_eval.config import CompareConfig, Pair, load_pair
+from sails_eval.engines import engine_identity, resolve_engine, served
+from sails_eval.engines.adapters import check_rank, max_rank
+from sails_eval.errors import UserError
+from sails_eval.models import Base
+from sails_eval.plan import resolve_evaluation
+
+
+def having(monkeypatch: pytest.MonkeyPatch, *, vllm: bool, gpu: bool) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: object() if vllm else None)
+    monkeypatch.setattr(engines, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(engines, "version", lambda name: "0.32.0")
+
+
+@pytest.mark.parametrize(("vllm", "gpu", "meant"), [(True, True, "vllm"), (True, False, "hf"), (False, True, "hf")])
+def test_auto_is_vllm_where_it_is_installed_and_a_gpu_is_there(
+    monkeypatch: pytest.MonkeyPatch, vllm: bool, gpu: bool, meant: str
+) -> None:
+    having(monkeypatch, vllm=vllm, gpu=gpu)
+    assert resolve_engine("auto") == meant
+    assert resolve_engine("hf") == "hf"
+
+
+def test_an_engine_that_is_not_there_is_refused_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    having(monkeypatch, vllm=False, gpu=False)
+    with pytest.raises(UserError, match=r"vLLM is not installed here; pip install 'sails-eval\[vllm\]'"):
+        resolve_engine("vllm")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("vlm", "unknown engine 'vlm'; did you mean vllm"),
+        ("openai", "not of the form openai:http://HOST:PORT/v1"),
+        ("openai:localhost:8000", "not of the form openai:http://HOST:PORT/v1"),
+        ("openai:http://me:secret@host/v1", "no password in the URL"),
+    ],
+)
+def test_engines_that_are_none_are_refused(asked: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        resolve_engine(asked)
+    assert "secret" not in str(error.value)
+
+
+def test_answers_of_another_engine_make_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    having(monkeypatch, vllm=True, gpu=False)
+    config = CompareConfig(pair="testbed", judge="rules")
+    asked = [config.model_copy(update={"engine": name}) for name in ("auto", "hf", "vllm", "openai:http://a/v1/")]
+    setups = [resolve_evaluation(one) for one in asked]
+    assert [setup.engine for setup in setups] == ["hf", "hf", "vllm", "openai:http://a/v1"]
+    assert setups[0].fingerprint == setups[1].fingerprint
+    assert len({setup.fingerprint for setup in setups}) == 3
+    pair = setups[2].pair.model_copy(update={"engine": {"max_model_len": 128}})
+    assert engine_identity("vllm", pair) != engine_identity("vllm", setups[2].pair)
+    assert engine_identity("hf", pair) == engine_identity("hf", setups[2].pair)
+
+
+def test_budgets_of_one_pair_share_an_engine() -> None:
+    pair = load_pair("testbed")
+    assert served(pair) == served(pair.model_copy(update={"examples": 16, "tokens": 9, "tasks": ("x",)}))
+    assert served(pair) != served(pair.model_copy(update={"rank": 16}))
+    assert served(pair) != served(load_pair("testbed-b"))
+
+
+@pytest.mark.parametrize(("rank", "limit"), [(1, 8), (8, 8), (9, 16), (16, 16), (200, 256), (257, 320), (512, 512)])
+def test_the_limit_is_the_lowest_that_vllm_permits(testbed_pair: Pair, rank: int, limit: int) -> None:
+    assert max_rank(testbed_pair.model_copy(update={"rank": rank})) == limit
+    assert max_rank(testbed_pair.model_copy(update={"engine": {"max_lora_rank": rank}})) == limit
+
+
+def test_a_rank_beyond_vllm_is_refused(testbed_pair: Pair) -> None:
+    with pytest.raises(UserError, match="rank 513 is above 512, the highest that vLLM permits; give --engine hf"):
+        max_rank(testbed_pair.model_copy(update={"rank": 513}))
+
+
+def test_adapters_are_read_before_an_engine_meets_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no adapter_config\.json there"):
+        check_rank(tmp_path / "nowhere", 8)
+    config = {"r": 8, "rank_pattern": {"q_proj": 32}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"no adapter_model\.safetensors there"):
+        check_rank(tmp_path, 8)
+    (tmp_path / "adapter_model.safetensors").touch()
+    check_rank(tmp_path, 32)
+    with pytest.raises(UserError, match=r"rank 32 is above the limit of 16 .* 'engine: \{max_lora_rank: 32\}'"):
+        check_rank(tmp_path, 16)
+
+
+@pytest.fixture(scope="module")
+def inert(testbed_base: Base, testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes nothing: fresh from PEFT."""
+    from peft import get_peft_model
+
+    from sails_eval.config import load_recipe
+    from sails_eval.train import lora_config
+
+    folder = tmp_path_factory.mktemp("inert") / "inert"
+    model = get_peft_model(testbed_base.model, lora_config(testbed_pair, load_recipe("lora")))
+    model.save_pretrained(str(folder))
+    model.unload()
+    return folder
+
+
+def test_evaluate_warns_of_an_adapter_that_answers_like_the_base(inert: Path, tmp_path: Path) -> None:
+    given = "--pair testbed --judge grammar --tasks testbed_harmful_unseen,testbed_safe --limit 4 -q --engine hf"
+    assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
+    assert "are the base model's own" in (tmp_path / "run/leaderboard.md").read_text()
+    assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
+    shutil.rmtree(tmp_path / "run/answers")
+    assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
+
+
+def test_where_one_answer_differs_nothing_is_said(tmp_path: Path, testbed_pair: Pair) -> None:
+    from sails_eval.records import Completion, write_jsonl
+    from sails_eval.stages import Subject, completions_path
+    from sails_eval.tasks import find_tasks
+
+    task = find_tasks()["testbed_safe"]
+    setup: Any = type("Setup", (), {"tasks": (task,)})
+    bench = Bench(setup, tmp_path, pool=None, hosts=None)  # type: ignore[arg-type]
+    base, one, other = (Subject(name, tmp_path / name) for name in ("base", "one", "other"))
+    for subject, last in ((base, "b"), (one, "b"), (other, "c")):
+        said = [Completion(str(i), "p", text, "") for i, text in enumerate(("a", last))]
+        write_jsonl(completions_path(subject.folder, "test", task), said)
+    assert bench.unchanged([one, other], base) == [one]
+    assert bench.unchanged([one, other], base, 1) == [one, other]
