@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.errors import UserError
-from sails_eval.workers import ONE_THREAD, Workers, workers
+from sails_eval.workers import ONE_THREAD, Hosts, Workers, hosts, workers
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,32 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do(pool: Workers) -> N
     """The last one here: it breaks the pool."""
     with pytest.raises(UserError, match=r"a worker process died .* run the same command again"):
         pool.map(os._exit, [1], title="death")
+
+
+@pytest.fixture(scope="module")
+def found() -> Iterator[Hosts]:
+    with hosts(quiet=True) as started:
+        yield started
+
+
+def test_a_host_lives_as_long_as_its_tenant(found: Hosts) -> None:
+    first = found.of("engine", "a").run(slow_pid, 0)
+    assert found.of("engine", "a").run(slow_pid, 0) == first
+    other = found.of("judge", "a").run(slow_pid, 0)
+    second = found.of("engine", "b").run(slow_pid, 0)
+    assert len({first, other, second, os.getpid()}) == 4
+    assert not alive(first) and alive(other) and alive(second)
+
+
+def test_a_host_has_the_threads_that_the_user_gave(found: Hosts) -> None:
+    given = os.environ.get("OMP_NUM_THREADS")
+    with workers(1, quiet=True):
+        assert found.of("engine", "c").run(os.environ.get, "OMP_NUM_THREADS") == given
+
+
+def test_a_host_that_dies_is_an_error_that_says_what_to_do(found: Hosts) -> None:
+    with pytest.raises(UserError, match=r"the process of the engine died .* run the same command again"):
+        found.of("engine", "d").map(os._exit, [1], title="death")
 
 
 PARENT = """

@@ -111,9 +111,9 @@ class _NoReplyError(Exception):
 class ApiJudge:
     """A chat model, asked about each completion by itself, several at once, at temperature 0; see `Options`.
 
-    The client reads OPENAI_API_KEY and OPENAI_BASE_URL. Replies are constrained by a JSON schema until the endpoint
-    says that it can't do that; from then on they are read from text. In the same way a model that takes no
-    temperature is asked without one.
+    The client reads OPENAI_API_KEY and OPENAI_BASE_URL. Replies are constrained by a JSON schema, or to the words of a
+    rubric that asks for one, until the endpoint says that it can't do that; from then on they are read from text. In
+    the same way a model that takes no temperature is asked without one.
     """
 
     parallel = False
@@ -194,6 +194,8 @@ class ApiJudge:
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": MAX_TOKENS}
         if rubric.reply == "line":
             wishes |= {"response_format": _schema(rubric)}
+        else:  # vLLM's way to say that only these words will do; the client knows no argument of that name
+            wishes |= {"structured_outputs": {"choice": list(rubric.options)}}
         while True:
             options = {key: wishes[key] for key in wishes if key not in self._unsupported}
             prompt = rubric.render(completion.prompt, completion.response)
@@ -215,7 +217,7 @@ class ApiJudge:
         try:
             async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
                 response = await client.chat.completions.with_raw_response.create(
-                    model=self.model, messages=[{"role": "user", "content": prompt}], **options
+                    model=self.model, messages=[{"role": "user", "content": prompt}], extra_body=options
                 )
         except openai.APIStatusError as error:
             _raise_if_final(error)
