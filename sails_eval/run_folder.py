@@ -14,6 +14,7 @@ import yaml
 
 from sails_eval import __version__
 from sails_eval.config import CompareConfig
+from sails_eval.engines import HF
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest
 from sails_eval.parts import Part, max_examples, run_identity
@@ -64,11 +65,12 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def describe(setup: Setup) -> dict[str, Any]:
-    """What a run is, for whoever publishes, resumes or extends it."""
+    """What a run is, for whoever publishes, resumes or extends it. Another engine makes another environment."""
+    environment, engine = setup.identity["environment"], setup.identity.get("engine")
     return {
         "run": setup.fingerprint,
         "pair": setup.pair.name,
-        "environment": digest(setup.identity["environment"]),
+        "environment": digest(environment if setup.engine == HF else [environment, engine]),
         "test_set": digest([setup.identity["tasks"], setup.limit]),
         "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds",
         "date": date.today().isoformat(),

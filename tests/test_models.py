@@ -15,9 +15,11 @@ from sails_eval.errors import UserError
 from sails_eval.models import (
     Base,
     applied,
+    context_of,
     decoder_layers,
     encode_chat,
     load_base,
+    load_ends,
     load_tokenizer,
     replaced_weights,
 )
@@ -224,3 +226,19 @@ def test_replaced_weights_come_back(checkpoints: Checkpoints) -> None:
             parameter.data.zero_()
         assert not checkpoints.logits().any()
     assert torch.equal(checkpoints.logits(), before)
+
+
+def test_an_engine_elsewhere_ends_answers_as_transformers_does(
+    testbed_base: Base, testbed_pair: Pair, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(testbed_pair.model, tmp_path / "model")
+    ends = testbed_base.model.generation_config.eos_token_id
+    assert load_ends(folder, testbed_base.tokenizer) == ends
+    (folder / "generation_config.json").unlink()
+    assert load_ends(folder, testbed_base.tokenizer) == ends
+
+
+def test_the_context_is_the_models_or_what_its_engine_is_told(testbed_pair: Pair) -> None:
+    assert context_of(testbed_pair) == 256
+    for told, found in ((128, 128), (512, 256)):
+        assert context_of(testbed_pair.model_copy(update={"engine": {"max_model_len": told}})) == found

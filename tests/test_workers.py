@@ -117,7 +117,7 @@ def test_a_host_lives_as_long_as_its_tenant(found: Hosts) -> None:
 def test_a_host_has_the_threads_that_the_user_gave(found: Hosts) -> None:
     given = os.environ.get("OMP_NUM_THREADS")
     with workers(1, quiet=True):
-        assert found.of("engine", "c").run(os.environ.get, "OMP_NUM_THREADS") == given
+        assert found.of("engine", "c").run(os.getenv, "OMP_NUM_THREADS") == given
 
 
 def test_a_host_that_dies_is_an_error_that_says_what_to_do(found: Hosts) -> None:

@@ -75,17 +75,20 @@ class VllmEngine:
         from sails_eval.train import lora_config
 
         adapters = [recipe for recipe in recipes if recipe.parameters == "adapter"]
-        if len(adapters) < len(recipes) and self._lm.data_parallel_size > 1:
-            raise UserError(
-                "methods that train weights need an engine that can reload them: leave data_parallel_size out of key "
-                f"'engine' of pair '{self._pair.name}', or give --engine hf"
-            )
-        if adapters and self._lm.data_parallel_size == 1:
+        if self._replicated:
+            if len(adapters) < len(recipes):
+                raise UserError(
+                    "methods that train weights need an engine that can reload them: leave data_parallel_size out of "
+                    f"key 'engine' of pair '{self._pair.name}', or give --engine hf"
+                )
+            return  # its engines start anew for every task; what they can do is seen then
+        if adapters:
             self._check_modules()
         for recipe in adapters:
             try:
                 config = lora_config(self._pair, recipe).to_dict()
-                PEFTHelper.from_dict(config).validate_legal(self._lora_config)
+                lora = self._lm.model.llm_engine.vllm_config.lora_config
+                PEFTHelper.from_dict(config).validate_legal(lora)
             except ValueError as error:
                 raise UserError(
                     f"recipe '{recipe.name}': vLLM cannot load its adapters: {first_line(error)}; give --engine hf"
@@ -121,7 +124,7 @@ class VllmEngine:
         check_rank(folder, self._max_rank)
         number = next(self._ids)
         request = LoRARequest(f"adapter-{number}", number, str(folder.resolve()))
-        if self._lm.data_parallel_size == 1:
+        if not self._replicated:
             try:
                 self._lm.model.llm_engine.add_lora(request)
             except (ValueError, RuntimeError, KeyError, OSError) as error:
@@ -137,8 +140,9 @@ class VllmEngine:
         llm.reset_prefix_cache()
 
     @property
-    def _lora_config(self) -> Any:
-        return self._lm.model.llm_engine.vllm_config.lora_config
+    def _replicated(self) -> bool:
+        """Whether lm-eval's class runs replicas by ray, and has no engine here."""
+        return bool(self._lm.data_parallel_size > 1)
 
 
 class Weigher:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.vllm
 
 WEIGHTS = PACKAGE / "testbed" / "weights"
 QUICK = "compare --pair testbed --methods sails,full --quick --limit 16 --jobs 2 --keep all -q".split()
-DIED = "the process of the engine died"
+SMALL = "--limit 8 --tasks testbed_harmful_unseen,testbed_safe".split()
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +55,12 @@ def adapters_of(run: Path) -> list[Path]:
 def test_both_engines_give_the_same_answers(runs: dict[str, Path]) -> None:
     files = [path.relative_to(runs["hf"]) for path in runs["hf"].glob("cells/**/completions/*/*.jsonl")]
     pairs = [
-        (one.response, other.response)
+        ((one.response, one.value), (other.response, other.value))
         for file in files
         for one, other in zip(*(read_completions(runs[engine] / file) for engine in ("hf", "vllm")), strict=True)
     ]
     assert len(pairs) > 1000
     assert sum(one == other for one, other in pairs) >= 0.99 * len(pairs)
-
-
-def test_likelihoods_and_answers_of_whole_checkpoints_are_among_them(runs: dict[str, Path]) -> None:
-    for run in runs.values():
-        said = {path.read_text() for path in run.glob("cells/full/*/completions/test/testbed_safe.jsonl")}
-        assert len(said) > 1 and (run / "cells/base/completions/test/testbed_safe.jsonl").read_text() not in said
-        facts = read_completions(next(run.glob("cells/full/*/completions/test/testbed_facts.jsonl")))
-        assert {one.value for one in facts} <= {0.0, 1.0} and sum(one.value or 0 for one in facts) > 12
 
 
 def test_a_run_is_gone_on_with_by_its_own_engine_only(
@@ -80,17 +72,16 @@ def test_a_run_is_gone_on_with_by_its_own_engine_only(
     assert described["name"] == "vllm" and described["version"].startswith("0.")
 
 
-def test_an_engine_that_dies_loses_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "sails_eval", *QUICK, "--engine", "vllm", "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while len(list(out.glob("cells/**/completions/*/*.jsonl"))) < 9 and process.poll() is None:
-        time.sleep(0.05)
+def test_an_engine_that_dies_loses_nothing(tmp_path: Path) -> None:
+    command = [*QUICK, *SMALL, "--engine", "vllm", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "sails_eval", *command], stderr=subprocess.PIPE, text=True)
+    answers = "cells/**/completions/*/*.jsonl"
+    while len(list(tmp_path.glob(f"run/{answers}"))) < 3 and process.poll() is None:
+        time.sleep(0.02)
     os.kill(biggest_child(process.pid), signal.SIGKILL)
-    assert process.stderr and DIED in process.stderr.read() and process.wait() == 2
-    before = {path: path.stat().st_mtime_ns for path in out.glob("cells/**/*.json*")}
-    assert main(command[3:]) == 0
-    assert (out / "results.csv").read_bytes() == (runs["vllm"] / "results.csv").read_bytes()
+    assert process.stderr and "the process of the engine died" in process.stderr.read() and process.wait() == 2
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/cells/**/*.json*")}
+    assert main(command) == 0 and len(before) > 3
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
 
 
@@ -244,8 +235,7 @@ def test_the_served_judge_replies_in_structure(tmp_path: Path, monkeypatch: pyte
     shutil.copytree(WEIGHTS / "judge", tmp_path / "judge")
     with served(tmp_path / "judge", tmp_path / "log") as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
-        command = "compare --pair testbed --methods lora --quick --limit 8 --jobs 2 -q --engine vllm".split()
-        command += ["--tasks", "testbed_harmful_unseen,testbed_safe", "--out", str(tmp_path / "run")]
+        command = [*QUICK, *SMALL, "--engine", "vllm", "--out", str(tmp_path / "run")]
         assert main([*command, "--judge", "openai:judge?rubric=testbed_harm+testbed_refusal"]) == 0
         harm = load_rubric("testbed_harm")
         menu = harm.model_copy(update={"options": {word: harm.options[word] for word in ("3", "4", "5")}})
