@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 
 from sails_eval.fingerprint import digest
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
@@ -108,8 +109,15 @@ def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:
     return float(krippendorff.alpha(by_judge, level_of_measurement="ordinal" if scores else "nominal"))
 
 
-def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str | None:
-    """How far a panel's members agree among themselves, in a sentence; None for a judge that is no panel."""
+def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
+    """How far a panel's members agree among themselves, in a clause; empty for a judge that is no panel.
+
+    Where the package krippendorff is missing, the clause says so.
+    """
+    if not any(verdict.votes for verdicts in judged.values() for verdict in verdicts):
+        return ""
+    if find_spec("krippendorff") is None:
+        return "Krippendorff's α among the panel's judges not computed, for want of the extra [judges]"
     said = []
     for kind, verdicts in judged.items():
         if voted := [verdict for verdict in verdicts if verdict.votes]:
@@ -117,7 +125,7 @@ def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str | None:
             said.append(
                 f"{on_scores}{_told(alpha(voted))} for their labels of {len(voted):,} answers to {kind} requests"
             )
-    return f"Krippendorff's α among the panel's judges: {', '.join(said)}." if said else None
+    return f"Krippendorff's α among the panel's judges: {', '.join(said)}"
 
 
 def _told(value: float) -> str:
