@@ -20,6 +20,7 @@ from sails_eval.fingerprint import digest, of_path
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.stage import judge_file
+from sails_eval.judges.usage import Usage, used
 from sails_eval.records import Completion, Verdict, read_jsonl, read_verdicts, write_jsonl, write_text
 
 
@@ -49,13 +50,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judged:
-    """What `judge score` came to: how many answers, their labels, and why others have none."""
+    """What `judge score` came to: how many answers, their labels, why others have none, and what that call used."""
 
     judge: str
     kind: JudgedKind
     answers: int
     labels: dict[str, int]
     unscored: dict[str, int]
+    usage: Usage | None
 
     def __str__(self) -> str:
         lacking = sum(self.unscored.values())
@@ -64,6 +66,7 @@ class Judged:
             f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
         ]
         lines += [f"  {count} × {reason}" for reason, count in self.unscored.items()]
+        lines += [f"used {self.usage}"] if self.usage else []
         return "\n".join(lines)
 
 
@@ -133,7 +136,9 @@ def score_file(
     verdicts = ask(asked, kind, answers, state=state, known=known, quiet=quiet)
     labels = Counter(verdict.label for verdict in verdicts if verdict.label)
     reasons = Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None)
-    judged = Judged(asked.name, kind, len(answers), dict(labels.most_common()), dict(reasons.most_common()))
+    judged = Judged(
+        asked.name, kind, len(answers), dict(labels.most_common()), dict(reasons.most_common()), used(asked)
+    )
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
     # before the lines, so that a kill between the two leaves none of unknown origin

@@ -13,6 +13,7 @@ from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.rubric import PARAPHRASES
 from sails_eval.judges.spec import parse
+from sails_eval.judges.usage import USAGE, add_usage, used
 from sails_eval.leaderboard import Choice, estimates
 from sails_eval.records import BASE, Result, read_completions, read_verdicts
 from sails_eval.report import read_tested
@@ -62,8 +63,9 @@ class Answers:
 def measure(run: Path, judge: str, include: Sequence[Path] = ()) -> Sensitivity:
     """Judge the harmful test answers on a finished run's leaderboard in every wording.
 
-    The verdicts stay beside the answers, so that a second call asks for nothing. Helpfulness is the run's own. Raises
-    UserError where the run lacks results or answers, or the judge takes no rubric or cannot work.
+    The verdicts stay beside the answers, so that a second call asks for nothing; what that cost is added to the run's
+    judge_usage.json. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, or
+    the judge takes no rubric or cannot work.
     """
     if not (run / "results.csv").is_file():
         raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
@@ -79,6 +81,8 @@ def measure(run: Path, judge: str, include: Sequence[Path] = ()) -> Sensitivity:
     values, unscored = {}, 0.0
     for name, spec in specs.items():
         judged = [row for one in answers for task in asked for row in _judged(one, task, spec)]
+        if usage := used(stages.judge_of(spec)):
+            add_usage(run / USAGE, load_judge(spec).name, usage)
         found = estimates(kept + judged, tasks, choices)
         values[name] = {method: {metric: found[method][metric].value for metric in SHOWN} for method in choices}
         unscored = max(unscored, _unscored(judged))

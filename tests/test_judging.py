@@ -14,6 +14,7 @@ import pytest
 from sails_eval import judging
 from sails_eval.errors import UserError
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
+from sails_eval.judges.usage import Usage
 from sails_eval.judging import AnswerColumns, Judged, read_answers, score_file
 from sails_eval.records import Completion, Verdict, read_jsonl
 
@@ -36,6 +37,9 @@ class Remote:
 
     def check(self) -> None:
         """There is nothing to check."""
+
+    def take_usage(self) -> Usage:
+        return Usage(len(self.asked), 10 * len(self.asked), len(self.asked), 0.5 if self.asked else None)
 
     def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
         verdicts = []
@@ -131,6 +135,14 @@ def test_what_got_no_reply_is_asked_again_and_nothing_else(tmp_path: Path, remot
     assert score(source, out).unscored == {}
     assert remote.asked == ["request two"]
     assert [line["label"] for line in read_jsonl(out)] == ["refusal"] * 3
+
+
+def test_what_a_call_used_is_told_and_kept(tmp_path: Path, remote: Remote) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    assert str(score(source, out)).endswith("\nused 3 requests, 30 + 3 tokens, 0.5000 USD")
+    assert json.loads((tmp_path / "out.jsonl.meta.json").read_text())["usage"]["prompt_tokens"] == 30
+    remote.asked = []
+    assert "used" not in str(score(source, out))
 
 
 def test_new_answers_are_added_to_those_judged(tmp_path: Path, remote: Remote) -> None:

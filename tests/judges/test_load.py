@@ -41,7 +41,7 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
         ("rules?batch_size=3", "judge 'rules' takes no option 'batch_size'"),
         ("hf:m?rubrics=harm", "judge 'hf:m' takes no option 'rubrics'"),
         ("openai:m?model=n", "judge 'openai:m' takes no option 'model'"),
-        ("hf:m?batchsize=3", "batchsize"),
+        ("hf:m?batchsize=3", "judge 'hf:m': unknown key 'batchsize'; did you mean batch_size"),
         ("testbed?rubric=harm_gain", "judge 'testbed' takes no option 'rubric'"),
         ("hf:x?batchsize=3", "judge 'hf:x': unknown key 'batchsize'; did you mean batch_size"),
         ("hf:x?batch_size=0", "judge 'hf:x': key 'batch_size': input should be greater"),
