@@ -32,6 +32,9 @@ MAX_TOKENS = 1024
 
 REFUSED = "the judge refused"
 
+MODERATED = re.compile(r"content[ _-]?(filter|polic)|flagged|moderat", re.IGNORECASE)
+"""In an error: that it is about this one request's content, whatever its status."""
+
 BYTES_PER_TOKEN = 4
 """Of a prompt, about; the endpoint says afterwards how many tokens there were."""
 
@@ -291,9 +294,13 @@ def _choice(reply: bytes) -> _Choice:
 
 def _refused(error: openai.APIStatusError, id: str) -> Verdict:
     """What an error that is about this one request says."""
-    if error.code == "content_filter":
+    if _moderated(error):
         return Verdict(id, unscored=REFUSED, raw=_first_line(error))
     return Verdict(id, unscored=f"endpoint refused: {error.status_code} {_first_line(error)}")
+
+
+def _moderated(error: openai.APIStatusError) -> bool:
+    return bool(MODERATED.search(f"{error.code} {error.type} {error.message}"))
 
 
 def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
@@ -322,7 +329,7 @@ def _schema(rubric: Rubric) -> dict[str, Any]:
 
 def _raise_if_final(error: openai.APIStatusError) -> None:
     """Raise UserError where any other request would fail alike. What is said of a wrong key may quote it."""
-    if error.status_code in (401, 403):
+    if error.status_code == 401 or (error.status_code == 403 and not _moderated(error)):
         raise UserError(f"{_endpoint()} refuses the key in OPENAI_API_KEY ({error.status_code})") from None
     if error.status_code == 402 or "insufficient_quota" in (error.code, error.type):
         raise UserError(f"{_endpoint()}: the quota is used up; once there is some, run again to go on") from None

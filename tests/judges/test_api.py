@@ -137,6 +137,7 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         (says(None), "the judge's reply is not on the menu", ""),
         (fails(400, "too long", code="context_length_exceeded"), "endpoint refused: 400 ", None),
         (fails(400, "filtered", code="content_filter"), "the judge refused", "Error code: 400 - filtered"),
+        (fails(403, "the input was flagged"), "the judge refused", "Error code: 403 - the input was flagged"),
     ],
 )
 def test_unusable_replies_are_unscored_for_good(endpoint: Endpoint, reply: Reply, reason: str, raw: str | None) -> None:
