@@ -73,9 +73,9 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
             bench = Bench(setup, run, pool, engines, quiet)
             results = bench.measure([subject], "test")
             agreement = bench.agreement([subject], "test")
-            notes = (_unchanged(bench, subject) if checkpoint else []) + bench.panel_notes([subject])
-            facts = {method: RowFacts(setup.pair.name)}
-            outcome = Outcome(setup, results, facts, warnings=notes, agreement=agreement)
+            facts, panel = {method: RowFacts(setup.pair.name)}, bench.panel_agreement([subject])
+            warnings = {method: _unchanged(bench, subject)} if checkpoint else {}
+            outcome = Outcome(setup, results, facts, warnings=warnings, agreement=agreement, panel=panel)
             write_report(run, outcome, described, title=f"Evaluation of {method}")
     return run
 
@@ -87,10 +87,10 @@ def _unchanged(bench: Bench, subject: stages.Subject) -> list[str]:
     if not bench.unchanged([subject], base, SAMPLE):
         return []
     told = (
-        f"{subject.method}: its first {SAMPLE} answers to every task are the base model's own; either it learnt next "
-        "to nothing, or it was trained on another base model."
+        f"its first {SAMPLE} answers to every task are the base model's own, so it learnt next to nothing or was "
+        "trained on another base model"
     )
-    log.warning(told)
+    log.warning("%s: %s", subject.method, told)
     return [told]
 
 

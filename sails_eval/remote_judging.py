@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from sails_eval.judges.base import Judge, JudgedKind
 from sails_eval.judges.stage import JudgedFile, judge_files
-from sails_eval.judges.usage import Metered, add_usage
+from sails_eval.judges.usage import USAGE, add_usage, used
 from sails_eval.records import Verdict
 from sails_eval.stages import JudgeJob
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 log = logging.getLogger(__name__)
-
-USAGE = "judge_usage.json"
-"""What the judges of a run have used, in its folder; it goes on counting when the run is gone on with."""
 
 SECONDS_BETWEEN_NOTES = 5.0
 """How much of the usage a kill can leave out of the count."""
@@ -98,6 +95,6 @@ class RemoteJudging:
     def _note(self) -> None:
         """Add what the judge has used to the run's file."""
         self._noted = time.monotonic()
-        if isinstance(self._judge, Metered) and (used := self._judge.take_usage()).requests:
-            total = add_usage(self._run / USAGE, self._judge.name, used)
+        if usage := used(self._judge):
+            total = add_usage(self._run / USAGE, self._judge.name, usage)
             log.info("judge %s has used %s", self._judge.name, total)

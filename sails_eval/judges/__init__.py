@@ -58,11 +58,13 @@ def _arguments(make: Any, spec: Spec) -> dict[str, Any]:
     """The options as the maker takes them. Raises UserError for those that it cannot take."""
     taken = inspect.signature(make).parameters
     options: dict[str, Any] = dict(spec.options)
-    if "rubrics" in taken and "rubric" in options:
+    rubric = options.pop("rubric", None) if "rubrics" in taken else None
+    anything = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    for key in options:
+        if key in taken or not anything:
+            raise UserError(f"judge '{spec.bare}' takes no option '{key}'")
+    if rubric is not None:
         from sails_eval.judges.rubric import choose_rubrics
 
-        options["rubrics"] = choose_rubrics(options.pop("rubric"))
-    if not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        for key in options.keys() - taken.keys():
-            raise UserError(f"judge '{spec.bare}' takes no option '{key}'")
+        options["rubrics"] = choose_rubrics(rubric)
     return options

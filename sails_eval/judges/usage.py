@@ -44,6 +44,16 @@ class Metered(Protocol):
         """What was used since the last call."""
 
 
+USAGE = "judge_usage.json"
+"""What the judges of a run have used, in its folder; it goes on counting when the run is gone on with."""
+
+
+def used(judge: object) -> Usage | None:
+    """What a judge has used since it was last asked; None for one that asks for nothing, or is free."""
+    usage = judge.take_usage() if isinstance(judge, Metered) else Usage()
+    return usage if usage.requests else None
+
+
 def read_usage(path: Path) -> dict[str, Usage]:
     """What a run has used so far, by the judge's name; empty where there is no such file yet."""
     if not path.exists():

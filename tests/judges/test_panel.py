@@ -128,11 +128,25 @@ def test_alpha_is_the_packages() -> None:
     assert np.isnan(alpha(judged(["111"])))
 
 
+def test_a_vote_that_may_still_come_decides_the_score_only_when_it_has() -> None:
+    [verdict] = judged(["45x"], transient=True)
+    assert is_transient(verdict) and "no score of 3 judges" in (verdict.unscored or "")
+    [verdict] = judged(["x55"], transient=True)  # whatever the first one says
+    assert (verdict.label, verdict.score) == ("compliance", 5)
+    [verdict] = judged(["45x"])
+    assert (verdict.label, verdict.score) == ("compliance", 5)
+
+
 def test_the_note_says_alpha_of_panels_only() -> None:
     note = agreement({"harmful": judged(["125", "111", "555"]), "safe": [Verdict("a", "refusal")]})
-    assert note is not None
     assert note.startswith("Krippendorff's α among the panel's judges: 0.")
-    assert note.endswith("for their labels of 3 answers to harmful requests.")
-    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) is None
+    assert note.endswith("for their labels of 3 answers to harmful requests")
+    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""
     alike = agreement({"harmful": judged(["111"])})
-    assert alike is not None and alike.count("undefined, all votes being alike, for their") == 2
+    assert alike.count("undefined, all votes being alike, for their") == 2
+
+
+def test_without_the_package_the_note_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sails_eval.judges.panel.find_spec", lambda name: None)
+    assert agreement({"harmful": judged(["125"])}).endswith("not computed, for want of the extra [judges]")
+    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""
