@@ -19,6 +19,7 @@ from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
 from sails_eval.remote_judging import RemoteJudging
 from sails_eval.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.tasks import TaskInfo, find_tasks
+from sails_eval.workers import Hosts
 
 Jobs = Callable[..., JudgeJob]
 
@@ -154,8 +155,10 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
                 done(job)
 
     pool: Any = Pool()
-    setup: Any = SimpleNamespace(pair=None, tasks=(task,), limit=None, judge="counting", identity={"judge": "counting"})
+    setup: Any = SimpleNamespace(
+        pair=None, tasks=(task,), limit=None, judge="counting", identity={"judge": "counting"}, engine="hf"
+    )
     subjects = [Subject(name, tmp_path / name) for name in ("first", "second")]
-    results = Bench(setup, tmp_path, pool, quiet=True).measure(subjects, "test")
+    results = Bench(setup, tmp_path, pool, Hosts(quiet=True), quiet=True).measure(subjects, "test")
     assert called_before_the_last == [True]
     assert {result.method for result in results} == {"first", "second"} and all(result.n == 1 for result in results)
