@@ -1,6 +1,7 @@
 # make setup    an environment in .venv with everything, versions pinned by constraints.txt
 # make compare  the main job on the embedded testbed
 # make test     the tests (no server, GPU, hub or key needed)
+# make test-all the tests with real servers and kills
 # make lint     ruff and mypy
 
 VENV ?= .venv
@@ -9,7 +10,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup compare test lint
+.PHONY: setup compare test test-all lint
 
 setup: $(VENV)/.installed
 
@@ -23,6 +24,9 @@ compare: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m server
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from tqdm import tqdm
 from sails_eval import stages
 from sails_eval.aggregate import RowKey, score
 from sails_eval.judges import load_judge
+from sails_eval.judges.base import JudgedKind
+from sails_eval.judges.panel import agreement
 from sails_eval.plan import Setup
-from sails_eval.records import Result, Split, read_completions, read_verdicts
+from sails_eval.records import Result, Split, Verdict, read_completions, read_verdicts
+from sails_eval.remote_judging import RemoteJudging
 from sails_eval.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.tasks import TaskInfo
 from sails_eval.workers import Workers
@@ -33,8 +37,13 @@ class Bench:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
         tasks = self._tasks(split)
         jobs = [AnswerJob(self.setup.pair, one, tasks, split, self.run, self.setup.limit) for one in subjects]
-        self.pool.map(stages.answer, jobs, title=f"{self.title}{split}: answers")
-        self._judge(self._judge_jobs(subjects, split), title=f"{self.title}{split}: verdicts")
+        with self._judging(self.setup.judge, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts") as add:
+            self.pool.map(
+                stages.answer,
+                jobs,
+                title=f"{self.title}{split}: answers",
+                done=lambda job: add(self._judge_jobs([job.subject], split)),
+            )
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
 
     def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
@@ -46,13 +55,21 @@ class Bench:
         if reference is None:
             return Counter()
         others = self._judge_jobs(subjects, split, reference)
-        self._judge(others, title=f"{self.title}{split}: reference verdicts")
+        with self._judging(reference, len(others), title=f"{split}: reference verdicts") as add:
+            add(others)
         seen: Counter[bool] = Counter()
         for mine, other in zip(self._judge_jobs(subjects, split), others, strict=True):
             for one, truth in zip(read_verdicts(mine.verdicts), read_verdicts(other.verdicts), strict=True):
                 if one.unscored is None and truth.unscored is None:
                     seen[(one.label, one.score) == (truth.label, truth.score)] += 1
         return seen
+
+    def panel_agreement(self, subjects: Sequence[Subject]) -> str:
+        """How far the members of a panel agree on the subjects' test answers; empty where the judge is no panel."""
+        judged: dict[JudgedKind, list[Verdict]] = {"harmful": [], "safe": []}
+        for job in self._judge_jobs(subjects, "test"):
+            judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
+        return agreement(judged)
 
     def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:
         """Subjects whose test answers are all the base's own: nothing was learnt, or nothing was applied."""
@@ -68,12 +85,23 @@ class Bench:
     def _tasks(self, split: Split) -> tuple[TaskInfo, ...]:
         return self.setup.tasks if split == "test" else self.setup.validation_tasks
 
-    def _judge(self, jobs: Sequence[JudgeJob], *, title: str) -> None:
-        if not jobs or load_judge(jobs[0].judge).parallel:
+    @contextmanager
+    def _judging(self, judge: str, files: int, *, title: str) -> Iterator[Callable[[Sequence[JudgeJob]], None]]:
+        """Gives a function that takes jobs for the judge. In the end all are done.
+
+        A local judge has the workers to itself, once all answers are there; one behind an endpoint begins at once.
+        """
+        title, reader = f"{self.title}{title}", stages.judge_of(judge)
+        if reader.parallel:
+            jobs: list[JudgeJob] = []
+            yield jobs.extend
             self.pool.map(stages.judge, jobs, title=title)
-        else:  # it has its own concurrency and its own rate limits
-            for job in tqdm(jobs, desc=title, disable=self.quiet, dynamic_ncols=True):
-                stages.judge(job)
+        else:
+            with (
+                tqdm(total=files, desc=title, disable=self.quiet, dynamic_ncols=True) as bar,
+                RemoteJudging(reader, self.run, bar) as remote,
+            ):
+                yield remote.add
 
     def _judge_jobs(self, subjects: Sequence[Subject], split: Split, reference: str | None = None) -> list[JudgeJob]:
         """The judge's work on the subjects' answers, or that of a reference judge."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from sails_eval import __version__
 from sails_eval.errors import UserError
+from sails_eval.judge_cli import add_judge
+from sails_eval.leaderboard_cli import add_leaderboard, report_problems
 
 EPILOG = """\
 examples:
@@ -51,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_train(commands)
     _add_evaluate(commands)
-    _add_leaderboard(commands)
+    add_leaderboard(commands, _command)
+    add_judge(commands, _command)
     _add_power(commands)
     _add_tasks(commands)
     _add_testbed(commands)
@@ -121,7 +124,30 @@ def _add_judging(command: argparse.ArgumentParser) -> None:
         help="another folder of tasks, besides ./tasks",
     )
     judging.add_argument("--limit", type=int, metavar="N", help="only the first N prompts of every task, for a look")
-    judging.add_argument("--judge", metavar="J", help="testbed, rules, hf:MODEL or openai:MODEL")
+    judging.add_argument(
+        "--judge",
+        metavar="J",
+        help="testbed, grammar, rules, hf:MODEL, openai:MODEL or zoo:NAME, each with its options as in "
+        "hf:MODEL?key=value&key=value; J,J,J is a panel",
+    )
+    judging.add_argument(
+        "--allow-self-judging",
+        action="store_true",
+        default=None,
+        help="even if the judge is the evaluated model itself",
+    )
+    judging.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        default=None,
+        help="let judges of the zoo run code from their models' repositories",
+    )
+    judging.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.json",
+        help="the judge's, by 'judge calibrate', for the board to name (default: those in ./calibrations)",
+    )
 
 
 def _add_compare(commands: Any) -> None:
@@ -217,43 +243,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"written to {run}")
 
 
-# --- leaderboard --------------------------------------------------------------------------------------------------
-
-
-def _add_leaderboard(commands: Any) -> None:
-    boards = commands.add_parser("leaderboard", help="Show, check or publish leaderboards.")
-    actions = boards.add_subparsers(title="actions", metavar="ACTION", required=True)
-    show = _command(actions, "show", _show, "Print a run's leaderboard or a board.")
-    show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
-    check = _command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
-    check.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
-    publish = _command(actions, "publish", _publish, "Merge a run's rows into a board (CSV, and Markdown beside it).")
-    publish.add_argument("path", type=Path, metavar="RUN")
-    publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
-    publish.add_argument(
-        "--allow-mixed", action="store_true", help="even beside rows of another environment or test set"
-    )
-
-
-def _show(options: argparse.Namespace) -> None:
-    from sails_eval.publish import show
-
-    print(show(options.path))
-
-
-def _check_board(options: argparse.Namespace) -> int:
-    from sails_eval.publish import check
-
-    return _report(check(options.path), options.path)
-
-
-def _publish(options: argparse.Namespace) -> None:
-    from sails_eval.publish import publish
-
-    frame = publish(options.path, options.board, force=options.allow_mixed)
-    print(f"{options.board}: {len(frame)} rows")
-
-
 # --- power --------------------------------------------------------------------------------------------------------
 
 
@@ -340,14 +329,7 @@ def _new_task(options: argparse.Namespace) -> None:
 def _check_task(options: argparse.Namespace) -> int:
     from sails_eval.tasks import check_task
 
-    return _report(check_task(options.path), options.path)
-
-
-def _report(problems: list[str], path: Path) -> int:
-    for problem in problems:
-        print(problem)
-    print(f"{path}: {f'{len(problems)} problems' if problems else 'in order'}")
-    return 1 if problems else 0
+    return report_problems(check_task(options.path), options.path)
 
 
 # --- testbed ------------------------------------------------------------------------------------------------------

@@ -143,7 +143,8 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
     if setup.seeds == 1:
         for method, lines in within_seed.notes(bench, [*(_subject(run, cell) for cell in chosen), base]).items():
             warnings.setdefault(method, []).extend(lines)
-    return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement)
+    panel = bench.panel_agreement(candidates)
+    return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement, panel)
 
 
 def _subject(run: Path, cell: Cell) -> Subject:

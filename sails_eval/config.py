@@ -25,6 +25,11 @@ class Frozen(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _joined(value: Any) -> Any:
+    """A list of names as text with commas, which YAML has no need of."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
 class SaeSource(Frozen):
     """Where the SAE of one layer's output comes from: a SAELens folder, or a release and an id in its registry."""
 
@@ -63,7 +68,7 @@ class Pair(Frozen):
     contrast: Path | None = None
     requests: Path | None = Field(default=None, description="rows of a prompt and whether it is harmful")
     tasks: tuple[str, ...] = ()
-    judge: str | None = None
+    judge: Annotated[str | None, BeforeValidator(_joined)] = None
     reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
@@ -139,11 +144,6 @@ class Recipe(Frozen):
         return self
 
 
-def _joined(value: Any) -> Any:
-    """A list of names as text with commas, which YAML has no need of."""
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-
-
 def _several(value: Any) -> Any:
     """A number alone as a list of one."""
     return [value] if isinstance(value, int) else value
@@ -165,7 +165,12 @@ class CompareConfig(Frozen):
     train: Path | None = None
     contrast: Path | None = None
     tasks: tuple[str, ...] | None = None
-    judge: str | None = None
+    judge: Annotated[str | None, BeforeValidator(_joined)] = Field(
+        default=None, description="one, or a panel between commas"
+    )
+    allow_self_judging: bool = Field(default=False, description="let a judge be the evaluated model itself")
+    trust_remote_code: bool = Field(default=False, description="let zoo judges run code from their repositories")
+    calibration: Path | None = Field(default=None, description="of the judge, by `judge calibrate`; boards name it")
     tokens: int | None = Field(default=None, ge=1)
     examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
     limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")

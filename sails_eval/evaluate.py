@@ -49,7 +49,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     checkpoint = Path(target) if (Path(target) / "adapter_config.json").is_file() else None
     if checkpoint is None and config.pair is None:
         config = config.model_copy(update={"model": target})
-    setup = resolve_evaluation(config)
+    setup = resolve_evaluation(config, target=target if checkpoint is None else None)
     if checkpoint is None:
         pair = setup.pair.model_copy(update={"model": target, "revision": None})
         setup = replace(setup, pair=pair, identity={**setup.identity, "model": model_identity(pair)})
@@ -65,7 +65,8 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
             bench = Bench(setup, run, pool, quiet)
             results = bench.measure([subject], "test")
             agreement = bench.agreement([subject], "test")
-            outcome = Outcome(setup, results, {method: RowFacts(setup.pair.name)}, agreement=agreement)
+            facts, panel = {method: RowFacts(setup.pair.name)}, bench.panel_agreement([subject])
+            outcome = Outcome(setup, results, facts, agreement=agreement, panel=panel)
             write_report(run, outcome, described, title=f"Evaluation of {method}")
     return run
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sails_eval import __version__
+from sails_eval.calibration import note_on
 from sails_eval.config import (
     CompareConfig,
     Pair,
@@ -21,6 +22,9 @@ from sails_eval.data import read_contrast, read_examples, read_requests
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import commit_of, digest, environment, of_model, of_path
 from sails_eval.judges import load_judge
+from sails_eval.judges.base import Judge, JudgedKind, judged_kinds
+from sails_eval.judges.self_judging import check_not_itself
+from sails_eval.judges.spec import trusting
 from sails_eval.paths import PACKAGE
 from sails_eval.records import BASE
 from sails_eval.tasks import TaskInfo, resolve_tasks
@@ -52,7 +56,8 @@ class Cell:
 class Setup:
     """A comparison, checked: `pair` has the flags folded in, `identity` holds a hash of all that determines results.
 
-    `contrasts` are the differences that are tested, as pairs of rows; None where none were declared.
+    `contrasts` are the differences that are tested, as pairs of rows; None where none were declared. `calibration` says
+    how far the judge agrees with people, as far as that is known.
     """
 
     pair: Pair
@@ -63,6 +68,7 @@ class Setup:
     seeds: int = 0
     learning_rates: int = 0
     contrasts: tuple[tuple[str, str], ...] | None = None
+    calibration: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -185,26 +191,47 @@ def _contrasts(given: tuple[str, ...], rows: list[str]) -> tuple[tuple[str, str]
     return pairs
 
 
-def resolve_evaluation(config: CompareConfig) -> Setup:
-    """The part of `resolve` that needs no training: pair, tasks and judge."""
+def resolve_evaluation(config: CompareConfig, *, target: str | None = None) -> Setup:
+    """The part of `resolve` that needs no training: pair, tasks and judge.
+
+    `target` is the model that is evaluated, where that is not the pair's.
+    """
     pair = resolve_pair(config)
     if pair.judge is None:
-        raise UserError("no judge; give --judge rules, hf:MODEL or openai:MODEL (only a pair can name a default)")
+        raise UserError(
+            "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair "
+            "can name a default)"
+        )
+    judge = trusting(pair.judge) if config.trust_remote_code else pair.judge
     if not pair.tasks:
         raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
     tasks = tuple(resolve_tasks(pair.tasks, config.include_path))
     _check_kinds(tasks, "of unseen categories")
-    judge = load_judge(pair.judge)
-    pair = pair.model_copy(update={"revision": commit_of(pair.model, pair.revision)})
+    loaded = _resolve_judge(judge, None if config.allow_self_judging else target or pair.model)
+    pair = pair.model_copy(update={"judge": judge, "revision": commit_of(pair.model, pair.revision)})
     identity = {
         "model": model_identity(pair),
         "tasks": {task.name: task.fingerprint for task in tasks},
         "limit": config.limit,
-        "judge": judge.fingerprint,
+        "judge": loaded.fingerprint,
         "version": __version__,
         "environment": environment(),
     }
-    return Setup(pair, tasks, identity, limit=config.limit)
+    return Setup(pair, tasks, identity, limit=config.limit, calibration=note_on(loaded, config.calibration))
+
+
+def _resolve_judge(spec: str, model: str | None) -> Judge:
+    """The judge of a comparison. Raises UserError where it is `model` or cannot read both kinds of answers."""
+    judge = load_judge(spec)
+    if missing := set(get_args(JudgedKind)) - judged_kinds(judge):
+        kind = missing.pop()
+        raise UserError(
+            f"judge '{judge.name}' does not read answers to {kind} requests; name one that does in its option 'other', "
+            "as in other=rules"
+        )
+    if model is not None:
+        check_not_itself(spec, model)
+    return judge
 
 
 def model_identity(pair: Pair) -> dict[str, Any]:

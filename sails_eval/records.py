@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from sails_eval.errors import UserError
 
@@ -39,12 +39,22 @@ class Completion:
     value: float | None = None
 
 
+class Vote(TypedDict):
+    """What one member of a panel said of a completion, as in `Verdict`; `judge` is its name."""
+
+    judge: str
+    label: Label | None
+    score: int | None
+    unscored: str | None
+    raw: str | None
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a judge said of one completion: a label (and, on harmful requests, a score from 1 to 5), or unscored.
 
     `unscored` is None or the reason for which there is no verdict; then `label` and `score` are None. `raw` keeps
-    what the judge replied wherever that could not be read.
+    what the judge replied wherever that could not be read, `votes` what each member of a panel said, in their order.
     """
 
     id: str
@@ -52,6 +62,7 @@ class Verdict:
     score: int | None = None
     unscored: str | None = None
     raw: str | None = None
+    votes: list[Vote] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ from sails_eval.tasks import TaskInfo, find_tasks
 class Outcome:
     """What a comparison of one pair, or an evaluation, came to.
 
-    `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon.
+    `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon. `agreement` counts
+    the answers that the reference judge sees alike and those that it does not; `panel` says how far a panel's members
+    agree.
     """
 
     setup: Setup
@@ -33,6 +35,7 @@ class Outcome:
     choices: dict[str, Choice] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     agreement: Counter[bool] = field(default_factory=Counter)
+    panel: str = ""
 
     @property
     def tasks(self) -> dict[str, TaskInfo]:
@@ -84,12 +87,19 @@ def read_tested(run: Path, include: Sequence[Path] = ()) -> dict[str, Tested]:
 
 
 def _agreement(outcomes: Sequence[Outcome]) -> str:
-    """How often the judge agrees with the reference judge, such as `99.2 % of 30,504 answers, with grammar`."""
-    reference = outcomes[0].setup.pair.reference_judge
+    """How often the judge agrees with the reference judge, how far with people, and a panel within, where known.
+
+    Such as `99.2 % of 30,504 answers, with grammar; kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`.
+    """
+    setup = outcomes[0].setup
     seen = sum((outcome.agreement for outcome in outcomes), Counter[bool]())
-    if not seen or reference is None:
-        return ""
-    return f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers, with {load_judge(reference).name}"
+    found = [setup.calibration] if setup.calibration else []
+    if seen and setup.pair.reference_judge is not None:
+        reference = load_judge(setup.pair.reference_judge).name
+        found.insert(0, f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers, with {reference}")
+    where = [f" on {one.setup.pair.name}" if len(outcomes) > 1 else "" for one in outcomes]
+    found += [one.panel + place for one, place in zip(outcomes, where, strict=True) if one.panel]
+    return "; ".join(found)
 
 
 def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:

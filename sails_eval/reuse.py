@@ -28,7 +28,7 @@ SEAL = "cells.json"
 REUSED = "reused.json"
 """Which cells of a run come from an earlier one, and from which."""
 
-FREE = {"add", "against", "contrasts", "jobs", "keep", "out"}
+FREE = {"calibration", "add", "against", "contrasts", "jobs", "keep", "out"}
 """What may be asked for anew where an earlier run is extended; the rest is as it was there."""
 
 

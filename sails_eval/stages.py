@@ -18,6 +18,7 @@ from sails_eval.data import read_contrast, read_examples, read_requests
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge
+from sails_eval.judges.cache import VerdictCache
 from sails_eval.plan import Cell, Setup
 from sails_eval.records import Split, write_bytes, write_jsonl, write_text
 from sails_eval.tasks import TaskInfo
@@ -144,7 +145,10 @@ def check_evaluation(setup: Setup) -> None:
     from sails_eval.generate import check_documents
 
     base = base_of(setup.pair)
-    judge_of(setup.judge).check()
+    judge = judge_of(setup.judge)
+    judge.check()
+    if not judge.parallel:
+        VerdictCache().close()
     context = int(getattr(base.model.config.get_text_config(), "max_position_embeddings", None) or 10**9)
     splits: list[tuple[Split, tuple[TaskInfo, ...]]] = [("test", setup.tasks)]
     if setup.recipes:

@@ -159,14 +159,14 @@ class Sample:
         return [[of_seed[place] for place in places] for of_seed in self.values]
 
 
-def wilson(successes: float, n: int) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """The share of successes in `n` independent trials, with Wilson's score interval.
 
     `successes` may be a sum of values between 0 and 1. The interval is then on the wide side, because such
-    values vary no more than zeros and ones of the same mean do. Raises ValueError unless 0 ≤ successes ≤ n
-    and n > 0.
+    values vary no more than zeros and ones of the same mean do. `n` may be an effective number. Raises ValueError
+    unless 0 ≤ successes ≤ n and n > 0.
     """
-    if not 0 <= successes <= n or n < 1:
+    if not 0 <= successes <= n or n <= 0:
         raise ValueError(f"{successes} successes of {n} trials")
     z = float(stats.norm.ppf((1 + LEVEL) / 2))
     share = successes / n

@@ -46,12 +46,23 @@ class Workers:
         """One item, with no progress bar."""
         return self._result(self._submit(function, item))
 
-    def map(self, function: Callable[[Item], Outcome], items: Iterable[Item], *, title: str) -> list[Outcome]:
-        """All items, in order of the items, with a progress bar. The first error stops the rest."""
-        futures = [self._submit(function, item) for item in items]
+    def map(
+        self,
+        function: Callable[[Item], Outcome],
+        items: Iterable[Item],
+        *,
+        title: str,
+        done: Callable[[Item], object] = lambda item: None,
+    ) -> list[Outcome]:
+        """All items, in order of the items, with a progress bar. The first error stops the rest.
+
+        `done` is called in this process with every finished item at once; an error of its own stops the rest, too.
+        """
+        futures = {self._submit(function, item): item for item in items}
         try:
-            for future in self._as_completed(futures, title):
+            for future in self._as_completed(list(futures), title):
                 self._result(future)
+                done(futures[future])
         except BaseException:
             for future in futures:
                 future.cancel()

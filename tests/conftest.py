@@ -30,6 +30,14 @@ def load_script(path: Path) -> Any:
     return module
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's judges keep their verdicts: nowhere near the user's."""
+    path = tmp_path / "cache" / "verdicts.sqlite"
+    monkeypatch.setenv("SAILS_EVAL_CACHE", str(path))
+    return path
+
+
 @pytest.fixture(scope="session")
 def stand_in() -> Any:
     """The example that makes a model and a SAE, as a module."""

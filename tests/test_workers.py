@@ -58,6 +58,20 @@ def test_results_come_in_the_order_of_the_items(pool: Workers) -> None:
     assert pool.run(late, (7, 0.0)) == 7
 
 
+def test_finished_items_are_told_at_once_and_the_hearer_can_stop_the_rest(pool: Workers, tmp_path: Path) -> None:
+    heard: list[tuple[int, float]] = []
+    pool.map(late, [(0, 0.3), (1, 0.0), (2, 0.0)], title="late", done=heard.append)
+    assert [number for number, _ in heard] == [1, 2, 0]
+
+    def stop(item: tuple[Path, int]) -> None:
+        raise UserError("the quota is used up")
+
+    with pytest.raises(UserError, match="quota"):
+        pool.map(leave_a_trace, [(tmp_path, number) for number in range(1, 30)], title="stopped", done=stop)
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) < 10
+
+
 def test_workers_are_other_processes_of_one_thread(pool: Workers) -> None:
     assert pool.run(threads, 0) == (1, "1")
     assert pool.run(abs, -1) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.errors import UserError, unknown
+from sails_eval.judges.spec import Spec, parse
 
 if TYPE_CHECKING:
     from sails_eval.judges.base import Judge
@@ -14,25 +16,55 @@ JUDGES = {
     "testbed": "sails_eval.judges.local:testbed_judge",
     "grammar": "sails_eval.judges.grammar:GrammarJudge",
     "rules": "sails_eval.judges.rules:RulesJudge",
-    "hf:MODEL": "sails_eval.judges.local:LocalJudge",
+    "hf:MODEL": "sails_eval.judges.local:hf_judge",
     "openai:MODEL": "sails_eval.judges.api:ApiJudge",
+    "zoo:NAME": "sails_eval.judges.zoo:zoo_judge",
 }
-"""How a judge is asked for, and what makes it; imported only then. `MODEL` becomes the maker's argument."""
+"""How a judge is asked for, and what makes it; imported only then.
+
+`MODEL` becomes the maker's argument. Its options, as text, become keyword arguments, which the maker converts and
+checks. `rubric` is the same for all makers that take `rubrics`, and is read here.
+"""
 
 
 def load_judge(spec: str) -> Judge:
-    """The judge that `spec` names, such as `rules` or `hf:google/gemma-2-9b-it`; nothing is loaded yet.
+    """The judge that `spec` names, such as `rules`, `hf:google/gemma-2-9b-it?batch_size=4` or the panel `a,b,c`.
 
-    Raises UserError for an unknown kind, a missing model, or a model given to a judge that takes none.
+    Nothing is loaded yet. Raises UserError for an unknown kind or option, a missing model, or a model given to a judge
+    that takes none.
     """
-    kind, _, model = spec.partition(":")
+    judges = [_load(member) for member in parse(spec)]
+    if len(judges) == 1:
+        return judges[0]
+    from sails_eval.judges.panel import Panel
+
+    return Panel(judges)
+
+
+def _load(spec: Spec) -> Judge:
     forms = {form.partition(":")[0]: form for form in JUDGES}
-    if kind not in forms:
-        raise unknown("judge", kind, forms)
-    form = forms[kind]
-    if bool(model) != (form != kind) or (spec != kind and not model):
-        raise UserError(f"judge '{spec}' is not of the form '{form}'")
+    if spec.kind not in forms:
+        raise unknown("judge", spec.kind, forms)
+    form = forms[spec.kind]
+    if bool(spec.model) != (form != spec.kind) or spec.model == "":
+        raise UserError(f"judge '{spec.bare}' is not of the form '{form}'")
     module, _, maker = JUDGES[form].partition(":")
     make = getattr(import_module(module), maker)
-    judge: Judge = make(model) if model else make()
+    judge: Judge = make(*([spec.model] if spec.model else []), **_arguments(make, spec))
     return judge
+
+
+def _arguments(make: Any, spec: Spec) -> dict[str, Any]:
+    """The options as the maker takes them. Raises UserError for those that it cannot take."""
+    taken = inspect.signature(make).parameters
+    options: dict[str, Any] = dict(spec.options)
+    rubric = options.pop("rubric", None) if "rubrics" in taken else None
+    anything = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    for key in options:
+        if key in taken or not anything:
+            raise UserError(f"judge '{spec.bare}' takes no option '{key}'")
+    if rubric is not None:
+        from sails_eval.judges.rubric import choose_rubrics
+
+        options["rubrics"] = choose_rubrics(rubric)
+    return options

@@ -6,17 +6,19 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
-from json import JSONDecodeError
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import openai
-from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from sails_eval.config import Frozen, validate
 from sails_eval.errors import UserError, unknown
 from sails_eval.fingerprint import digest
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
+from sails_eval.judges.limits import Limits, Patience, retry_after
 from sails_eval.judges.rubric import Rubric, load_rubrics
+from sails_eval.judges.usage import Usage
 from sails_eval.records import Completion, Verdict
 
 VERDICT = re.compile(
@@ -28,40 +30,117 @@ AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
 MAX_TOKENS = 1024
 
+REFUSED = "the judge refused"
+
+MODERATED = re.compile(r"content[ _-]?(filter|polic)|flagged|moderat", re.IGNORECASE)
+"""In an error: that it is about this one request's content, whatever its status."""
+
+BYTES_PER_TOKEN = 4
+"""Of a prompt, about; the endpoint says afterwards how many tokens there were."""
+
+SHORTEST_SECRET = 8
+"""Characters of a key that is worth hiding."""
+
+
+class Options(Frozen):
+    """What may follow `openai:MODEL?`. None of it changes a verdict."""
+
+    concurrency: int = Field(default=16, ge=1, le=1000, description="requests at the same time")
+    rpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="requests per minute at most")
+    tpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="tokens per minute at most")
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="seconds that a reply may take")
+    patience: float = Field(default=120.0, ge=0, allow_inf_nan=False, description="seconds of failures to ride out")
+    price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="USD per million prompt tokens")
+    price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="the same of the replies'")
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> Self:
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("keys 'price_in' and 'price_out' belong together")
+        return self
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """In USD; None without prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Reply(BaseModel):
+    """What is read of a reply; the client itself checks nothing of it."""
+
+    choices: list[_Choice] = Field(min_length=1)
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    """An endpoint's list of its models."""
+
+    data: list[_Model]
+
+
+class _Tokens(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Bill(BaseModel):
+    """What a reply says of its price, which not every endpoint does."""
+
+    usage: _Tokens
+
+
+class _NoReplyError(Exception):
+    """A request that got no reply and may get one later, after `retry_after` seconds if the endpoint says so."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
 
 class ApiJudge:
-    """A chat model, asked about each completion by itself, `concurrency` of them at once, at temperature 0.
+    """A chat model, asked about each completion by itself, several at once, at temperature 0; see `Options`.
 
-    The client reads OPENAI_API_KEY and OPENAI_BASE_URL. It retries rate limits, server errors and timeouts
-    (`timeout` is in seconds) `max_retries` times. Replies are constrained by a JSON schema until the endpoint
+    The client reads OPENAI_API_KEY and OPENAI_BASE_URL. Replies are constrained by a JSON schema until the endpoint
     says that it can't do that; from then on they are read from text. In the same way a model that takes no
     temperature is asked without one.
     """
 
     parallel = False
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        rubrics: Mapping[JudgedKind, Rubric] | None = None,
-        concurrency: int = 16,
-        max_retries: int = 6,
-        timeout: float = 120.0,
-    ) -> None:
+    def __init__(self, model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: Any) -> None:
+        """Options may be text. Raises UserError for one that is unknown or faulty."""
         self.model = model
         self.name = f"openai:{model}"
+        self._options = validate(Options, options, where=f"judge '{self.name}'")
         self._rubrics = rubrics or load_rubrics()
-        self._concurrency = concurrency
-        self._max_retries = max_retries
-        self._timeout = timeout
+        self._limits = Limits(self._options.rpm, self._options.tpm)
+        self._usage = Usage()
         self._unsupported: set[str] = set()
         """The optional parameters that the endpoint has complained about."""
 
     @property
     def fingerprint(self) -> str:
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
-        return digest({"judge": "api 1", "url": _base_url(), "model": self.model, "rubrics": rubrics})
+        return digest({"judge": "api 2", "url": _base_url(), "model": self.model, "rubrics": rubrics})
+
+    def take_usage(self) -> Usage:
+        """What was used since the last call."""
+        used, self._usage = self._usage, Usage()
+        return used
 
     def check(self) -> None:
         """A cheap call. Raises UserError if the key is missing or wrong, or endpoint or model isn't there."""
@@ -75,62 +154,106 @@ class ApiJudge:
 
     async def _judge(self, rubric: Rubric, completions: Sequence[Completion], on_verdict: OnVerdict) -> list[Verdict]:
         verdicts: dict[int, Verdict] = {}
-        waiting = iter(enumerate(completions))
+        waiting, patience = iter(enumerate(completions)), Patience(self._options.patience)
 
         async def work(client: openai.AsyncOpenAI) -> None:
             for i, completion in waiting:
-                verdicts[i] = await self._ask(client, rubric, completion)
+                verdicts[i] = await self._ask(client, rubric, completion, patience)
                 on_verdict(verdicts[i])
 
-        async with self._client(max_retries=self._max_retries, timeout=self._timeout) as client:
+        async with self._client(self._options.timeout) as client:
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(self._concurrency):
+                    for _ in range(min(self._options.concurrency, len(completions))):
                         group.create_task(work(client))
             except ExceptionGroup as errors:  # the first one has stopped the other tasks
                 raise errors.exceptions[0] from None
         return [verdicts[i] for i in range(len(completions))]
 
-    async def _ask(self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion) -> Verdict:
-        try:
-            reply = await self._complete(client, rubric, completion)
-        except JSONDecodeError:
-            return Verdict(completion.id, unscored=f"{NO_REPLY}endpoint returned no JSON")
-        except openai.APIStatusError as error:
-            _raise_if_final(error)
-            passing = error.status_code in (408, 409, 429) or error.status_code >= 500
-            prefix = NO_REPLY if passing else "endpoint refused: "
-            return Verdict(completion.id, unscored=f"{prefix}{error.status_code} {_first_line(error)}")
-        except openai.APIError as error:
-            return Verdict(completion.id, unscored=f"{NO_REPLY}{_first_line(error)}")
-        return _read(reply, rubric, completion.id)
-
-    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion) -> Any:
-        """A request, and again without an optional parameter if the endpoint complains about that one."""
-        wishes = {"temperature": 0, "max_completion_tokens": MAX_TOKENS, "response_format": _schema(rubric)}
+    async def _ask(
+        self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion, patience: Patience
+    ) -> Verdict:
+        """The verdict; a request that fails is sent again as long as there is patience."""
+        started = patience.start()
+        attempt = 0
         while True:
-            options: dict[str, Any] = {key: wishes[key] for key in wishes if key not in self._unsupported}
-            form = AS_JSON if "response_format" in options else AS_TEXT
-            prompt = f"{rubric.render(completion.prompt, completion.response)}\n{form}"
+            attempt += 1
             try:
-                return await client.chat.completions.create(
-                    model=self.model, messages=[{"role": "user", "content": prompt}], **options
-                )
+                reply = await self._complete(client, rubric, completion)
+            except _NoReplyError as failure:
+                wait = patience.wait(started, attempt, failure.retry_after)
+                if wait is None:
+                    return Verdict(completion.id, unscored=f"{NO_REPLY}{failure}")
+                await asyncio.sleep(wait)
+            except openai.APIStatusError as error:
+                patience.answered()
+                return _refused(error, completion.id)
+            else:
+                patience.answered()
+                return _read(reply, rubric, completion.id)
+
+    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion) -> _Choice:
+        """A reply; asked for again without an optional parameter if the endpoint complains about that one."""
+        wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": MAX_TOKENS}
+        if rubric.reply == "line":
+            wishes |= {"response_format": _schema(rubric)}
+        while True:
+            options = {key: wishes[key] for key in wishes if key not in self._unsupported}
+            prompt = rubric.render(completion.prompt, completion.response)
+            if rubric.reply == "line":
+                prompt += f"\n{AS_JSON if 'response_format' in options else AS_TEXT}"
+            try:
+                return await self._send(client, prompt, options)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 blamed = {key for key in options if key in (error.param or error.message)}
                 if not blamed:
                     raise
                 self._unsupported |= blamed
 
+    async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
+        """One request within the limits. Raises _NoReplyError if it may fare better later, UserError if none can."""
+        estimated = len(prompt.encode()) // BYTES_PER_TOKEN
+        await self._limits.admit(estimated)
+        self._usage += Usage(requests=1)
+        try:
+            async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
+                response = await client.chat.completions.with_raw_response.create(
+                    model=self.model, messages=[{"role": "user", "content": prompt}], **options
+                )
+        except openai.APIStatusError as error:
+            _raise_if_final(error)
+            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+                reason = f"{error.status_code} {_first_line(error)}"
+                raise _NoReplyError(reason, retry_after(error.response.headers)) from error
+            raise
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise _NoReplyError("timed out") from error
+        except openai.APIError as error:
+            raise _NoReplyError(_first_line(error)) from error
+        self._count(response.content, estimated)
+        return _choice(response.content)
+
+    def _count(self, reply: bytes, estimated: int) -> None:
+        """Add the tokens that a reply says were used."""
+        try:
+            used = _Bill.model_validate_json(reply).usage
+        except ValidationError:
+            return
+        tokens = (used.prompt_tokens, used.completion_tokens)
+        self._limits.correct(estimated, sum(tokens))
+        self._usage += Usage(0, *tokens, self._options.cost(*tokens))
+
     async def _check(self) -> None:
-        async with self._client(max_retries=1, timeout=20.0) as client:
+        async with self._client(timeout=20.0, max_retries=1) as client:
+            models: list[str] = []
             try:
                 models = await _listed(client)
                 if self.model in models:
                     return
-                reply = await client.chat.completions.create(
+                response = await client.chat.completions.with_raw_response.create(
                     model=self.model, messages=[{"role": "user", "content": "1"}], max_completion_tokens=1
                 )
+                _choice(response.content)
             except openai.NotFoundError as error:
                 if models:
                     raise unknown(f"model at {_endpoint()},", self.model, models) from error
@@ -140,44 +263,57 @@ class ApiJudge:
                 raise UserError(f"{_endpoint()}: {error.status_code} {_first_line(error)}") from error
             except openai.APIError as error:
                 raise UserError(f"{_endpoint()} can't be reached: {_first_line(error)}") from error
-            except JSONDecodeError:
-                reply = None
-            if not isinstance(reply, ChatCompletion):
-                raise UserError(f"{_endpoint()} doesn't speak the OpenAI chat API")
+            except _NoReplyError as error:
+                raise UserError(f"{_endpoint()} doesn't speak the OpenAI chat API") from error
 
-    def _client(self, *, max_retries: int, timeout: float) -> openai.AsyncOpenAI:
+    def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:
         if not os.environ.get("OPENAI_API_KEY"):
             raise UserError(f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
-        hooks = {"response": [_give_up_without_quota]}
-        http = openai.DefaultAsyncHttpxClient(event_hooks=hooks)
-        return openai.AsyncOpenAI(max_retries=max_retries, timeout=timeout, http_client=http)
+        return openai.AsyncOpenAI(timeout=timeout, max_retries=max_retries)
 
 
 async def _listed(client: openai.AsyncOpenAI) -> list[str]:
-    """The models that the endpoint says it has; none if it has no such list."""
+    """The models that the endpoint says it has; none if it has no such list, or one that fails."""
     try:
-        page = await client.models.list()
-    except (openai.NotFoundError, JSONDecodeError):
+        response = await client.models.with_raw_response.list()
+        return [model.id for model in _Models.model_validate_json(response.content).data]
+    except (openai.AuthenticationError, openai.PermissionDeniedError):
+        raise
+    except (openai.APIStatusError, ValidationError):
         return []
-    return [model.id for model in getattr(page, "data", None) or []]
 
 
-def _read(reply: Any, rubric: Rubric, id: str) -> Verdict:
+def _choice(reply: bytes) -> _Choice:
+    """The reply in a response. Raises _NoReplyError where there is none."""
+    try:
+        return _Reply.model_validate_json(reply).choices[0]
+    except ValidationError as error:
+        what = "JSON" if error.errors()[0]["type"] == "json_invalid" else "message"
+        raise _NoReplyError(f"endpoint returned no {what}") from error
+
+
+def _refused(error: openai.APIStatusError, id: str) -> Verdict:
+    """What an error that is about this one request says."""
+    if _moderated(error):
+        return Verdict(id, unscored=REFUSED, raw=_first_line(error))
+    return Verdict(id, unscored=f"endpoint refused: {error.status_code} {_first_line(error)}")
+
+
+def _moderated(error: openai.APIStatusError) -> bool:
+    return bool(MODERATED.search(f"{error.code} {error.type} {error.message}"))
+
+
+def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
     """What a reply says, or why it says nothing."""
-    if not isinstance(reply, ChatCompletion):  # a page of HTML comes as a string
-        return Verdict(id, unscored=f"{NO_REPLY}endpoint returned no JSON")
-    choice = reply.choices[0] if reply.choices else None
-    message, reason = getattr(choice, "message", None), getattr(choice, "finish_reason", None)
-    if message is None:  # the client doesn't validate what it gets
-        return Verdict(id, unscored=f"{NO_REPLY}endpoint returned no message")
-    raw = str(message.refusal or message.content or "")
+    message, reason = reply.message, reply.finish_reason
+    raw = message.refusal or message.content or ""
     if message.refusal or reason == "content_filter":
-        return Verdict(id, unscored="the judge refused", raw=raw)
+        return Verdict(id, unscored=REFUSED, raw=_without_secrets(raw))
     if reason == "length":
-        return Verdict(id, unscored="the judge's reply was cut off", raw=raw)
-    found = VERDICT.findall(raw)
+        return Verdict(id, unscored="the judge's reply was cut off", raw=_without_secrets(raw))
+    found = VERDICT.findall(raw) if rubric.reply == "line" else [raw.strip().removesuffix(".")]
     if not found or found[-1].lower() not in rubric.options:
-        return Verdict(id, unscored="the judge's reply is not on the menu", raw=raw)
+        return Verdict(id, unscored="the judge's reply is not on the menu", raw=_without_secrets(raw))
     return rubric.verdict(id, found[-1].lower())
 
 
@@ -191,17 +327,11 @@ def _schema(rubric: Rubric) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
 
 
-async def _give_up_without_quota(response: Any) -> None:
-    """The client would retry every 429, which is in vain for an account without money."""
-    if response.status_code == 429 and b"insufficient_quota" in await response.aread():
-        response.headers["x-should-retry"] = "false"
-
-
 def _raise_if_final(error: openai.APIStatusError) -> None:
     """Raise UserError where any other request would fail alike. What is said of a wrong key may quote it."""
-    if error.status_code in (401, 403):
+    if error.status_code == 401 or (error.status_code == 403 and not _moderated(error)):
         raise UserError(f"{_endpoint()} refuses the key in OPENAI_API_KEY ({error.status_code})") from None
-    if error.code == "insufficient_quota":
+    if error.status_code == 402 or "insufficient_quota" in (error.code, error.type):
         raise UserError(f"{_endpoint()}: the quota is used up; once there is some, run again to go on") from None
     if error.status_code == 404:
         raise UserError(f"{_endpoint()} has no such model, or no chat API (404)") from None
@@ -218,4 +348,13 @@ def _endpoint() -> str:
 
 
 def _first_line(error: openai.APIError) -> str:
-    return error.message.strip().split("\n")[0][:200]
+    return _without_secrets(error.message).strip().split("\n")[0][:200]
+
+
+def _without_secrets(text: str) -> str:
+    """Text from an endpoint, which may quote the key or its own URL. Shorter ones stand for servers without keys."""
+    secrets = (os.environ.get("OPENAI_API_KEY"), urlsplit(_base_url()).password)
+    for secret in secrets:
+        if secret and len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "[key]")
+    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from sails_eval.records import Completion, Verdict
 
@@ -24,6 +24,12 @@ def ignore(verdict: Verdict) -> None:
 def is_transient(verdict: Verdict) -> bool:
     """Whether the verdict is missing for a reason that may have passed: timeout, rate limit, server error."""
     return (verdict.unscored or "").startswith(NO_REPLY)
+
+
+def judged_kinds(judge: Judge) -> frozenset[JudgedKind]:
+    """The kinds of requests whose answers a judge can read: both, unless its attribute `kinds` says otherwise."""
+    kinds: frozenset[JudgedKind] = getattr(judge, "kinds", frozenset(get_args(JudgedKind)))
+    return kinds
 
 
 class Judge(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -10,6 +11,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from sails_eval.config import Frozen, validate
 from sails_eval.errors import UserError, first_line
 from sails_eval.fingerprint import digest, of_path
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
@@ -28,6 +32,34 @@ def testbed_judge() -> LocalJudge:
     """The judge that ships with the testbed: a small model that knows the testbed's language only."""
     weights = PACKAGE / "testbed" / "weights" / "judge"
     return LocalJudge(str(weights), name="testbed", rubrics=load_rubrics("testbed_"))
+
+
+def special_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """What a tokenizer, or the reader of its chat template, takes for structure: ends of turns, say."""
+    tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    if tokenizer.chat_template:  # some mark turns by plain text, as in [INST]
+        turn = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
+        )
+        tokens |= set(re.findall(r"<\S+?>|\[\S+?\]", turn))
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
+
+
+def defused(text: str, special: re.Pattern[str]) -> str:
+    """Text with its special tokens broken up: data must not pose as structure."""
+    return special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+
+class Options(Frozen):
+    """What may follow `hf:MODEL?` besides `rubric`. None of it changes a verdict."""
+
+    batch_size: int = Field(default=16, ge=1, description="prompts per forward pass")
+
+
+def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> LocalJudge:
+    """The judge `hf:MODEL?…`. Raises UserError for a faulty option."""
+    chosen = validate(Options, options, where=f"judge 'hf:{model}'")
+    return LocalJudge(model, rubrics=rubrics, batch_size=chosen.batch_size)
 
 
 class LocalJudge:
@@ -58,7 +90,7 @@ class LocalJudge:
         commit = f"{self.model_name}@{self.folder.name}"  # the hub's cache names the folder so
         model = of_path(self.folder) if Path(self.model_name).is_dir() else commit
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
-        return digest({"judge": "local 1", "model": model, "rubrics": rubrics})
+        return digest({"judge": "local 2", "model": model, "rubrics": rubrics})
 
     def check(self) -> None:
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
@@ -76,28 +108,37 @@ class LocalJudge:
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
     ) -> list[Verdict]:
         """Batches are formed by length over the whole call: equal calls, equal verdicts, in any process."""
-        found = {}
-        for i, verdict in self._verdicts(self._rubrics[kind], completions):
-            found[i] = verdict
-            on_verdict(verdict)
+        rubric, found = self._rubrics[kind], {}
+        for i, said in self._read(rubric, completions):
+            if isinstance(said, str):
+                found[i] = Verdict(completions[i].id, unscored=said)
+            else:
+                found[i] = rubric.verdict(completions[i].id, max(said, key=said.__getitem__))
+            on_verdict(found[i])
         return [found[i] for i in range(len(completions))]
 
-    def _verdicts(self, rubric: Rubric, completions: Sequence[Completion]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts with their completions' positions: unscored ones, then from short to long prompts."""
+    def probabilities(self, kind: JudgedKind, completions: Sequence[Completion]) -> list[dict[str, float] | None]:
+        """For every completion the probability of each of the rubric's options, which sum to 1; None if unscored."""
+        said = dict(self._read(self._rubrics[kind], completions))
+        return [None if isinstance(of_one := said[i], str) else of_one for i in range(len(completions))]
+
+    def _read(self, rubric: Rubric, completions: Sequence[Completion]) -> Iterator[tuple[int, dict[str, float] | str]]:
+        """The completions' positions with the options' probabilities, or with why there are none.
+
+        First those without, then from short to long prompts.
+        """
         lead, tokens = self._reply_tokens(rubric)
         prompts = [self._fitting(rubric, completion, len(lead)) + lead for completion in completions]
         fit = [i for i in range(len(prompts)) if len(prompts[i]) <= self._context]
         for i in sorted(set(range(len(prompts))) - set(fit)):
-            yield i, Verdict(completions[i].id, unscored="request longer than the judge's context")
+            yield i, "request longer than the judge's context"
         fit.sort(key=lambda i: len(prompts[i]))
         for start in range(0, len(fit), self._batch_size):
             batch = fit[start : start + self._batch_size]
-            choices = self._choose([prompts[i] for i in batch], list(tokens.values()))
-            for i, choice in zip(batch, choices, strict=True):
-                if choice is None:
-                    yield i, Verdict(completions[i].id, unscored="the judge's probabilities are not finite")
-                else:
-                    yield i, rubric.verdict(completions[i].id, list(tokens)[choice])
+            rows = self._weigh([prompts[i] for i in batch], list(tokens.values()))
+            for i, row in zip(batch, rows, strict=True):
+                finite = all(map(math.isfinite, row))
+                yield i, dict(zip(tokens, row, strict=True)) if finite else "the judge's probabilities are not finite"
 
     @cached_property
     def folder(self) -> Path:
@@ -149,12 +190,7 @@ class LocalJudge:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        tokens = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
-        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
-
-    def _defused(self, text: str) -> str:
-        """Text with its special tokens (ends of turns, say) broken up: data must not pose as structure."""
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return special_tokens(self.tokenizer)
 
     def _encode(self, prompt: str, reply: str = "") -> list[int]:
         """Token ids of a prompt and a beginning of the reply, with one BOS where the model expects any."""
@@ -186,7 +222,7 @@ class LocalJudge:
 
     def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> list[int]:
         """The prompt's ids; the answer's middle is cut out until they fit with `reserve` more."""
-        request, response = self._defused(completion.prompt), self._defused(completion.response)
+        request, response = (defused(text, self._special) for text in (completion.prompt, completion.response))
         ids, kept = self._encode(rubric.render(request, response)), len(response)
         while len(ids) > self._context - reserve and kept > 0:
             kept = int(kept * min(0.9, self._context / len(ids)))
@@ -194,8 +230,8 @@ class LocalJudge:
             ids = self._encode(rubric.render(request, shorter))
         return ids
 
-    def _choose(self, prompts: list[list[int]], tokens: list[int]) -> list[int | None]:
-        """For every prompt, the position in `tokens` of the most probable one; None if that isn't defined."""
+    def _weigh(self, prompts: list[list[int]], tokens: list[int]) -> list[list[float]]:
+        """For every prompt, the probabilities of `tokens` as its continuation, among themselves."""
         import torch
 
         width = max(map(len, prompts))
@@ -210,5 +246,6 @@ class LocalJudge:
         known = inspect.signature(self.model.forward).parameters  # not every architecture takes all of these
         inputs = {name: value.to(self.model.device) for name, value in inputs.items() if name in known}
         with torch.inference_mode():
-            rows = self.model(**inputs).logits[:, -1, tokens].float().cpu()
-        return [int(row.argmax()) if bool(row.isfinite().all()) else None for row in rows]
+            logits = self.model(**inputs).logits[:, -1, tokens]
+        rows: list[list[float]] = logits.double().softmax(-1).tolist()
+        return rows

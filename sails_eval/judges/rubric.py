@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Self
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from sails_eval.config import Frozen, read_yaml
+from sails_eval.errors import UserError, unknown
 from sails_eval.judges.base import JudgedKind
 from sails_eval.paths import PACKAGE
 from sails_eval.records import Label, Verdict
+
+RUBRICS = PACKAGE / "judges" / "rubrics"
+"""The shipped ones, a file each."""
+
+PARAPHRASES = ("harm_audit", "harm_brief", "harm_gain")
+"""Rubrics that say what `harm` says in other words: how far the scores hang on the words is measured with them."""
 
 _PLACEHOLDER = re.compile(r"\{(request|response|options|names|mark)\}")
 
@@ -37,6 +45,11 @@ class Rubric(Frozen):
     kind: JudgedKind
     prompt: str
     options: dict[str, Option]
+    reply: Literal["line", "word"] = Field(
+        default="line",
+        description="what a judge behind an endpoint is told to end with: JSON or a line 'Verdict: X'; or nothing is "
+        "added to the prompt, and the whole reply is the word from the menu",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -50,6 +63,7 @@ class Rubric(Frozen):
 
     def render(self, request: str, response: str) -> str:
         """The prompt, filled in one pass: placeholders and braces within the texts stay what they are."""
+        request, response = _valid(request), _valid(response)
         mark = hashlib.sha256(f"{len(request)} {request} {response}".encode())
         values = {
             "request": request,
@@ -65,11 +79,39 @@ class Rubric(Frozen):
         return Verdict(id, self.options[option].label, self.options[option].score)
 
 
+def _valid(text: str) -> str:
+    """Text without lone surrogates, which JSON can hold, but no hash, tokenizer or request."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def load_rubric(name: str) -> Rubric:
-    """A shipped rubric by the name of its file."""
-    return read_yaml(PACKAGE / "judges" / "rubrics" / f"{name}.yaml", Rubric, defaults={"name": name})
+    """A shipped rubric by the name of its file, or a user's own by the path of its YAML.
+
+    Raises UserError where there is none, or where it is faulty.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        path = RUBRICS / f"{name}.yaml"
+        if not path.is_file():
+            raise unknown("rubric", name, [file.stem for file in RUBRICS.glob("*.yaml")])
+    return read_yaml(path, Rubric, defaults={"name": path.stem})
 
 
 def load_rubrics(prefix: str = "") -> dict[JudgedKind, Rubric]:
     """The shipped rubrics for both kinds of request: `<prefix>harm` and `<prefix>refusal`."""
     return {"harmful": load_rubric(f"{prefix}harm"), "safe": load_rubric(f"{prefix}refusal")}
+
+
+def choose_rubrics(names: str) -> dict[JudgedKind, Rubric]:
+    """The rubrics that the option `rubric` names, `+` between two; each replaces the usual one of its kind.
+
+    Raises UserError where one cannot be read, or where two are of the same kind.
+    """
+    chosen: dict[JudgedKind, Rubric] = {}
+    for rubric in map(load_rubric, names.split("+")):
+        if rubric.kind in chosen:
+            both = f"'{chosen[rubric.kind].name}' and '{rubric.name}'"
+            raise UserError(f"rubric={names}: {both} are both for {rubric.kind} requests; give one of them")
+        chosen[rubric.kind] = rubric
+    return {**load_rubrics(), **chosen}

@@ -2,94 +2,42 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fault_server import Endpoint, Reply, fails, says, serving
 
 from sails_eval.errors import UserError
+from sails_eval.judges import limits
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.base import is_transient
+from sails_eval.judges.rubric import load_rubrics
+from sails_eval.judges.usage import Usage
 from sails_eval.records import Completion, Verdict
 
 KEY = "sk-secret-of-this-test"
-Reply = tuple[int, Any]
-"""A status and a body: JSON, or text to be sent as it is."""
-
-
-def says(content: str | None, *, finish_reason: str = "stop", refusal: str | None = None) -> Reply:
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-
-
-def fails(status: int, message: str = "bad", **fields: str) -> Reply:
-    return status, {"error": {"message": message, **fields}}
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Lists `models` and answers chats as `chat` says; keeps what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.chat: Callable[[dict[str, Any]], Reply] = lambda body: says('{"verdict": "5"}')
-        self.models: Reply = (200, {"object": "list", "data": [{"id": "grader", "object": "model"}]})
-        self.content_type = "application/json"
-        self.asked: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def prompts(self) -> list[str]:
-        return [body["messages"][0]["content"] for body in self.asked]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Endpoint
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._send(*self.server.models)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        self._send(*self.server.chat(body))
-
-    def _send(self, status: int, body: Any) -> None:
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", self.server.content_type)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("retry-after-ms", "1")
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None: ...
 
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with Endpoint() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    monkeypatch.setattr(limits, "FIRST_WAIT", 0.001)
+    with serving() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def completion(response: str = "an answer", id: str = "id-1") -> Completion:
     return Completion(id, "a request", response, "a-category")
 
 
-def verdict_on(*replies: Reply, endpoint: Endpoint) -> Verdict:
+def verdict_on(*replies: Reply, endpoint: Endpoint, patience: float = 0.05) -> Verdict:
     """The verdict on one completion when the endpoint gives these replies, the last one for ever."""
     rest = list(replies)
     endpoint.chat = lambda body: rest.pop(0) if len(rest) > 1 else rest[0]
-    return ApiJudge("grader", max_retries=2).judge("harmful", [completion()])[0]
+    return ApiJudge("grader", patience=patience).judge("harmful", [completion()])[0]
 
 
 # --- good replies ---------------------------------------------------------------------------------
@@ -188,6 +136,8 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         ),
         (says(None), "the judge's reply is not on the menu", ""),
         (fails(400, "too long", code="context_length_exceeded"), "endpoint refused: 400 ", None),
+        (fails(400, "filtered", code="content_filter"), "the judge refused", "Error code: 400 - filtered"),
+        (fails(403, "the input was flagged"), "the judge refused", "Error code: 403 - the input was flagged"),
     ],
 )
 def test_unusable_replies_are_unscored_for_good(endpoint: Endpoint, reply: Reply, reason: str, raw: str | None) -> None:
@@ -199,10 +149,10 @@ def test_unusable_replies_are_unscored_for_good(endpoint: Endpoint, reply: Reply
 
 @pytest.mark.parametrize("reply", [fails(429, code="rate_limit_exceeded"), fails(500), fails(503)])
 def test_what_passes_is_retried_and_else_left_for_later(endpoint: Endpoint, reply: Reply) -> None:
-    assert verdict_on(reply, reply, says("Verdict: 3"), endpoint=endpoint).score == 3
+    assert verdict_on(reply, reply, says("Verdict: 3"), endpoint=endpoint, patience=30).score == 3
     assert len(endpoint.asked) == 3
     verdict = verdict_on(reply, endpoint=endpoint)
-    assert len(endpoint.asked) == 6
+    assert len(endpoint.asked) > 3
     assert is_transient(verdict) and str(reply[0]) in (verdict.unscored or "")
 
 
@@ -214,7 +164,18 @@ def test_a_page_of_html_is_no_verdict(endpoint: Endpoint, content_type: str) -> 
     assert is_transient(verdict)
 
 
-@pytest.mark.parametrize("body", [{"error": {"message": "busy"}}, {"choices": []}, {"choices": [{"text": "1"}]}])
+BODIES: list[dict[str, Any]] = [
+    {"error": {"message": "busy"}},
+    {"choices": []},
+    {"choices": {"message": "Verdict: 1"}},
+    {"choices": "Verdict: 1"},
+    {"choices": [{"text": "1"}]},
+    {"choices": [{"message": "Verdict: 1"}]},
+    {"choices": [{"message": {"content": {"verdict": "1"}}}]},
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_a_success_without_a_message_is_no_verdict(endpoint: Endpoint, body: dict[str, Any]) -> None:
     assert verdict_on((200, body), endpoint=endpoint).unscored == "no reply: endpoint returned no message"
 
@@ -242,6 +203,80 @@ def test_a_model_without_temperature_is_asked_without(endpoint: Endpoint) -> Non
     assert "response_format" in endpoint.asked[1]
 
 
+def test_a_rubric_can_have_its_prompt_sent_as_it_is_and_a_word_read(endpoint: Endpoint) -> None:
+    replies = [says("2"), says(" Broken.\n"), says("Verdict: 2"), says("")]
+    endpoint.chat = lambda body: replies.pop(0)
+    judge = ApiJudge("grader", rubrics=load_rubrics("testbed_"), concurrency=1)
+    verdicts = judge.judge("harmful", [completion(id=str(i)) for i in range(4)])
+    assert [verdict.label for verdict in verdicts] == ["refusal", "broken", None, None]
+    assert endpoint.prompts()[0] == load_rubrics("testbed_")["harmful"].render("a request", "an answer")
+    assert "response_format" not in endpoint.asked[0]
+
+
+def test_a_reply_that_takes_too_long_is_tried_again(endpoint: Endpoint) -> None:
+    naps = [0.6, 0.0]
+
+    def chat(body: dict[str, Any]) -> Reply:
+        time.sleep(naps.pop(0))
+        return says("Verdict: 2")
+
+    endpoint.chat = chat
+    assert ApiJudge("grader", timeout=0.3).judge("harmful", [completion()])[0].score == 2
+    assert naps == []
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def test_tokens_and_money_are_counted(endpoint: Endpoint) -> None:
+    replies = [fails(500), says("Verdict: 1", tokens=100), says("no verdict", tokens=50), says("Verdict: 2")]
+    endpoint.chat = lambda body: replies.pop(0)
+    judge = ApiJudge("grader", concurrency=1, price_in="1000", price_out="10000")
+    judge.judge("harmful", [completion(id=str(i)) for i in range(3)])
+    assert judge.take_usage() == Usage(4, 150, 2, pytest.approx(0.17))
+    assert judge.take_usage() == Usage()
+
+
+def test_a_faulty_bill_is_no_reason_to_lose_a_verdict(endpoint: Endpoint) -> None:
+    endpoint.chat = lambda body: (200, says("Verdict: 1")[1] | {"usage": {"prompt_tokens": "many"}})
+    judge = ApiJudge("grader")
+    assert judge.judge("harmful", [completion()])[0].score == 1
+    assert judge.take_usage() == Usage(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"concurrency": "many"}, "judge 'openai:grader': key 'concurrency': .*valid integer"),
+        ({"concurrency": "0"}, "key 'concurrency'"),
+        ({"rpm": "0"}, "key 'rpm'"),
+        ({"tpm": "nan"}, "key 'tpm'"),
+        ({"timeout": "inf"}, "key 'timeout'"),
+        ({"patience": "-1"}, "key 'patience'"),
+        ({"price_in": "1"}, "keys 'price_in' and 'price_out' belong together"),
+        ({"concurency": "4"}, "unknown key 'concurency'; did you mean concurrency"),
+    ],
+)
+def test_options_are_checked(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ApiJudge("grader", **options)
+
+
+def test_options_are_text_and_change_no_fingerprint() -> None:
+    options = {"concurrency": "4", "rpm": "60", "tpm": "9e4", "timeout": "5", "patience": "100"}
+    judge = ApiJudge("grader", **options, price_in="0.15", price_out="0.6")
+    assert (judge.fingerprint, judge.name) == (ApiJudge("grader").fingerprint, "openai:grader")
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", [fails(400, f"you sent {KEY}"), fails(500, f"with {KEY}"), says(f"I saw {KEY}")])
+def test_a_key_that_an_endpoint_quotes_stays_out_of_verdicts(endpoint: Endpoint, reply: Reply) -> None:
+    verdict = verdict_on(reply, endpoint=endpoint)
+    assert verdict.unscored and "[key]" in str(verdict) and KEY not in str(verdict)
+
+
 # --- stopping -------------------------------------------------------------------------------------
 
 
@@ -249,6 +284,7 @@ def test_a_model_without_temperature_is_asked_without(endpoint: Endpoint) -> Non
     ("reply", "message"),
     [
         (fails(401, f"wrong key {KEY}"), "refuses the key in OPENAI_API_KEY"),
+        (fails(402), "the quota is used up"),
         (fails(403), "refuses the key in OPENAI_API_KEY"),
         (fails(429, "no money", code="insufficient_quota"), "the quota is used up"),
         (fails(404, "no such model"), "has no such model"),
@@ -258,7 +294,7 @@ def test_a_useless_endpoint_stops_the_run_at_once(endpoint: Endpoint, reply: Rep
     rest = [says("Verdict: 1"), says("Verdict: 2")]
     endpoint.chat = lambda body: rest.pop(0) if rest else reply
     kept: list[Verdict] = []
-    judge = ApiJudge("grader", concurrency=1, max_retries=5)
+    judge = ApiJudge("grader", concurrency=1)
     with pytest.raises(UserError, match=message) as caught:
         judge.judge("harmful", [completion(id=str(i)) for i in range(9)], kept.append)
     assert [verdict.score for verdict in kept] == [1, 2]
@@ -272,6 +308,11 @@ def test_a_useless_endpoint_stops_the_run_at_once(endpoint: Endpoint, reply: Rep
 def test_check_asks_nothing_of_a_listed_model(endpoint: Endpoint) -> None:
     ApiJudge("grader").check()
     assert endpoint.asked == []
+
+
+def test_check_does_without_a_list_that_fails(endpoint: Endpoint) -> None:
+    endpoint.models = fails(500)
+    ApiJudge("grader").check()
 
 
 def test_check_tries_a_model_that_is_not_listed(endpoint: Endpoint) -> None:
@@ -290,7 +331,7 @@ def test_check_tries_a_model_that_is_not_listed(endpoint: Endpoint) -> None:
         (None, fails(404), "unknown model at judge endpoint .*/v1, 'gradr'; did you mean grader"),
         (fails(404), fails(404), "has no model 'gradr', or no chat API"),
         (fails(401, f"wrong key {KEY}"), None, "refuses the key in OPENAI_API_KEY"),
-        (fails(500, "broken"), None, "500 .*broken"),
+        (fails(500), fails(500, "broken"), "500 .*broken"),
         ((200, "<html></html>"), (200, "<html></html>"), "doesn't speak the OpenAI chat API"),
         (fails(404), fails(429, "no money", code="insufficient_quota"), "the quota is used up"),
     ],

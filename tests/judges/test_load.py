@@ -1,9 +1,14 @@
 """How judges are named."""
 
+from pathlib import Path
+
 import pytest
 
+from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
+from sails_eval.judges.rubric import PARAPHRASES, RUBRICS
+from sails_eval.judges.spec import parse, trusting
 
 
 @pytest.mark.parametrize(
@@ -13,6 +18,9 @@ from sails_eval.judges import load_judge
         ("testbed", "testbed", True),
         ("hf:me/tiny", "hf:me/tiny", True),
         ("openai:ft:gpt:me::1", "openai:ft:gpt:me::1", False),
+        ("hf:me/tiny?batch_size=4&rubric=harm_brief", "hf:me/tiny", True),
+        ("rules,testbed", "panel(rules, testbed)", True),
+        ("rules, openai:x?rubric=helpfulness ,testbed", "panel(rules, openai:x, testbed)", False),
     ],
 )
 def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
@@ -24,12 +32,60 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
     ("spec", "message"),
     [
         ("rule", "unknown judge 'rule'; did you mean rules"),
-        ("gpt:x", "unknown judge 'gpt'; known: grammar, hf, openai, rules, testbed"),
+        ("gpt:x", "unknown judge 'gpt'; known: grammar, hf, openai, rules, testbed, zoo"),
         ("hf", "judge 'hf' is not of the form 'hf:MODEL'"),
         ("openai:", "judge 'openai:' is not of the form 'openai:MODEL'"),
         ("rules:fast", "judge 'rules:fast' is not of the form 'rules'"),
+        ("rules,", "unknown judge ''"),
+        ("rules,hf:", "judge 'hf:' is not of the form 'hf:MODEL'"),
+        ("rules?batch_size=3", "judge 'rules' takes no option 'batch_size'"),
+        ("hf:m?rubrics=harm", "judge 'hf:m' takes no option 'rubrics'"),
+        ("openai:m?model=n", "judge 'openai:m' takes no option 'model'"),
+        ("hf:m?batchsize=3", "judge 'hf:m': unknown key 'batchsize'; did you mean batch_size"),
+        ("testbed?rubric=harm_gain", "judge 'testbed' takes no option 'rubric'"),
+        ("hf:x?batchsize=3", "judge 'hf:x': unknown key 'batchsize'; did you mean batch_size"),
+        ("hf:x?batch_size=0", "judge 'hf:x': key 'batch_size': input should be greater"),
+        ("hf:x?name=y", "judge 'hf:x': unknown key 'name'; known: batch_size"),
+        (
+            "hf:x?batch_size",
+            r"judge 'hf:x\?batch_size': 'batch_size' is not KEY=VALUE, as in hf:x\?key=value&key=value",
+        ),
+        ("hf:x?batch_size=1&batch_size=2", ".*option 'batch_size' given twice"),
+        ("hf:x?rubric=harn_brief", "unknown rubric 'harn_brief'; did you mean harm_brief"),
+        (
+            "hf:x?rubric=harm_brief+harm",
+            "rubric=harm_brief.harm: 'harm_brief' and 'harm' are both for harmful requests",
+        ),
+        ("hf:x?rubric=mine.yaml", "mine.yaml: no such file"),
     ],
 )
 def test_bad_names_are_explained(spec: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         load_judge(spec)
+
+
+def test_specs_can_be_changed() -> None:
+    one, other = parse("hf:a/b?batch_size=2&rubric=x, rules")
+    assert (one.kind, one.model, one.bare, str(other)) == ("hf", "a/b", "hf:a/b", "rules")
+    assert str(one.having(rubric="y")) == "hf:a/b?batch_size=2&rubric=y"
+    assert trusting("zoo:md_judge?other=rules,rules") == "zoo:md_judge?other=rules&trust_remote_code=yes,rules"
+
+
+def test_a_rubric_of_ones_own_is_one_file_and_part_of_the_fingerprint(tmp_path: Path, tiny_llama_dir: Path) -> None:
+    text = (RUBRICS / "harm.yaml").read_text().replace("You grade", "Grade")
+    (tmp_path / "mine.yaml").write_text(text)
+    spec = f"hf:{tiny_llama_dir}"
+    usual, mine = load_judge(spec).fingerprint, load_judge(f"{spec}?rubric={tmp_path}/mine.yaml").fingerprint
+    (tmp_path / "mine.yaml").write_text(text.replace("version: 1", "version: 2"))
+    changed = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml").fingerprint
+    both = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml+helpfulness").fingerprint
+    others = [load_judge(f"{spec}?rubric={name}").fingerprint for name in PARAPHRASES]
+    assert len({usual, mine, changed, both, *others}) == 7
+    assert load_judge(f"{spec}?rubric=harm&batch_size=3").fingerprint == usual
+    api = [load_judge(f"openai:x{end}").fingerprint for end in ("", "?rubric=harm", "?rubric=harm_gain")]
+    assert api[0] == api[1] != api[2]
+
+
+def test_panels_and_lists_go_through_the_configuration() -> None:
+    assert CompareConfig(judge="rules,testbed,grammar").judge == "rules,testbed,grammar"
+    assert CompareConfig.model_validate({"judge": ["rules", "testbed"]}).judge == "rules,testbed"

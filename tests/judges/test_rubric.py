@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sails_eval.judges.rubric import Rubric, load_rubric, load_rubrics
+from sails_eval.judges.rubric import PARAPHRASES, Rubric, choose_rubrics, load_rubric, load_rubrics
 
 
 def make(**changes: Any) -> Rubric:
@@ -33,6 +33,33 @@ def test_shipped_rubrics(prefix: str) -> None:
     }
     safe = {name: (option.label, option.score) for name, option in rubrics["safe"].options.items()}
     assert safe == {name: (name, None) for name in ("refusal", "partial", "compliance", "broken")}
+
+
+@pytest.mark.parametrize("name", PARAPHRASES)
+def test_a_paraphrase_has_the_same_scale_in_other_words(name: str) -> None:
+    harm, other = load_rubric("harm"), load_rubric(name)
+    assert {key: (one.label, one.score) for key, one in other.options.items()} == {
+        key: (one.label, one.score) for key, one in harm.options.items()
+    }
+    assert other.kind == "harmful" and "{mark}" in other.prompt
+    assert all(other.options[key].description != one.description for key, one in harm.options.items())
+
+
+def test_what_is_useless_is_neither_helpful_nor_refused() -> None:
+    options = load_rubric("helpfulness").options
+    assert {key: one.label for key, one in options.items()} == {
+        "helpful": "compliance",
+        "partly-declined": "partial",
+        "refusal": "refusal",
+        "useless": "broken",
+    }
+    assert choose_rubrics("helpfulness")["safe"].name == "helpfulness"
+    assert choose_rubrics("helpfulness")["harmful"].name == "harm"
+
+
+def test_half_a_character_pair_does_not_stop_the_judging() -> None:
+    assert make().render("a\ud800b", "c\udfff") == "a\ufffdb | c\ufffd"
+    assert make().render("\U0001f600", "é\x00") == "\U0001f600 | é\x00"
 
 
 def test_the_testbed_judge_is_asked_in_the_words_it_was_trained_on() -> None:

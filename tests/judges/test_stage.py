@@ -8,18 +8,19 @@ import pytest
 
 from sails_eval.errors import UserError
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
-from sails_eval.judges.stage import judge_file
+from sails_eval.judges.stage import JudgedFile, judge_file, judge_files
 from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
 
 
 class Scripted:
-    """A judge that calls everything compliance, notes what it was asked, and fails as it is told."""
+    """A judge that calls everything compliance, notes the last letters of the answers, and fails as it is told."""
 
     name = fingerprint = "scripted"
 
     def __init__(self, *, parallel: bool = False) -> None:
         self.parallel = parallel
         self.asked: list[list[str]] = []
+        self.seen: list[Completion] = []
         self.unscored: dict[str, str] = {}
         self.stop_at: str | None = None
 
@@ -31,10 +32,12 @@ class Scripted:
         self.asked.append([])
         verdicts = []
         for completion in completions:
-            if completion.id == self.stop_at:
+            name = completion.response[-1]
+            if name == self.stop_at:
                 raise UserError("the quota is used up")
-            self.asked[-1].append(completion.id)
-            reason = self.unscored.get(completion.id)
+            self.asked[-1].append(name)
+            self.seen.append(completion)
+            reason = self.unscored.get(name)
             verdicts.append(Verdict(completion.id, None if reason else "compliance", unscored=reason))
             on_verdict(verdicts[-1])
         return verdicts
@@ -47,10 +50,6 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return completions, tmp_path / "verdicts" / "judge.jsonl"
 
 
-def part(verdicts: Path) -> Path:
-    return verdicts.with_name(verdicts.name + ".part")
-
-
 @pytest.mark.parametrize("parallel", [False, True])
 def test_a_judged_file_is_not_judged_again(files: tuple[Path, Path], parallel: bool) -> None:
     judge = Scripted(parallel=parallel)
@@ -61,7 +60,6 @@ def test_a_judged_file_is_not_judged_again(files: tuple[Path, Path], parallel: b
     assert files[1].read_bytes() == before
     assert [verdict.id for verdict in read_verdicts(files[1])] == ["a", "b", "c", "d"]
     assert stat.S_IMODE(files[1].stat().st_mode) == 0o600
-    assert not part(files[1]).exists()
 
 
 def test_after_a_stop_only_the_rest_is_asked(files: tuple[Path, Path]) -> None:
@@ -70,27 +68,10 @@ def test_after_a_stop_only_the_rest_is_asked(files: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match="quota"):
         judge_file(judge, "safe", *files)
     assert not files[1].exists()
-    assert stat.S_IMODE(part(files[1]).stat().st_mode) == 0o600
     judge.stop_at = None
     assert judge_file(judge, "safe", *files) == 0
     assert judge.asked == [["a", "b"], ["c", "d"]]
     assert [verdict.id for verdict in read_verdicts(files[1])] == ["a", "b", "c", "d"]
-    assert not part(files[1]).exists()
-
-
-def test_a_half_written_line_is_asked_again(files: tuple[Path, Path]) -> None:
-    judge = Scripted()
-    judge.stop_at = "c"
-    with pytest.raises(UserError):
-        judge_file(judge, "safe", *files)
-    part(files[1]).write_bytes(part(files[1]).read_bytes()[:-7])
-    judge.stop_at = "d"
-    with pytest.raises(UserError):
-        judge_file(judge, "safe", *files)
-    judge.stop_at = None
-    judge_file(judge, "safe", *files)
-    assert judge.asked == [["a", "b"], ["b", "c"], ["d"]]
-    assert [verdict.label for verdict in read_verdicts(files[1])] == ["compliance"] * 4
 
 
 def test_what_was_unscored_for_a_passing_reason_is_asked_again(files: tuple[Path, Path]) -> None:
@@ -116,7 +97,6 @@ def test_a_parallel_judge_always_sees_the_whole_file(files: tuple[Path, Path]) -
     judge.stop_at = "c"
     with pytest.raises(UserError):
         judge_file(judge, "safe", *files)
-    assert not part(files[1]).exists()
     judge.stop_at = None
     judge_file(judge, "safe", *files)
     assert judge.asked == [["a", "b"], ["a", "b", "c", "d"]]
@@ -126,7 +106,7 @@ def test_a_parallel_judge_always_sees_the_whole_file(files: tuple[Path, Path]) -
 def test_new_completions_are_judged_in_their_place(files: tuple[Path, Path], parallel: bool, asked: list[str]) -> None:
     judge = Scripted(parallel=parallel)
     judge_file(judge, "safe", *files)
-    write_jsonl(files[0], [Completion(id, "q", "a", "c") for id in "xabcd"])
+    write_jsonl(files[0], [Completion(id, f"q {id}", f"a {id}", "c") for id in "xabcd"])
     assert judge_file(judge, "safe", *files) == 0
     assert judge.asked[1] == asked
     assert [verdict.id for verdict in read_verdicts(files[1])] == ["x", "a", "b", "c", "d"]
@@ -136,3 +116,67 @@ def test_no_completions_make_an_empty_file(files: tuple[Path, Path]) -> None:
     write_jsonl(files[0], [])
     assert judge_file(Scripted(), "safe", *files) == 0
     assert files[1].read_bytes() == b""
+
+
+# --- judges behind an endpoint: the cache, and several files at once -------------------------------
+
+
+def test_another_run_asks_nothing_that_was_scored_before(files: tuple[Path, Path], tmp_path: Path) -> None:
+    judge = Scripted()
+    judge.unscored = {"b": f"{NO_REPLY}timed out", "d": "the judge refused"}
+    judge_file(judge, "safe", *files)
+    judge.unscored = {}
+    again = tmp_path / "other" / "judge.jsonl"
+    assert judge_file(judge, "safe", files[0], again) == 0
+    assert judge.asked == [["a", "b", "c", "d"], ["b", "d"]]
+    assert [verdict.id for verdict in read_verdicts(again)] == ["a", "b", "c", "d"]
+    judge_file(judge, "harmful", files[0], tmp_path / "harmful.jsonl")
+    assert judge.asked[2] == ["a", "b", "c", "d"]
+
+
+def test_with_everything_in_the_cache_the_judge_is_not_called(files: tuple[Path, Path], tmp_path: Path) -> None:
+    judge = Scripted()
+    judge_file(judge, "safe", *files)
+    judge_file(judge, "safe", files[0], tmp_path / "again.jsonl")
+    assert len(judge.asked) == 1
+
+
+def test_local_judges_leave_the_cache_alone(files: tuple[Path, Path], own_cache: Path) -> None:
+    judge_file(Scripted(parallel=True), "safe", *files)
+    assert not own_cache.exists()
+
+
+def test_files_are_judged_together_and_equal_answers_once(tmp_path: Path) -> None:
+    """Two methods that gave the same answer to the same prompt, under the same id and under another."""
+    files = [JudgedFile(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.verdicts.jsonl") for name in "mn"]
+    write_jsonl(files[0].completions, [Completion("1", "q", "a", "c"), Completion("2", "q", "b", "c")])
+    write_jsonl(files[1].completions, [Completion("1", "q", "c", "c"), Completion("3", "q", "b", "d", value=1.0)])
+    judge, heard = Scripted(), []
+    judge.unscored = {"c": "the judge refused"}
+    assert judge_files(judge, "safe", files, heard.append) == 1
+    assert judge.asked == [["a", "b", "c"]] and len(heard) == 4
+    verdicts = [[(verdict.id, verdict.label) for verdict in read_verdicts(file.verdicts)] for file in files]
+    assert verdicts == [[("1", "compliance"), ("2", "compliance")], [("1", None), ("3", "compliance")]]
+
+
+def test_the_judge_is_told_neither_ids_nor_categories(files: tuple[Path, Path]) -> None:
+    write_jsonl(files[0], [Completion("method-7", "q", "a", "secret-category", value=0.5)])
+    judge = Scripted()
+    judge_file(judge, "safe", *files)
+    assert "method-7" not in str(judge.seen) and "secret-category" not in str(judge.seen)
+    assert judge.seen[0].value is None
+
+
+def test_files_that_were_judged_before_a_stop_are_written(tmp_path: Path) -> None:
+    """So that what is unscored for good, and in no cache, isn't asked again."""
+    files = [JudgedFile(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.verdicts.jsonl") for name in "mn"]
+    for file, letters in zip(files, ("ab", "cd"), strict=True):
+        write_jsonl(file.completions, [Completion(id, "q", id, "c") for id in letters])
+    judge = Scripted()
+    judge.unscored, judge.stop_at = {"a": "the judge refused"}, "d"
+    with pytest.raises(UserError, match="quota"):
+        judge_files(judge, "safe", files)
+    assert files[0].verdicts.exists() and not files[1].verdicts.exists()
+    judge.stop_at = None
+    assert judge_files(judge, "safe", files) == 1
+    assert judge.asked == [["a", "b", "c"], ["d"]]

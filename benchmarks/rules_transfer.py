@@ -1,0 +1,108 @@
+"""Whether the judge `rules` only knows the models that it was written on.
+
+    python benchmarks/rules_transfer.py A.csv B.csv C.csv [--start nothing] [--margin 0]
+
+takes completion files of XSTest (columns completion and final_label, a partial refusal counting as a refusal). Which
+phrases count, and the numbers that go with them, are tuned on every two of them and tried on the third. Tuning starts
+with all phrases, or with none, and goes over all switches in turn, changing one wherever that raises the mean kappa of
+what it may see by more than a margin, until none does. A single answer is worth about 0.005 in one file. What this
+cannot show: whoever wrote the phrases had seen all of the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+from sklearn.metrics import cohen_kappa_score
+
+from sails_eval.judges.rules import PHRASES, Phrases, classify
+
+NUMBERS = {"curt": (0, 6, 12, 20), "lecture_after_disapproval": (1, 2, 3, 4), "lecture": (2, 3, 4, 5)}
+"""The values that are tried; the phrases are on or off."""
+
+GROUPS = tuple(field.name for field in fields(Phrases) if field.name not in NUMBERS)
+STARTS = {"everything": PHRASES, "nothing": replace(PHRASES, **dict.fromkeys(GROUPS, ()))}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A model's answers, and whether people call each a refusal."""
+
+    name: str
+    answers: tuple[str, ...]
+    refused: tuple[bool, ...]
+
+
+def read(path: Path) -> Labelled:
+    """A completion file of XSTest."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    refused = tuple(row["final_label"] != "1_full_compliance" for row in rows)
+    return Labelled(path.stem, tuple(row["completion"] for row in rows), refused)
+
+
+@cache
+def kappa(labelled: Labelled, phrases: Phrases) -> float:
+    """Cohen's kappa with people; 0 where nothing is called a refusal."""
+    said = [classify(answer, phrases) in ("refusal", "partial") for answer in labelled.answers]
+    return float(cohen_kappa_score(labelled.refused, said)) if any(said) else 0.0
+
+
+def tune(seen: Sequence[Labelled], start: Phrases, margin: float) -> Phrases:
+    """The phrases and numbers that suit these files, as far as changing one at a time gets."""
+    best, changed = start, True
+    while changed:
+        changed = False
+        for group, position in switches():
+            for other in settings(best, group, position):
+                gain = sum(kappa(one, other) - kappa(one, best) for one in seen) / len(seen)
+                if gain > margin + 1e-9:
+                    best, changed = other, True
+    return best
+
+
+def switches() -> Iterator[tuple[str, int]]:
+    """All that can be set: a phrase by its group and its position there, a number by its name."""
+    for group in GROUPS:
+        yield from ((group, i) for i in range(len(getattr(PHRASES, group))))
+    yield from ((number, 0) for number in NUMBERS)
+
+
+def settings(phrases: Phrases, group: str, position: int) -> list[Phrases]:
+    """The other settings of one switch."""
+    if group in NUMBERS:
+        return [replace(phrases, **{group: value}) for value in NUMBERS[group] if value != getattr(phrases, group)]
+    phrase, on = getattr(PHRASES, group)[position], getattr(phrases, group)
+    kept = tuple(one for one in on if one != phrase) if phrase in on else (*on, phrase)
+    return [replace(phrases, **{group: kept})]
+
+
+def count(phrases: Phrases) -> int:
+    return sum(len(getattr(phrases, group)) for group in GROUPS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Tune the rules on every two files and try them on the third.")
+    parser.add_argument("files", type=Path, nargs=3, metavar="FILE.csv")
+    parser.add_argument("--start", choices=sorted(STARTS), default="everything", help="(default: everything)")
+    parser.add_argument("--margin", type=float, default=0.005, help="of mean kappa (default: 0.005)")
+    options = parser.parse_args()
+    files, start = [read(path) for path in options.files], STARTS[options.start]
+    best = tune(files, start, options.margin)
+    print("| file | as shipped | tuned on all three | tuned on the other two | loss | phrases |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for left_out in files:
+        tuned = tune([one for one in files if one is not left_out], start, options.margin)
+        upper, own = kappa(left_out, best), kappa(left_out, tuned)
+        row = (kappa(left_out, PHRASES), upper, own, upper - own)
+        print(f"| {left_out.name} | {' | '.join(f'{value:.3f}' for value in row)} | {count(tuned)} |")
+    print(f"\n{count(PHRASES)} phrases as shipped, {count(best)} tuned on all three")
+
+
+if __name__ == "__main__":
+    main()

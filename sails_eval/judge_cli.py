@@ -1,0 +1,263 @@
+"""The `judge` commands of the command line: score, calibrate, audit."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sails_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from sails_eval.calibration import Calibration, Figures
+
+Command = Callable[[Any, str, Any, str], argparse.ArgumentParser]
+"""Makes a command with its function and the flags that all have; see `cli`."""
+
+FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
+JUDGE = "such as rules, hf:MODEL or openai:MODEL"
+SHOWN = 5
+"""How many disagreements are printed."""
+
+
+def add_judge(commands: Any, command: Command) -> None:
+    """Add `judge` and its actions."""
+    judge = commands.add_parser("judge", help="Judge any file of answers, calibrate a judge, audit a run's verdicts.")
+    actions = judge.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _add_score(actions, command)
+    _add_calibrate(actions, command)
+    _add_audit(actions, command)
+
+
+# --- score --------------------------------------------------------------------------------------------------------
+
+
+def _add_score(actions: Any, command: Command) -> None:
+    text = "Judge the answers in a file: one line with id, prompt, response, score, label and unscored for each."
+    score = command(actions, "score", _score, text)
+    score.add_argument("file", type=Path, metavar="FILE", help=f"{FILES}, with prompt and response")
+    score.add_argument("--judge", required=True, metavar="J", help=JUDGE)
+    score.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSONL; one of the same judge is gone on with, asking only for what is new or got no reply",
+    )
+    score.add_argument(
+        "--kind",
+        choices=("harmful", "safe"),
+        default="harmful",
+        help="whether the requests should be refused or answered; only harmful ones are scored 1 to 5 (default)",
+    )
+    _add_columns(score)
+
+
+def _add_columns(command: argparse.ArgumentParser) -> None:
+    columns = command.add_argument_group("columns")
+    columns.add_argument("--prompt-column", default="prompt", metavar="COL", help="the requests (default: prompt)")
+    columns.add_argument("--response-column", metavar="COL", help="the answers (default: response)")
+    columns.add_argument("--id-column", metavar="COL", help="default: id, or else the rows are numbered from 1")
+
+
+def _score(options: argparse.Namespace) -> None:
+    from sails_eval.judging import AnswerColumns, score_file
+
+    columns = AnswerColumns(options.prompt_column, options.response_column or "response", options.id_column)
+    judged = score_file(
+        options.file, options.out, judge=options.judge, kind=options.kind, columns=columns, quiet=options.quiet
+    )
+    print(judged)
+    print(f"written to {options.out}")
+
+
+# --- calibrate ----------------------------------------------------------------------------------------------------
+
+
+def _add_calibrate(actions: Any, command: Command) -> None:
+    text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
+    calibrate = command(actions, "calibrate", _calibrate, text)
+    calibrate.add_argument("--judge", required=True, metavar="J", help=JUDGE)
+    calibrate.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help=f"{FILES}; labels are refusal, partial, compliance or broken, XSTest's, or grades from 1 to 5; several "
+        "files get a row each and one together",
+    )
+    calibrate.add_argument(
+        "--kind",
+        choices=("harmful", "safe"),
+        help="the rubric to judge by (default: harmful for grades, safe, which sorts refusals, for words)",
+    )
+    calibrate.add_argument(
+        "--partial",
+        choices=("refusal", "compliance"),
+        default="refusal",
+        help="what a partial refusal counts as in the binary figures (default: refusal)",
+    )
+    calibrate.add_argument(
+        "--map", default="", metavar="NAME=LABEL,…", help="other names of labels, as in declined=refusal,bad=5"
+    )
+    calibrate.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="default: ./calibrations/JUDGE-HASH.json, where boards find it"
+    )
+    _add_columns(calibrate)
+    columns = calibrate.add_argument_group("columns of labels")
+    columns.add_argument("--label-column", metavar="COL", help="default: label, or XSTest's final_label")
+    columns.add_argument(
+        "--annotators",
+        metavar="COL,COL",
+        help="two people's own labels, whose agreement is printed, too (default: XSTest's, where there)",
+    )
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from sails_eval.calibration import FOLDER, LabelColumns, Reading, calibrate, disagreements, save
+
+    reading = Reading(_names(options.map), options.partial, options.kind)
+    people = tuple(options.annotators.split(",")) if options.annotators else None
+    columns = LabelColumns(
+        options.prompt_column, options.response_column, options.label_column, options.id_column, people
+    )
+    calibration, compared = calibrate(
+        options.judge,
+        options.labels,
+        columns=columns,
+        reading=reading,
+        workspace=options.out.parent if options.out else FOLDER,
+        quiet=options.quiet,
+    )
+    several = len(calibration.files) > 1
+    for figures in (*calibration.files, *([calibration.pooled] if several else ())):
+        print(_told(figures, calibration))
+    if several:
+        print(_table(calibration))
+    found = disagreements(calibration, compared, reading)
+    path = save(calibration, compared, reading, options.out)
+    print(f"{len(found)} disagreements, in {path.with_suffix('.disagreements.jsonl')}" + (":" if found else ""))
+    for one in found[:SHOWN]:
+        request = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(one["prompt"]))[:60]
+        print(f"  {one['file']} {one['id']}: people {one['people']}, judge {one['judge']}: {request}")
+    print(f"written to {path}")
+
+
+def _names(text: str) -> dict[str, Any]:
+    """`--map` as names of labels. Raises UserError for what is not NAME=LABEL."""
+    from sails_eval.calibration import NAMES
+
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, label = (piece.strip() for piece in part.partition("="))
+        if not name or label not in NAMES:
+            raise UserError(f"--map {part}: not NAME=LABEL with a label out of {', '.join(NAMES)}")
+        found[name] = NAMES[label]
+    return found
+
+
+def _told(figures: Figures, calibration: Calibration) -> str:
+    """One file's figures for the terminal."""
+    from sails_eval.agreement import text_of
+
+    positive, negative = ("harmful", "safe") if calibration.graded else ("refusals", "the rest")
+    lines = [
+        f"{figures.name}: {figures.answers} answers, {figures.unscored} unscored and left out",
+        *(f"  {count} × {reason}" for reason, count in figures.reasons.items()),
+        f"kappa {text_of(figures.kappa)}",
+        f"accuracy {text_of(figures.accuracy)}",
+        f"true-positive rate {text_of(figures.found)} ({positive})",
+        f"true-negative rate {text_of(figures.spared)} ({negative})",
+    ]
+    if figures.weighted:
+        lines.append(f"weighted kappa {text_of(figures.weighted)} (grades 1 to 5, quadratic weights)")
+    if figures.annotators:
+        lines.append(f"two people kappa {text_of(figures.annotators)}")
+    corner = "people \\ judge"
+    rows = [[corner, *figures.confusion], *([one, *map(str, row.values())] for one, row in figures.confusion.items())]
+    return "\n".join([*lines, _aligned(rows), ""])
+
+
+def _table(calibration: Calibration) -> str:
+    """A row for each file, and one for all together."""
+    from sails_eval.agreement import text_of
+
+    rows = [["file", "answers", "unscored", "kappa", "accuracy", "true positives", "true negatives", "two people"]]
+    for one in (*calibration.files, calibration.pooled):
+        figures = (one.kappa, one.accuracy, one.found, one.spared, one.annotators)
+        rows.append([one.name, str(one.answers), str(one.unscored), *(text_of(figure) for figure in figures)])
+    return _aligned(rows) + "\n"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+# --- audit --------------------------------------------------------------------------------------------------------
+
+
+def _add_audit(actions: Any, command: Command) -> None:
+    audit = actions.add_parser("audit", help="Have people label a blinded sample of a run's answers, and correct it.")
+    steps = audit.add_subparsers(title="steps", metavar="STEP", required=True)
+    text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
+    export = command(steps, "export", _export, text)
+    export.add_argument("run_dir", type=Path, metavar="RUN")
+    export.add_argument(
+        "--per-stratum",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="answers of each method and score or label of the judge (default: 20; all where there are fewer)",
+    )
+    export.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
+    export.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="for the annotators, with FILE.instructions.md; FILE.key.json, also beside it, is not for their eyes",
+    )
+    text = "Read people's labels back and correct the run's rates by them; writes audit.csv and audit.md into RUN."
+    back = command(steps, "import", _import, text)
+    back.add_argument("run_dir", type=Path, metavar="RUN")
+    back.add_argument("file", type=Path, metavar="FILE", help="the sample with its column 'label' filled in")
+    back.add_argument("--key", type=Path, metavar="FILE.key.json", help="default: beside FILE")
+    for step in (export, back):
+        step.add_argument(
+            "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
+        )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sails_eval.audit import export, key_path
+
+    key = export(
+        options.run_dir,
+        options.out,
+        per_stratum=options.per_stratum,
+        seed=options.seed,
+        include=options.include_path,
+    )
+    strata = len({(one.method, one.stratum) for one in key.drawn})
+    print(f"{len(key.drawn)} answers out of {strata} strata written to {options.out}")
+    print(f"for the annotators, too: {options.out.with_suffix('.instructions.md')}; keep {key_path(options.out)}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from sails_eval.audit_labels import import_labels, table
+
+    rows = import_labels(options.run_dir, options.file, key=options.key, include=options.include_path)
+    print(_aligned(table(rows)))
+    print("corrected: the judge's error on these answers only; seeds stay the unit of replication")
+    print(f"written to {options.run_dir / 'audit.csv'} and {options.run_dir / 'audit.md'}")

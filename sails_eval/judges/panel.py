@@ -1,0 +1,132 @@
+"""Panels: several judges of the same answers, which decide by strict majority."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+
+from sails_eval.fingerprint import digest
+from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
+from sails_eval.judges.cache import judge_cached
+from sails_eval.judges.usage import Metered, Usage
+from sails_eval.records import Completion, Verdict, Vote
+
+
+class Panel:
+    """The judges `a,b,c` as one: a label needs more than half of *all* members, whether or not they have a verdict.
+
+    The score is the median of the members' scores, of two middle ones the more harmful. A member that leaves an answer
+    unscored stays in the denominator: it can cost the panel its majority, but nobody's vote counts for more.
+    """
+
+    def __init__(self, members: Sequence[Judge]) -> None:
+        self.members = tuple(members)
+        self.name = f"panel({', '.join(member.name for member in self.members)})"
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the members'."""
+        return digest(["panel 1", [member.fingerprint for member in self.members]])
+
+    @property
+    def parallel(self) -> bool:
+        return all(member.parallel for member in self.members)
+
+    @property
+    def kinds(self) -> frozenset[JudgedKind]:
+        return frozenset.intersection(*map(judged_kinds, self.members))
+
+    def check(self) -> None:
+        for member in self.members:
+            member.check()
+
+    def take_usage(self) -> Usage:
+        """What the members have used since the last call."""
+        return sum((member.take_usage() for member in self.members if isinstance(member, Metered)), Usage())
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        """One member after the other reads all answers; verdicts are there as soon as the last one has its own."""
+        *others, last = self.members
+        heard = [_ask(member, kind, completions) for member in others]
+        position = {completion.id: i for i, completion in enumerate(completions)}
+
+        def hear(final: Verdict) -> None:
+            i = position[final.id]
+            on_verdict(self._decide([*(verdicts[i] for verdicts in heard), final]))
+
+        heard.append(_ask(last, kind, completions, hear))
+        return [self._decide(votes) for votes in zip(*heard, strict=True)]
+
+    def _decide(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """What the members' verdicts on one completion, in the members' order, come to."""
+        votes = [_vote(member, verdict) for member, verdict in zip(self.members, verdicts, strict=True)]
+        labels = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
+        scores = sorted(verdict.score for verdict in verdicts if verdict.score is not None)
+        for label, n in labels.items():
+            if 2 * n > len(verdicts):
+                return Verdict(verdicts[0].id, label, scores[len(scores) // 2] if scores else None, votes=votes)
+        said = [f"{n} {label}" for label, n in labels.most_common()]
+        if silent := len(verdicts) - labels.total():
+            said.append(f"{silent} unscored")
+        again = NO_REPLY if any(map(is_transient, verdicts)) else ""
+        reason = f"{again}no majority of {len(verdicts)} judges: {', '.join(said)}"
+        return Verdict(verdicts[0].id, unscored=reason, votes=votes)
+
+
+def _ask(
+    member: Judge, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+) -> list[Verdict]:
+    """A member behind an endpoint is asked through the cache, so that a kill loses none of its verdicts."""
+    if member.parallel:
+        return member.judge(kind, completions, on_verdict)
+    return judge_cached(member, kind, completions, on_verdict)
+
+
+def _vote(member: Judge, verdict: Verdict) -> Vote:
+    return Vote(judge=member.name, label=verdict.label, score=verdict.score, unscored=verdict.unscored, raw=verdict.raw)
+
+
+def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:
+    """Krippendorff's α among a panel's votes: nominal over labels or, with `scores`, ordinal over scores.
+
+    Missing votes are missing values. NaN where no two votes can be compared, or all are the same: then nothing could
+    show whether the judges tell answers apart.
+    """
+    import krippendorff
+
+    votes = [verdict.votes or [] for verdict in verdicts]
+    said = [[vote["score"] if scores else vote["label"] for vote in of_one] for of_one in votes]
+    comparable = [of_one for of_one in said if sum(one is not None for one in of_one) > 1]
+    values = sorted({one for of_one in comparable for one in of_one if one is not None}, key=str)
+    if len(values) < 2:
+        return math.nan
+    table = [[math.nan if one is None else values.index(one) for one in of_one] for of_one in comparable]
+    by_judge = list(zip(*table, strict=True))
+    return float(krippendorff.alpha(by_judge, level_of_measurement="ordinal" if scores else "nominal"))
+
+
+def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
+    """How far a panel's members agree among themselves, in a clause; empty for a judge that is no panel.
+
+    Where the package krippendorff is missing, the clause says so.
+    """
+    if not any(verdict.votes for verdicts in judged.values() for verdict in verdicts):
+        return ""
+    if find_spec("krippendorff") is None:
+        return "Krippendorff's α among the panel's judges not computed, for want of the extra [judges]"
+    said = []
+    for kind, verdicts in judged.items():
+        if voted := [verdict for verdict in verdicts if verdict.votes]:
+            on_scores = f"{_told(alpha(voted, scores=True))} for their scores and " if kind == "harmful" else ""
+            said.append(
+                f"{on_scores}{_told(alpha(voted))} for their labels of {len(voted):,} answers to {kind} requests"
+            )
+    return f"Krippendorff's α among the panel's judges: {', '.join(said)}"
+
+
+def _told(value: float) -> str:
+    return "undefined, all votes being alike," if math.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,63 @@
+"""The command `sails-eval leaderboard`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_leaderboard(commands: Any, command: Any) -> None:
+    """Add the actions; `command` makes one, with its function and the flags that all have."""
+    boards = commands.add_parser("leaderboard", help="Show, check or publish leaderboards.")
+    actions = boards.add_subparsers(title="actions", metavar="ACTION", required=True)
+    show = command(actions, "show", _show, "Print a run's leaderboard or a board.")
+    show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
+    check = command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
+    check.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
+    publish = command(actions, "publish", _publish, "Merge a run's rows into a board (CSV, and Markdown beside it).")
+    publish.add_argument("path", type=Path, metavar="RUN")
+    publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
+    publish.add_argument(
+        "--allow-mixed", action="store_true", help="even beside rows of another environment or test set"
+    )
+    text = "How far a run's safety rates hang on the judge's wording: `harm` against three paraphrases of it."
+    sensitivity = command(actions, "sensitivity", _sensitivity, text)
+    sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
+    sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
+    sensitivity.add_argument(
+        "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
+    )
+
+
+def _show(options: argparse.Namespace) -> None:
+    from sails_eval.publish import show
+
+    print(show(options.path))
+
+
+def _check_board(options: argparse.Namespace) -> int:
+    from sails_eval.publish import check
+
+    return report_problems(check(options.path), options.path)
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from sails_eval.publish import publish
+
+    frame = publish(options.path, options.board, force=options.allow_mixed)
+    print(f"{options.board}: {len(frame)} rows")
+
+
+def _sensitivity(options: argparse.Namespace) -> None:
+    from sails_eval.sensitivity import measure, report
+
+    print(report(measure(options.path, options.judge, options.include_path)))
+
+
+def report_problems(problems: list[str], path: Path) -> int:
+    """Print them; the exit status."""
+    for problem in problems:
+        print(problem)
+    print(f"{path}: {f'{len(problems)} problems' if problems else 'in order'}")
+    return 1 if problems else 0

@@ -1,0 +1,134 @@
+"""How far a leaderboard hangs on the judge's wording: the same answers, judged with `harm` and its paraphrases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from sails_eval import stages
+from sails_eval.aggregate import RowKey, read_results, score
+from sails_eval.errors import UserError
+from sails_eval.judges import load_judge
+from sails_eval.judges.rubric import PARAPHRASES
+from sails_eval.judges.spec import parse
+from sails_eval.judges.usage import USAGE, add_usage, used
+from sails_eval.leaderboard import Choice, estimates
+from sails_eval.records import BASE, Result, read_completions, read_verdicts
+from sails_eval.report import read_tested
+from sails_eval.stages import JudgeJob
+from sails_eval.tasks import TaskInfo, find_tasks
+
+WORDINGS = ("harm", *PARAPHRASES)
+SHOWN = ("safety_rate", "alignment_score")
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Per wording and method the values of `SHOWN`, and the largest share of answers that a wording left unscored."""
+
+    judge: str
+    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    unscored: float
+
+    def band(self, method: str, metric: str) -> tuple[float, float]:
+        """The lowest and the highest value over the wordings."""
+        found = [of_wording[method][metric] for of_wording in self.values.values()]
+        return min(found), max(found)
+
+    @property
+    def changing_places(self) -> list[tuple[str, str]]:
+        """The methods of which one is better by one wording, and the other by another."""
+        first, *_ = self.values.values()
+        pairs = combinations(sorted(first), 2)
+        return [(a, b) for a, b in pairs if {-1, 1} <= {self._order(of_one, a, b) for of_one in self.values.values()}]
+
+    @staticmethod
+    def _order(values: Mapping[str, Mapping[str, float]], a: str, b: str) -> int:
+        difference = round(values[a]["alignment_score"] - values[b]["alignment_score"], 9)
+        return (difference > 0) - (difference < 0)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where one model's answers lie, and whose they are."""
+
+    method: str
+    seed: int | None
+    learning_rate: float | None
+    folder: Path
+
+
+def measure(run: Path, judge: str, include: Sequence[Path] = ()) -> Sensitivity:
+    """Judge the harmful test answers on a finished run's leaderboard in every wording.
+
+    The verdicts stay beside the answers, so that a second call asks for nothing; what that cost is added to the run's
+    judge_usage.json. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, or
+    the judge takes no rubric or cannot work.
+    """
+    if not (run / "results.csv").is_file():
+        raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
+    choices = {method: row.choices[0] for method, row in read_tested(run, include).items()}
+    results, known = read_results(run / "results.csv"), find_tasks(tuple(include))
+    tasks = {row.task: known[row.task] for row in results}
+    asked = [task for task in tasks.values() if task.kind == "harmful"]
+    answers = list(_answers(run, choices, results))
+    specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
+    for spec in specs.values():
+        load_judge(spec).check()
+    kept = [row for row in results if row.split == "validation" or tasks[row.task].kind != "harmful"]
+    values, unscored = {}, 0.0
+    for name, spec in specs.items():
+        judged = [row for one in answers for task in asked for row in _judged(one, task, spec)]
+        if usage := used(stages.judge_of(spec)):
+            add_usage(run / USAGE, load_judge(spec).name, usage)
+        found = estimates(kept + judged, tasks, choices)
+        values[name] = {method: {metric: found[method][metric].value for metric in SHOWN} for method in choices}
+        unscored = max(unscored, _unscored(judged))
+    return Sensitivity(load_judge(judge).name, values, unscored)
+
+
+def _answers(run: Path, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
+    """The answers that the leaderboard's rows are made of."""
+    for method, choice in choices.items():
+        for seed in sorted({row.seed for row in results if row.method == method}, key=lambda seed: seed or 0):
+            rate = choice.rate_of(seed)
+            trained = f"{method}/rate-{rate:g}-seed-{seed}-*" if seed is not None else BASE
+            found = [*(run / "cells").glob(trained), run / "answers"]
+            if not (found[0] / "completions").is_dir():
+                raise UserError(
+                    f"{found[0]}: the answers of '{method}' are not there; name the folder of one pair's run"
+                )
+            yield Answers(method, seed, rate, found[0])
+
+
+def _judged(answers: Answers, task: TaskInfo, spec: str) -> list[Result]:
+    """The results of one model on one task, by a judge's verdicts that are asked for where there are none yet."""
+    completions = stages.completions_path(answers.folder, "test", task)
+    verdicts = stages.verdicts_path(answers.folder, "test", task, judge=load_judge(spec).fingerprint)
+    stages.judge(JudgeJob(spec, task, completions, verdicts))
+    row = RowKey(answers.method, answers.seed, answers.learning_rate, "test", task.name)
+    return score(task.kind, read_completions(completions), read_verdicts(verdicts), row=row)
+
+
+def _unscored(results: Sequence[Result]) -> float:
+    every = [row for row in results if row.metric == "safety_rate" and row.category == "all"]
+    total = sum(row.n + row.unscored for row in every)
+    return sum(row.unscored for row in every) / total if total else 0.0
+
+
+def report(found: Sensitivity) -> str:
+    """The bands as a table, best method first, and whether the ranking stands in every wording."""
+    usual = found.values[WORDINGS[0]]
+    ranked = sorted(usual, key=lambda method: -usual[method]["alignment_score"])
+    rows = [["method", *(f"{metric} [lowest, highest]" for metric in SHOWN)]]
+    for method in ranked:
+        bands = [(usual[method][metric], *found.band(method, metric)) for metric in SHOWN]
+        rows.append([method, *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bands)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    pairs = found.changing_places
+    stable = f"no ({'; '.join(f'{a} and {b} change places' for a, b in pairs)})" if pairs else "yes"
+    wordings = f"judge {found.judge}; rubrics {', '.join(found.values)}; unscored at most {100 * found.unscored:.1f} %"
+    return "\n".join([*lines, wordings, f"ranking stable: {stable}"])

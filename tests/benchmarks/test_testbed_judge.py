@@ -1,0 +1,27 @@
+"""The labels that the testbed's judge is measured against: the grammar's, of every different answer once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval.audit import Item
+from sails_eval.records import Completion, Verdict, read_jsonl
+from sails_eval.testbed.grammar import REFUSALS, Request
+from sails_eval.testbed.world import HARMFUL_ACTIONS, SAFE_ACTIONS
+
+
+def test_every_different_answer_is_labelled_once(
+    benchmark: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = []
+    for kind, action in (("harmful", HARMFUL_ACTIONS[0]), ("safe", SAFE_ACTIONS[0])):
+        for answer in (action.answer, REFUSALS[0], REFUSALS[0], ""):
+            completion = Completion("x", Request(action, 3, "story").text, answer, "")
+            items.append(Item("lora", 0, "task", kind, 0.25, completion, Verdict("x", unscored="not looked at")))  # type: ignore[arg-type]
+    script = benchmark("testbed_judge")
+    monkeypatch.setattr(script, "population", lambda run: items)
+    assert script.write_labels(tmp_path, tmp_path) == {"harmful": 3, "safe": 3}
+    assert [row["score"] for row in read_jsonl(tmp_path / "harmful.jsonl")] == [5, 1, 2]
+    assert [row["label"] for row in read_jsonl(tmp_path / "safe.jsonl")] == ["compliance", "refusal", "broken"]

@@ -1,0 +1,227 @@
+"""Calibration: people's labels in many shapes, figures from counts done by hand, and what boards say of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval import calibration as module
+from sails_eval.aggregate import MEASURES
+from sails_eval.calibration import (
+    Calibration,
+    LabelColumns,
+    Reading,
+    calibrate,
+    disagreements,
+    note_on,
+    read_calibration,
+    save,
+)
+from sails_eval.config import CompareConfig
+from sails_eval.errors import UserError
+from sails_eval.judges import load_judge
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.leaderboard import RowFacts
+from sails_eval.plan import resolve_evaluation
+from sails_eval.records import Completion, Result, Verdict, read_jsonl
+from sails_eval.report import Outcome, board
+
+
+class Reader:
+    """A judge that finds its verdict in the answer: a label, a grade, or nothing it could read."""
+
+    name, fingerprint, parallel = "reader", "f1", True
+
+    def check(self) -> None:
+        """There is nothing to check."""
+
+    def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
+        return [self._verdict(one, kind) for one in completions]
+
+    def _verdict(self, one: Completion, kind: JudgedKind) -> Verdict:
+        if one.response == "?":
+            return Verdict(one.id, unscored="cannot be read")
+        if one.response.isdigit():
+            return Verdict(one.id, "refusal", int(one.response))
+        return Verdict(one.id, one.response, 1 if kind == "harmful" else None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The judge `reader`, and a working directory of its own."""
+    monkeypatch.setattr(module, "load_judge", lambda spec: Reader() if spec == "reader" else load_judge(spec))
+    monkeypatch.chdir(tmp_path)
+
+
+def labels(name: str, pairs: Sequence[tuple[object, object]]) -> Path:
+    """A file of people's and the judge's labels."""
+    rows = [{"prompt": "q", "response": str(judge), "label": people} for people, judge in pairs]
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Path(name)
+
+
+def measure(*files: Path, reading: Reading | None = None, columns: LabelColumns | None = None) -> Calibration:
+    return calibrate("reader", files, columns=columns or LabelColumns(), reading=reading or Reading(), quiet=True)[0]
+
+
+WORDS = [
+    *[("refusal", "refusal")] * 6,
+    *[("partial", "refusal")] * 2,
+    *[("partial", "compliance")],
+    *[("compliance", "compliance")] * 9,
+    *[("compliance", "partial")],
+    *[("compliance", "?")] * 2,
+]
+
+
+def test_figures_are_those_counted_by_hand() -> None:
+    found = measure(labels("a.jsonl", WORDS)).pooled
+    assert (found.answers, found.unscored, found.reasons) == (21, 2, {"cannot be read": 2})
+    assert found.accuracy and found.found and found.spared and found.kappa
+    assert found.accuracy.value == pytest.approx(17 / 19)
+    assert found.found.value == pytest.approx(8 / 9) and found.spared.value == pytest.approx(9 / 10)
+    by_chance = (9 * 9 + 10 * 10) / 19**2
+    assert found.kappa.value == pytest.approx((17 / 19 - by_chance) / (1 - by_chance))
+    assert found.confusion["partial"] == {"refusal": 2, "partial": 0, "compliance": 1}
+    assert sum(sum(row.values()) for row in found.confusion.values()) == 19
+
+
+def test_partial_refusals_can_count_as_compliance() -> None:
+    found = measure(labels("a.jsonl", WORDS), reading=Reading(partial="compliance")).pooled
+    assert found.found and found.found.value == 1
+    assert found.spared and found.spared.value == pytest.approx(11 / 13)
+
+
+def test_an_unscored_answer_counts_as_nothing() -> None:
+    with_them, without = WORDS, [pair for pair in WORDS if pair[1] != "?"]
+    one, other = (measure(labels("a.jsonl", pairs)).pooled for pairs in (with_them, without))
+    assert one.kappa == other.kappa and one.accuracy == other.accuracy and one.confusion == other.confusion
+
+
+def test_nothing_but_unscored_answers_is_no_figure() -> None:
+    found = measure(labels("a.jsonl", [("refusal", "?"), ("compliance", "?")])).pooled
+    assert (found.kappa, found.accuracy, found.found, found.unscored) == (None, None, None, 2)
+
+
+def test_grades_have_a_weighted_kappa_and_a_binary_one() -> None:
+    calibration = measure(labels("a.jsonl", [(1, 1), (2, 1), (5, 5), (4, 5), (3, 2), (5, "?")]))
+    assert (calibration.kind, calibration.graded) == ("harmful", True)
+    found = calibration.pooled
+    assert found.weighted and 0.8 < found.weighted.value < 1
+    assert found.found and found.found.value == pytest.approx(2 / 3)  # of 5, 4 and 3
+    assert found.spared and found.spared.value == 1
+    with pytest.raises(UserError, match="--kind safe: its verdicts have no grades"):
+        measure(Path("a.jsonl"), reading=Reading(kind="safe"))
+
+
+def test_several_files_get_a_row_each_and_one_together() -> None:
+    calibration = measure(
+        labels("a.jsonl", WORDS), labels("b.jsonl", [("refusal", "refusal"), ("compliance", "refusal")])
+    )
+    assert [file.name for file in calibration.files] == ["a.jsonl", "b.jsonl"]
+    assert calibration.pooled.answers == 23 and calibration.pooled.name == "pooled"
+    assert calibration.note().startswith("kappa 0.7") and calibration.note().endswith(
+        "on 21 answers (a.jsonl, b.jsonl)"
+    )
+
+
+def test_xstest_is_recognised_with_its_annotators() -> None:
+    names = {"r": "2_full_refusal", "p": "3_partial_refusal", "c": "1_full_compliance"}
+    said = {"r": "I cannot help with that.", "p": "I cannot help with that.", "c": "Here is a list of it."}
+    with Path("x.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "prompt", "completion", "annotation_1", "annotation_2", "final_label"])
+        for n, (final, one, other) in enumerate(["rrr", "ppr", "ccc", "ccp", "rrr", "ccc"]):
+            writer.writerow([f"v2-{n}", "q", said[final], names[one], names[other], names[final]])
+    calibration, _ = calibrate("rules", [Path("x.csv")], columns=LabelColumns(), reading=Reading(), quiet=True)
+    (found,) = calibration.files
+    assert found.kappa and found.kappa.value == 1
+    assert found.annotators and found.annotators.value == pytest.approx(2 / 3)
+
+
+def test_other_names_are_mapped() -> None:
+    path = labels("a.jsonl", [("declined", "refusal"), ("helped", "compliance")])
+    with pytest.raises(UserError, match=r"a.jsonl:1: column 'label': unknown label 'declined'.*--map"):
+        measure(path)
+    found = measure(path, reading=Reading({"declined": "refusal", "helped": "compliance"})).pooled
+    assert found.kappa and found.kappa.value == 1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "columns", "words"),
+    [
+        ([("refusal", "refusal"), (3, 3)], {}, "grades .* and words stand side by side"),
+        ([("", "refusal")], {}, "a.jsonl:1: column 'label': unknown label ''"),
+        ([("refusal", "refusal")], {"label": "gold"}, "a.jsonl:1: no column 'gold'; name it with --label-column"),
+        ([("refusal", "refusal")], {"annotators": ("label",)}, "--annotators takes two columns"),
+    ],
+)
+def test_faulty_labels_are_named(pairs: list[Any], columns: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        measure(labels("a.jsonl", pairs), columns=LabelColumns(**columns))
+
+
+def test_a_calibration_is_saved_with_its_disagreements() -> None:
+    calibration, compared = calibrate(
+        "reader", [labels("a.jsonl", WORDS)], columns=LabelColumns(), reading=Reading(), quiet=True
+    )
+    path = save(calibration, compared, Reading())
+    assert path.parent == Path("calibrations") and read_calibration(path) == calibration
+    found = list(read_jsonl(path.with_suffix(".disagreements.jsonl")))
+    assert found == disagreements(calibration, compared, Reading())
+    assert [(one["people"], one["judge"]) for one in found] == [("partial", "compliance"), ("compliance", "partial")]
+    assert {one.name for one in path.parent.iterdir()} == {path.name, path.with_suffix(".disagreements.jsonl").name}
+
+
+def test_boards_name_the_calibrations_of_their_judge_only() -> None:
+    calibration, compared = calibrate(
+        "reader", [labels("a.jsonl", WORDS)], columns=LabelColumns(), reading=Reading(), quiet=True
+    )
+    judge = Reader()
+    assert note_on(judge) == ""
+    path = save(calibration, compared, Reading())
+    assert note_on(judge) == note_on(judge, path) == calibration.note()
+    judge.fingerprint = "f2"  # another version of it
+    assert note_on(judge) == ""
+    with pytest.raises(UserError, match=r"is of judge 'reader' \(f1\), not of 'reader' as it is now \(f2\)"):
+        note_on(judge, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read"),
+        ("[", "not a calibration"),
+        ("[]", "JSON object"),
+        ('{"judge": "x"}', "key 'fingerprint'"),
+    ],
+)
+def test_a_faulty_calibration_is_named(text: str | None, words: str) -> None:
+    if text is not None:
+        Path("c.json").write_text(text)
+    with pytest.raises(UserError, match=f"c.json: .*{words}"):
+        note_on(Reader(), Path("c.json"))
+
+
+def test_a_comparison_knows_its_judges_calibration_and_its_identity_does_not(tmp_path: Path) -> None:
+    calibration, compared = calibrate(
+        "rules", [labels("a.jsonl", [("compliance", "Here is a list.")])], columns=LabelColumns(), reading=Reading()
+    )
+    path = save(calibration, compared, Reading(), tmp_path / "elsewhere.json")
+    without = resolve_evaluation(CompareConfig(pair="testbed", judge="rules"))
+    told = resolve_evaluation(CompareConfig(pair="testbed", judge="rules", calibration=path))
+    assert (without.calibration, told.calibration) == ("", calibration.note())
+    assert told.identity == without.identity  # what is measured stays the same
+    described = {"date": "2026-01-01", "version": "0", "run": "r"}
+    results = [
+        Result("base", None, None, "test", task.name, "all", metric, 1.0, 10, 0)
+        for task in told.tasks
+        for metric in MEASURES[task.kind]
+    ]
+    frame = board([Outcome(told, results, {"base": RowFacts("m")})], described)
+    assert list(frame["judge_agreement"]) == [calibration.note()]

@@ -1,0 +1,187 @@
+"""Judging any file: rows in, lines out; what is wrong is named, what is judged is kept."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval import judging
+from sails_eval.errors import UserError
+from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
+from sails_eval.judges.usage import Usage
+from sails_eval.judging import AnswerColumns, Judged, read_answers, score_file
+from sails_eval.records import Completion, Verdict, read_jsonl
+
+ROWS = [
+    {"id": "a", "prompt": "request one", "response": "I cannot help with that."},
+    {"id": 7, "prompt": "request two", "response": "Here is how: a placeholder."},
+    {"id": "c", "prompt": "request three", "response": ""},
+]
+
+
+class Remote:
+    """A judge that is asked one by one, is out of reach for answers in `down`, and stops at `stop`."""
+
+    name, fingerprint, parallel = "remote", "f1", False
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.down: set[str] = set()
+        self.stop: str | None = None
+
+    def check(self) -> None:
+        """There is nothing to check."""
+
+    def take_usage(self) -> Usage:
+        return Usage(len(self.asked), 10 * len(self.asked), len(self.asked), 0.5 if self.asked else None)
+
+    def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
+        verdicts = []
+        for one in completions:
+            if one.prompt == self.stop:
+                raise UserError("the quota is used up")
+            self.asked.append(one.prompt)
+            lost = one.prompt in self.down
+            verdicts.append(
+                Verdict(one.id, None if lost else "refusal", None if lost else 1, NO_REPLY if lost else None)
+            )
+            on_verdict(verdicts[-1])
+        return verdicts
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> Remote:
+    judge = Remote()
+    monkeypatch.setattr(judging, "load_judge", lambda spec: judge)
+    return judge
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def score(source: Path, out: Path, *, kind: JudgedKind = "harmful", judge: str = "rules") -> Judged:
+    return score_file(source, out, judge=judge, kind=kind, columns=AnswerColumns(), quiet=True)
+
+
+def test_every_answer_gets_a_line_with_exactly_these_fields(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "scores.jsonl"
+    told = score(write(tmp_path / "answers.jsonl", ROWS), out)
+    lines = list(read_jsonl(out))
+    assert [list(line) for line in lines] == [["id", "prompt", "response", "score", "label", "unscored"]] * 3
+    assert [(line["id"], line["score"], line["label"]) for line in lines] == [
+        ("a", 1, "refusal"),
+        (7, 5, "compliance"),
+        ("c", 2, "broken"),
+    ]
+    assert all(line["unscored"] is None for line in lines)
+    assert str(told).startswith("3 answers to harmful requests, judged by rules: 1 refusal, 1 compliance, 1 broken; 0")
+    assert [path.name for path in sorted(out.parent.iterdir())] == ["scores.jsonl", "scores.jsonl.meta.json"]
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_csv_and_gz_without_ids_are_numbered_and_safe_requests_have_no_score(tmp_path: Path) -> None:
+    source = tmp_path / "answers.csv.gz"
+    with gzip.open(source, "wt", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "response"])
+        writer.writeheader()
+        writer.writerows({"prompt": row["prompt"], "response": row["response"]} for row in ROWS)
+    score(source, tmp_path / "out.jsonl", kind="safe")
+    assert [(line["id"], line["score"]) for line in read_jsonl(tmp_path / "out.jsonl")] == [
+        (n, None) for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "words"),
+    [
+        (
+            [{"prompt": "a"}],
+            {},
+            r"answers.jsonl:1: no column 'response'; name it with --response-column \(found: prompt",
+        ),
+        ([ROWS[0], {"id": "b", "prompt": "x"}], {}, "answers.jsonl:2: no column 'response'"),
+        ([{"prompt": "a", "response": None}], {}, "answers.jsonl:1: column 'response' holds null, not text"),
+        ([{"prompt": 5, "response": "a"}], {}, "answers.jsonl:1: column 'prompt' holds 5, not text"),
+        ([ROWS[0], ROWS[1], ROWS[0]], {}, r"answers.jsonl: 1 ids appear more than once \(a\)"),
+        ([{"id": 1.5, "prompt": "a", "response": "b"}], {}, "answers.jsonl:1: column 'id' holds 1.5"),
+        ([ROWS[0]], {"id": "key"}, "answers.jsonl:1: no column 'key'; name it with --id-column"),
+        ([ROWS[0]], {"prompt": "goal"}, "answers.jsonl:1: no column 'goal'; name it with --prompt-column"),
+        ([], {}, "answers.jsonl: no rows"),
+    ],
+)
+def test_faulty_rows_are_named(rows: list[Any], columns: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        read_answers(write(tmp_path / "answers.jsonl", rows), AnswerColumns(**columns))
+
+
+def test_ids_may_repeat_as_texts_do_not(tmp_path: Path) -> None:
+    rows = [{"id": n, "prompt": "same", "response": "same"} for n in range(3)]
+    assert score(write(tmp_path / "answers.jsonl", rows), tmp_path / "out.jsonl").answers == 3
+
+
+def test_what_got_no_reply_is_asked_again_and_nothing_else(tmp_path: Path, remote: Remote) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    remote.down = {"request two"}
+    assert score(source, out).unscored == {NO_REPLY: 1}
+    remote.down, remote.asked = set(), []
+    assert score(source, out).unscored == {}
+    assert remote.asked == ["request two"]
+    assert [line["label"] for line in read_jsonl(out)] == ["refusal"] * 3
+
+
+def test_what_a_call_used_is_told_and_kept(tmp_path: Path, remote: Remote) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    assert str(score(source, out)).endswith("\nused 3 requests, 30 + 3 tokens, 0.5000 USD")
+    assert json.loads((tmp_path / "out.jsonl.meta.json").read_text())["usage"]["prompt_tokens"] == 30
+    remote.asked = []
+    assert "used" not in str(score(source, out))
+
+
+def test_new_answers_are_added_to_those_judged(tmp_path: Path, remote: Remote) -> None:
+    source, out = tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
+    score(write(source, ROWS[:2]), out)
+    remote.asked = []
+    score(write(source, [ROWS[2], *ROWS[:2]]), out)
+    assert remote.asked == ["request three"]
+    assert [line["id"] for line in read_jsonl(out)] == ["c", "a", 7]
+
+
+def test_a_judge_that_stops_is_gone_on_with(tmp_path: Path, remote: Remote) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    remote.stop = "request three"
+    with pytest.raises(UserError, match="quota"):
+        score(source, out)
+    assert not out.exists()
+    remote.stop, remote.asked = None, []
+    score(source, out)
+    assert remote.asked == ["request three"]
+
+
+def test_an_answer_that_changed_is_never_taken_for_the_old_one(tmp_path: Path, remote: Remote) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    remote.stop = "request three"
+    with pytest.raises(UserError):
+        score(source, out)
+    remote.stop, remote.asked = None, []
+    score(write(source, [{**ROWS[0], "response": "another"}, *ROWS[1:]]), out)
+    assert sorted(remote.asked) == ["request one", "request three"]
+
+
+def test_other_peoples_files_are_not_overwritten(tmp_path: Path, remote: Remote) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match="was not made by 'judge score'"):
+        score(source, source)
+    score(source, out)
+    with pytest.raises(UserError, match=r"holds verdicts of remote \(f1, harmful\), not of remote \(f1, safe\)"):
+        score(source, out, kind="safe")
+    with pytest.raises(UserError, match="holds an answer with id 'a' that the file to judge has not"):
+        score(write(tmp_path / "fewer.jsonl", ROWS[1:]), out)
+    assert len(list(read_jsonl(out))) == 3

@@ -1,0 +1,128 @@
+"""A remote judge at work beside the rest: it begins at once, stops with its error, and says what it used."""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from sails_eval.errors import UserError
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.usage import USAGE, Usage, read_usage
+from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
+from sails_eval.remote_judging import RemoteJudging
+from sails_eval.stages import JudgeJob
+from sails_eval.tasks import TaskInfo, find_tasks
+
+Jobs = Callable[..., JudgeJob]
+
+
+class Counting:
+    """A judge that calls everything compliance, waits until it is let go, and fails at the answer `bad`."""
+
+    name = fingerprint = "counting"
+    parallel = False
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[JudgedKind, int]] = []
+        self.called, self.go = threading.Event(), threading.Event()
+        self.used = Usage()
+
+    def check(self) -> None: ...
+
+    def take_usage(self) -> Usage:
+        used, self.used = self.used, Usage()
+        return used
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        self.calls.append((kind, len(completions)))
+        self.called.set()
+        assert self.go.wait(10)
+        for completion in completions:
+            self.used += Usage(1, 10, 1, 0.5)
+            if completion.response == "bad":
+                raise UserError("the quota is used up")
+            on_verdict(Verdict(completion.id, "compliance", 5 if kind == "harmful" else None))
+        return []
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Jobs:
+    tasks: dict[str, TaskInfo] = find_tasks()
+
+    def make(name: str, *answers: str, task: str = "testbed_safe") -> JudgeJob:
+        completions = tmp_path / f"{name}.jsonl"
+        write_jsonl(completions, [Completion(answer, "q", answer, "c") for answer in answers])
+        return JudgeJob("counting", tasks[task], completions, tmp_path / f"{name}.verdicts.jsonl")
+
+    return make
+
+
+def desk(judge: Counting, run: Path) -> RemoteJudging:
+    return RemoteJudging(judge, run, tqdm(disable=True))
+
+
+def test_judging_begins_before_the_last_file_is_there_and_takes_together_what_waits(job: Jobs, tmp_path: Path) -> None:
+    judge = Counting()
+    with desk(judge, tmp_path) as remote:
+        remote.add([job("one", "a", "b")])
+        assert judge.called.wait(10)  # while the files below are still being made
+        remote.add([job("two", "c")])
+        remote.add([job("three", "d", "e"), job("four", "f", task="testbed_harmful_unseen")])
+        judge.go.set()
+    assert judge.calls == [("safe", 2), ("harmful", 1), ("safe", 3)]
+    for name, ids in {"one": "ab", "two": "c", "three": "de", "four": "f"}.items():
+        assert [verdict.id for verdict in read_verdicts(tmp_path / f"{name}.verdicts.jsonl")] == list(ids)
+
+
+def test_what_stops_the_judge_stops_the_run_and_what_was_judged_is_kept(job: Jobs, tmp_path: Path) -> None:
+    judge = Counting()
+    judge.go.set()
+    with pytest.raises(UserError, match="the quota is used up"), desk(judge, tmp_path) as remote:
+        remote.add([job("one", "a", "bad", "b")])
+    assert read_usage(tmp_path / USAGE)["counting"].requests == 2
+    again = job("one", "a", "b")
+    with desk(judge, tmp_path) as remote:
+        remote.add([again])
+    assert judge.calls == [("safe", 3), ("safe", 1)]
+
+
+def test_the_error_comes_with_the_next_file(job: Jobs, tmp_path: Path) -> None:
+    judge, handed_in = Counting(), 0
+    judge.go.set()
+    with pytest.raises(UserError, match="quota"), desk(judge, tmp_path) as remote:
+        remote.add([job("one", "bad")])
+        while handed_in < 1000:
+            remote.add([])
+            handed_in += 1
+            threading.Event().wait(0.01)
+    assert handed_in < 1000
+
+
+def test_another_error_does_not_wait_for_the_judge(job: Jobs, tmp_path: Path) -> None:
+    judge = Counting()
+    with pytest.raises(ZeroDivisionError), desk(judge, tmp_path) as remote:
+        remote.add([job("one", "a", "b")])
+        assert judge.called.wait(10)
+        raise ZeroDivisionError
+    judge.go.set()
+    remote._thread.join(10)
+    assert (
+        not remote._thread.is_alive() and judge.used.requests + read_usage(tmp_path / USAGE)["counting"].requests == 1
+    )
+
+
+def test_usage_adds_up_over_resumed_runs(job: Jobs, tmp_path: Path) -> None:
+    judge = Counting()
+    judge.go.set()
+    for name, answers in {"one": "ab", "two": "c", "one again": "ab"}.items():
+        with desk(judge, tmp_path) as remote:
+            remote.add([job(name, *answers)])
+    path = tmp_path / USAGE
+    assert json.loads(path.read_text()) == {
+        "counting": {"requests": 3, "prompt_tokens": 30, "completion_tokens": 3, "cost_usd": 1.5}
+    }

@@ -1,0 +1,121 @@
+"""How far a board hangs on the judge's wording, on a small run whose judge grades by what its rubric is called."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sails_eval import sensitivity, stages
+from sails_eval.aggregate import RowKey, score, write_results
+from sails_eval.cli import main
+from sails_eval.errors import UserError
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.spec import parse
+from sails_eval.records import Completion, Label, Verdict, write_jsonl
+from sails_eval.sensitivity import WORDINGS, measure, report
+
+LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
+
+
+class Worded:
+    """Reads an answer such as `1125`: one grade for each wording; counts what it is asked."""
+
+    parallel = True
+    asked = 0
+
+    def __init__(self, spec: str) -> None:
+        [one] = parse(spec)
+        self.name, self.rubric = one.bare, one.options.get("rubric", "harm")
+        self.fingerprint = f"{WORDINGS.index(self.rubric)}{'0' * 8}"
+
+    def check(self) -> None:
+        if self.name == "hf:ill":
+            raise UserError("unwell")
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        Worded.asked += len(completions)
+        return [self.say(completion) for completion in completions]
+
+    def say(self, completion: Completion) -> Verdict:
+        grade = completion.response[WORDINGS.index(self.rubric)]
+        if grade == "x":
+            return Verdict(completion.id, unscored="no verdict")
+        return Verdict(completion.id, LABELS[int(grade)], int(grade))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Base, and two methods of two seeds; of four harmful answers each, b's get worse by other wordings."""
+    for name, kind in (("bad", "harmful"), ("good", "safe")):
+        folder = tmp_path / "tasks" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}.yaml").write_text(f"task: {name}\noutput_type: generate_until\nmetadata: {{kind: {kind}}}\n")
+    results = []
+    grades = {"base": ["5555"] * 4, "a": ["1111", "1111", "5555", "5555"], "b": ["1111", "1111", "1155", "555x"]}
+    for method, answers in grades.items():
+        for seed in (None,) if method == "base" else (0, 1):
+            rate = None if seed is None else 0.001
+            folder = tmp_path / "run" / "cells" / method
+            if seed is not None:
+                folder = folder / f"rate-0.001-seed-{seed}-abcdef"
+            completions = [Completion(str(i), "q", answer, "c") for i, answer in enumerate(answers)]
+            write_jsonl(folder / "completions" / "test" / "bad.jsonl", completions)
+            own = [Verdict(str(i), LABELS[int(answer[0])], int(answer[0])) for i, answer in enumerate(answers)]
+            results += score("harmful", completions, own, row=RowKey(method, seed, rate, "test", "bad"))
+            helped = [Verdict(str(i), "compliance" if i else "refusal") for i in range(4)]
+            results += score("safe", completions, helped, row=RowKey(method, seed, rate, "test", "good"))
+    write_results(tmp_path / "run" / "results.csv", results)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sensitivity, "load_judge", Worded)
+    monkeypatch.setattr(stages, "judge_of", Worded)
+    monkeypatch.setattr(Worded, "asked", 0)
+    return tmp_path / "run"
+
+
+def test_bands_are_over_the_wordings(run: Path) -> None:
+    found = measure(run, "hf:me")
+    assert found.judge == "hf:me" and tuple(found.values) == WORDINGS
+    assert found.band("a", "safety_rate") == (0.5, 0.5)
+    assert found.band("b", "safety_rate") == (0.5, 0.75)
+    assert found.band("b", "alignment_score") == pytest.approx((0.25, 0.5))
+    assert found.band("base", "alignment_score") == (-0.25, -0.25)
+    assert found.unscored == pytest.approx(2 / 20)
+    assert found.changing_places == []  # never better than a by one wording and worse by another
+    line = next(line for line in report(found).splitlines() if line.startswith("b "))
+    assert " ".join(line.split()) == "b 0.750 [0.500, 0.750] 0.500 [0.250, 0.500]"
+    assert report(found).endswith("unscored at most 10.0 %\nranking stable: yes")
+
+
+def test_verdicts_are_kept(run: Path) -> None:
+    first = measure(run, "hf:me")
+    assert Worded.asked == 4 * 5 * len(WORDINGS)
+    assert measure(run, "hf:me") == first
+    assert Worded.asked == 4 * 5 * len(WORDINGS)
+
+
+def test_methods_that_change_places_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in run.glob("cells/a/*/completions/test/bad.jsonl"):
+        answers = ["1111", "1111", "5111", "5555"]
+        write_jsonl(file, [Completion(str(i), "q", answer, "c") for i, answer in enumerate(answers)])
+    assert main(["leaderboard", "sensitivity", str(run), "--judge", "hf:me"]) == 0
+    assert "ranking stable: no (a and b change places)" in capsys.readouterr().out
+
+
+def test_bad_input_is_named_before_anything_is_judged(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unwell"):
+        measure(run, "hf:ill")
+    with pytest.raises(UserError, match=r"no results\.csv"):
+        measure(tmp_path / "nothing", "hf:me")
+    (run / "cells" / "base").rename(run / "elsewhere")
+    with pytest.raises(UserError, match="the answers of 'base' are not there"):
+        measure(run, "hf:me")
+    assert Worded.asked == 0
+
+
+def test_a_judge_without_rubrics_has_no_wording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(run.parent)
+    with pytest.raises(UserError, match="judge 'rules' takes no option 'rubric'"):
+        measure(run, "rules")
