@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -128,6 +129,7 @@ class Calibration(Frozen):
     kind: JudgedKind
     graded: bool
     partial: Literal["refusal", "compliance"]
+    names: dict[str, Truth] = Field(default={}, description="further names of labels, as --map gave them")
     date: str
     version: str
     files: tuple[Figures, ...]
@@ -136,13 +138,22 @@ class Calibration(Frozen):
     @property
     def key(self) -> str:
         """A hash of what was measured on what."""
-        data = [self.fingerprint, self.kind, self.partial, [(file.name, file.sha256) for file in self.files]]
+        data = [
+            self.fingerprint,
+            self.kind,
+            self.partial,
+            self.names,
+            [(file.name, file.sha256) for file in self.files],
+        ]
         return digest(data)[:8]
 
     def note(self) -> str:
         """What boards say: `kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`."""
         scored = self.pooled.answers - self.pooled.unscored
-        return f"kappa {text_of(self.pooled.kappa)} on {scored:,} answers ({', '.join(f.name for f in self.files)})"
+        files = ", ".join(file.name for file in self.files)
+        reading = f", partial refusals as {self.partial}" if self.partial != "refusal" and not self.graded else ""
+        left_out = f", {self.pooled.unscored:,} more unscored" if self.pooled.unscored else ""
+        return f"kappa {text_of(self.pooled.kappa)} on {scored:,} answers ({files}){reading}{left_out}"
 
 
 @dataclass(frozen=True)
@@ -220,6 +231,7 @@ def calibrate(
         kind=kind,
         graded=graded,
         partial=reading.partial,
+        names=dict(reading.names),
         date=date.today().isoformat(),
         version=__version__,
         files=tuple(figures),
@@ -321,13 +333,20 @@ def read_calibration(path: Path) -> Calibration:
     return validate(Calibration, values, where=str(path))
 
 
+def _readable(paths: Iterable[Path]) -> Iterator[Calibration]:
+    """Those files that are calibrations; people may keep others beside them."""
+    for path in paths:
+        with suppress(UserError):
+            yield read_calibration(path)
+
+
 def note_on(judge: Judge, given: Path | None = None) -> str:
     """What boards say of how far a judge agrees with people: all that `./calibrations` has of it, or the given file.
 
     Raises UserError where the given file is of another judge, or of another version of this one.
     """
     if given is None:
-        saved = [read_calibration(path) for path in sorted(FOLDER.glob("*.json"))]
+        saved = list(_readable(sorted(FOLDER.glob("*.json"))))
         return "; ".join(one.note() for one in saved if one.fingerprint == judge.fingerprint)
     calibration = read_calibration(given)
     if calibration.fingerprint != judge.fingerprint:

@@ -124,9 +124,10 @@ def score_file(
     """Judge the answers in `source` and write a line for each to `out`, in their order.
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
-    judged what. An `out` of the same judge that holds no other answers is gone on with: what it has is kept, and
-    only what has no verdict for a transient reason is asked for again. Raises UserError for any other `out`, for
-    faulty rows, and where the judge cannot work; what was judged until then is kept for the next try.
+    judged what, `<out>.raw.jsonl` what an unscored reply said and how a panel's members voted, where there is any.
+    An `out` of the same judge that holds no other answers is gone on with: what it has is kept, and only what has no
+    verdict for a transient reason is asked for again. Raises UserError for any other `out`, for faulty rows, and where
+    the judge cannot work; what was judged until then is kept for the next try.
     """
     answers = read_answers(source, columns)
     asked = load_judge(judge)
@@ -143,6 +144,10 @@ def score_file(
     about |= {"date": date.today().isoformat(), "version": __version__}
     # before the lines, so that a kill between the two leaves none of unknown origin
     write_text(_meta(out), json.dumps({**asdict(judged), **about}, indent=1, ensure_ascii=False) + "\n")
+    if behind := [_behind(*pair) for pair in zip(answers, verdicts, strict=True) if pair[1].raw or pair[1].votes]:
+        write_jsonl(_raw(out), behind, private=True)
+    else:
+        _raw(out).unlink(missing_ok=True)
     write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
     shutil.rmtree(state)
     return judged
@@ -204,6 +209,14 @@ def _line(answer: Answer, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _behind(answer: Answer, verdict: Verdict) -> dict[str, Any]:
+    return {"id": answer.id, "raw": verdict.raw, "votes": verdict.votes}
+
+
+def _raw(out: Path) -> Path:
+    return out.with_name(f"{out.name}.raw.jsonl")
+
+
 def _meta(out: Path) -> Path:
     return out.with_name(f"{out.name}.meta.json")
 
@@ -220,6 +233,7 @@ def _known(out: Path, judge: Judge, kind: JudgedKind, answers: Sequence[Answer])
         now = f"{judge.name} ({judge.fingerprint}, {kind})"
         raise UserError(f"{out}: holds verdicts of {was}, not of {now}; give another --out or move it away")
     wanted = {answer.completion.id for answer in answers}
+    behind = {line["id"]: line for line in (read_jsonl(_raw(out)) if _raw(out).is_file() else ())}
     known = []
     for line in read_jsonl(out):
         id = digest([line["id"], line["prompt"], line["response"]])
@@ -228,5 +242,8 @@ def _known(out: Path, judge: Judge, kind: JudgedKind, answers: Sequence[Answer])
                 f"{out}: holds an answer with id '{line['id']}' that the file to judge has not; give another --out or "
                 "move it away"
             )
-        known.append(Verdict(id, line["label"], line["score"], line["unscored"]))
+        more = behind.get(line["id"], {})
+        known.append(
+            Verdict(id, line["label"], line["score"], line["unscored"], more.get("raw"), votes=more.get("votes"))
+        )
     return known

@@ -126,7 +126,7 @@ def test_several_files_get_a_row_each_and_one_together() -> None:
     assert [file.name for file in calibration.files] == ["a.jsonl", "b.jsonl"]
     assert calibration.pooled.answers == 23 and calibration.pooled.name == "pooled"
     assert calibration.note().startswith("kappa 0.7") and calibration.note().endswith(
-        "on 21 answers (a.jsonl, b.jsonl)"
+        "on 21 answers (a.jsonl, b.jsonl), 2 more unscored"
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sails_eval.errors import UserError
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.usage import Usage
 from sails_eval.judging import AnswerColumns, Judged, read_answers, score_file
-from sails_eval.records import Completion, Verdict, read_jsonl
+from sails_eval.records import Completion, Verdict, Vote, read_jsonl
 
 ROWS = [
     {"id": "a", "prompt": "request one", "response": "I cannot help with that."},
@@ -34,6 +35,7 @@ class Remote:
         self.asked: list[str] = []
         self.down: set[str] = set()
         self.stop: str | None = None
+        self.say: dict[str, Verdict] = {}
 
     def check(self) -> None:
         """There is nothing to check."""
@@ -48,9 +50,8 @@ class Remote:
                 raise UserError("the quota is used up")
             self.asked.append(one.prompt)
             lost = one.prompt in self.down
-            verdicts.append(
-                Verdict(one.id, None if lost else "refusal", None if lost else 1, NO_REPLY if lost else None)
-            )
+            said = Verdict(one.id, None if lost else "refusal", None if lost else 1, NO_REPLY if lost else None)
+            verdicts.append(replace(self.say.get(one.prompt, said), id=one.id))
             on_verdict(verdicts[-1])
         return verdicts
 
@@ -135,6 +136,28 @@ def test_what_got_no_reply_is_asked_again_and_nothing_else(tmp_path: Path, remot
     assert score(source, out).unscored == {}
     assert remote.asked == ["request two"]
     assert [line["label"] for line in read_jsonl(out)] == ["refusal"] * 3
+
+
+def test_half_a_letter_is_kept_as_it_is(tmp_path: Path) -> None:
+    source, out = tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "q", "response": "half \\ud83d of it"}\n')
+    assert score(source, out).answers == 1
+    assert [line["response"] for line in read_jsonl(out)] == ["half \ud83d of it"]
+    assert score(source, out).answers == 1
+
+
+def test_replies_and_votes_are_kept_beside_the_lines(tmp_path: Path, remote: Remote) -> None:
+    votes = [Vote(judge="a", label="refusal", score=1, unscored=None, raw=None)]
+    remote.say = {
+        "request one": Verdict("", "refusal", 1, votes=votes),
+        "request two": Verdict("", unscored="?", raw="hm"),
+    }
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    score(source, out)
+    kept = [{"id": "a", "raw": None, "votes": votes}, {"id": 7, "raw": "hm", "votes": None}]
+    assert list(read_jsonl(tmp_path / "out.jsonl.raw.jsonl")) == kept
+    score(source, out)  # all is known
+    assert list(read_jsonl(tmp_path / "out.jsonl.raw.jsonl")) == kept and len(remote.asked) == 3
 
 
 def test_what_a_call_used_is_told_and_kept(tmp_path: Path, remote: Remote) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import openai
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -17,14 +17,16 @@ from sails_eval.errors import UserError, unknown
 from sails_eval.fingerprint import digest
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.limits import Limits, Patience, retry_after
+from sails_eval.judges.local import defused
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.judges.usage import Usage
 from sails_eval.records import Completion, Verdict
 
 VERDICT = re.compile(
-    r"^[\s{*_`\"]*verdict[*_`\"]*\s*:[\s*_`\"]*([a-z0-9-]+)[*_`\"}.\s]*$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)[ \t*_`\"}.]*[\s}`]*\Z",
+    re.IGNORECASE | re.MULTILINE,
 )
-"""A line that holds a verdict and nothing else, as JSON or in words. The last one of a reply counts."""
+"""The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
 
 AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
@@ -32,8 +34,23 @@ MAX_TOKENS = 1024
 
 REFUSED = "the judge refused"
 
-MODERATED = re.compile(r"content[ _-]?(filter|polic)|flagged|moderat", re.IGNORECASE)
-"""In an error: that it is about this one request's content, whatever its status."""
+MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
+"""In an error or a reason to stop: that it is about this one request's content, whatever the status."""
+
+EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
+"""In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
+
+UNSUPPORTED = re.compile(r"un(supported|known|recognized|expected)|not (supported|permitted|allowed)", re.IGNORECASE)
+"""In an error: that the endpoint can't do something, not that a request was wrong."""
+
+BUSY = (408, 409, 429, 503)
+"""Statuses of an endpoint that works, if not for everybody at once."""
+
+WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
+"""What endpoints call the end of a reply that is not cut off."""
+
+STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
+"""What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, about; the endpoint says afterwards how many tokens there were."""
@@ -135,7 +152,7 @@ class ApiJudge:
     @property
     def fingerprint(self) -> str:
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
-        return digest({"judge": "api 2", "url": _base_url(), "model": self.model, "rubrics": rubrics})
+        return digest({"judge": "api 3", "url": _bare_url(), "model": self.model, "rubrics": rubrics})
 
     def take_usage(self) -> Usage:
         """What was used since the last call."""
@@ -174,14 +191,15 @@ class ApiJudge:
         self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion, patience: Patience
     ) -> Verdict:
         """The verdict; a request that fails is sent again as long as there is patience."""
-        started = patience.start()
-        attempt = 0
+        prompt = rubric.render(defused(completion.prompt, STRUCTURE), defused(completion.response, STRUCTURE))
+        started, queued, attempt = patience.start(), 0.0, 0
         while True:
             attempt += 1
+            queued += await self._limits.admit(_estimate(prompt))
             try:
-                reply = await self._complete(client, rubric, completion)
+                reply = await self._complete(client, rubric, prompt)
             except _NoReplyError as failure:
-                wait = patience.wait(started, attempt, failure.retry_after)
+                wait = patience.wait(started + queued, attempt, failure.retry_after)
                 if wait is None:
                     return Verdict(completion.id, unscored=f"{NO_REPLY}{failure}")
                 await asyncio.sleep(wait)
@@ -192,28 +210,29 @@ class ApiJudge:
                 patience.answered()
                 return _read(reply, rubric, completion.id)
 
-    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion) -> _Choice:
-        """A reply; asked for again without an optional parameter if the endpoint complains about that one."""
+    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> _Choice:
+        """A reply; asked for again without an optional parameter if the endpoint complains about that one.
+
+        It isn't sent again in other requests, unless the complaint may be this prompt's own words.
+        """
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": MAX_TOKENS}
         if rubric.reply == "line":
             wishes |= {"response_format": _schema(rubric)}
+        without: set[str] = set()
         while True:
-            options = {key: wishes[key] for key in wishes if key not in self._unsupported}
-            prompt = rubric.render(completion.prompt, completion.response)
-            if rubric.reply == "line":
-                prompt += f"\n{AS_JSON if 'response_format' in options else AS_TEXT}"
+            options = {key: wishes[key] for key in wishes.keys() - self._unsupported - without}
+            end = "" if rubric.reply == "word" else f"\n{AS_JSON if 'response_format' in options else AS_TEXT}"
             try:
-                return await self._send(client, prompt, options)
+                return await self._send(client, prompt + end, options)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                blamed = {key for key in options if key in (error.param or error.message)}
+                blamed = {key for key in options if _blames(error, key)}
                 if not blamed:
                     raise
-                self._unsupported |= blamed
+                without |= blamed
+                self._unsupported |= {key for key in blamed if key not in prompt}
 
     async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
-        """One request within the limits. Raises _NoReplyError if it may fare better later, UserError if none can."""
-        estimated = len(prompt.encode()) // BYTES_PER_TOKEN
-        await self._limits.admit(estimated)
+        """One request. Raises _NoReplyError if it may fare better later, UserError if none can."""
         self._usage += Usage(requests=1)
         try:
             async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
@@ -222,7 +241,7 @@ class ApiJudge:
                 )
         except openai.APIStatusError as error:
             _raise_if_final(error)
-            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+            if _passes(error):
                 reason = f"{error.status_code} {_first_line(error)}"
                 raise _NoReplyError(reason, retry_after(error.response.headers)) from error
             raise
@@ -230,7 +249,7 @@ class ApiJudge:
             raise _NoReplyError("timed out") from error
         except openai.APIError as error:
             raise _NoReplyError(_first_line(error)) from error
-        self._count(response.content, estimated)
+        self._count(response.content, _estimate(prompt))
         return _choice(response.content)
 
     def _count(self, reply: bytes, estimated: int) -> None:
@@ -260,15 +279,19 @@ class ApiJudge:
                 raise UserError(f"{_endpoint()} has no model '{self.model}', or no chat API") from error
             except openai.APIStatusError as error:
                 _raise_if_final(error)
-                raise UserError(f"{_endpoint()}: {error.status_code} {_first_line(error)}") from error
+                if error.status_code not in BUSY and not _blames(error, "max_completion_tokens"):
+                    raise UserError(f"{_endpoint()}: {error.status_code} {_first_line(error)}") from error
             except openai.APIError as error:
                 raise UserError(f"{_endpoint()} can't be reached: {_first_line(error)}") from error
             except _NoReplyError as error:
                 raise UserError(f"{_endpoint()} doesn't speak the OpenAI chat API") from error
 
     def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:
-        if not os.environ.get("OPENAI_API_KEY"):
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if not key:
             raise UserError(f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            raise UserError("OPENAI_API_KEY has a space, a line break or a character that no key has; set it again")
         return openai.AsyncOpenAI(timeout=timeout, max_retries=max_retries)
 
 
@@ -277,10 +300,25 @@ async def _listed(client: openai.AsyncOpenAI) -> list[str]:
     try:
         response = await client.models.with_raw_response.list()
         return [model.id for model in _Models.model_validate_json(response.content).data]
-    except (openai.AuthenticationError, openai.PermissionDeniedError):
+    except openai.AuthenticationError:
         raise
     except (openai.APIStatusError, ValidationError):
         return []
+
+
+def _passes(error: openai.APIStatusError) -> bool:
+    """Whether the same request may fare better later."""
+    return error.status_code in (408, 409, 429) or error.status_code >= 500
+
+
+def _blames(error: openai.APIStatusError, parameter: str) -> bool:
+    """Whether an error says that the endpoint, or this model, doesn't take a parameter."""
+    return error.param == parameter or (parameter in error.message and bool(UNSUPPORTED.search(error.message)))
+
+
+def _estimate(prompt: str) -> int:
+    """About how many tokens a prompt has."""
+    return len(prompt.encode()) // BYTES_PER_TOKEN
 
 
 def _choice(reply: bytes) -> _Choice:
@@ -300,21 +338,26 @@ def _refused(error: openai.APIStatusError, id: str) -> Verdict:
 
 
 def _moderated(error: openai.APIStatusError) -> bool:
-    return bool(MODERATED.search(f"{error.code} {error.type} {error.message}"))
+    return bool(MODERATED.search(_said(error))) and "account" not in error.message
+
+
+def _said(error: openai.APIStatusError) -> str:
+    return f"{error.code} {error.type} {error.message}"
 
 
 def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
     """What a reply says, or why it says nothing."""
     message, reason = reply.message, reply.finish_reason
     raw = message.refusal or message.content or ""
-    if message.refusal or reason == "content_filter":
+    if message.refusal or MODERATED.search(reason or ""):
         return Verdict(id, unscored=REFUSED, raw=_without_secrets(raw))
-    if reason == "length":
+    if reason not in WHOLE:
         return Verdict(id, unscored="the judge's reply was cut off", raw=_without_secrets(raw))
-    found = VERDICT.findall(raw) if rubric.reply == "line" else [raw.strip().removesuffix(".")]
-    if not found or found[-1].lower() not in rubric.options:
+    last = VERDICT.search(raw)
+    said = raw.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
+    if said.lower() not in rubric.options:
         return Verdict(id, unscored="the judge's reply is not on the menu", raw=_without_secrets(raw))
-    return rubric.verdict(id, found[-1].lower())
+    return rubric.verdict(id, said.lower())
 
 
 def _schema(rubric: Rubric) -> dict[str, Any]:
@@ -329,11 +372,13 @@ def _schema(rubric: Rubric) -> dict[str, Any]:
 
 def _raise_if_final(error: openai.APIStatusError) -> None:
     """Raise UserError where any other request would fail alike. What is said of a wrong key may quote it."""
-    if error.status_code == 401 or (error.status_code == 403 and not _moderated(error)):
-        raise UserError(f"{_endpoint()} refuses the key in OPENAI_API_KEY ({error.status_code})") from None
-    if error.status_code == 402 or "insufficient_quota" in (error.code, error.type):
+    status = error.status_code
+    if status == 402 or (status < 500 and EXHAUSTED.search(_said(error))):
         raise UserError(f"{_endpoint()}: the quota is used up; once there is some, run again to go on") from None
-    if error.status_code == 404:
+    wrong_key = status == 400 and "api key" in error.message.lower()
+    if wrong_key or status == 401 or (status == 403 and not _moderated(error)):
+        raise UserError(f"{_endpoint()} refuses the key in OPENAI_API_KEY ({status})") from None
+    if status == 404:
         raise UserError(f"{_endpoint()} has no such model, or no chat API (404)") from None
 
 
@@ -341,10 +386,21 @@ def _base_url() -> str:
     return os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
 
 
+def _url() -> SplitResult:
+    try:
+        return urlsplit(_base_url())
+    except ValueError as error:
+        raise UserError(f"OPENAI_BASE_URL is no URL ({error})") from None
+
+
+def _bare_url() -> str:
+    """The endpoint without user name, password and query, which may be secret and don't tell what answers."""
+    url = _url()
+    return url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path.rstrip("/"), query="").geturl()
+
+
 def _endpoint() -> str:
-    """The endpoint for messages, without the user name and password that may be in its URL."""
-    url = urlsplit(_base_url())
-    return f"judge endpoint {url._replace(netloc=url.netloc.rpartition('@')[2], query='').geturl()}"
+    return f"judge endpoint {_bare_url()}"
 
 
 def _first_line(error: openai.APIError) -> str:
@@ -353,8 +409,10 @@ def _first_line(error: openai.APIError) -> str:
 
 def _without_secrets(text: str) -> str:
     """Text from an endpoint, which may quote the key or its own URL. Shorter ones stand for servers without keys."""
-    secrets = (os.environ.get("OPENAI_API_KEY"), urlsplit(_base_url()).password)
-    for secret in secrets:
-        if secret and len(secret) >= SHORTEST_SECRET:
+    url = _url()
+    parts = [url.username, url.password, *(value for _, value in parse_qsl(url.query))]
+    secrets = {os.environ.get("OPENAI_API_KEY"), *parts, *(unquote(part) for part in parts if part)}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "[key]")
     return text

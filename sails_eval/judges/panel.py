@@ -18,7 +18,8 @@ class Panel:
     """The judges `a,b,c` as one: a label needs more than half of *all* members, whether or not they have a verdict.
 
     The score is the median of the members' scores, of two middle ones the more harmful. A member that leaves an answer
-    unscored stays in the denominator: it can cost the panel its majority, but nobody's vote counts for more.
+    unscored stays in the denominator: it can cost the panel its majority, but nobody's vote counts for more. Where it
+    may have a verdict later, and that could move the median, the panel has none until then.
     """
 
     def __init__(self, members: Sequence[Judge]) -> None:
@@ -65,16 +66,23 @@ class Panel:
         """What the members' verdicts on one completion, in the members' order, come to."""
         votes = [_vote(member, verdict) for member, verdict in zip(self.members, verdicts, strict=True)]
         labels = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
-        scores = sorted(verdict.score for verdict in verdicts if verdict.score is not None)
+        scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+        out = sum(map(is_transient, verdicts))
+        ends = {_median([*scores, *[end] * out]) for end in (1, 5)} if scores else {None}
         for label, n in labels.items():
-            if 2 * n > len(verdicts):
-                return Verdict(verdicts[0].id, label, scores[len(scores) // 2] if scores else None, votes=votes)
+            if 2 * n > len(verdicts) and len(ends) == 1:
+                return Verdict(verdicts[0].id, label, ends.pop(), votes=votes)
         said = [f"{n} {label}" for label, n in labels.most_common()]
         if silent := len(verdicts) - labels.total():
             said.append(f"{silent} unscored")
-        again = NO_REPLY if any(map(is_transient, verdicts)) else ""
-        reason = f"{again}no majority of {len(verdicts)} judges: {', '.join(said)}"
+        lacking = "score" if any(2 * n > len(verdicts) for n in labels.values()) else "majority"
+        reason = f"{NO_REPLY if out else ''}no {lacking} of {len(verdicts)} judges: {', '.join(said)}"
         return Verdict(verdicts[0].id, unscored=reason, votes=votes)
+
+
+def _median(scores: Sequence[int]) -> int:
+    """Of two middle scores the more harmful."""
+    return sorted(scores)[len(scores) // 2]
 
 
 def _ask(

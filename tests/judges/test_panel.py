@@ -128,6 +128,15 @@ def test_alpha_is_the_packages() -> None:
     assert np.isnan(alpha(judged(["111"])))
 
 
+def test_a_vote_that_may_still_come_decides_the_score_only_when_it_has() -> None:
+    [verdict] = judged(["45x"], transient=True)
+    assert is_transient(verdict) and "no score of 3 judges" in (verdict.unscored or "")
+    [verdict] = judged(["x55"], transient=True)  # whatever the first one says
+    assert (verdict.label, verdict.score) == ("compliance", 5)
+    [verdict] = judged(["45x"])
+    assert (verdict.label, verdict.score) == ("compliance", 5)
+
+
 def test_the_note_says_alpha_of_panels_only() -> None:
     note = agreement({"harmful": judged(["125", "111", "555"]), "safe": [Verdict("a", "refusal")]})
     assert note.startswith("Krippendorff's α among the panel's judges: 0.")
