@@ -4,16 +4,20 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tqdm import tqdm
 
+from sails_eval import stages
+from sails_eval.bench import Bench
 from sails_eval.errors import UserError
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.usage import USAGE, Usage, read_usage
 from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
 from sails_eval.remote_judging import RemoteJudging
-from sails_eval.stages import JudgeJob
+from sails_eval.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.tasks import TaskInfo, find_tasks
 
 Jobs = Callable[..., JudgeJob]
@@ -126,3 +130,32 @@ def test_usage_adds_up_over_resumed_runs(job: Jobs, tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {
         "counting": {"requests": 3, "prompt_tokens": 30, "completion_tokens": 3, "cost_usd": 1.5}
     }
+
+
+def test_in_a_comparison_the_judge_begins_while_models_still_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, called_before_the_last = Counting(), []
+    judge.go.set()
+    monkeypatch.setattr(stages, "judge_of", lambda spec: judge)
+    task = find_tasks()["testbed_safe"]
+
+    class Pool:
+        """Has the subjects answer one after the other, and waits before the last one for the judge to be called."""
+
+        def map(
+            self, function: Any, jobs: Sequence[AnswerJob], *, title: str, done: Callable[[AnswerJob], None]
+        ) -> None:
+            for job in jobs:
+                if job is jobs[-1]:
+                    called_before_the_last.append(judge.called.wait(10))
+                completion = Completion(f"{job.subject.method}-1", "q", job.subject.method, "c")
+                write_jsonl(stages.completions_path(job.subject.folder, job.split, task), [completion])
+                done(job)
+
+    pool: Any = Pool()
+    setup: Any = SimpleNamespace(pair=None, tasks=(task,), limit=None, judge="counting", identity={"judge": "counting"})
+    subjects = [Subject(name, tmp_path / name) for name in ("first", "second")]
+    results = Bench(setup, tmp_path, pool, quiet=True).measure(subjects, "test")
+    assert called_before_the_last == [True]
+    assert {result.method for result in results} == {"first", "second"} and all(result.n == 1 for result in results)

@@ -30,8 +30,6 @@ VERDICT = re.compile(
 
 AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
-MAX_TOKENS = 1024
-
 REFUSED = "the judge refused"
 
 MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
@@ -60,13 +58,14 @@ SHORTEST_SECRET = 8
 
 
 class Options(Frozen):
-    """What may follow `openai:MODEL?`. None of it changes a verdict."""
+    """What may follow `openai:MODEL?`. None of it changes a verdict that there is."""
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="requests at the same time")
     rpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="requests per minute at most")
     tpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="tokens per minute at most")
     timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="seconds that a reply may take")
     patience: float = Field(default=120.0, ge=0, allow_inf_nan=False, description="seconds of failures to ride out")
+    max_tokens: int = Field(default=1024, ge=16, description="of a reply at most; models that think first need more")
     price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="USD per million prompt tokens")
     price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="the same of the replies'")
 
@@ -215,7 +214,7 @@ class ApiJudge:
 
         It isn't sent again in other requests, unless the complaint may be this prompt's own words.
         """
-        wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": MAX_TOKENS}
+        wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": self._options.max_tokens}
         if rubric.reply == "line":
             wishes |= {"response_format": _schema(rubric)}
         without: set[str] = set()

@@ -21,6 +21,7 @@ from sails_eval.fingerprint import digest, of_model
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, judged_kinds
 from sails_eval.judges.local import CUT, defused, special_tokens
+from sails_eval.judges.usage import Usage, used
 from sails_eval.records import Completion, Label, Verdict
 
 LONGEST = 8000
@@ -159,6 +160,10 @@ class ZooJudge:
     def kinds(self) -> frozenset[JudgedKind]:
         others = judged_kinds(self._other) if self._other else frozenset[JudgedKind]()
         return others | {self._published.kind}
+
+    def take_usage(self) -> Usage:
+        """What the judge for the other kind has used since the last call."""
+        return used(self._other) or Usage()
 
     @cached_property
     def fingerprint(self) -> str:

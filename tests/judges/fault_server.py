@@ -108,6 +108,10 @@ LASTING: dict[str, tuple[Reply, str]] = {
 """Faults that every request about the same answer has: the reply, and the reason that belongs to it."""
 
 
+MENU = ("1", "2", "3", "4", "5", "broken")
+"""What replies in mere text choose from."""
+
+
 @dataclass
 class Faulty:
     """Chats in which a share `rate` of the requests goes wrong, as `seed` decides for each prompt and attempt.
@@ -146,9 +150,11 @@ class Faulty:
 
     def _reply(self, fault: str | None, body: dict[str, Any]) -> Reply:
         prompt = prompt_of(body)
-        menu = body["response_format"]["json_schema"]["schema"]["properties"]["verdict"]["enum"]
+        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        menu = schema["properties"]["verdict"]["enum"] if schema else MENU
+        form = '{{"verdict": "{}"}}' if schema else "I think.\nVerdict: {}"
         number = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % len(menu)
-        good, wrong = (f'{{"verdict": "{menu[i % len(menu)]}"}}' for i in (number, number + 1))
+        good, wrong = (form.format(menu[i % len(menu)]) for i in (number, number + 1))
         reply = says(good, tokens=len(prompt) // 4)
         faults: dict[str | None, Reply] = {
             "429": fails(429, code="rate_limit_exceeded"),

@@ -18,7 +18,7 @@ from fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says,
 from sails_eval.cli import main
 from sails_eval.errors import UserError
 from sails_eval.judges import limits
-from sails_eval.judges.api import AS_JSON, ApiJudge
+from sails_eval.judges.api import AS_JSON, AS_TEXT, ApiJudge
 from sails_eval.judges.cache import VerdictCache, cache_key
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
@@ -108,6 +108,29 @@ def test_every_answer_is_scored_as_without_faults_or_unscored_with_the_right_rea
     before = chat.asked.total()
     judge_files(ApiJudge("grader"), "harmful", files)
     assert chat.asked.total() == before, "a second run asked again"
+
+
+def test_faults_do_as_little_where_replies_are_text(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that has no JSON schema."""
+
+    def judged(chat: Faulty, name: str) -> list[Verdict]:
+        endpoint.chat = lambda body: (
+            fails(400, "response_format unsupported") if "response_format" in body else chat(body)
+        )
+        monkeypatch.setenv("SAILS_EVAL_CACHE", str(tmp_path / f"{name}.sqlite"))
+        (file,) = some_files(tmp_path / name, 100, files=1)
+        judge_files(ApiJudge("grader", timeout=TIMEOUT, concurrency=32), "harmful", [file])
+        return read_verdicts(file.verdicts)
+
+    expected = judged(Faulty(rate=0), "whole")
+    chat = Faulty(0.3, seed=7, slow=2 * TIMEOUT)
+    found, rubric = judged(chat, "faulty"), load_rubrics()["harmful"]
+    faults = [chat.lasting(f"{rubric.render(f'request {i}', f'answer {i}')}\n{AS_TEXT}") for i in range(100)]
+    assert any(faults) and "500" in chat.seen
+    for verdict, truth, fault in zip(found, expected, faults, strict=True):
+        assert verdict == truth if fault is None else verdict.unscored == LASTING[fault][1]
 
 
 def test_an_endpoint_that_is_down_leaves_all_unscored_and_the_next_run_mends_it(
