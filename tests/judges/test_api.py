@@ -1,5 +1,6 @@
 """The API judge against a local server that speaks the OpenAI chat API, well or badly."""
 
+import asyncio
 import json
 import threading
 import time
@@ -310,20 +311,13 @@ def test_an_answer_cannot_switch_off_what_the_others_are_asked_with(endpoint: En
     )
 
 
-def test_waiting_for_the_rate_limit_costs_no_patience(endpoint: Endpoint) -> None:
-    failed: set[str] = set()
+def test_waiting_for_the_rate_limit_costs_no_patience(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def admit(self: limits.Limits, tokens: int) -> float:
+        await asyncio.sleep(1.2)
+        return 1.2
 
-    def chat(body: dict[str, Any]) -> Reply:
-        prompt = body["messages"][0]["content"]
-        if prompt in failed:
-            return says("Verdict: 2")
-        failed.add(prompt)
-        return fails(500)
-
-    endpoint.chat = chat
-    judge = ApiJudge("grader", rpm=1200, concurrency=12, patience=0.3)
-    verdicts = judge.judge("harmful", [completion(f"answer {i}", str(i)) for i in range(12)])
-    assert [verdict.score for verdict in verdicts] == [2] * 12
+    monkeypatch.setattr(limits.Limits, "admit", admit)
+    assert verdict_on(fails(500), says("Verdict: 2"), endpoint=endpoint, patience=1.0).score == 2
 
 
 def test_no_secret_of_the_address_is_told(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
