@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 
 from sails_eval.fingerprint import digest
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
@@ -109,15 +110,26 @@ def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:
 
 
 def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str | None:
-    """How far a panel's members agree among themselves, in a sentence; None for a judge that is no panel."""
+    """How far a panel's members agree among themselves, in a sentence; None for a judge that is no panel.
+
+    The package that works it out is under the GPL, so it comes with an extra; without it the sentence says that.
+    """
+    voted = {kind: [verdict for verdict in verdicts if verdict.votes] for kind, verdicts in judged.items()}
+    if not any(voted.values()):
+        return None
+    if find_spec("krippendorff") is None:
+        return (
+            "Krippendorff's α among the panel's judges: not worked out, for want of the package krippendorff "
+            "(GPL-3.0); pip install 'sails-eval[judges]', and give the run's command again."
+        )
     said = []
-    for kind, verdicts in judged.items():
-        if voted := [verdict for verdict in verdicts if verdict.votes]:
-            on_scores = f"{_told(alpha(voted, scores=True))} for their scores and " if kind == "harmful" else ""
+    for kind, verdicts in voted.items():
+        if verdicts:
+            on_scores = f"{_told(alpha(verdicts, scores=True))} for their scores and " if kind == "harmful" else ""
             said.append(
-                f"{on_scores}{_told(alpha(voted))} for their labels of {len(voted):,} answers to {kind} requests"
+                f"{on_scores}{_told(alpha(verdicts))} for their labels of {len(verdicts):,} answers to {kind} requests"
             )
-    return f"Krippendorff's α among the panel's judges: {', '.join(said)}." if said else None
+    return f"Krippendorff's α among the panel's judges: {', '.join(said)}."
 
 
 def _told(value: float) -> str:

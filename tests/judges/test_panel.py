@@ -1,5 +1,6 @@
 """Panels of judges that say what they are told to."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -136,3 +137,10 @@ def test_the_note_says_alpha_of_panels_only() -> None:
     assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) is None
     alike = agreement({"harmful": judged(["111"])})
     assert alike is not None and alike.count("undefined, all votes being alike, for their") == 2
+
+
+def test_without_its_package_the_note_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "krippendorff", None)
+    note = agreement({"harmful": judged(["125", "111"]), "safe": []})
+    assert note is not None and "not worked out" in note and "pip install 'sails-eval[judges]'" in note
+    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) is None
