@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +21,8 @@ from sails_eval.data import Row, read_rows
 from sails_eval.errors import UserError, unknown
 from sails_eval.fingerprint import digest, of_path
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import Judge, JudgedKind
+from sails_eval.judges.base import Judge, JudgedKind, check_reads
+from sails_eval.judges.usage import USAGE, Usage, read_usage, together
 from sails_eval.judging import Answer, AnswerColumns, ask, read_answers, value_in
 from sails_eval.records import Label, Verdict, write_jsonl, write_text
 from sails_eval.stats import Interval, wilson
@@ -130,6 +131,7 @@ class Calibration(Frozen):
     partial: Literal["refusal", "compliance"]
     date: str
     version: str
+    usage: dict[str, Usage] = Field(description="what judging took, by the judge's name")
     files: tuple[Figures, ...]
     pooled: Figures
 
@@ -139,10 +141,12 @@ class Calibration(Frozen):
         data = [self.fingerprint, self.kind, self.partial, [(file.name, file.sha256) for file in self.files]]
         return digest(data)[:8]
 
-    def note(self) -> str:
-        """What boards say: `kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`."""
-        scored = self.pooled.answers - self.pooled.unscored
-        return f"kappa {text_of(self.pooled.kappa)} on {scored:,} answers ({', '.join(f.name for f in self.files)})"
+    def notes(self) -> dict[str, str]:
+        """What boards say, by the labels' file: `kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`."""
+        return {
+            file.name: f"kappa {text_of(file.kappa)} on {file.answers - file.unscored:,} answers ({file.name})"
+            for file in self.files
+        }
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,9 @@ def calibrate(
     Until all is judged, what has been lies in a hidden folder of `workspace`, and the same call goes on with it. Raises
     UserError for faulty files, and where the judge cannot work.
     """
+    names = [path.name for path in files]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"--labels: two files are called '{min(twice)}', by which figures are told apart; rename one")
     labelled = [read_labels(path, columns, reading) for path in files]
     kinds = {isinstance(rows[0].truth, int) for rows in labelled}
     if len(kinds) > 1:
@@ -205,11 +212,16 @@ def calibrate(
     if graded and kind == "safe":
         raise UserError("--kind safe: its verdicts have no grades to compare with; give --kind harmful or neither")
     asked = load_judge(judge)
+    check_reads(asked, kind)
     asked.check()
+    states = [workspace / f".judging-{of_path(path)}-{digest([asked.fingerprint, kind])[:8]}" for path in files]
     compared = [
-        Compared(path, rows, _verdicts(asked, kind, rows, workspace / f".judging-{of_path(path)}", quiet))
-        for path, rows in zip(files, labelled, strict=True)
+        Compared(path, rows, ask(asked, kind, [row.answer for row in rows], state=state, quiet=quiet))
+        for path, rows, state in zip(files, labelled, states, strict=True)
     ]
+    usage = together(read_usage(state / USAGE) for state in dict.fromkeys(states))
+    for state in dict.fromkeys(states):
+        shutil.rmtree(state)
     figures = [
         _figures([one], reading, name=one.path.name, sha256=of_path(one.path), graded=graded) for one in compared
     ]
@@ -220,20 +232,13 @@ def calibrate(
         kind=kind,
         graded=graded,
         partial=reading.partial,
-        date=date.today().isoformat(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
+        usage=usage,
         files=tuple(figures),
         pooled=pooled,
     )
     return calibration, compared
-
-
-def _verdicts(judge: Judge, kind: JudgedKind, rows: Sequence[Labelled], state: Path, quiet: bool) -> list[Verdict]:
-    """The judge's verdicts, kept in `state` until all of them are there."""
-    state = state.with_name(f"{state.name}-{digest([judge.fingerprint, kind])[:8]}")
-    verdicts = ask(judge, kind, [row.answer for row in rows], state=state, quiet=quiet)
-    shutil.rmtree(state)
-    return verdicts
 
 
 def _said(verdict: Verdict, graded: bool) -> Truth:
@@ -322,17 +327,20 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def note_on(judge: Judge, given: Path | None = None) -> str:
-    """What boards say of how far a judge agrees with people: all that `./calibrations` has of it, or the given file.
+    """What boards say of how far a judge agrees with people: what the given file says, or else `./calibrations`.
 
-    Raises UserError where the given file is of another judge, or of another version of this one.
+    Of those, the calibrations of exactly this judge count, and of each file of labels the latest. Raises UserError
+    where the given file is of another judge, or of another version of this one.
     """
     if given is None:
         saved = [read_calibration(path) for path in sorted(FOLDER.glob("*.json"))]
-        return "; ".join(one.note() for one in saved if one.fingerprint == judge.fingerprint)
+        own = sorted((one for one in saved if one.fingerprint == judge.fingerprint), key=lambda one: one.date)
+        latest = {(one.kind, name): note for one in own for name, note in one.notes().items()}
+        return "; ".join(latest[key] for key in sorted(latest))
     calibration = read_calibration(given)
     if calibration.fingerprint != judge.fingerprint:
         raise UserError(
             f"{given}: is of judge '{calibration.judge}' ({calibration.fingerprint}), not of '{judge.name}' as it is "
             f"now ({judge.fingerprint}); calibrate that one"
         )
-    return calibration.note()
+    return "; ".join(calibration.notes().values())

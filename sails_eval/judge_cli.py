@@ -119,6 +119,7 @@ def _add_calibrate(actions: Any, command: Command) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     from sails_eval.calibration import FOLDER, LabelColumns, Reading, calibrate, disagreements, save
+    from sails_eval.judges.usage import told
 
     reading = Reading(_names(options.map), options.partial, options.kind)
     people = tuple(options.annotators.split(",")) if options.annotators else None
@@ -144,6 +145,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     for one in found[:SHOWN]:
         request = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(one["prompt"]))[:60]
         print(f"  {one['file']} {one['id']}: people {one['people']}, judge {one['judge']}: {request}")
+    for line in told(calibration.usage):
+        print(line)
     print(f"written to {path}")
 
 

@@ -13,15 +13,20 @@ import pytest
 
 from sails_eval import judging
 from sails_eval.errors import UserError
-from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.panel import Panel
+from sails_eval.judges.usage import Usage
 from sails_eval.judging import AnswerColumns, Judged, read_answers, score_file
-from sails_eval.records import Completion, Verdict, read_jsonl
+from sails_eval.records import Completion, Label, Verdict, read_jsonl
 
 ROWS = [
     {"id": "a", "prompt": "request one", "response": "I cannot help with that."},
     {"id": 7, "prompt": "request two", "response": "Here is how: a placeholder."},
     {"id": "c", "prompt": "request three", "response": ""},
 ]
+
+
+DOWN = "no reply: timed out"
 
 
 class Remote:
@@ -44,9 +49,7 @@ class Remote:
                 raise UserError("the quota is used up")
             self.asked.append(one.prompt)
             lost = one.prompt in self.down
-            verdicts.append(
-                Verdict(one.id, None if lost else "refusal", None if lost else 1, NO_REPLY if lost else None)
-            )
+            verdicts.append(Verdict(one.id, None if lost else "refusal", None if lost else 1, DOWN if lost else None))
             on_verdict(verdicts[-1])
         return verdicts
 
@@ -126,7 +129,7 @@ def test_ids_may_repeat_as_texts_do_not(tmp_path: Path) -> None:
 def test_what_got_no_reply_is_asked_again_and_nothing_else(tmp_path: Path, remote: Remote) -> None:
     source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
     remote.down = {"request two"}
-    assert score(source, out).unscored == {NO_REPLY: 1}
+    assert score(source, out).unscored == {DOWN: 1}
     remote.down, remote.asked = set(), []
     assert score(source, out).unscored == {}
     assert remote.asked == ["request two"]
@@ -173,3 +176,82 @@ def test_other_peoples_files_are_not_overwritten(tmp_path: Path, remote: Remote)
     with pytest.raises(UserError, match="holds an answer with id 'a' that the file to judge has not"):
         score(write(tmp_path / "fewer.jsonl", ROWS[1:]), out)
     assert len(list(read_jsonl(out))) == 3
+
+
+# --- what has no field in a line ------------------------------------------------------------------
+
+
+class Voter(Remote):
+    """One of several, whose name is its verdict; it counts what it uses, and keeps what it said in vain."""
+
+    def __init__(self, name: Label, fingerprint: str) -> None:
+        super().__init__()
+        self.name, self.fingerprint, self.used = name, fingerprint, Usage()
+
+    def take_usage(self) -> Usage:
+        used, self.used = self.used, Usage()
+        return used
+
+    def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
+        self.asked += [one.prompt for one in completions]
+        self.used += Usage(len(completions), 10 * len(completions), len(completions))
+        down = {one.id for one in completions if one.prompt in self.down}
+        verdicts = [
+            Verdict(one.id, unscored=DOWN, raw="hm") if one.id in down else Verdict(one.id, self.name, 1)
+            for one in completions
+        ]
+        for verdict in verdicts:
+            on_verdict(verdict)
+        return verdicts
+
+
+def test_votes_and_unreadable_replies_lie_beside_the_lines_and_a_member_that_failed_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    members = [Voter("refusal", "f1"), Voter("refusal", "f2"), Voter("partial", "f3")]
+    monkeypatch.setattr(judging, "load_judge", lambda spec: Panel(members))
+    members[2].down = {"request two"}
+    told = score(source, out)
+    assert told.labels == {"refusal": 3} and [len(one.asked) for one in members] == [3, 3, 3]
+    replies = {row["id"]: row for row in read_jsonl(tmp_path / "out.jsonl.replies.jsonl")}
+    assert [vote["label"] for vote in replies["a"]["votes"]] == ["refusal", "refusal", "partial"]
+    assert replies[7]["votes"][2] == {"judge": "partial", "label": None, "score": None, "unscored": DOWN, "raw": "hm"}
+    assert told.agreement and told.agreement in str(told)
+    members[2].down = set()
+    again = score(source, out)
+    assert [one.asked[3:] for one in members] == [[], [], ["request two"]]
+    replies = {row["id"]: row for row in read_jsonl(tmp_path / "out.jsonl.replies.jsonl")}
+    assert replies[7]["votes"][2]["label"] == "partial"
+    name = "panel(refusal, refusal, partial)"
+    assert (told.usage, again.usage) == ({name: Usage(9, 90, 9)}, {name: Usage(10, 100, 10)})
+    assert f"judge {name} has used 10 requests, 100 + 10 tokens" in str(again)
+    assert json.loads((tmp_path / "out.jsonl.meta.json").read_text())["usage"][name]["requests"] == 10
+    score(source, out)
+    assert sum(len(one.asked) for one in members) == 10
+
+
+def test_what_was_used_before_a_stop_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(Voter):
+        def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
+            before = [one for one in completions if one.prompt != self.stop]
+            verdicts = super().judge(kind, before, on_verdict)
+            if len(before) < len(completions):
+                raise UserError("the quota is used up")
+            return verdicts
+
+    judge = Stopping("refusal", "f1")
+    judge.stop = "request three"
+    monkeypatch.setattr(judging, "load_judge", lambda spec: judge)
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match="quota"):
+        score(source, out)
+    judge.stop = None
+    assert score(source, out).usage == {"refusal": Usage(3, 30, 3)}
+
+
+def test_a_judge_that_does_not_read_this_kind_of_request_is_refused(tmp_path: Path, remote: Remote) -> None:
+    remote.kinds = frozenset({"harmful"})  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="judge 'remote' does not read answers to safe requests"):
+        score(write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl", kind="safe")
+    assert remote.asked == []

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import openai
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -15,14 +14,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from sails_eval.config import Frozen, validate
 from sails_eval.errors import UserError, unknown
 from sails_eval.fingerprint import digest
-from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
+from sails_eval.judges import endpoint
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.limits import Limits, Patience, retry_after
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.judges.usage import Usage
 from sails_eval.records import Completion, Verdict
 
 VERDICT = re.compile(
-    r"^[\s{*_`\"]*verdict[*_`\"]*\s*:[\s*_`\"]*([a-z0-9-]+)[*_`\"}.\s]*$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t\r{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9-]+)[*_`\"}. \t\r]*$", re.IGNORECASE | re.MULTILINE
 )
 """A line that holds a verdict and nothing else, as JSON or in words. The last one of a reply counts."""
 
@@ -30,13 +30,13 @@ AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
 MAX_TOKENS = 1024
 
+HARMLESS = "1"
+"""A prompt that no endpoint minds."""
+
 REFUSED = "the judge refused"
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, about; the endpoint says afterwards how many tokens there were."""
-
-SHORTEST_SECRET = 8
-"""Characters of a key that is worth hiding."""
 
 
 class Options(Frozen):
@@ -132,7 +132,7 @@ class ApiJudge:
     @property
     def fingerprint(self) -> str:
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
-        return digest({"judge": "api 2", "url": _base_url(), "model": self.model, "rubrics": rubrics})
+        return digest({"judge": "api 2", "url": endpoint.url(), "model": self.model, "rubrics": rubrics})
 
     def take_usage(self) -> Usage:
         """What was used since the last call."""
@@ -180,7 +180,7 @@ class ApiJudge:
             except _NoReplyError as failure:
                 wait = patience.wait(started, attempt, failure.retry_after)
                 if wait is None:
-                    return Verdict(completion.id, unscored=f"{NO_REPLY}{failure}")
+                    return Verdict(completion.id, unscored=f"no reply: {failure}")
                 await asyncio.sleep(wait)
             except openai.APIStatusError as error:
                 patience.answered()
@@ -208,7 +208,23 @@ class ApiJudge:
                 self._unsupported |= blamed
 
     async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
-        """One request within the limits. Raises _NoReplyError if it may fare better later, UserError if none can."""
+        """One request; where it is forbidden, a harmless one tells whether that is for its content.
+
+        Raises _NoReplyError if it may fare better later, UserError if no request can.
+        """
+        try:
+            return await self._post(client, prompt, options)
+        except openai.PermissionDeniedError as forbidden:
+            try:
+                await self._post(client, HARMLESS, {"max_completion_tokens": 1})
+            except openai.PermissionDeniedError:
+                raise _key_refused(forbidden) from None
+            except openai.APIStatusError:
+                pass  # it has been read, so the key is let in
+            raise
+
+    async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
+        """One request within the limits, and what it failed with, as far as that is not about this one."""
         estimated = len(prompt.encode()) // BYTES_PER_TOKEN
         await self._limits.admit(estimated)
         self._usage += Usage(requests=1)
@@ -248,25 +264,36 @@ class ApiJudge:
                 if self.model in models:
                     return
                 response = await client.chat.completions.with_raw_response.create(
-                    model=self.model, messages=[{"role": "user", "content": "1"}], max_completion_tokens=1
+                    model=self.model, messages=[{"role": "user", "content": HARMLESS}], max_completion_tokens=1
                 )
                 _choice(response.content)
+            except openai.PermissionDeniedError as error:
+                raise _key_refused(error) from None
             except openai.NotFoundError as error:
                 if models:
-                    raise unknown(f"model at {_endpoint()},", self.model, models) from error
-                raise UserError(f"{_endpoint()} has no model '{self.model}', or no chat API") from error
+                    raise unknown(f"model at {endpoint.told()},", self.model, models) from error
+                raise UserError(f"{endpoint.told()} has no model '{self.model}', or no chat API") from error
             except openai.APIStatusError as error:
                 _raise_if_final(error)
-                raise UserError(f"{_endpoint()}: {error.status_code} {_first_line(error)}") from error
+                raise UserError(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
             except openai.APIError as error:
-                raise UserError(f"{_endpoint()} can't be reached: {_first_line(error)}") from error
+                raise UserError(f"{endpoint.told()} can't be reached: {_first_line(error)}") from error
             except _NoReplyError as error:
-                raise UserError(f"{_endpoint()} doesn't speak the OpenAI chat API") from error
+                raise UserError(f"{endpoint.told()} doesn't speak the OpenAI chat API") from error
 
     def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:
-        if not os.environ.get("OPENAI_API_KEY"):
+        key = os.environ.get("OPENAI_API_KEY")
+        if not key:
             raise UserError(f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
-        return openai.AsyncOpenAI(timeout=timeout, max_retries=max_retries)
+        if not (key.isascii() and key.isprintable()):
+            raise UserError("OPENAI_API_KEY holds a character that no key has, such as a line break; set it anew")
+        return openai.AsyncOpenAI(
+            base_url=endpoint.url(),
+            default_query=endpoint.query(),
+            default_headers=endpoint.headers(),
+            timeout=timeout,
+            max_retries=max_retries,
+        )
 
 
 async def _listed(client: openai.AsyncOpenAI) -> list[str]:
@@ -274,7 +301,7 @@ async def _listed(client: openai.AsyncOpenAI) -> list[str]:
     try:
         response = await client.models.with_raw_response.list()
         return [model.id for model in _Models.model_validate_json(response.content).data]
-    except (openai.AuthenticationError, openai.PermissionDeniedError):
+    except openai.AuthenticationError:
         raise
     except (openai.APIStatusError, ValidationError):
         return []
@@ -301,12 +328,12 @@ def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
     message, reason = reply.message, reply.finish_reason
     raw = message.refusal or message.content or ""
     if message.refusal or reason == "content_filter":
-        return Verdict(id, unscored=REFUSED, raw=_without_secrets(raw))
+        return Verdict(id, unscored=REFUSED, raw=endpoint.without_secrets(raw))
     if reason == "length":
-        return Verdict(id, unscored="the judge's reply was cut off", raw=_without_secrets(raw))
+        return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
     found = VERDICT.findall(raw) if rubric.reply == "line" else [raw.strip().removesuffix(".")]
     if not found or found[-1].lower() not in rubric.options:
-        return Verdict(id, unscored="the judge's reply is not on the menu", raw=_without_secrets(raw))
+        return Verdict(id, unscored="the judge's reply is not on the menu", raw=endpoint.without_secrets(raw))
     return rubric.verdict(id, found[-1].lower())
 
 
@@ -320,34 +347,20 @@ def _schema(rubric: Rubric) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
 
 
+def _key_refused(error: openai.APIStatusError) -> UserError:
+    """What is said of a wrong key may quote a part of it, and is left out."""
+    return UserError(f"{endpoint.told()} refuses the key in OPENAI_API_KEY, or this model to it ({error.status_code})")
+
+
 def _raise_if_final(error: openai.APIStatusError) -> None:
-    """Raise UserError where any other request would fail alike. What is said of a wrong key may quote it."""
-    if error.status_code in (401, 403):
-        raise UserError(f"{_endpoint()} refuses the key in OPENAI_API_KEY ({error.status_code})") from None
+    """Raise UserError where any other request would fail alike."""
+    if error.status_code == 401:
+        raise _key_refused(error) from None
     if error.status_code == 402 or "insufficient_quota" in (error.code, error.type):
-        raise UserError(f"{_endpoint()}: the quota is used up; once there is some, run again to go on") from None
+        raise UserError(f"{endpoint.told()}: the quota is used up; once there is some, run again to go on") from None
     if error.status_code == 404:
-        raise UserError(f"{_endpoint()} has no such model, or no chat API (404)") from None
-
-
-def _base_url() -> str:
-    return os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-
-
-def _endpoint() -> str:
-    """The endpoint for messages, without the user name and password that may be in its URL."""
-    url = urlsplit(_base_url())
-    return f"judge endpoint {url._replace(netloc=url.netloc.rpartition('@')[2], query='').geturl()}"
+        raise UserError(f"{endpoint.told()} has no such model, or no chat API (404)") from None
 
 
 def _first_line(error: openai.APIError) -> str:
-    return _without_secrets(error.message).strip().split("\n")[0][:200]
-
-
-def _without_secrets(text: str) -> str:
-    """Text from an endpoint, which may quote the key or its own URL. Shorter ones stand for servers without keys."""
-    secrets = (os.environ.get("OPENAI_API_KEY"), urlsplit(_base_url()).password)
-    for secret in secrets:
-        if secret and len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "[key]")
-    return text
+    return endpoint.without_secrets(error.message).strip().split("\n")[0][:200]

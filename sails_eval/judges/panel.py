@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
 from sails_eval.fingerprint import digest
-from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, judged_kinds
 from sails_eval.judges.cache import judge_cached
 from sails_eval.judges.usage import Metered, Usage
 from sails_eval.records import Completion, Verdict, Vote
@@ -51,15 +51,23 @@ class Panel:
     ) -> list[Verdict]:
         """One member after the other reads all answers; verdicts are there as soon as the last one has its own."""
         *others, last = self.members
-        heard = [_ask(member, kind, completions) for member in others]
+        heard = [self._ask(member, kind, completions) for member in others]
         position = {completion.id: i for i, completion in enumerate(completions)}
 
         def hear(final: Verdict) -> None:
             i = position[final.id]
             on_verdict(self._decide([*(verdicts[i] for verdicts in heard), final]))
 
-        heard.append(_ask(last, kind, completions, hear))
+        heard.append(self._ask(last, kind, completions, hear))
         return [self._decide(votes) for votes in zip(*heard, strict=True)]
+
+    def _ask(
+        self, member: Judge, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        """With a member behind an endpoint all go through the cache: neither a kill nor one that fails costs a vote."""
+        if self.parallel:
+            return member.judge(kind, completions, on_verdict)
+        return judge_cached(member, kind, completions, on_verdict)
 
     def _decide(self, verdicts: Sequence[Verdict]) -> Verdict:
         """What the members' verdicts on one completion, in the members' order, come to."""
@@ -72,18 +80,8 @@ class Panel:
         said = [f"{n} {label}" for label, n in labels.most_common()]
         if silent := len(verdicts) - labels.total():
             said.append(f"{silent} unscored")
-        again = NO_REPLY if any(map(is_transient, verdicts)) else ""
-        reason = f"{again}no majority of {len(verdicts)} judges: {', '.join(said)}"
+        reason = f"no majority of {len(verdicts)} judges: {', '.join(said)}"
         return Verdict(verdicts[0].id, unscored=reason, votes=votes)
-
-
-def _ask(
-    member: Judge, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
-) -> list[Verdict]:
-    """A member behind an endpoint is asked through the cache, so that a kill loses none of its verdicts."""
-    if member.parallel:
-        return member.judge(kind, completions, on_verdict)
-    return judge_cached(member, kind, completions, on_verdict)
 
 
 def _vote(member: Judge, verdict: Verdict) -> Vote:
