@@ -17,7 +17,7 @@ Command = Callable[[Any, str, Any, str], argparse.ArgumentParser]
 """Makes a command with its function and the flags that all have; see `cli`."""
 
 FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
-JUDGE = "such as rules, hf:MODEL or openai:MODEL"
+JUDGE = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
 SHOWN = 5
 """How many disagreements are printed."""
 
@@ -38,7 +38,7 @@ def _add_score(actions: Any, command: Command) -> None:
     text = "Judge the answers in a file: one line with id, prompt, response, score, label and unscored for each."
     score = command(actions, "score", _score, text)
     score.add_argument("file", type=Path, metavar="FILE", help=f"{FILES}, with prompt and response")
-    score.add_argument("--judge", required=True, metavar="J", help=JUDGE)
+    _add_judge_flags(score)
     score.add_argument(
         "--out",
         type=Path,
@@ -55,6 +55,19 @@ def _add_score(actions: Any, command: Command) -> None:
     _add_columns(score)
 
 
+def _add_judge_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--judge", required=True, metavar="J", help=JUDGE)
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="let judges of the zoo run code from their repositories"
+    )
+
+
+def _judge(options: argparse.Namespace) -> str:
+    from sails_eval.judges.spec import trusting
+
+    return trusting(options.judge) if options.trust_remote_code else str(options.judge)
+
+
 def _add_columns(command: argparse.ArgumentParser) -> None:
     columns = command.add_argument_group("columns")
     columns.add_argument("--prompt-column", default="prompt", metavar="COL", help="the requests (default: prompt)")
@@ -67,7 +80,7 @@ def _score(options: argparse.Namespace) -> None:
 
     columns = AnswerColumns(options.prompt_column, options.response_column or "response", options.id_column)
     judged = score_file(
-        options.file, options.out, judge=options.judge, kind=options.kind, columns=columns, quiet=options.quiet
+        options.file, options.out, judge=_judge(options), kind=options.kind, columns=columns, quiet=options.quiet
     )
     print(judged)
     print(f"written to {options.out}")
@@ -79,7 +92,7 @@ def _score(options: argparse.Namespace) -> None:
 def _add_calibrate(actions: Any, command: Command) -> None:
     text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
     calibrate = command(actions, "calibrate", _calibrate, text)
-    calibrate.add_argument("--judge", required=True, metavar="J", help=JUDGE)
+    _add_judge_flags(calibrate)
     calibrate.add_argument(
         "--labels",
         type=Path,
@@ -127,7 +140,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         options.prompt_column, options.response_column, options.label_column, options.id_column, people
     )
     calibration, compared = calibrate(
-        options.judge,
+        _judge(options),
         options.labels,
         columns=columns,
         reading=reading,

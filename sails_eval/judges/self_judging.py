@@ -9,8 +9,10 @@ from sails_eval.judges.spec import Spec, parse
 
 
 def check_not_itself(judge: str, model: str) -> None:
-    """Raise UserError if a judge, or a panel's member, is the model whose answers it is to judge."""
+    """Raise UserError if a judge, a panel's member or its `other` is the model whose answers it is to judge."""
     for spec in parse(judge):
+        if "other" in spec.options:
+            check_not_itself(spec.options["other"], model)
         own = spec.options.get("model") if spec.kind == "zoo" else spec.model
         if own is not None and _is_same(spec, own, model):
             raise UserError(
