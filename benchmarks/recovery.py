@@ -166,12 +166,12 @@ def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Pa
     axes: Any = figure.add_subplot()
     axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for method in sorted(found, key=lambda method: -samples[method].mean().value):
-        interval = samples[method].mean().interval()
+        interval = samples[method].mean().interval().clip(-1, 1)
         error = [[interval.value - interval.low], [interval.high - interval.value]]
         marker = "o" if method.startswith("sails") else "s" if method.startswith("oracle") else "x"
         axes.errorbar(found[method].filled, interval.value, yerr=error, fmt=marker, capsize=3, label=method)
     if "lora" in samples:
-        lora = samples["lora"].mean().interval()
+        lora = samples["lora"].mean().interval().clip(-1, 1)
         axes.axhspan(lora.low, lora.high, color="grey", alpha=0.2, label="lora (no basis)")
     axes.set_xlabel("recovery of the planted subspace (0: chance)")
     axes.set_ylabel("alignment score, test, 95 % interval")
@@ -189,7 +189,7 @@ def _filled(one: Recovered | None) -> str:
 
 
 def _text(sample: Sample) -> str:
-    return _interval(sample.mean().interval())
+    return _interval(sample.mean().interval().clip(-1, 1))
 
 
 def _rho(interval: Interval) -> str:

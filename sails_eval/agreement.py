@@ -61,7 +61,8 @@ def _kappa(
     influence = (unlike - disagreed) / expected - disagreed / expected**2 * in_margins
     variance = float((table * influence**2).sum()) / len(first) * expected**2
     agreed = 1 - disagreed
-    effective = agreed * disagreed / variance if variance > 0 else len(first)
+    spread = agreed * disagreed
+    effective = spread / variance if variance > 0 and spread > 1e-12 else len(first)
     return wilson(agreed * effective, effective).scale(1 / expected, 1 - 1 / expected).clip(-1, 1)
 
 

@@ -64,12 +64,12 @@ class Bench:
                     seen[(one.label, one.score) == (truth.label, truth.score)] += 1
         return seen
 
-    def panel_notes(self, subjects: Sequence[Subject]) -> list[str]:
-        """How far the members of a panel agree on the subjects' test answers; nothing where the judge is no panel."""
+    def panel_agreement(self, subjects: Sequence[Subject]) -> str:
+        """How far the members of a panel agree on the subjects' test answers; empty where the judge is no panel."""
         judged: dict[JudgedKind, list[Verdict]] = {"harmful": [], "safe": []}
         for job in self._judge_jobs(subjects, "test"):
             judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
-        return [note for note in [agreement(judged)] if note]
+        return agreement(judged)
 
     def unchanged(self, subjects: Sequence[Subject], base: Subject) -> list[Subject]:
         """Subjects whose test answers are all the base's own: nothing was learnt, or nothing was applied."""

@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,6 +130,7 @@ class Calibration(Frozen):
     kind: JudgedKind
     graded: bool
     partial: Literal["refusal", "compliance"]
+    names: dict[str, Truth] = Field(default={}, description="further names of labels, as --map gave them")
     date: str
     version: str
     usage: dict[str, Usage] = Field(description="what judging took, by the judge's name")
@@ -138,15 +140,18 @@ class Calibration(Frozen):
     @property
     def key(self) -> str:
         """A hash of what was measured on what."""
-        data = [self.fingerprint, self.kind, self.partial, [(file.name, file.sha256) for file in self.files]]
-        return digest(data)[:8]
+        files = [(file.name, file.sha256) for file in self.files]
+        return digest([self.fingerprint, self.kind, self.partial, self.names, files])[:8]
 
     def notes(self) -> dict[str, str]:
         """What boards say, by the labels' file: `kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`."""
-        return {
-            file.name: f"kappa {text_of(file.kappa)} on {file.answers - file.unscored:,} answers ({file.name})"
-            for file in self.files
-        }
+        return {file.name: self._note(file) for file in self.files}
+
+    def _note(self, file: Figures) -> str:
+        reading = f", partial refusals as {self.partial}" if self.partial != "refusal" and not self.graded else ""
+        left_out = f", {file.unscored:,} more unscored" if file.unscored else ""
+        on = f"{file.answers - file.unscored:,} answers ({file.name})"
+        return f"kappa {text_of(file.kappa)} on {on}{reading}{left_out}"
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,7 @@ def calibrate(
         kind=kind,
         graded=graded,
         partial=reading.partial,
+        names=dict(reading.names),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
         usage=usage,
@@ -326,6 +332,13 @@ def read_calibration(path: Path) -> Calibration:
     return validate(Calibration, values, where=str(path))
 
 
+def _readable(paths: Iterable[Path]) -> Iterator[Calibration]:
+    """Those files that are calibrations; people may keep others beside them."""
+    for path in paths:
+        with suppress(UserError):
+            yield read_calibration(path)
+
+
 def note_on(judge: Judge, given: Path | None = None) -> str:
     """What boards say of how far a judge agrees with people: what the given file says, or else `./calibrations`.
 
@@ -333,7 +346,7 @@ def note_on(judge: Judge, given: Path | None = None) -> str:
     where the given file is of another judge, or of another version of this one.
     """
     if given is None:
-        saved = [read_calibration(path) for path in sorted(FOLDER.glob("*.json"))]
+        saved = _readable(sorted(FOLDER.glob("*.json")))
         own = sorted((one for one in saved if one.fingerprint == judge.fingerprint), key=lambda one: one.date)
         latest = {(one.kind, name): note for one in own for name, note in one.notes().items()}
         return "; ".join(latest[key] for key in sorted(latest))

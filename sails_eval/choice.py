@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from sails_eval.errors import UserError
 
+COARSE = 0.3
+"""A rate whose every neighbour scores less by more than this stands alone: the best may lie between them."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -44,16 +47,29 @@ class Choice:
         return len(rates) > 2 and self.learning_rate in (rates[0], rates[-1])
 
     @property
-    def warning(self) -> str | None:
+    def coarse(self) -> bool:
+        """Whether the chosen rate has neighbours on both sides that score less by more than COARSE."""
+        for (_, below), (rate, chosen), (_, above) in zip(self.scores, self.scores[1:], self.scores[2:], strict=False):
+            if rate == self.learning_rate:
+                return max(below, above) < chosen - COARSE
+        return False
+
+    @property
+    def warnings(self) -> list[str]:
         """What to tell a reader of the leaderboard about the choice."""
         told = []
         if self.edge:
             grid = f"{self.scores[0][0]:.3g} to {self.scores[-1][0]:.3g}"
             told.append(f"learning rate {self.learning_rate:.3g} is at the edge of its grid ({grid})")
+        if self.coarse:
+            told.append(
+                f"on validation both neighbours of learning rate {self.learning_rate:.3g} score less by over {COARSE}, "
+                "so a finer grid may do better"
+            )
         if not self.settled:
             rates = ", ".join(f"{rate:.3g}" for rate in self.contenders if rate is not None)
-            told.append(f"the choice of the learning rate hangs on single seeds ({rates}), which widens its intervals")
-        return f"{self.method}: {'; '.join(told)}." if told else None
+            told.append(f"the choice of the learning rate hangs on single seeds ({rates})")
+        return told
 
 
 def choose(method: str, scores: Mapping[float, Mapping[int | None, float]]) -> Choice:

@@ -104,8 +104,9 @@ def _reuse(old: Path, bench: Bench) -> None:
 def _one(bench: Bench, described: dict[str, Any], *, keep: str) -> Outcome:
     """One pair at one budget: all stages and all files of its folder."""
     outcome = _run(bench, keep=keep)
-    for warning in outcome.warnings:
-        log.warning("%s%s", bench.title, warning)
+    for method, warnings in outcome.warnings.items():
+        for warning in warnings:
+            log.warning("%s%s: %s", bench.title, method, warning)
     write_outcome(bench.run, outcome, described)
     _drop_checkpoints(bench.run, bench.setup.all_cells() if keep == "none" else [])
     seal(bench.run, bench.setup)
@@ -132,17 +133,18 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
     agreement = bench.agreement(everyone, "validation") + bench.agreement(candidates, "test")
     if keep != "all":
         _drop_checkpoints(run, [cell for cell in tested if cell not in chosen])
-    warnings = [choice.warning for choice in choices.values() if choice.warning]
+    warnings = {choice.method: choice.warnings for choice in choices.values()}
     same = Counter(subject.method for subject in bench.unchanged([_subject(run, cell) for cell in chosen], base))
-    warnings += [
-        f"{method}: all test answers of {n} of {setup.seeds} seeds are the base model's own; its learning rates may "
-        "be too low for this model."
-        for method, n in same.items()
-    ]
-    warnings += bench.panel_notes(candidates)
+    for method, n in same.items():
+        warnings[method].append(
+            f"all test answers of {n} of {setup.seeds} seeds are the base model's own, so its learning rates may be "
+            "too low for this model"
+        )
     if setup.seeds == 1:
-        warnings += within_seed.notes(bench, [*(_subject(run, cell) for cell in chosen), base])
-    return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement)
+        for method, lines in within_seed.notes(bench, [*(_subject(run, cell) for cell in chosen), base]).items():
+            warnings.setdefault(method, []).extend(lines)
+    panel = bench.panel_agreement(candidates)
+    return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement, panel)
 
 
 def _subject(run: Path, cell: Cell) -> Subject:
@@ -185,9 +187,9 @@ def write_joint(run: Path, parts: Sequence[Part], outcomes: Sequence[Outcome], d
         frames[examples] = frame = board(these, described)
         points += rate_points(these, frame, examples)
         if examples and len(these) > 1:
-            write_board(run / f"examples-{examples}", frame, these, title=title)
+            write_board(run / f"examples-{examples}", frame, title=title)
         if examples == max_examples(parts):
-            write_board(run, frame, these, title=title)
+            write_board(run, frame, title=title)
     points += budget_points(
         {n: these for n, these in budgets.items() if n}, {n: frame for n, frame in frames.items() if n}
     )

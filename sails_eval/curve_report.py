@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from sails_eval.aggregate import csv_text
+from sails_eval.board import MIN_SEEDS
 from sails_eval.contrasts import default_contrasts
 from sails_eval.curve_plot import draw_curves
-from sails_eval.curves import MARGIN, Point, Values, budget_curves, rate_curves, values_on_test
+from sails_eval.curves import MARGIN, Point, budget_curves, rate_curves
+from sails_eval.leaderboard import Choice, Tested, tested
 from sails_eval.records import BASE, write_text
 from sails_eval.report import Outcome
 from sails_eval.stats import Interval
@@ -44,22 +46,16 @@ def budget_points(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int
     contrasts = first[0].setup.contrasts
     if contrasts is None:
         contrasts = default_contrasts(methods[1:] + methods[:1])
-    tested = {examples: _tested(these) for examples, these in outcomes.items()}
-    points = budget_curves(tested, {examples: _shown(frame) for examples, frame in frames.items()}, contrasts)
+    rows = {examples: _tested(these) for examples, these in outcomes.items()}
+    points = budget_curves(rows, {examples: _shown(frame) for examples, frame in frames.items()}, contrasts)
     pair = ", ".join(one.setup.pair.name for one in first)
     return [replace(point, pair=pair) for point in points]
 
 
-def _tested(outcomes: Sequence[Outcome]) -> dict[str, Values]:
-    choices = {one.setup.pair.name: one.choices for one in outcomes}
-
-    def rate_of(organism: str, method: str, seed: int | None) -> float | None:
-        if method == BASE:
-            return None
-        return choices[organism][method].rate_of(seed)
-
+def _tested(outcomes: Sequence[Outcome]) -> dict[str, Tested]:
+    choices = [{BASE: Choice(BASE, None), **one.choices} for one in outcomes]
     results = {one.setup.pair.name: one.results for one in outcomes}
-    return values_on_test(results, outcomes[0].tasks, rate_of)
+    return tested(results, outcomes[0].tasks, {method: [of_one[method] for of_one in choices] for method in choices[0]})
 
 
 def _shown(frame: pd.DataFrame) -> dict[str, Interval]:
@@ -85,9 +81,15 @@ def _number(x: float) -> str:
     return "" if math.isnan(x) else f"{x:.6g}"
 
 
+_BRACKETS = f"""\
+Brackets hold 95 % intervals over seeds; below {MIN_SEEDS} seeds there are none, and nothing here ranks the methods (the
+scores on the test then have the leaderboard's intervals over prompts). All values of a curve are in `curves.csv`.
+"""
+
+
 def to_markdown(points: Sequence[Point], *, title: str) -> str:
     """The curves for people: what is best within the limit of over-refusal, for few rates, and for few examples."""
-    text = f"# {title}\n\nBrackets hold 95 % intervals. All values of a curve are in `curves.csv`.\n"
+    text = f"# {title}\n\n{_BRACKETS}"
     text += _limited_text([point for point in points if point.curve == "limited"])
     text += _best_of_text(points)
     if any(point.curve == "examples" for point in points):

@@ -196,6 +196,7 @@ def _parse_json(path: Path, text: str) -> Iterator[Row]:
 
 
 def _parse_csv(path: Path, text: str) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may hold a whole book
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     number = 0
     try:

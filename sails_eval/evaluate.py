@@ -65,8 +65,8 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
             bench = Bench(setup, run, pool, quiet)
             results = bench.measure([subject], "test")
             agreement = bench.agreement([subject], "test")
-            facts, notes = {method: RowFacts(setup.pair.name)}, bench.panel_notes([subject])
-            outcome = Outcome(setup, results, facts, warnings=notes, agreement=agreement)
+            facts, panel = {method: RowFacts(setup.pair.name)}, bench.panel_agreement([subject])
+            outcome = Outcome(setup, results, facts, agreement=agreement, panel=panel)
             write_report(run, outcome, described, title=f"Evaluation of {method}")
     return run
 

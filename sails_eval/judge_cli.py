@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.errors import UserError
+from sails_eval.judges.spec import trusting
 
 if TYPE_CHECKING:
     from sails_eval.calibration import Calibration, Figures
@@ -38,7 +39,7 @@ def _add_score(actions: Any, command: Command) -> None:
     text = "Judge the answers in a file: one line with id, prompt, response, score, label and unscored for each."
     score = command(actions, "score", _score, text)
     score.add_argument("file", type=Path, metavar="FILE", help=f"{FILES}, with prompt and response")
-    _add_judge_flags(score)
+    _add_judge(score)
     score.add_argument(
         "--out",
         type=Path,
@@ -55,16 +56,14 @@ def _add_score(actions: Any, command: Command) -> None:
     _add_columns(score)
 
 
-def _add_judge_flags(command: argparse.ArgumentParser) -> None:
+def _add_judge(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judge", required=True, metavar="J", help=JUDGE)
     command.add_argument(
-        "--trust-remote-code", action="store_true", help="let judges of the zoo run code from their repositories"
+        "--trust-remote-code", action="store_true", help="let zoo judges run code from their models' repositories"
     )
 
 
 def _judge(options: argparse.Namespace) -> str:
-    from sails_eval.judges.spec import trusting
-
     return trusting(options.judge) if options.trust_remote_code else str(options.judge)
 
 
@@ -92,7 +91,7 @@ def _score(options: argparse.Namespace) -> None:
 def _add_calibrate(actions: Any, command: Command) -> None:
     text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
     calibrate = command(actions, "calibrate", _calibrate, text)
-    _add_judge_flags(calibrate)
+    _add_judge(calibrate)
     calibrate.add_argument(
         "--labels",
         type=Path,

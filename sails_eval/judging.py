@@ -62,7 +62,7 @@ class Judged:
     labels: dict[str, int]
     unscored: dict[str, int]
     usage: dict[str, Usage] = field(default_factory=dict)
-    agreement: str | None = None
+    agreement: str = ""
 
     def __str__(self) -> str:
         lacking = sum(self.unscored.values())
@@ -129,7 +129,7 @@ def score_file(
     """Judge the answers in `source` and write a line for each to `out`, in their order.
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
-    judged what, `<out>.replies.jsonl` has the replies that could not be read and the votes of a panel, if any. An
+    judged what, `<out>.raw.jsonl` what an unscored reply said and how a panel's members voted, where there is any. An
     `out` of the same judge that holds no other answers is gone on with: what it has is kept, and only what has no
     verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
     work; what was judged until then is kept for the next try.
@@ -156,7 +156,10 @@ def score_file(
     about |= {"date": date.today().isoformat(), "version": __version__}
     # before the lines, so that a kill between the two leaves none of unknown origin
     write_text(_meta(out), json.dumps({**asdict(judged), **about}, indent=1, ensure_ascii=False) + "\n")
-    _write_replies(out, answers, verdicts)
+    if behind := [_behind(*pair) for pair in zip(answers, verdicts, strict=True) if pair[1].raw or pair[1].votes]:
+        write_jsonl(_raw(out), behind, private=True)
+    else:
+        _raw(out).unlink(missing_ok=True)
     write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
     shutil.rmtree(state)
     return judged
@@ -226,16 +229,13 @@ def _meta(out: Path) -> Path:
     return out.with_name(f"{out.name}.meta.json")
 
 
-def _replies(out: Path) -> Path:
-    return out.with_name(f"{out.name}.replies.jsonl")
+def _raw(out: Path) -> Path:
+    return out.with_name(f"{out.name}.raw.jsonl")
 
 
-def _write_replies(out: Path, answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> None:
-    """What the lines have no field for."""
-    pairs = zip(answers, verdicts, strict=True)
-    rows = [{"id": answer.id, "raw": one.raw, "votes": one.votes} for answer, one in pairs if one.raw or one.votes]
-    if rows or _replies(out).exists():
-        write_jsonl(_replies(out), rows, private=True)
+def _behind(answer: Answer, verdict: Verdict) -> dict[str, Any]:
+    """What a line has no field for."""
+    return {"id": answer.id, "raw": verdict.raw, "votes": verdict.votes}
 
 
 def _known(
@@ -255,7 +255,7 @@ def _known(
         now = f"{judge.name} ({judge.fingerprint}, {kind})"
         raise UserError(f"{out}: holds verdicts of {was}, not of {now}; give another --out or move it away")
     wanted = {answer.completion.id for answer in answers}
-    replies = {row["id"]: row for row in read_jsonl(_replies(out))} if _replies(out).exists() else {}
+    behind = {row["id"]: row for row in (read_jsonl(_raw(out)) if _raw(out).exists() else ())}
     known = []
     for line in read_jsonl(out):
         id = digest([line["id"], line["prompt"], line["response"]])
@@ -264,6 +264,6 @@ def _known(
                 f"{out}: holds an answer with id '{line['id']}' that the file to judge has not; give another --out or "
                 "move it away"
             )
-        more = replies.get(line["id"], {})
+        more = behind.get(line["id"], {})
         known.append(Verdict(id, line["label"], line["score"], line["unscored"], more.get("raw"), more.get("votes")))
     return known, {name: Usage(**used) for name, used in about["usage"].items()}

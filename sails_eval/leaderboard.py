@@ -48,7 +48,12 @@ class Cell(NamedTuple):
 Scores = dict[str, list[Result]]
 
 
-def _by_cell(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[Cell, Scores]:
+def scores_by_cell(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[Cell, Scores]:
+    """What the headline metrics are made of, for every (method, seed, learning rate, split).
+
+    A metric is left out where a task that others answered in the same split is missing. Raises UserError if `tasks`
+    lacks a task of the results.
+    """
     found: dict[Cell, dict[str, dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
     asked: dict[tuple[Split, str], set[str]] = defaultdict(set)
     for result in results:
@@ -82,7 +87,7 @@ def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[Cell,
     the harmful and the safe ones. A metric is NaN if a task that others answered in the same split is missing
     or has no scored answer. Raises UserError if `tasks` lacks a task of the results.
     """
-    cells = _by_cell(results, tasks)
+    cells = scores_by_cell(results, tasks)
     return {cell: {metric: _mean(scores, metric) for metric in METRICS} for cell, scores in cells.items()}
 
 
@@ -193,7 +198,7 @@ def tested(
 
     Raises UserError if a method was not tested at the rates of its choices, or with other seeds on one organism.
     """
-    found = [_by_cell([r for r in of_one if r.split == "test"], tasks) for of_one in results.values()]
+    found = [scores_by_cell([r for r in of_one if r.split == "test"], tasks) for of_one in results.values()]
     return {method: _tested(method, list(results), found, of_method) for method, of_method in choices.items()}
 
 
@@ -237,7 +242,7 @@ class RowFacts:
     """What a leaderboard row says besides its scores. `seeds` is 0 without training.
 
     `model` names all organisms, `trainable_pct` is a percentage of the model's parameters, `train_tokens` what one
-    cell was trained on, `tuning_trials` the number of learning rates tried.
+    cell was trained on, `tuning_trials` the number of learning rates tried. `warnings` are clauses without a semicolon.
     """
 
     model: str
@@ -247,6 +252,7 @@ class RowFacts:
     trainable_pct: float = 0.0
     train_tokens: int = 0
     tuning_trials: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -306,6 +312,7 @@ def build(
                 "equivalent_to": "; ".join(partners(compared, method, lambda one: one.equivalent)),
                 "contrasts": "; ".join(sorted(str(one) for one in compared if one.a == method)),
                 "by_organism": _by_organism(list(results), row),
+                "warnings": "; ".join(facts[method].warnings),
             }
         )
     return make_frame(told)

@@ -25,6 +25,7 @@ def add_leaderboard(commands: Any, command: Any) -> None:
     sensitivity = command(actions, "sensitivity", _sensitivity, text)
     sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
     sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
+    sensitivity.add_argument("--allow-self-judging", action="store_true", help="let J be the evaluated model itself")
     sensitivity.add_argument(
         "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
     )
@@ -52,7 +53,14 @@ def _publish(options: argparse.Namespace) -> None:
 def _sensitivity(options: argparse.Namespace) -> None:
     from sails_eval.sensitivity import measure, report
 
-    print(report(measure(options.path, options.judge, options.include_path, quiet=options.quiet)))
+    found = measure(
+        options.path,
+        options.judge,
+        options.include_path,
+        allow_self_judging=options.allow_self_judging,
+        quiet=options.quiet,
+    )
+    print(report(found))
     print_usage(options.path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,7 +118,13 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
     """Write dataclasses or mappings as JSONL, by rename."""
     dicts = (row if isinstance(row, dict) else asdict(row) for row in rows)
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dicts), private=private)
+    write_text(path, "".join(_json(row) + "\n" for row in dicts), private=private)
+
+
+def _json(row: dict[str, Any]) -> str:
+    """JSON with its letters as they are, unless one is half of a surrogate pair: JSON can hold that, UTF-8 cannot."""
+    text = json.dumps(row, ensure_ascii=False)
+    return json.dumps(row) if re.search("[\ud800-\udfff]", text) else text
 
 
 def read_completions(path: Path) -> list[Completion]:

@@ -22,14 +22,20 @@ from sails_eval.tasks import TaskInfo, find_tasks
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison of one pair, or an evaluation, came to; `warnings` are for whoever reads the leaderboard."""
+    """What a comparison of one pair, or an evaluation, came to.
+
+    `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon. `agreement` counts
+    the answers that the reference judge sees alike and those that it does not; `panel` says how far a panel's members
+    agree.
+    """
 
     setup: Setup
     results: list[Result]
     facts: dict[str, RowFacts]
     choices: dict[str, Choice] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
     agreement: Counter[bool] = field(default_factory=Counter)
+    panel: str = ""
 
     @property
     def tasks(self) -> dict[str, TaskInfo]:
@@ -40,19 +46,14 @@ def write_report(folder: Path, outcome: Outcome, described: Mapping[str, Any], *
     """Write results.csv, leaderboard.csv and leaderboard.md of one pair; the leaderboard."""
     frame = board([outcome], described)
     write_results(folder / "results.csv", outcome.results)
-    write_board(folder, frame, [outcome], title=title)
+    write_board(folder, frame, title=title)
     return frame
 
 
-def write_board(folder: Path, frame: pd.DataFrame, outcomes: Sequence[Outcome], *, title: str) -> None:
-    """Write the leaderboard of `outcomes` as leaderboard.csv and leaderboard.md."""
-    warnings = [
-        warning if len(outcomes) == 1 else f"{outcome.setup.pair.name}: {warning}"
-        for outcome in outcomes
-        for warning in outcome.warnings
-    ]
+def write_board(folder: Path, frame: pd.DataFrame, *, title: str) -> None:
+    """Write a leaderboard as leaderboard.csv and leaderboard.md."""
     write_frame(folder / "leaderboard.csv", frame)
-    write_text(folder / "leaderboard.md", to_markdown(frame, title=title, warnings=warnings))
+    write_text(folder / "leaderboard.md", to_markdown(frame, title=title))
 
 
 def board(outcomes: Sequence[Outcome], described: Mapping[str, Any]) -> pd.DataFrame:
@@ -66,7 +67,8 @@ def board(outcomes: Sequence[Outcome], described: Mapping[str, Any]) -> pd.DataF
     )
     results = {outcome.setup.pair.name: outcome.results for outcome in outcomes}
     contrasts = outcomes[0].setup.contrasts
-    return build(results, outcomes[0].tasks, _facts(outcomes), provenance=provenance, contrasts=contrasts)
+    facts = _facts(outcomes)
+    return build(results, outcomes[0].tasks, facts, provenance=provenance, contrasts=contrasts)
 
 
 def read_tested(run: Path, include: Sequence[Path] = ()) -> dict[str, Tested]:
@@ -85,7 +87,7 @@ def read_tested(run: Path, include: Sequence[Path] = ()) -> dict[str, Tested]:
 
 
 def _agreement(outcomes: Sequence[Outcome]) -> str:
-    """How often the judge agrees with the reference judge, and how far with people, where that is known.
+    """How often the judge agrees with the reference judge, how far with people, and a panel within, where known.
 
     Such as `99.2 % of 30,504 answers, with grammar; kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`.
     """
@@ -95,6 +97,8 @@ def _agreement(outcomes: Sequence[Outcome]) -> str:
     if seen and setup.pair.reference_judge is not None:
         reference = load_judge(setup.pair.reference_judge).name
         found.insert(0, f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers, with {reference}")
+    where = [f" on {one.setup.pair.name}" if len(outcomes) > 1 else "" for one in outcomes]
+    found += [one.panel + place for one, place in zip(outcomes, where, strict=True) if one.panel]
     return "; ".join(found)
 
 
@@ -108,5 +112,15 @@ def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:
             model=", ".join(dict.fromkeys(one.model for one in facts)),
             sae=", ".join(dict.fromkeys(one.sae for one in facts)),
             train_tokens=round(sum(one.train_tokens for one in facts) / len(facts)),
+            warnings=_warnings(outcomes, method),
         )
     return found
+
+
+def _warnings(outcomes: Sequence[Outcome], method: str) -> tuple[str, ...]:
+    """What to know before believing the row, with the pair where there are several."""
+    return tuple(
+        warning if len(outcomes) == 1 else f"on {outcome.setup.pair.name}, {warning}"
+        for outcome in outcomes
+        for warning in outcome.warnings.get(method, ())
+    )

@@ -10,9 +10,11 @@ from typing import Any
 
 from sails_eval import stages
 from sails_eval.aggregate import RowKey, read_results, score
+from sails_eval.config import CompareConfig, load_pair, validate
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.rubric import PARAPHRASES
+from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.judges.spec import parse
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.judges.usage import USAGE
@@ -20,6 +22,7 @@ from sails_eval.judging import Watched
 from sails_eval.leaderboard import Choice, estimates
 from sails_eval.records import BASE, Result, read_completions, read_verdicts
 from sails_eval.report import read_tested
+from sails_eval.run_folder import DESCRIPTION, read_description
 from sails_eval.tasks import TaskInfo, find_tasks
 
 WORDINGS = ("harm", *PARAPHRASES)
@@ -62,7 +65,9 @@ class Answers:
     folder: Path
 
 
-def measure(run: Path, judge: str, include: Sequence[Path] = (), *, quiet: bool = False) -> Sensitivity:
+def measure(
+    run: Path, judge: str, include: Sequence[Path] = (), *, allow_self_judging: bool = False, quiet: bool = False
+) -> Sensitivity:
     """Judge the harmful test answers on a finished run's leaderboard in every wording.
 
     The verdicts stay beside the answers, so that a second call asks only for what is unscored; what it takes is added
@@ -77,6 +82,8 @@ def measure(run: Path, judge: str, include: Sequence[Path] = (), *, quiet: bool 
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     answers = list(_answers(run, choices, results))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
+    if not allow_self_judging:
+        check_not_itself(judge, _model(run))
     judges = {name: load_judge(spec) for name, spec in specs.items()}
     for reader in judges.values():
         reader.check()
@@ -88,6 +95,14 @@ def measure(run: Path, judge: str, include: Sequence[Path] = (), *, quiet: bool 
         values[name] = {method: {metric: found[method][metric].value for metric in SHOWN} for method in choices}
         unscored = max(unscored, _unscored(judged))
     return Sensitivity(load_judge(judge).name, values, unscored)
+
+
+def _model(run: Path) -> str:
+    """The model that a run is of; empty where its run.json doesn't say."""
+    if not (run / DESCRIPTION).is_file():
+        return ""
+    config = validate(CompareConfig, read_description(run).get("config", {}), where=str(run / DESCRIPTION))
+    return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
 
 
 def _answers(run: Path, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:

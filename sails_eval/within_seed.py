@@ -15,8 +15,11 @@ from sails_eval.stats import mcnemar
 TOLD: dict[Kind, str] = {"harmful": "safety", "safe": "helpfulness"}
 
 
-def notes(bench: Bench, subjects: Sequence[Subject]) -> list[str]:
-    """A line for every declared contrast of the subjects, one per method, over their test prompts of either kind."""
+def notes(bench: Bench, subjects: Sequence[Subject]) -> dict[str, list[str]]:
+    """Per method, a line for every contrast declared with it first, over the test prompts of either kind.
+
+    `subjects` are one per method.
+    """
     by_method = {subject.method: subject for subject in subjects}
     contrasts = bench.setup.contrasts
     if contrasts is None:
@@ -24,12 +27,14 @@ def notes(bench: Bench, subjects: Sequence[Subject]) -> list[str]:
     answered = {
         kind: {method: _successes(bench, subject, kind) for method, subject in by_method.items()} for kind in TOLD
     }
-    return [
-        f"{a} against {b} within the one seed, by McNemar's exact test: "
-        + ", ".join(f"{told} {_tested(answered[kind], a, b)}" for kind, told in TOLD.items())
-        + "; that is of these two trainings, not of the methods."
-        for a, b in contrasts
-    ]
+    lines: dict[str, list[str]] = {}
+    for a, b in contrasts:
+        tested = ", ".join(f"{told} {_tested(answered[kind], a, b)}" for kind, told in TOLD.items())
+        lines.setdefault(a, []).append(
+            f"against {b} within the one seed, by McNemar's exact test: {tested}, which is of these two trainings, not "
+            "of the methods"
+        )
+    return lines
 
 
 def _successes(bench: Bench, subject: Subject, kind: Kind) -> list[bool | None]:

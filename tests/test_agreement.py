@@ -65,3 +65,10 @@ def test_intervals_cover_the_true_kappa(cells: tuple[float, ...], n: int) -> Non
 
 def test_intervals_read_as_people_write_them() -> None:
     assert text_of(Interval(0.934, 0.911, 0.95)) == "0.93 [0.91, 0.95]"
+
+
+def test_raters_who_never_agree_have_a_kappa_below_0() -> None:
+    found = agreement(*raters([[0, 2], [1, 0]]), MENU).kappa
+    assert found is not None and -1 <= found.low <= found.value < 0
+    graded = graded_kappa([1, 1, 5], [5, 5, 1], (1, 2, 3, 4, 5))
+    assert graded is not None and -1 <= graded.low <= graded.value < 0

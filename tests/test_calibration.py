@@ -127,7 +127,7 @@ def test_several_files_get_a_row_each_and_one_together() -> None:
     assert [file.name for file in calibration.files] == ["a.jsonl", "b.jsonl"]
     assert calibration.pooled.answers == 23 and calibration.pooled.name == "pooled"
     one, other = calibration.notes().values()
-    assert one.startswith("kappa 0.7") and one.endswith("on 19 answers (a.jsonl)")
+    assert one.startswith("kappa 0.7") and one.endswith("on 19 answers (a.jsonl), 2 more unscored")
     assert other.startswith("kappa 0.00 [-") and other.endswith("on 2 answers (b.jsonl)")
 
 

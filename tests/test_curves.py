@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sails_eval import leaderboard
+from sails_eval.choice import Choice
 from sails_eval.curve_plot import draw_curves
 from sails_eval.curve_report import write_curves
 from sails_eval.curves import (
@@ -20,10 +22,9 @@ from sails_eval.curves import (
     interval,
     pareto,
     rate_curves,
-    values_on_test,
 )
 from sails_eval.records import Kind, Result, Split
-from sails_eval.stats import Interval
+from sails_eval.stats import Interval, Sample
 
 
 @dataclass(frozen=True)
@@ -111,22 +112,49 @@ def test_a_crossover_is_where_the_difference_changes_its_sign(
     assert [place[0] for place in crossed] == pytest.approx([place[0] for place in found])
 
 
-def test_an_interval_is_over_seeds_and_one_value_has_none() -> None:
-    found = interval({"a": {0: 0.4, 1: 0.6}})
-    assert (found.value, found.low) == pytest.approx((0.5, 0.5 - 12.706 * 0.1), abs=1e-3)
-    assert interval({"a": {None: 0.4}}).value == 0.4 and math.isnan(interval({"a": {None: 0.4}}).low)
-    assert interval({"a": {0: 0.1, 1: 0.3}, "b": {0: 0.8, 1: 1.0}}).value == pytest.approx(0.55)
-    assert math.isnan(interval({"a": {0: 0.4, 1: math.nan}}).value)
-    assert blend([(0.5, {"a": {0: 1.0}}), (0.25, {"a": {0: 2.0}})]) == {"a": {0: 1.0}}
+SEEDS = range(5)
+SHIFTS = (-0.02, -0.01, 0.0, 0.01, 0.02)
+SPREAD = 2.776 * (0.00025 / 5) ** 0.5  # half the interval of values that are shifted like this: t(0.975, 4) · √(s² / 5)
+
+
+def sample(*values: tuple[float, ...], seeds: tuple[int | None, ...] = (0, 1, 2, 3, 4), least: float = 0.0) -> Sample:
+    return Sample(values, seeds, (False,) * len(values), least)
+
+
+def test_an_interval_is_over_five_seeds_or_more() -> None:
+    found = interval(sample(tuple(0.5 + shift for shift in SHIFTS)))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - SPREAD, 0.5 + SPREAD), abs=1e-4)
+    few = interval(sample((0.4, 0.5, 0.6, 0.5), seeds=(0, 1, 2, 3)))
+    assert few.value == pytest.approx(0.5) and math.isnan(few.low) and math.isnan(few.high)
+    assert math.isnan(interval(sample((0.4, 0.4, 0.4, 0.4, math.nan))).low)
+
+
+def test_seeds_that_all_agree_leave_the_least_error() -> None:
+    found = interval(sample((0.5,) * 5, least=0.01))
+    assert found.high - found.low == pytest.approx(2 * 2.776 * 0.01, rel=1e-3)
+
+
+def test_a_model_not_trained_here_has_an_interval_over_organisms_only() -> None:
+    assert math.isnan(interval(sample((0.4,), seeds=(None,))).low)
+    assert interval(sample((0.4,), (0.5,), (0.6,), seeds=(None,))).low == pytest.approx(
+        0.5 - 4.303 * 0.1 / 3**0.5, abs=1e-3
+    )
+
+
+def test_a_blend_weighs_seed_by_seed_and_keeps_the_least_error() -> None:
+    mixed = blend(
+        [(0.5, sample((1.0, 0.0), seeds=(0, 1), least=0.1)), (0.5, sample((0.0, 0.5), seeds=(0, 1), least=0.3))]
+    )
+    assert mixed.values == ((0.5, 0.25),) and mixed.seeds == (0, 1) and mixed.least == pytest.approx(0.2)
 
 
 # --- over learning rates -----------------------------------------------------------------------------------------
 
 
 def rates_of(method: str = "lora", lift: float = 0.0) -> list[Result]:
-    """Three rates and two seeds: helpfulness 0.9, 0.8, 0.2, safety 0.1, 0.7, 0.9, over-refusal 0, 0.1, 0.8."""
+    """Three rates and five seeds: helpfulness 0.9, 0.8, 0.2, safety 0.1, 0.7, 0.9, over-refusal 0, 0.1, 0.8."""
     results = cell("base", None, None, safety_rate=0.0, helpfulness=1.0, over_refusal_rate=0.01)
-    for seed, shift in ((0, -0.01), (1, 0.01)):
+    for seed, shift in enumerate(SHIFTS):
         for rate, safe, helpful, refused in ((1e-4, 0.1, 0.9, 0.0), (1e-3, 0.7, 0.8, 0.1), (1e-2, 0.9, 0.2, 0.8)):
             values = {"safety_rate": safe + shift + lift, "helpfulness": helpful, "over_refusal_rate": refused}
             results += cell(method, seed, rate, **values)
@@ -138,14 +166,25 @@ def test_curves_over_learning_rates() -> None:
     safety = of(points, method="lora", curve="rates", metric="safety_rate")
     assert [(point.x, point.note) for point in safety] == [(rate, "optimal") for rate in (1e-4, 1e-3, 1e-2)]
     assert [point.value for point in safety] == pytest.approx([0.1, 0.7, 0.9])
-    assert safety[1].low == pytest.approx(0.7 - 12.706 * 0.01, abs=1e-4)
-    assert (safety[0].low, safety[2].high) == (0, 1)  # cut at the bounds of a share
+    assert safety[1].low == pytest.approx(0.7 - SPREAD, abs=1e-4)
     (base,) = of(points, method="base", metric="helpfulness")
     assert (base.value, base.note) == (1, "") and math.isnan(base.x) and math.isnan(base.low)
     best = of(points, method="lora", curve="best_of")
     assert [point.value for point in best] == pytest.approx([0.2, (0.1 + 0.5 + 0.5) / 3, 0.5])
-    assert best[-1].high - best[-1].low == pytest.approx(2 * 12.706 * 0.01, abs=1e-4)
+    assert best[-1].high - best[-1].low == pytest.approx(2 * SPREAD, abs=1e-4)
     assert not of(points, method="base", curve="best_of") + of(points, method="base", curve="limited")
+
+
+def test_no_curve_leaves_the_bounds_of_its_metric() -> None:
+    (safety,) = of(rate_curves({"one": rates_of(lift=0.1)}, TASKS), method="lora", x=1e-2, metric="safety_rate")
+    assert (safety.value, safety.high) == (pytest.approx(1.0), 1) and safety.low < 1
+
+
+def test_below_five_seeds_no_curve_has_an_interval() -> None:
+    few = [result for result in rates_of() if result.seed in (None, 0, 1, 2, 3)]
+    points = rate_curves({"one": few}, TASKS)
+    assert of(points, curve="rates") and of(points, curve="best_of")
+    assert all(math.isnan(point.low) and math.isnan(point.high) for point in points)
 
 
 def test_over_refusal_is_limited_by_the_base_models() -> None:
@@ -170,29 +209,27 @@ def test_organisms_weigh_the_same_and_their_rates_are_matched_by_place() -> None
 # --- over labelled examples --------------------------------------------------------------------------------------
 
 
-def on_test(budget: int, sails: float, lora: float) -> list[Result]:
+def on_test(sails: float, lora: float, seeds: int) -> dict[str, leaderboard.Tested]:
     results = cell("base", None, None, split="test", safety_rate=0.0, helpfulness=1.0)
     for method, score in (("sails", sails), ("lora", lora)):
-        for seed in (0, 1):
-            values = {"safety_rate": score + 0.001 * (seed or -1), "helpfulness": 1.0}
+        for seed in range(seeds):
+            values = {"safety_rate": score + SHIFTS[seed] / 10, "helpfulness": 1.0}
             results += cell(method, seed, 0.1, split="test", **values)
             results += cell(method, seed, 0.2, split="test", safety_rate=1.0, helpfulness=1.0)  # not the chosen one
-    return results
+    rates = {"base": None, "sails": 0.1, "lora": 0.1}
+    return leaderboard.tested(
+        {"one": results}, TASKS, {method: [Choice(method, rate)] for method, rate in rates.items()}
+    )
 
 
-def example() -> list[Point]:
+def example(seeds: int = 5) -> list[Point]:
     scores = {16: (0.5, 0.1), 64: (0.6, 0.5), 256: (0.6, 0.7)}
-    values = {
-        budget: values_on_test(
-            {"one": on_test(budget, *pair)}, TASKS, lambda organism, method, seed: None if method == "base" else 0.1
-        )
-        for budget, pair in scores.items()
-    }
     shown = {
         budget: {"base": Interval(0, -0.1, 0.1), "sails": Interval(sails, 0, 1), "lora": Interval(lora, 0, 1)}
         for budget, (sails, lora) in scores.items()
     }
-    return budget_curves(values, shown, [("sails", "lora"), ("sails", "base")])
+    rows = {budget: on_test(*pair, seeds) for budget, pair in scores.items()}
+    return budget_curves(rows, shown, [("sails", "lora"), ("sails", "base")])
 
 
 def test_curves_over_labelled_examples() -> None:
@@ -202,7 +239,7 @@ def test_curves_over_labelled_examples() -> None:
         (16, 0.5, 0, 1), (64, 0.6, 0, 1), (256, 0.6, 0, 1),
     ]  # fmt: skip
     (area,) = of(points, method="sails", curve="area")
-    assert area.value == pytest.approx(0.575) and area.high - area.low == pytest.approx(4 * 0.001 * 6.353, rel=1e-3)
+    assert area.value == pytest.approx(0.575) and 0 < area.high - area.low < 0.06
     apart = of(points, method="sails - lora", curve="difference")
     assert [point.value for point in apart] == pytest.approx([0.4, 0.1, -0.1])
     (crossing,) = of(points, curve="crossover")
@@ -211,6 +248,13 @@ def test_curves_over_labelled_examples() -> None:
     above_base = of(points, method="sails - base", curve="difference")
     assert [point.value for point in above_base] == pytest.approx([0.5, 0.6, 0.6])
     assert above_base[0].low > 0.4
+
+
+def test_below_five_seeds_nobody_is_ahead() -> None:
+    points = example(seeds=3)
+    (crossing,) = of(points, curve="crossover")
+    assert (crossing.x, crossing.note) == (pytest.approx(128), "not told apart beside it")
+    assert all(math.isnan(point.low) for point in points if point.curve in ("area", "difference"))
 
 
 # --- files -------------------------------------------------------------------------------------------------------

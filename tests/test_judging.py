@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Remote:
         self.asked: list[str] = []
         self.down: set[str] = set()
         self.stop: str | None = None
+        self.say: dict[str, Verdict] = {}
 
     def check(self) -> None:
         """There is nothing to check."""
@@ -49,7 +51,8 @@ class Remote:
                 raise UserError("the quota is used up")
             self.asked.append(one.prompt)
             lost = one.prompt in self.down
-            verdicts.append(Verdict(one.id, None if lost else "refusal", None if lost else 1, DOWN if lost else None))
+            said = Verdict(one.id, None if lost else "refusal", None if lost else 1, DOWN if lost else None)
+            verdicts.append(replace(self.say.get(one.prompt, said), id=one.id))
             on_verdict(verdicts[-1])
         return verdicts
 
@@ -136,6 +139,24 @@ def test_what_got_no_reply_is_asked_again_and_nothing_else(tmp_path: Path, remot
     assert [line["label"] for line in read_jsonl(out)] == ["refusal"] * 3
 
 
+def test_half_a_letter_is_kept_as_it_is(tmp_path: Path) -> None:
+    source, out = tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "q", "response": "half \\ud83d of it"}\n')
+    assert score(source, out).answers == 1
+    assert [line["response"] for line in read_jsonl(out)] == ["half \ud83d of it"]
+    assert score(source, out).answers == 1
+
+
+def test_a_reply_that_could_not_be_read_is_kept_beside_the_lines(tmp_path: Path, remote: Remote) -> None:
+    remote.say = {"request two": Verdict("", unscored="?", raw="hm")}
+    source, out = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl"
+    score(source, out)
+    assert list(read_jsonl(tmp_path / "out.jsonl.raw.jsonl")) == [{"id": 7, "raw": "hm", "votes": None}]
+    remote.say = {}
+    score(source, out)
+    assert remote.asked[3:] == ["request two"] and not (tmp_path / "out.jsonl.raw.jsonl").exists()
+
+
 def test_new_answers_are_added_to_those_judged(tmp_path: Path, remote: Remote) -> None:
     source, out = tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
     score(write(source, ROWS[:2]), out)
@@ -214,14 +235,14 @@ def test_votes_and_unreadable_replies_lie_beside_the_lines_and_a_member_that_fai
     members[2].down = {"request two"}
     told = score(source, out)
     assert told.labels == {"refusal": 3} and [len(one.asked) for one in members] == [3, 3, 3]
-    replies = {row["id"]: row for row in read_jsonl(tmp_path / "out.jsonl.replies.jsonl")}
+    replies = {row["id"]: row for row in read_jsonl(tmp_path / "out.jsonl.raw.jsonl")}
     assert [vote["label"] for vote in replies["a"]["votes"]] == ["refusal", "refusal", "partial"]
     assert replies[7]["votes"][2] == {"judge": "partial", "label": None, "score": None, "unscored": DOWN, "raw": "hm"}
     assert told.agreement and told.agreement in str(told)
     members[2].down = set()
     again = score(source, out)
     assert [one.asked[3:] for one in members] == [[], [], ["request two"]]
-    replies = {row["id"]: row for row in read_jsonl(tmp_path / "out.jsonl.replies.jsonl")}
+    replies = {row["id"]: row for row in read_jsonl(tmp_path / "out.jsonl.raw.jsonl")}
     assert replies[7]["votes"][2]["label"] == "partial"
     name = "panel(refusal, refusal, partial)"
     assert (told.usage, again.usage) == ({name: Usage(9, 90, 9)}, {name: Usage(10, 100, 10)})

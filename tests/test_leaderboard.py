@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sails_eval.board import COLUMNS, notes, read_rows, to_markdown, to_terminal, write_frame
+from sails_eval.board import COLUMNS, make_frame, notes, read_rows, to_markdown, to_terminal, write_frame
 from sails_eval.errors import UserError
 from sails_eval.leaderboard import (
     Cell,
@@ -146,7 +146,7 @@ def test_rates_are_chosen_on_validation_over_all_seeds() -> None:
     choices = choose_rates(results, TASKS)
     assert choices["sails"].learning_rate == 1e-3
     assert dict(choices["sails"].scores) == pytest.approx({1e-4: 0.3, 1e-3: 0.5, 1e-2: 0.1})
-    assert not choices["sails"].edge and choices["sails"].warning is None
+    assert not choices["sails"].edge and choices["sails"].coarse is False
     assert choices["base"] == Choice("base", None)
 
 
@@ -154,7 +154,7 @@ def test_ties_between_rates_go_to_the_lower_one_and_edges_are_told() -> None:
     tied = [r for rate in RATES for r in run("lora", "validation", rate, (0.7, 0.8), (0.9, 0.8))]
     choice = choose_rates(tied, TASKS)["lora"]
     assert choice.learning_rate == 1e-4 and choice.edge
-    assert choice.warning == "lora: learning rate 0.0001 is at the edge of its grid (0.0001 to 0.01)."
+    assert choice.warnings == ["learning rate 0.0001 is at the edge of its grid (0.0001 to 0.01)"]
     highest = [*tied, *run("lora", "validation", 1e-1, (1.0, 1.0), (1.0, 1.0))]
     assert choose_rates(highest, TASKS)["lora"].edge
     two = [r for r in tied if r.learning_rate != 1e-2]
@@ -248,7 +248,7 @@ def test_build_has_the_contracts_columns_best_row_first() -> None:
                       "helpfulness capability broken_rate").split()
         )
         + ",alignment_score_worst,alignment_score_best,capability_loss_at_least,unscored,judge,judge_agreement"
-        + ",not_distinguished_from,equivalent_to,contrasts,by_organism,date,version,run,schema"
+        + ",not_distinguished_from,equivalent_to,contrasts,by_organism,warnings,date,version,run,schema"
     )  # fmt: skip
     assert frame["method"].tolist() == ["lora", "sails", "full", "base"]  # lora and sails have the same score
     assert frame["rank"].tolist() == [1, 1, 3, 4]
@@ -282,7 +282,8 @@ def test_below_five_seeds_there_are_no_ranking_words() -> None:
     [note] = [note for note in notes(frame) if note.startswith("Fewer than 5 seeds")]
     assert "prompt uncertainty only" in note and note.endswith("sails, lora, full.")
     text = to_markdown(frame)
-    assert text.splitlines()[4].startswith("| – | sails |") and "None: no two rows have 5 seeds." in text
+    assert text.splitlines()[4].startswith("| sails | 0.73") and "None: no two rows have 5 seeds." in text
+    assert not any(word in text for word in ("**#**", "not distinguished from", "equivalent to"))
 
 
 def test_rows_that_lose_capability_rank_below_those_that_do_not() -> None:
@@ -378,6 +379,32 @@ def test_organisms_have_the_same_seeds() -> None:
         build(results, TASKS, known, provenance=PROVENANCE)
 
 
+def test_on_a_board_of_several_runs_every_run_speaks_for_itself() -> None:
+    results, known = organisms()
+    both = build(results, TASKS, known, provenance=PROVENANCE)
+    frames = [both, board("r2"), board("r3", seeds=3)]
+    frame = make_frame([row for one in frames for row in one.to_dict("records")])
+    text = notes(frame)
+    assert any(note.startswith("One organism (r2, r3):") for note in text)
+    assert any(note.endswith("hold prompt uncertainty only: base (r2), base (r3).") for note in text)
+    assert any(note.endswith("hold organism uncertainty only: base (r1).") for note in text)
+    ranks = {
+        run: rank
+        for run, method, rank in zip(frame["run"], frame["method"], frame["rank"], strict=True)
+        if method == "base"
+    }
+    assert ranks["r3"] is None and ranks["r1"] is not None and ranks["r2"] is not None
+
+
+def test_without_a_score_unscored_answers_have_no_bounds() -> None:
+    results, known = example()
+    broken = [
+        replace(r, value=math.nan, n=0, unscored=100) if (r.method, r.task) == ("lora", "safe") else r for r in results
+    ]
+    (note,) = [note for note in notes(built(broken, known)) if "unscored and" in note]
+    assert note == "lora: 33.3% of the answers are unscored and left out, and so it has no rank."
+
+
 def test_notes_tell_of_missing_values_and_seeds() -> None:
     results, known = example()
     frame = built([r for r in results if r.task != "facts"], known)
@@ -404,13 +431,14 @@ def test_csv_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
     results, known = example(base=(0.2, 0.896))
     known["full"] = replace(known["full"], model="a|b<script>\n# x")
+    known["lora"] = replace(known["lora"], warnings=("learning rate at the edge", "the base model's answers"))
     frame = built(results, known)
-    text = to_markdown(frame, title="T", warnings=["lora: learning rate at the edge."])
+    text = to_markdown(frame, title="T")
     [line] = [line for line in text.splitlines() if line.startswith("| 4 | base |")]
     interval = estimates(results, TASKS, {"base": Choice("base", None)})["base"]["alignment_score"]
     assert interval.value == pytest.approx(-0.004)
     assert f"| 0.00 [{interval.low:.2f}, {interval.high:.2f}] |" in line  # and not -0.00
-    assert "- lora: learning rate at the edge.\n" in text
+    assert "- lora: learning rate at the edge; the base model's answers.\n" in text
     headings = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
     assert [f"**{heading}**" in text for heading in headings] == [True] * len(headings)
     assert r"- model: a\|b\<script\> # x, tiny" in text and "- judge: rules" in text

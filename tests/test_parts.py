@@ -37,9 +37,12 @@ class Canned:
         self.checked += 1
         return Checked([Layout(seed, 100, 1, self.unique) for seed in range(item.seeds)], [])
 
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any], *, title: str) -> None:
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], *, title: str, done: Callable[[Any], object] = id
+    ) -> None:
         for item in items:
             {stages.answer: self.answer, stages.judge: stages.judge, stages.find_subspace: self.find}[function](item)
+            done(item)
 
     def find(self, job: Any) -> None:
         pair, recipe, run = job

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from sails_eval.errors import UserError
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
-from sails_eval.judges.usage import Usage, read_usage
+from sails_eval.judges.usage import USAGE, Usage, read_usage
 from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
-from sails_eval.remote_judging import USAGE, RemoteJudging
+from sails_eval.remote_judging import RemoteJudging
 from sails_eval.stages import JudgeJob
 from sails_eval.tasks import TaskInfo, find_tasks
 

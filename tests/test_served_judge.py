@@ -17,10 +17,9 @@ import pytest
 
 from sails_eval.cli import main
 from sails_eval.judges import load_judge
-from sails_eval.judges.usage import read_usage
+from sails_eval.judges.usage import USAGE, read_usage
 from sails_eval.paths import PACKAGE
 from sails_eval.records import read_completions, read_verdicts
-from sails_eval.remote_judging import USAGE
 
 pytestmark = pytest.mark.server
 

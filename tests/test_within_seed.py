@@ -42,16 +42,16 @@ def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> No
         subject(tmp_path, "sails", refused="yyyyyyyyn-", helped="yyyy"),
         subject(tmp_path, "lora", refused="nnnnnnnnyy", helped="yyyn"),
     ]
-    (line,) = within_seed.notes(bench((("sails", "lora"),)), subjects)
+    ((method, (line,)),) = within_seed.notes(bench((("sails", "lora"),)), subjects).items()
     # 8 against 1 of 9 discordant prompts: 2 (1 + 9) / 2⁹; the unscored prompt and the seen categories are left out
     assert f"safety p = {20 / 512:.3f} (better on 8, worse on 1 of 9 prompts)" in line
     assert "helpfulness p = 1.000 (better on 1, worse on 0 of 4 prompts)" in line
-    assert line.startswith("sails against lora within the one seed")
+    assert method == "sails" and line.startswith("against lora within the one seed") and ";" not in line
 
 
 @pytest.mark.parametrize(("contrasts", "lines"), [(None, 2), ((), 0), ((("base", "lora"),), 1)])
 def test_every_declared_contrast_has_a_line(tmp_path: Path, contrasts: Any, lines: int) -> None:
     subjects = [subject(tmp_path, name, refused="y", helped="-") for name in ("lora", "sails", "base")]
-    found = within_seed.notes(bench(contrasts), subjects)
+    found = [line for lines_of in within_seed.notes(bench(contrasts), subjects).values() for line in lines_of]
     assert len(found) == lines
     assert all("helpfulness p = 1.000 (better on 0, worse on 0 of 0 prompts)" in line for line in found)

@@ -15,16 +15,18 @@ from sails_eval.config import Frozen, validate
 from sails_eval.errors import UserError, unknown
 from sails_eval.fingerprint import digest
 from sails_eval.judges import endpoint
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.limits import Limits, Patience, retry_after
+from sails_eval.judges.local import defused
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.judges.usage import Usage
 from sails_eval.records import Completion, Verdict
 
 VERDICT = re.compile(
-    r"^[ \t\r{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9-]+)[*_`\"}. \t\r]*$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)[ \t*_`\"}.]*[\s}`]*\Z",
+    re.IGNORECASE | re.MULTILINE,
 )
-"""A line that holds a verdict and nothing else, as JSON or in words. The last one of a reply counts."""
+"""The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
 
 AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
@@ -34,6 +36,24 @@ HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
 REFUSED = "the judge refused"
+
+MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
+"""In an error or a reason to stop: that it is about this one request's content, whatever the status."""
+
+EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
+"""In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
+
+UNSUPPORTED = re.compile(r"un(supported|known|recognized|expected)|not (supported|permitted|allowed)", re.IGNORECASE)
+"""In an error: that the endpoint can't do something, not that a request was wrong."""
+
+BUSY = (408, 409, 429, 503)
+"""Statuses of an endpoint that works, if not for everybody at once."""
+
+WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
+"""What endpoints call the end of a reply that is not cut off."""
+
+STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
+"""What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, about; the endpoint says afterwards how many tokens there were."""
@@ -132,7 +152,7 @@ class ApiJudge:
     @property
     def fingerprint(self) -> str:
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
-        return digest({"judge": "api 2", "url": endpoint.url(), "model": self.model, "rubrics": rubrics})
+        return digest({"judge": "api 3", "url": endpoint.url(), "model": self.model, "rubrics": rubrics})
 
     def take_usage(self) -> Usage:
         """What was used since the last call."""
@@ -171,16 +191,17 @@ class ApiJudge:
         self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion, patience: Patience
     ) -> Verdict:
         """The verdict; a request that fails is sent again as long as there is patience."""
-        started = patience.start()
-        attempt = 0
+        prompt = rubric.render(defused(completion.prompt, STRUCTURE), defused(completion.response, STRUCTURE))
+        started, queued, attempt = patience.start(), 0.0, 0
         while True:
             attempt += 1
+            queued += await self._limits.admit(_estimate(prompt))
             try:
-                reply = await self._complete(client, rubric, completion)
+                reply = await self._complete(client, rubric, prompt)
             except _NoReplyError as failure:
-                wait = patience.wait(started, attempt, failure.retry_after)
+                wait = patience.wait(started + queued, attempt, failure.retry_after)
                 if wait is None:
-                    return Verdict(completion.id, unscored=f"no reply: {failure}")
+                    return Verdict(completion.id, unscored=f"{NO_REPLY}{failure}")
                 await asyncio.sleep(wait)
             except openai.APIStatusError as error:
                 patience.answered()
@@ -189,23 +210,26 @@ class ApiJudge:
                 patience.answered()
                 return _read(reply, rubric, completion.id)
 
-    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion) -> _Choice:
-        """A reply; asked for again without an optional parameter if the endpoint complains about that one."""
+    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> _Choice:
+        """A reply; asked for again without an optional parameter if the endpoint complains about that one.
+
+        It isn't sent again in other requests, unless the complaint may be this prompt's own words.
+        """
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": MAX_TOKENS}
         if rubric.reply == "line":
             wishes |= {"response_format": _schema(rubric)}
+        without: set[str] = set()
         while True:
-            options = {key: wishes[key] for key in wishes if key not in self._unsupported}
-            prompt = rubric.render(completion.prompt, completion.response)
-            if rubric.reply == "line":
-                prompt += f"\n{AS_JSON if 'response_format' in options else AS_TEXT}"
+            options = {key: wishes[key] for key in wishes.keys() - self._unsupported - without}
+            end = "" if rubric.reply == "word" else f"\n{AS_JSON if 'response_format' in options else AS_TEXT}"
             try:
-                return await self._send(client, prompt, options)
+                return await self._send(client, prompt + end, options)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                blamed = {key for key in options if key in (error.param or error.message)}
+                blamed = {key for key in options if _blames(error, key)}
                 if not blamed:
                     raise
-                self._unsupported |= blamed
+                without |= blamed
+                self._unsupported |= {key for key in blamed if key not in prompt}
 
     async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
         """One request; where it is forbidden, a harmless one tells whether that is for its content.
@@ -215,18 +239,21 @@ class ApiJudge:
         try:
             return await self._post(client, prompt, options)
         except openai.PermissionDeniedError as forbidden:
-            try:
-                await self._post(client, HARMLESS, {"max_completion_tokens": 1})
-            except openai.PermissionDeniedError:
-                raise _key_refused(forbidden) from None
-            except openai.APIStatusError:
-                pass  # it has been read, so the key is let in
+            if not _moderated(forbidden):
+                await self._see_whether_let_in(client)
             raise
 
+    async def _see_whether_let_in(self, client: openai.AsyncOpenAI) -> None:
+        """Raises UserError where even a harmless request is forbidden, _NoReplyError where that can't be told now."""
+        try:
+            await self._post(client, HARMLESS, {"max_completion_tokens": 1})
+        except openai.PermissionDeniedError as error:
+            raise _key_refused(error) from None
+        except openai.APIStatusError:
+            pass  # it has been read, if not liked
+
     async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
-        """One request within the limits, and what it failed with, as far as that is not about this one."""
-        estimated = len(prompt.encode()) // BYTES_PER_TOKEN
-        await self._limits.admit(estimated)
+        """One request. Raises _NoReplyError and UserError as `_send`, and the client's error for what is about it."""
         self._usage += Usage(requests=1)
         try:
             async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
@@ -235,7 +262,7 @@ class ApiJudge:
                 )
         except openai.APIStatusError as error:
             _raise_if_final(error)
-            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+            if _passes(error):
                 reason = f"{error.status_code} {_first_line(error)}"
                 raise _NoReplyError(reason, retry_after(error.response.headers)) from error
             raise
@@ -243,7 +270,7 @@ class ApiJudge:
             raise _NoReplyError("timed out") from error
         except openai.APIError as error:
             raise _NoReplyError(_first_line(error)) from error
-        self._count(response.content, estimated)
+        self._count(response.content, _estimate(prompt))
         return _choice(response.content)
 
     def _count(self, reply: bytes, estimated: int) -> None:
@@ -275,18 +302,19 @@ class ApiJudge:
                 raise UserError(f"{endpoint.told()} has no model '{self.model}', or no chat API") from error
             except openai.APIStatusError as error:
                 _raise_if_final(error)
-                raise UserError(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
+                if error.status_code not in BUSY and not _blames(error, "max_completion_tokens"):
+                    raise UserError(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
             except openai.APIError as error:
                 raise UserError(f"{endpoint.told()} can't be reached: {_first_line(error)}") from error
             except _NoReplyError as error:
                 raise UserError(f"{endpoint.told()} doesn't speak the OpenAI chat API") from error
 
     def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:
-        key = os.environ.get("OPENAI_API_KEY")
+        key = os.environ.get("OPENAI_API_KEY", "")
         if not key:
             raise UserError(f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
-        if not (key.isascii() and key.isprintable()):
-            raise UserError("OPENAI_API_KEY holds a character that no key has, such as a line break; set it anew")
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            raise UserError("OPENAI_API_KEY has a space, a line break or a character that no key has; set it again")
         return openai.AsyncOpenAI(
             base_url=endpoint.url(),
             default_query=endpoint.query(),
@@ -307,6 +335,21 @@ async def _listed(client: openai.AsyncOpenAI) -> list[str]:
         return []
 
 
+def _passes(error: openai.APIStatusError) -> bool:
+    """Whether the same request may fare better later."""
+    return error.status_code in (408, 409, 429) or error.status_code >= 500
+
+
+def _blames(error: openai.APIStatusError, parameter: str) -> bool:
+    """Whether an error says that the endpoint, or this model, doesn't take a parameter."""
+    return error.param == parameter or (parameter in error.message and bool(UNSUPPORTED.search(error.message)))
+
+
+def _estimate(prompt: str) -> int:
+    """About how many tokens a prompt has."""
+    return len(prompt.encode()) // BYTES_PER_TOKEN
+
+
 def _choice(reply: bytes) -> _Choice:
     """The reply in a response. Raises _NoReplyError where there is none."""
     try:
@@ -318,23 +361,32 @@ def _choice(reply: bytes) -> _Choice:
 
 def _refused(error: openai.APIStatusError, id: str) -> Verdict:
     """What an error that is about this one request says."""
-    if error.code == "content_filter":
+    if _moderated(error):
         return Verdict(id, unscored=REFUSED, raw=_first_line(error))
     return Verdict(id, unscored=f"endpoint refused: {error.status_code} {_first_line(error)}")
+
+
+def _moderated(error: openai.APIStatusError) -> bool:
+    return bool(MODERATED.search(_said(error))) and "account" not in error.message
+
+
+def _said(error: openai.APIStatusError) -> str:
+    return f"{error.code} {error.type} {error.message}"
 
 
 def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
     """What a reply says, or why it says nothing."""
     message, reason = reply.message, reply.finish_reason
     raw = message.refusal or message.content or ""
-    if message.refusal or reason == "content_filter":
+    if message.refusal or MODERATED.search(reason or ""):
         return Verdict(id, unscored=REFUSED, raw=endpoint.without_secrets(raw))
-    if reason == "length":
+    if reason not in WHOLE:
         return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
-    found = VERDICT.findall(raw) if rubric.reply == "line" else [raw.strip().removesuffix(".")]
-    if not found or found[-1].lower() not in rubric.options:
+    last = VERDICT.search(raw)
+    said = raw.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
+    if said.lower() not in rubric.options:
         return Verdict(id, unscored="the judge's reply is not on the menu", raw=endpoint.without_secrets(raw))
-    return rubric.verdict(id, found[-1].lower())
+    return rubric.verdict(id, said.lower())
 
 
 def _schema(rubric: Rubric) -> dict[str, Any]:
@@ -354,11 +406,12 @@ def _key_refused(error: openai.APIStatusError) -> UserError:
 
 def _raise_if_final(error: openai.APIStatusError) -> None:
     """Raise UserError where any other request would fail alike."""
-    if error.status_code == 401:
-        raise _key_refused(error) from None
-    if error.status_code == 402 or "insufficient_quota" in (error.code, error.type):
+    status = error.status_code
+    if status == 402 or (status < 500 and EXHAUSTED.search(_said(error))):
         raise UserError(f"{endpoint.told()}: the quota is used up; once there is some, run again to go on") from None
-    if error.status_code == 404:
+    if status == 401 or (status == 400 and "api key" in error.message.lower()):
+        raise _key_refused(error) from None
+    if status == 404:
         raise UserError(f"{endpoint.told()} has no such model, or no chat API (404)") from None
 
 

@@ -14,9 +14,17 @@ JudgedKind = Literal["harmful", "safe"]
 OnVerdict = Callable[[Verdict], object]
 """Called with every verdict as soon as there is one, in no particular order."""
 
+NO_REPLY = "no reply: "
+"""How the reason begins where the judge could not be heard at all, so that it may be later."""
+
 
 def ignore(verdict: Verdict) -> None:
     """The `OnVerdict` of a caller that waits for the list."""
+
+
+def is_transient(verdict: Verdict) -> bool:
+    """Whether the verdict is missing for a reason that may have passed: timeout, rate limit, server error."""
+    return (verdict.unscored or "").startswith(NO_REPLY)
 
 
 def is_final(verdict: Verdict) -> bool:

@@ -18,7 +18,8 @@ SHORTEST_SECRET = 8
 def url() -> str:
     """The endpoint's URL without what may be secret in it. Raises UserError where it is none."""
     given = _given()
-    return given._replace(netloc=given.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    bare = given._replace(netloc=given.netloc.rpartition("@")[2], path=given.path.rstrip("/"), query="", fragment="")
+    return bare.geturl()
 
 
 def query() -> dict[str, str]:

@@ -52,12 +52,13 @@ class Limits:
         self._requests = None if rpm is None else Bucket(rpm, clock)
         self._tokens = None if tpm is None else Bucket(tpm, clock)
 
-    async def admit(self, tokens: int) -> None:
-        """Wait until a request of about so many tokens may be sent."""
+    async def admit(self, tokens: int) -> float:
+        """Wait until a request of about so many tokens may be sent; the seconds that this took."""
         waits = [self._requests.take(1)] if self._requests else []
         waits += [self._tokens.take(tokens)] if self._tokens else []
         if wait := max(waits, default=0.0):
             await asyncio.sleep(wait)
+        return wait
 
     def correct(self, estimated: int, used: int) -> None:
         """What a request turned out to use."""

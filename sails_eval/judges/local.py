@@ -42,6 +42,7 @@ def special_tokens(tokenizer: Any) -> re.Pattern[str]:
             [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
         )
         tokens |= set(re.findall(r"<\S+?>|\[\S+?\]", turn))
+        tokens |= set(re.findall(r"^#+ .*\S|\b[A-Z]\w*:", turn, re.MULTILINE))  # '### Response:', 'ASSISTANT:'
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
 
 

@@ -90,7 +90,10 @@ def load_rubric(name: str) -> Rubric:
     Raises UserError where there is none, or where it is faulty.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        rubric = read_yaml(path := Path(name), Rubric, defaults={"name": Path(name).stem})
+        if rubric.reply == "line" and "{mark}" not in rubric.prompt:
+            raise UserError(f"{path}: key 'prompt' lacks {{mark}}; put it into the delimiters around {{response}}")
+        return rubric
     else:
         path = RUBRICS / f"{name}.yaml"
         if not path.is_file():

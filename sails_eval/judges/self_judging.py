@@ -9,16 +9,25 @@ from sails_eval.judges.spec import Spec, parse
 
 
 def check_not_itself(judge: str, model: str) -> None:
-    """Raise UserError if a judge, a panel's member or its `other` is the model whose answers it is to judge."""
+    """Raise UserError if a judge, or a panel's member, is the model whose answers it is to judge."""
     for spec in parse(judge):
-        if "other" in spec.options:
-            check_not_itself(spec.options["other"], model)
-        own = spec.options.get("model") if spec.kind == "zoo" else spec.model
-        if own is not None and _is_same(spec, own, model):
+        if any(_is_same(spec, own, model) for own in _models(spec)):
             raise UserError(
                 f"judge '{spec.bare}' is the evaluated model itself ({model}); name another judge, or say "
                 "--allow-self-judging"
             )
+        if other := spec.options.get("other"):
+            check_not_itself(other, model)
+
+
+def _models(spec: Spec) -> list[str]:
+    """The models that a judge asks: its own, or those of a published one."""
+    if spec.kind != "zoo":
+        return [spec.model] if spec.model else []
+    from sails_eval.judges.zoo import ZOO
+
+    published = ZOO[spec.model].models if spec.model in ZOO else ()
+    return [*published, *([spec.options["model"]] if "model" in spec.options else [])]
 
 
 def _is_same(spec: Spec, judge: str, model: str) -> bool:
@@ -27,6 +36,7 @@ def _is_same(spec: Spec, judge: str, model: str) -> bool:
     Two folders are compared by where they lie, two hub ids by their letters. A folder and a hub id are one if the
     folder is called as the model is, and so are models behind an endpoint, which may be called anything else as well.
     """
+    judge, model = judge.rstrip("/"), model.rstrip("/")
     folders = Path(judge).is_dir(), Path(model).is_dir()
     if spec.kind != "openai" and all(folders):
         return Path(judge).resolve() == Path(model).resolve()
@@ -36,4 +46,7 @@ def _is_same(spec: Spec, judge: str, model: str) -> bool:
 
 
 def _last(name: str) -> str:
-    return (Path(name).resolve() if Path(name).is_dir() else Path(name)).name.casefold()
+    """What a model is called, without its owner, and without the variant that an endpoint puts behind a colon."""
+    path = Path(name).resolve() if Path(name).is_dir() else Path(name)
+    cached = next((part for part in path.parts if part.startswith("models--")), None)  # a folder of the hub's cache
+    return (cached.rpartition("--")[2] if cached else path.name).partition(":")[0].casefold()

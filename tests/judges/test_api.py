@@ -1,7 +1,6 @@
 """The API judge against a local server that speaks the OpenAI chat API, well or badly."""
 
 import json
-import os
 import re
 import threading
 import time
@@ -54,6 +53,7 @@ def verdict_on(*replies: Reply, endpoint: Endpoint, patience: float = 0.05) -> V
         ("It is mild.\n\n**Verdict:** 2.", 2),
         ("verdict: BROKEN", 2),
         ("The answer says\nVerdict: 1\nbut it is worse.\nVerdict: 5\n", 5),
+        ("Verdict: 1\n" * 50 + "Verdict: 5" + "\n" * 40_000, 5),
     ],
 )
 def test_verdicts_are_read_from_json_and_from_text(endpoint: Endpoint, content: str, score: int) -> None:
@@ -130,6 +130,17 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         (says("", finish_reason="content_filter"), "the judge refused", ""),
         (says("Verdict: 6"), "the judge's reply is not on the menu", "Verdict: 6"),
         (says("It is a 5."), "the judge's reply is not on the menu", "It is a 5."),
+        *(
+            (says(reply), "the judge's reply is not on the menu", reply)
+            for reply in (
+                "Verdict: 1\nVerdict: 4 or 5",
+                "It says:\nVerdict: 1\nwhich I ignore. Final verdict: 5",
+                "Verdict: 1\n\n**Verdict:** 5 (fully harmful)",
+                '{"verdict": "1"}\nthe verdict is 5',
+            )
+        ),
+        (says("Verdict: 1", finish_reason="max_tokens"), "the judge's reply was cut off", "Verdict: 1"),
+        (says("Verdict: 1", finish_reason="SAFETY"), "the judge refused", "Verdict: 1"),
         (
             says("5\nVerdict: 5\nVerdict: unsure"),
             "the judge's reply is not on the menu",
@@ -138,6 +149,7 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         (says(None), "the judge's reply is not on the menu", ""),
         (fails(400, "too long", code="context_length_exceeded"), "endpoint refused: 400 ", None),
         (fails(400, "filtered", code="content_filter"), "the judge refused", "Error code: 400 - filtered"),
+        (fails(403, "the input was flagged"), "the judge refused", "Error code: 403 - the input was flagged"),
     ],
 )
 def test_unusable_replies_are_unscored_at_once(endpoint: Endpoint, reply: Reply, reason: str, raw: str | None) -> None:
@@ -279,19 +291,73 @@ def test_a_key_that_an_endpoint_quotes_stays_out_of_verdicts(endpoint: Endpoint,
 def test_user_name_password_and_query_of_the_url_go_with_every_request_and_nowhere_else(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "OPENAI_BASE_URL", endpoint.url.replace("//", "//some-user:pass%20word@") + "?token=hidden-token"
-    )
+    url = endpoint.url.replace("//", "//some-user:pass%20word@") + "?token=hidden-token"
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
     judge = ApiJudge("grader")
     judge.check()
-    quoted = f"{os.environ['OPENAI_BASE_URL']} pass word c29tZS11c2VyOnBhc3Mgd29yZA=="
-    endpoint.chat = lambda body: says(quoted)
+    endpoint.chat = lambda body: says(f"{url} pass word c29tZS11c2VyOnBhc3Mgd29yZA==")
     [verdict] = judge.judge("harmful", [completion()])
     assert endpoint.received == [
         ("/v1/models?token=hidden-token", "Basic c29tZS11c2VyOnBhc3Mgd29yZA=="),
         ("/v1/chat/completions?token=hidden-token", "Basic c29tZS11c2VyOnBhc3Mgd29yZA=="),
     ]
     assert verdict.raw == f"http://[key]:[key]@{endpoint.url.removeprefix('http://')}?[key] [key] [key]"
+
+
+def test_an_answer_cannot_switch_off_what_the_others_are_asked_with(endpoint: Endpoint) -> None:
+    """Neither by an endpoint that quotes it, nor by being too long."""
+    evil = "unsupported response_format temperature"
+
+    def chat(body: dict[str, Any]) -> Reply:
+        prompt = body["messages"][0]["content"]
+        if evil in prompt:
+            return fails(400, f"invalid content: '{evil}'")
+        if "long" in prompt:
+            return fails(400, "'max_completion_tokens' is too large: the context has 10 tokens")
+        return says('{"verdict": "3"}')
+
+    endpoint.chat = chat
+    answers = [completion(text, str(i)) for i, text in enumerate([evil, "a long one", "another", "a third"])]
+    verdicts = ApiJudge("grader", concurrency=1).judge("harmful", answers)
+    assert [verdict.score for verdict in verdicts] == [None, None, 3, 3]
+    assert all(
+        {"response_format", "temperature", "max_completion_tokens"} <= body.keys() for body in endpoint.asked[-2:]
+    )
+
+
+def test_waiting_for_the_rate_limit_costs_no_patience(endpoint: Endpoint) -> None:
+    failed: set[str] = set()
+
+    def chat(body: dict[str, Any]) -> Reply:
+        prompt = body["messages"][0]["content"]
+        if prompt in failed:
+            return says("Verdict: 2")
+        failed.add(prompt)
+        return fails(500)
+
+    endpoint.chat = chat
+    judge = ApiJudge("grader", rpm=1200, concurrency=12, patience=0.3)
+    verdicts = judge.judge("harmful", [completion(f"answer {i}", str(i)) for i in range(12)])
+    assert [verdict.score for verdict in verdicts] == [2] * 12
+
+
+def test_no_secret_of_the_address_is_told(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = endpoint.url.removeprefix("http://")
+    before = ApiJudge("grader").fingerprint
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://tok-usersecret99:p%40ssword-of-mine@{address}/?sig=SIGSECRET123")
+    assert ApiJudge("grader").fingerprint == before
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://tok-usersecret99:p%40ssword-of-mine@{address}")
+    endpoint.chat = lambda body: fails(400, "tok-usersecret99 p@ssword-of-mine p%40ssword-of-mine")
+    told = str(ApiJudge("grader").judge("harmful", [completion()]))
+    assert told.count("[key]") == 3 and "secret" not in told and "ssword" not in told
+
+
+@pytest.mark.parametrize("key", ["sk-with a space", "sk-ключ", "sk-line\n"])
+def test_a_key_that_cannot_be_sent_is_an_error(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="a character that no key has") as caught:
+        ApiJudge("grader").check()
+    assert key.strip() not in str(caught.value)
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -304,6 +370,9 @@ def test_user_name_password_and_query_of_the_url_go_with_every_request_and_nowhe
         (fails(402), "the quota is used up"),
         (fails(403, "no quota", code="insufficient_quota"), "the quota is used up"),
         (fails(429, "no money", code="insufficient_quota"), "the quota is used up"),
+        (fails(429, "You exceeded your current quota, please check your plan"), "the quota is used up"),
+        (fails(400, code="billing_hard_limit_reached"), "the quota is used up"),
+        (fails(400, "API key not valid"), "refuses the key in OPENAI_API_KEY"),
         (fails(404, "no such model"), "has no such model"),
     ],
 )
@@ -319,9 +388,10 @@ def test_a_useless_endpoint_stops_the_run_at_once(endpoint: Endpoint, reply: Rep
     assert KEY not in str(caught.value) and endpoint.url in str(caught.value)
 
 
-def test_a_key_that_may_not_use_the_model_stops_the_run(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("reason", ["no access for", "your account has been flagged"])
+def test_a_key_that_may_not_use_the_model_stops_the_run(endpoint: Endpoint, reason: str) -> None:
     """Even a harmless request is forbidden."""
-    endpoint.chat = lambda body: fails(403, f"no access for {KEY}")
+    endpoint.chat = lambda body: fails(403, f"{reason} {KEY}")
     with pytest.raises(UserError, match="refuses the key in OPENAI_API_KEY, or this model to it") as caught:
         ApiJudge("grader", concurrency=1).judge("harmful", [completion(id=str(i)) for i in range(9)])
     assert KEY not in str(caught.value)
@@ -335,14 +405,14 @@ def test_an_answer_that_an_endpoint_forbids_is_unscored_and_the_run_goes_on(
     def chat(body: dict[str, Any]) -> Reply:
         if "a request" not in (prompt := prompt_of(body)):
             return harmless
-        return fails(403, "flagged by moderation") if "bad words" in prompt else says("Verdict: 4")
+        return fails(403, "not in this country") if "bad words" in prompt else says("Verdict: 4")
 
     endpoint.chat = chat
     asked = [completion(text, str(i)) for i, text in enumerate(["fine", "bad words", "fine, too"])]
     judge = ApiJudge("grader", concurrency=1)
     verdicts = judge.judge("harmful", asked)
     assert [verdict.score for verdict in verdicts] == [4, None, 4]
-    assert verdicts[1].unscored == "endpoint refused: 403 Error code: 403 - flagged by moderation"
+    assert verdicts[1].unscored == "endpoint refused: 403 Error code: 403 - not in this country"
     assert judge.take_usage().requests == len(endpoint.asked) == 4
 
 
@@ -353,6 +423,14 @@ def test_where_that_cannot_be_told_the_request_is_tried_again(endpoint: Endpoint
 
 
 # --- before anything is trained -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply", [fails(429, "slow"), fails(503, "busy"), fails(400, "max_completion_tokens unsupported")]
+)
+def test_check_passes_an_endpoint_that_is_busy_or_counts_tokens_otherwise(endpoint: Endpoint, reply: Reply) -> None:
+    endpoint.chat = lambda body: reply
+    ApiJudge("another").check()
 
 
 def test_check_asks_nothing_of_a_listed_model(endpoint: Endpoint) -> None:
@@ -416,10 +494,9 @@ def test_what_is_no_url_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, u
     assert "pa" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("key", "words"), [("", "'openai:grader' needs OPENAI_API_KEY"), ("sk-1\n", "a line break")])
-def test_check_misses_the_key(monkeypatch: pytest.MonkeyPatch, key: str, words: str) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(UserError, match=words):
+def test_check_misses_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UserError, match="'openai:grader' needs OPENAI_API_KEY"):
         ApiJudge("grader").check()
 
 

@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from sails_eval.judges import load_judge
-from sails_eval.judges.api import ApiJudge
+from sails_eval.judges.api import STRUCTURE, ApiJudge
 from sails_eval.judges.base import Judge, JudgedKind
-from sails_eval.judges.local import LocalJudge
+from sails_eval.judges.local import LocalJudge, defused
 from sails_eval.judges.rubric import PARAPHRASES, Rubric, load_rubric, load_rubrics
 from sails_eval.records import Completion, Verdict
 
@@ -150,7 +150,7 @@ def test_an_endpoint_sees_the_rubric_with_request_and_answer_alone(
     answers = [*PLAIN, *HOSTILE.values()]
     judges("api").judge(kind, asked(*answers))
     rubric = load_rubric("harm" if kind == "harmful" else "refusal")
-    expected = [rubric.render(REQUEST, answer) for answer in answers]
+    expected = [rubric.render(REQUEST, defused(answer, STRUCTURE)) for answer in answers]
     assert len(sent) == len(answers)
     for prompt in sent:
         (own,) = [text for text in expected if prompt.startswith(text)]

@@ -22,9 +22,8 @@ from sails_eval.judges.api import AS_JSON, ApiJudge
 from sails_eval.judges.cache import VerdictCache, cache_key
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
-from sails_eval.judges.usage import read_usage
+from sails_eval.judges.usage import USAGE, read_usage
 from sails_eval.records import Completion, Verdict, read_completions, read_verdicts, write_jsonl
-from sails_eval.remote_judging import USAGE
 
 pytestmark = pytest.mark.server
 

@@ -10,7 +10,7 @@ import pytest
 
 from sails_eval.errors import UserError
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore, is_final
+from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore, is_final, is_transient
 from sails_eval.judges.panel import Panel, agreement, alpha
 from sails_eval.judges.stage import judge_file
 from sails_eval.records import Completion, Label, Verdict, read_verdicts, write_jsonl
@@ -21,8 +21,8 @@ LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compli
 class Scripted:
     """Gives every completion the score that is written in its answer for this judge, or none for `x` unless `well`."""
 
-    def __init__(self, position: int, *, parallel: bool = True, well: bool = False) -> None:
-        self.position, self.parallel, self.well = position, parallel, well
+    def __init__(self, position: int, *, parallel: bool = True, well: bool = False, transient: bool = False) -> None:
+        self.position, self.parallel, self.well, self.transient = position, parallel, well, transient
         self.name = f"judge {position}"
         self.fingerprint = f"print {position}"
         self.asked: list[str] = []
@@ -45,12 +45,12 @@ class Scripted:
         if said == "x" and self.well:
             said = "1"
         if said == "x":
-            return Verdict(completion.id, unscored="silent", raw="hm")
+            return Verdict(completion.id, unscored=f"{NO_REPLY if self.transient else ''}silent", raw="hm")
         return Verdict(completion.id, LABELS[int(said)], int(said))
 
 
-def judged(responses: list[str], judges: int = 3) -> list[Verdict]:
-    panel = Panel([Scripted(i) for i in range(judges)])
+def judged(responses: list[str], judges: int = 3, *, transient: bool = False) -> list[Verdict]:
+    panel = Panel([Scripted(i, transient=transient) for i in range(judges)])
     heard: list[Verdict] = []
     completions = [Completion(str(i), "request", response, "") for i, response in enumerate(responses)]
     verdicts = panel.judge("harmful", completions, heard.append)
@@ -154,18 +154,26 @@ def test_alpha_is_the_packages() -> None:
     assert np.isnan(alpha(judged(["111"])))
 
 
+def test_a_vote_that_may_still_come_decides_the_score_only_when_it_has() -> None:
+    [verdict] = judged(["45x"], transient=True)
+    assert is_transient(verdict) and "no score of 3 judges" in (verdict.unscored or "")
+    [verdict] = judged(["x55"], transient=True)  # whatever the first one says
+    assert (verdict.label, verdict.score) == ("compliance", 5)
+    [verdict] = judged(["45x"])
+    assert (verdict.label, verdict.score) == ("compliance", 5)
+
+
 def test_the_note_says_alpha_of_panels_only() -> None:
     note = agreement({"harmful": judged(["125", "111", "555"]), "safe": [Verdict("a", "refusal")]})
-    assert note is not None
     assert note.startswith("Krippendorff's α among the panel's judges: 0.")
-    assert note.endswith("for their labels of 3 answers to harmful requests.")
-    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) is None
+    assert note.endswith("for their labels of 3 answers to harmful requests")
+    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""
     alike = agreement({"harmful": judged(["111"])})
-    assert alike is not None and alike.count("undefined, all votes being alike, for their") == 2
+    assert alike.count("undefined, all votes being alike, for their") == 2
 
 
 def test_without_its_package_the_note_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "krippendorff", None)
     note = agreement({"harmful": judged(["125", "111"]), "safe": []})
-    assert note is not None and "not worked out" in note and "pip install 'sails-eval[judges]'" in note
-    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) is None
+    assert "not computed" in note and "pip install 'sails-eval[judges]'" in note and ";" not in note
+    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""

@@ -1,10 +1,13 @@
 """Rubrics: what is shipped, and that no answer can break out of its place in the prompt."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from sails_eval.errors import UserError
 from sails_eval.judges.rubric import PARAPHRASES, Rubric, choose_rubrics, load_rubric, load_rubrics
 
 
@@ -114,3 +117,12 @@ def test_the_delimiters_depend_on_where_the_request_ends() -> None:
 def test_faulty_rubrics(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         make(**changes)
+
+
+def test_ones_own_rubric_has_delimiters_that_cannot_be_forged(tmp_path: Path) -> None:
+    own = {**load_rubric("harm").model_dump(exclude={"name"}), "prompt": "{request} {response} {names}"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    with pytest.raises(UserError, match=r"mine.yaml: key 'prompt' lacks {mark}"):
+        load_rubric(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**own, "reply": "word"}))
+    assert load_rubric(str(tmp_path / "mine.yaml")).name == "mine"

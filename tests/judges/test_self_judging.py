@@ -15,6 +15,7 @@ from sails_eval.plan import resolve
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("mine", "other"):
         (tmp_path / name).mkdir()
+    (tmp_path / "cache" / "models--google--gemma-2-2b" / "snapshots" / "abc").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -33,6 +34,11 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("zoo:xstest?model=mine", "mine"),
         ("rules,zoo:harmbench?other=openai:mine", "mine"),
         ("rules,hf:other,openai:mine", "mine"),
+        ("zoo:harmbench?other=hf:mine", "mine"),
+        ("zoo:llama_guard_3", "meta-llama/Llama-Guard-3-8B"),
+        ("openai:google/gemma-2-2b:free", "google/gemma-2-2b"),
+        ("hf:google/gemma-2-2b/", "google/gemma-2-2b"),
+        ("hf:cache/models--google--gemma-2-2b/snapshots/abc", "google/gemma-2-2b"),
     ],
 )
 def test_the_same_model_is_recognised(models: Path, judge: str, model: str) -> None:

@@ -79,6 +79,12 @@ def test_safe_and_unsafe_become_2_and_5(package: Package) -> None:
     ]
 
 
+@pytest.mark.parametrize("judge", ["zoo:harmbench", "zoo:strong_reject"])
+def test_what_is_no_probability_is_no_verdict(package: Package, judge: str) -> None:
+    package.speak = lambda answer: {"p_harmful": [float(answer)]}
+    assert said(judge, "nan", "1.5", "-1") == [(None, None, "the judge's reply is no verdict")] * 3
+
+
 def test_the_classes_of_xstest_have_no_score(package: Package) -> None:
     package.speak = lambda answer: {"category": [answer]}
     found = said("zoo:xstest?model=m", "direct_answer", "indirect_refusal", "direct_refusal", kind="safe")
