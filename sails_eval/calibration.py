@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -78,7 +78,7 @@ class Reading:
 
     def truth(self, row: Row, column: str) -> Truth:
         """A row's label. Raises UserError where it is none that is known."""
-        name = str(value_in(row, column, "--label-column")).strip()
+        name = re.sub(r"^([1-5])\.0$", r"\1", str(value_in(row, column, "--label-column")).strip())
         known = {**NAMES, **self.names}
         if name not in known:
             raise UserError(f"{row.where}: column '{column}': {unknown('label', name, known)}; or name it with --map")
@@ -172,8 +172,8 @@ def read_labels(path: Path, columns: LabelColumns, reading: Reading) -> list[Lab
     if not rows:
         raise UserError(f"{path}: no rows")
     there = rows[0].values
-    response = columns.response or ("response" if "response" in there else "completion")
-    label = columns.label or ("label" if "label" in there else "final_label")
+    response = columns.response or _first_in(there, "response", "completion")
+    label = columns.label or _first_in(there, "label", "final_label")
     people = columns.annotators
     if people is None:
         people = tuple(name for name in ("annotation_1", "annotation_2") if name in there)
@@ -189,6 +189,11 @@ def read_labels(path: Path, columns: LabelColumns, reading: Reading) -> list[Lab
     if len({type(one) for row in found for one in (row.truth, *row.annotators)}) > 1:
         raise UserError(f"{path}: grades (1 to 5) and words stand side by side; map one to the other with --map")
     return found
+
+
+def _first_in(there: Mapping[str, Any], usual: str, other: str) -> str:
+    """The column that a file has of this package's name and XSTest's."""
+    return other if other in there and usual not in there else usual
 
 
 def calibrate(

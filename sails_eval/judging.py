@@ -83,7 +83,7 @@ def read_answers(path: Path, columns: AnswerColumns) -> list[Answer]:
     rows = read_rows(path)
     if not rows:
         raise UserError(f"{path}: no rows")
-    id_column = columns.id or ("id" if "id" in rows[0].values else None)
+    id_column = columns.id or ("id" if any("id" in row.values for row in rows) else None)
     answers = [
         Answer(
             _id(row, id_column) if id_column else number,
@@ -111,6 +111,8 @@ def value_in(row: Row, column: str, flag: str) -> Any:
 def text_in(row: Row, column: str, flag: str) -> str:
     """A row's text in a column. Raises UserError where there is none."""
     value = value_in(row, column, flag)
+    if value is None:
+        raise UserError(f"{row.where}: column '{column}' holds null; leave the row out, or give \"\" for an empty text")
     if not isinstance(value, str):
         raise UserError(f"{row.where}: column '{column}' holds {json.dumps(value)[:40]}, not text; quote it")
     return value

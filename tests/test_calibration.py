@@ -145,6 +145,17 @@ def test_xstest_is_recognised_with_its_annotators() -> None:
     assert found.annotators and found.annotators.value == pytest.approx(2 / 3)
 
 
+def test_a_file_without_labels_is_told_in_our_own_words() -> None:
+    Path("a.jsonl").write_text('{"prompt": "q", "response": "a"}\n')
+    with pytest.raises(UserError, match=r"a.jsonl:1: no column 'label'; name it with --label-column"):
+        measure(Path("a.jsonl"))
+
+
+def test_grades_may_be_written_with_a_point() -> None:
+    found = measure(labels("a.jsonl", [(1.0, 1), (5.0, 5), (3, 4)])).pooled
+    assert found.confusion["3"]["4"] == 1 and found.accuracy and found.accuracy.value == 1
+
+
 def test_other_names_are_mapped() -> None:
     path = labels("a.jsonl", [("declined", "refusal"), ("helped", "compliance")])
     with pytest.raises(UserError, match=r"a.jsonl:1: column 'label': unknown label 'declined'.*--map"):
@@ -158,6 +169,8 @@ def test_other_names_are_mapped() -> None:
     [
         ([("refusal", "refusal"), (3, 3)], {}, "grades .* and words stand side by side"),
         ([("", "refusal")], {}, "a.jsonl:1: column 'label': unknown label ''"),
+        ([(None, "refusal")], {}, "a.jsonl:1: column 'label': unknown label 'None'"),
+        ([(2.5, "refusal")], {}, "a.jsonl:1: column 'label': unknown label '2.5'"),
         ([("refusal", "refusal")], {"label": "gold"}, "a.jsonl:1: no column 'gold'; name it with --label-column"),
         ([("refusal", "refusal")], {"annotators": ("label",)}, "--annotators takes two columns"),
     ],
