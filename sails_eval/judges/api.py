@@ -54,6 +54,10 @@ WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
 STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
 """What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""
 
+STAGGER = 0.01
+"""Seconds between the first requests. Sent at once, their replies would come at once, round after round, and wait for
+each other to be read."""
+
 BYTES_PER_TOKEN = 4
 """Of a prompt, about; the endpoint says afterwards how many tokens there were."""
 
@@ -173,7 +177,8 @@ class ApiJudge:
         verdicts: dict[int, Verdict] = {}
         waiting, patience = iter(enumerate(completions)), Patience(self._options.patience)
 
-        async def work(client: openai.AsyncOpenAI) -> None:
+        async def work(client: openai.AsyncOpenAI, number: int) -> None:
+            await asyncio.sleep(number * STAGGER)
             for i, completion in waiting:
                 verdicts[i] = await self._ask(client, rubric, completion, patience)
                 on_verdict(verdicts[i])
@@ -181,8 +186,8 @@ class ApiJudge:
         async with self._client(self._options.timeout) as client:
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self._options.concurrency, len(completions))):
-                        group.create_task(work(client))
+                    for number in range(min(self._options.concurrency, len(completions))):
+                        group.create_task(work(client, number))
             except ExceptionGroup as errors:  # the first one has stopped the other tasks
                 raise errors.exceptions[0] from None
         return [verdicts[i] for i in range(len(completions))]
@@ -258,7 +263,9 @@ class ApiJudge:
         try:
             async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
                 response = await client.chat.completions.with_raw_response.create(
-                    model=self.model, messages=[{"role": "user", "content": prompt}], **options
+                    model=self.model,
+                    messages=[{"role": "user", "content": prompt}],
+                    extra_body=options,  # as arguments, the client would take them apart for every request
                 )
         except openai.APIStatusError as error:
             _raise_if_final(error)
