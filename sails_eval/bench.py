@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sails_eval import stages
+from sails_eval import checks, loaded, stages
 from sails_eval.aggregate import RowKey, score
 from sails_eval.engines import HF, served
 from sails_eval.finished import Finished
@@ -37,7 +37,7 @@ def engine_host(pool: Workers, hosts: Hosts, setup: Setup) -> Workers:
 def check_engine(pool: Workers, hosts: Hosts, setup: Setup) -> None:
     """Start an engine that is there once, and see that it can do what the setup needs. Raises UserError if not."""
     if setup.engine != HF:
-        engine_host(pool, hosts, setup).run(stages.check_engine, setup)
+        engine_host(pool, hosts, setup).run(checks.check_engine, setup)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Bench:
         A local judge has the workers to itself, once all answers are there, or a host, where it is there once; one
         behind an endpoint begins at once.
         """
-        title, reader = f"{self.title}{title}", stages.judge_of(judge)
+        title, reader = f"{self.title}{title}", loaded.judge_of(judge)
         if reader.parallel:
             jobs: list[JudgeJob] = []
             yield jobs.extend

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval import stages, within_seed
+from sails_eval import checks, stages, within_seed
 from sails_eval.bench import Bench, check_engine
 from sails_eval.budget import LABELS, ledger, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
@@ -55,12 +55,12 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         check_sealed(old, parts)
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         if any(is_large(part.setup.pair) for part in parts):
-            pool.run(stages.check_machine, config)
-        checked = [pool.run(stages.check, part.setup) for part in parts]  # bad input leaves no folder behind
+            pool.run(checks.check_machine, config)
+        checked = [pool.run(checks.check, part.setup) for part in parts]  # bad input leaves no folder behind
         check_budgets(parts, checked)
         for part in parts:
             for row in part.setup.finished:
-                pool.run(stages.check_finished, (part.setup, row))
+                pool.run(checks.check_finished, (part.setup, row))
             check_engine(pool, engines, part.setup)
         with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):
             outcomes = []
@@ -88,7 +88,7 @@ def _opened(bench: Bench, part: Part, described: dict[str, Any]) -> Iterator[dic
         yield own
 
 
-def _note_training(bench: Bench, checked: stages.Checked) -> None:
+def _note_training(bench: Bench, checked: checks.Checked) -> None:
     """Log what is trained on."""
     for layout in checked.layouts:
         log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())

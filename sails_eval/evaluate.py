@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sails_eval import stages
+from sails_eval import checks, stages
 from sails_eval.bench import Bench, check_engine
 from sails_eval.config import CompareConfig
 from sails_eval.engines import OPENAI
@@ -50,7 +50,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     setup = Setup(pair, (), {"training": identity}, (recipe,), seeds=1, learning_rates=1)
     cell = Cell(recipe, rate or setup.rates(recipe)[0], seed, fingerprint="")
     with workers(1, quiet=True) as pool:
-        pool.run(stages.check_training, setup)
+        pool.run(checks.check_training, setup)
         if recipe.init:
             pool.run(stages.find_subspace, (pair, recipe, out))
         pool.run(stages.train, stages.TrainJob(pair, cell, out, run=out))
@@ -81,7 +81,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     run = config.out or Path("runs") / f"{method}-{setup.fingerprint[:8]}"
     check_folder(run, setup.identity)
     with workers(1, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
-        pool.run(stages.check_judge if row.chats else stages.check_evaluation, setup)
+        pool.run(checks.check_judge if row.chats else checks.check_evaluation, setup)
         check_engine(pool, engines, setup)
         with open_run(run, config, describe(setup)) as described:
             subject = stages.Subject(method, run / "answers", row.checkpoint, served_as=name)

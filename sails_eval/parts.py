@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sails_eval.checks import Checked
 from sails_eval.config import CompareConfig
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest
 from sails_eval.plan import Setup, resolve
-from sails_eval.stages import Checked
 
 SHARED = {"tasks": "--tasks", "limit": "--limit", "judge": "--judge"}
 """What all parts have in common, as it is called in their identities, and the flag that sets it for all."""

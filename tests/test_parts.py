@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 import yaml
 
+from sails_eval import checks, curve_report, reuse, stages
 from sails_eval import compare as comparison
-from sails_eval import curve_report, reuse, stages
 from sails_eval.board import read_rows
 from sails_eval.budget import LABELS, MATCHED
+from sails_eval.checks import Checked, Layout
 from sails_eval.compare import compare
 from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
 from sails_eval.parts import check_budgets, resolve_parts
 from sails_eval.records import Completion, write_jsonl
-from sails_eval.stages import AnswerJob, Checked, Layout
+from sails_eval.stages import AnswerJob
 
 COSTS = dict.fromkeys(
     (*MATCHED, *LABELS, "flops", "seconds", "peak_memory_bytes", "trainable_params", "total_params"), 1
@@ -36,9 +37,9 @@ class Canned:
         self.unique = 10**6
 
     def run(self, function: Callable[[Any], Any], item: Any) -> Checked | None:
-        if function is stages.check_finished:
+        if function is checks.check_finished:
             return None
-        assert function is stages.check and not self.trained
+        assert function is checks.check and not self.trained
         self.checked += 1
         return Checked([Layout("sft", seed, 100, 1, self.unique) for seed in range(item.seeds)], [])
 

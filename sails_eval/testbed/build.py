@@ -23,7 +23,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval import stages
+from sails_eval import loaded, stages
 from sails_eval.activations import residual_streams
 from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
@@ -306,7 +306,7 @@ def _agreement(setup: Setup, subject: stages.Subject, *, run: Path) -> Counter[t
     for task in generated:
         assert task.kind != "capability"
         completions = read_completions(stages.completions_path(subject.folder, "test", task))
-        verdicts = stages.judge_of(setup.judge).judge(task.kind, completions)
+        verdicts = loaded.judge_of(setup.judge).judge(task.kind, completions)
         for completion, verdict in zip(completions, verdicts, strict=True):
             action = grammar.asked_for(completion.prompt)
             assert action is not None

@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval import saes, stages
+from sails_eval import loaded, saes, stages
 from sails_eval.config import Pair, Recipe, load_recipe
 from sails_eval.errors import UserError
 from sails_eval.methods import Material
@@ -218,7 +218,7 @@ def test_the_difference_in_means_and_the_first_singular_vector_of_one_pair_are_t
 def test_singular_vectors_of_raw_differences_keep_the_share_of_their_squared_length(pair: Pair, tmp_path: Path) -> None:
     recipe = recipe_of("activation-svd", {"variance": 0.95})
     state, report = found(pair, recipe, tmp_path)
-    _, settings, material = stages.initialisation_of(pair, recipe)
+    _, settings, material = loaded.initialisation_of(pair, recipe)
     from sails_eval.activations import contrast_means
 
     (batch,) = contrast_means(material.model, [0], material.contrast, positions=settings.positions)
@@ -237,7 +237,7 @@ def test_a_recipe_takes_the_saes_that_it_names(pair: Pair, tmp_path: Path, metho
 
 def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(pair: Pair, testbed_base: Base) -> None:
     few = pair.model_copy(update={"saes": pair.saes[1:2]})
-    _, _, material = stages.initialisation_of(few, load_recipe("random-orthonormal"))
+    _, _, material = loaded.initialisation_of(few, load_recipe("random-orthonormal"))
     assert material.layers == [1]
     assert Material(testbed_base.model).layers == [0, 1, 2, 3]
 
@@ -276,4 +276,4 @@ def test_what_a_pair_lacks_is_an_error(
     else:
         recipe = recipe_of(method, settings)
     with pytest.raises(UserError, match=complaint):
-        stages.initialisation_of(pair.model_copy(update=lacks), recipe)
+        loaded.initialisation_of(pair.model_copy(update=lacks), recipe)

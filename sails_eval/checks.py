@@ -1,0 +1,161 @@
+"""Whether a comparison can work: looked at in a worker process, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, get_args
+
+from sails_eval.config import CompareConfig, Pair
+from sails_eval.data import read_contrast, read_examples
+from sails_eval.engines import HF
+from sails_eval.finished import Finished
+from sails_eval.hub import fetch
+from sails_eval.judges.cache import VerdictCache
+from sails_eval.loaded import base_of, engine_of, initialisation_of, judge_of, training_rows
+from sails_eval.plan import Setup
+from sails_eval.records import Split
+from sails_eval.tasks import TaskInfo, has_docs
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a seed's cells are trained on: the same for every method of one objective."""
+
+    objective: str
+    seed: int
+    tokens: int
+    steps: int
+    unique_examples: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: the layout of every seed's batches, and what of the training data is left out."""
+
+    layouts: list[Layout]
+    notes: list[str]
+
+
+def check_machine(config: CompareConfig) -> None:
+    """See that a comparison fits this machine's memory and disk. Raises UserError where it surely does not."""
+    from sails_eval import forecast
+
+    forecast.check_machine(config)
+
+
+def check(setup: Setup) -> Checked:
+    """See that a comparison can work, before anything is trained."""
+    check_evaluation(setup)
+    checked = check_training(setup)
+    return replace(checked, notes=[*checked.notes, *_overlaps(setup)])
+
+
+def _overlaps(setup: Setup) -> list[str]:
+    """Prompts that are asked and trained on, too. Raises UserError where these are many and not allowed."""
+    from sails_eval.overlap import check_overlaps
+    from sails_eval.tasks import prompts_of
+
+    pair = setup.pair
+    assert pair.train is not None
+    seen = {"the training data": read_examples(pair.train)}
+    if pair.contrast is not None:
+        seen["the contrast data"] = read_contrast(pair.contrast)
+    asked = {
+        f"task '{task.name}', {split}": prompts_of(task, split)
+        for task in setup.tasks
+        if not task.seen_in_training and task.kind != "capability"
+        for split in get_args(Split)
+        if has_docs(task, split)
+    }
+    requests = {name: [example.messages[-1].content for example in file.examples] for name, file in seen.items()}
+    return check_overlaps(asked, requests, allowed=setup.allow_overlap)
+
+
+def check_evaluation(setup: Setup) -> None:
+    """See that model, judge and tasks can be loaded and fit. Raises UserError for the first that does not."""
+    from sails_eval.models import load_tokenizer
+
+    pair = setup.pair
+    # another engine has the weights to itself, where nothing is trained
+    tokenizer = base_of(pair).tokenizer if setup.engine == HF else load_tokenizer(pair)
+    check_judge(setup)
+    _check_documents(setup, pair, tokenizer, "test", setup.tasks)
+    if setup.recipes:
+        _check_documents(setup, pair, tokenizer, "validation", setup.validation_tasks)
+
+
+def check_judge(setup: Setup) -> None:
+    """See that the judge is there. Raises UserError where it is not."""
+    judge = judge_of(setup.judge)
+    judge.check()
+    if not judge.parallel:
+        VerdictCache().close()
+
+
+def check_finished(job: tuple[Setup, Finished]) -> None:
+    """See that a row that nothing is trained for could answer the test. Raises UserError where it could not."""
+    from sails_eval.models import applied, instructed, load_tokenizer
+
+    setup, row = job
+    if row.chats:
+        engine_of(row.engine, row.pair).check(())
+        return
+    if row.engine == HF:
+        tokenizer = base_of(row.pair).tokenizer
+    else:
+        fetch(row.pair.model, row.pair.revision)
+        tokenizer = load_tokenizer(row.pair)
+    with instructed(tokenizer, row.system_prompt):
+        _check_documents(setup, row.pair, tokenizer, "test", row.tasks(setup.tasks))
+    if row.checkpoint is not None and row.engine == HF:
+        with applied(base_of(row.pair), row.checkpoint):
+            pass
+
+
+def _check_documents(setup: Setup, pair: Pair, tokenizer: Any, split: Split, tasks: Sequence[TaskInfo]) -> None:
+    from sails_eval.generate import check_documents
+    from sails_eval.models import context_of
+
+    for task in tasks:
+        check_documents(task, split, tokenizer=tokenizer, context=context_of(pair), limit=setup.limit)
+
+
+def check_engine(setup: Setup) -> None:
+    """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
+    engine_of(setup.engine, setup.pair).check(setup.recipes)
+
+
+def check_training(setup: Setup) -> Checked:
+    """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
+    from sails_eval.train import check_target_modules, lay_out, lora_config
+    from sails_eval.trainers import examples_per_step, tokens_of
+
+    check_target_modules(base_of(setup.pair).model, setup.pair)
+    for recipe in setup.recipes:
+        lora_config(setup.pair, recipe)
+        if recipe.init:
+            initialisation_of(setup.pair, recipe)
+    rows = training_rows(setup.pair)
+    layouts = []
+    for objective, seed in product(dict.fromkeys(recipe.objective for recipe in setup.recipes), range(setup.seeds)):
+        order = lay_out(rows, setup.pair, seed=seed, objective=objective)
+        tokens = sum(tokens_of(rows[i], objective) for i in order)
+        steps = len(order) // examples_per_step(setup.pair, objective)
+        layouts.append(Layout(objective, seed, tokens, steps, len(set(order))))
+    return Checked(layouts, _left_out(setup.pair))
+
+
+def _left_out(pair: Pair) -> list[str]:
+    """What of the training data is not trained on, or not as it stands."""
+    assert pair.train is not None
+    data = read_examples(pair.train)
+    notes = [*data.odd, *data.left_out]
+    dropped = len(data.examples) - len(training_rows(pair))
+    if dropped:
+        notes.append(f"{pair.train.name}: {dropped} requests longer than max_length={pair.max_length} tokens left out")
+    cut = sum(len(row.input_ids) == pair.max_length for row in training_rows(pair))
+    if cut:
+        notes.append(f"{pair.train.name}: {cut} answers cut at max_length={pair.max_length} tokens")
+    return notes
