@@ -138,7 +138,7 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
 ) -> None:
     judge, called_before_the_last = Counting(), []
     judge.go.set()
-    monkeypatch.setattr(stages, "judge_of", lambda spec: judge)
+    monkeypatch.setattr(loaded, "judge_of", lambda spec: judge)
     task = find_tasks()["testbed_safe"]
 
     class Pool:

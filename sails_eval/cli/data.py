@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from sails_eval.cli.common import add_command
+
 ODD = 10
 """How many odd rows are listed, unless all are asked for."""
 
 EXAMPLES = 3
 
 
-def add_data(commands: Any, command: Any) -> None:
-    """Add the actions; `command` makes one, with its function and the flags that all have."""
+def add(commands: Any) -> None:
+    """Add the actions."""
     data = commands.add_parser("data", help="Look at training data as a model sees it.")
     actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
-    show = command(actions, "show", _show, "Print what data holds: card, counts, three examples, and odd rows.")
+    show = add_command(actions, "show", _show, "Print what data holds: card, counts, three examples, and odd rows.")
     show.add_argument("data", metavar="DATA", help="a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file")
     show.add_argument("--pair", metavar="NAME", help="show the examples in this pair's chat template")
     show.add_argument("--odd", action="store_true", help=f"list all odd rows, not the first {ODD} only")

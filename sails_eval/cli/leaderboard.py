@@ -6,19 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sails_eval.cli.common import add_command, print_usage, report_problems
 
-def add_leaderboard(commands: Any, command: Any) -> None:
-    """Add the actions; `command` makes one, with its function and the flags that all have."""
+
+def add(commands: Any) -> None:
+    """Add the actions."""
     boards = commands.add_parser("leaderboard", help="Show, check or publish leaderboards.")
     actions = boards.add_subparsers(title="actions", metavar="ACTION", required=True)
-    show = command(actions, "show", _show, "Print a run's leaderboard or a board.")
+    show = add_command(actions, "show", _show, "Print a run's leaderboard or a board.")
     show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
     show.add_argument(
         "--with-paper", action="store_true", help="also the figures that the SAILS paper reports, not measured here"
     )
-    check = command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
+    check = add_command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
     check.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
-    publish = command(actions, "publish", _publish, "Merge a run's rows into a board (CSV, and Markdown beside it).")
+    publish = add_command(
+        actions, "publish", _publish, "Merge a run's rows into a board (CSV, and Markdown beside it)."
+    )
     publish.add_argument("path", type=Path, metavar="RUN")
     publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
     publish.add_argument(
@@ -32,7 +36,7 @@ def add_leaderboard(commands: Any, command: Any) -> None:
     )
     publish.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of its tasks")
     text = "How far a run's safety rates hang on the judge's wording: `harm` against three paraphrases of it."
-    sensitivity = command(actions, "sensitivity", _sensitivity, text)
+    sensitivity = add_command(actions, "sensitivity", _sensitivity, text)
     sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
     sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
     sensitivity.add_argument("--allow-self-judging", action="store_true", help="let J be the evaluated model itself")
@@ -76,19 +80,3 @@ def _sensitivity(options: argparse.Namespace) -> None:
     )
     print(report(found))
     print_usage(options.path)
-
-
-def print_usage(run: Path) -> None:
-    """Print what the judges of a run have used so far, as far as they count it."""
-    from sails_eval.judges.usage import told, used_in
-
-    for line in told(used_in(run)):
-        print(line)
-
-
-def report_problems(problems: list[str], path: Path) -> int:
-    """Print them; the exit status."""
-    for problem in problems:
-        print(problem)
-    print(f"{path}: {f'{len(problems)} problems' if problems else 'in order'}")
-    return 1 if problems else 0

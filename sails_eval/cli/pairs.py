@@ -6,16 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sails_eval.cli.common import add_command
 
-def add_pairs(commands: Any, command: Any) -> None:
-    """Add the actions; `command` makes one, with its function and the flags that all have."""
+
+def add(commands: Any) -> None:
+    """Add the actions."""
     pairs = commands.add_parser("pairs", help="List, show or check pairs: models with their SAEs.")
     actions = pairs.add_subparsers(title="actions", metavar="ACTION", required=True)
-    command(actions, "list", _list, "List the shipped pairs.")
-    show = command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")
+    add_command(actions, "list", _list, "List the shipped pairs.")
+    show = add_command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")
     show.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")
     text = "Load what is on this machine of a pair and see that model, chat template and SAEs fit each other."
-    check = command(actions, "check", _check, text)
+    check = add_command(actions, "check", _check, text)
     check.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")
     check.add_argument(
         "--texts",

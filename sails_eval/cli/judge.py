@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sails_eval.cli.common import add_command
 from sails_eval.errors import UserError
 from sails_eval.judges.spec import trusting
 
 if TYPE_CHECKING:
     from sails_eval.calibration import Calibration, Figures
-
-Command = Callable[[Any, str, Any, str], argparse.ArgumentParser]
-"""Makes a command with its function and the flags that all have; see `cli`."""
 
 FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
 JUDGE = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
@@ -23,21 +20,21 @@ SHOWN = 5
 """How many disagreements are printed."""
 
 
-def add_judge(commands: Any, command: Command) -> None:
+def add(commands: Any) -> None:
     """Add `judge` and its actions."""
     judge = commands.add_parser("judge", help="Judge any file of answers, calibrate a judge, audit a run's verdicts.")
     actions = judge.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _add_score(actions, command)
-    _add_calibrate(actions, command)
-    _add_audit(actions, command)
+    _add_score(actions)
+    _add_calibrate(actions)
+    _add_audit(actions)
 
 
 # --- score --------------------------------------------------------------------------------------------------------
 
 
-def _add_score(actions: Any, command: Command) -> None:
+def _add_score(actions: Any) -> None:
     text = "Judge the answers in a file: one line with id, prompt, response, score, label and unscored for each."
-    score = command(actions, "score", _score, text)
+    score = add_command(actions, "score", _score, text)
     score.add_argument("file", type=Path, metavar="FILE", help=f"{FILES}, with prompt and response")
     _add_judge(score)
     score.add_argument(
@@ -88,9 +85,9 @@ def _score(options: argparse.Namespace) -> None:
 # --- calibrate ----------------------------------------------------------------------------------------------------
 
 
-def _add_calibrate(actions: Any, command: Command) -> None:
+def _add_calibrate(actions: Any) -> None:
     text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
-    calibrate = command(actions, "calibrate", _calibrate, text)
+    calibrate = add_command(actions, "calibrate", _calibrate, text)
     _add_judge(calibrate)
     calibrate.add_argument(
         "--labels",
@@ -216,11 +213,11 @@ def _aligned(rows: list[list[str]]) -> str:
 # --- audit --------------------------------------------------------------------------------------------------------
 
 
-def _add_audit(actions: Any, command: Command) -> None:
+def _add_audit(actions: Any) -> None:
     audit = actions.add_parser("audit", help="Have people label a blinded sample of a run's answers, and correct it.")
     steps = audit.add_subparsers(title="steps", metavar="STEP", required=True)
     text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
-    export = command(steps, "export", _export, text)
+    export = add_command(steps, "export", _export, text)
     export.add_argument("run_dir", type=Path, metavar="RUN")
     export.add_argument(
         "--per-stratum",
@@ -238,7 +235,7 @@ def _add_audit(actions: Any, command: Command) -> None:
         help="for the annotators, with FILE.instructions.md; FILE.key.json, also beside it, is not for their eyes",
     )
     text = "Read people's labels back and correct the run's rates by them; writes audit.csv and audit.md into RUN."
-    back = command(steps, "import", _import, text)
+    back = add_command(steps, "import", _import, text)
     back.add_argument("run_dir", type=Path, metavar="RUN")
     back.add_argument("file", type=Path, metavar="FILE", help="the sample with its column 'label' filled in")
     back.add_argument("--key", type=Path, metavar="FILE.key.json", help="default: beside FILE")

@@ -1,0 +1,68 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command is known."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from sails_eval import __version__
+from sails_eval.cli import compare, data, judge, leaderboard, pairs, power, tasks, testbed
+from sails_eval.errors import UserError
+
+EPILOG = """\
+examples:
+  sails-eval compare --methods sails,lora,full --pair testbed
+  sails-eval compare --model ./my-model --sae ./sae/layer_5 --train pairs.jsonl --contrast pairs.jsonl \\
+      --tasks my_harmful,my_safe --judge rules
+  sails-eval plan --pair gemma-2-2b
+  sails-eval compare --add my_method --against runs/testbed-1a2b3c4d
+  sails-eval tasks new my_harmful --from prompts.csv --prompt-column goal --kind harmful
+  sails-eval leaderboard publish runs/testbed-1a2b3c4d --board leaderboards/testbed.csv
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status. Bad input is one line on stderr and status 2."""
+    options = parser().parse_args(arguments)
+    _set_up(options)
+    try:
+        return int(options.run(options) or 0)
+    except UserError as error:
+        print(f"sails-eval: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sails-eval: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="sails-eval",
+        description="Which fine-tuning method makes a language model safest without making it useless, "
+        "at the same budget?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (compare, leaderboard, judge, pairs, power, data, tasks, testbed):
+        module.add(commands)
+    return top
+
+
+def _set_up(options: argparse.Namespace) -> None:
+    import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("sails_eval").setLevel(logging.INFO)
+    if not getattr(options, "verbose", False):
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

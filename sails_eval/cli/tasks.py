@@ -1,0 +1,74 @@
+"""The commands of tasks: list, show, new, check."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sails_eval.cli.common import add_command, add_model, read_config, report_problems
+
+
+def add(commands: Any) -> None:
+    """Add the actions."""
+    tasks = commands.add_parser("tasks", help="List, show, make or check lm-eval tasks.")
+    actions = tasks.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
+    listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
+    show = add_command(
+        actions, "show", _show_task, "Print a task's card and three prompts exactly as a model sees them."
+    )
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("--include-path", type=Path, action="append", metavar="DIR")
+    show.add_argument("--task-data", action="append", metavar="NAME=FILE", help="as with compare")
+    add_model(show)
+    new = add_command(actions, "new", _new_task, "Make a working task folder from a file of prompts.")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE", help="CSV, JSON or JSONL")
+    new.add_argument("--prompt-column", required=True, metavar="COL")
+    new.add_argument("--target-column", metavar="COL", help="the right answers, where they can be checked exactly")
+    new.add_argument("--category-column", metavar="COL", help="for results per category")
+    new.add_argument("--kind", required=True, choices=("harmful", "safe"), help="what its prompts ask for")
+    new.add_argument("--dir", type=Path, metavar="DIR", help="where to put the folder (default: ./tasks)")
+    check = add_command(actions, "check", _check_task, "Say what is wrong with a task.")
+    check.add_argument("path", type=Path, metavar="PATH", help="a task's folder or YAML")
+
+
+def _list_tasks(options: argparse.Namespace) -> None:
+    from sails_eval.tasks import describe, find_tasks
+
+    rows = [("task", "kind", "validation", "test", "file")]
+    for row in describe(find_tasks(tuple(options.include_path)).values()):
+        rows.append((row.name, row.kind, _count(row.validation), _count(row.test), str(row.path)))
+    widths = [max(len(cells[column]) for cells in rows) for column in range(4)]
+    for cells in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[4]]))
+
+
+def _show_task(options: argparse.Namespace) -> None:
+    from sails_eval.tasks.show import show
+
+    config = (
+        read_config(options)
+        if options.model or options.config
+        else read_config(options, pair=options.pair or "testbed")
+    )
+    print(show(options.name, config))
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else str(number)
+
+
+def _new_task(options: argparse.Namespace) -> None:
+    from sails_eval.tasks import Columns, new_task
+
+    columns = Columns(options.prompt_column, target=options.target_column, category=options.category_column)
+    made = new_task(options.name, source=options.source, columns=columns, kind=options.kind, directory=options.dir)
+    print(f"made {made}; see what it holds: sails-eval tasks check {made}")
+
+
+def _check_task(options: argparse.Namespace) -> int:
+    from sails_eval.tasks import check_task
+
+    return report_problems(check_task(options.path), options.path)

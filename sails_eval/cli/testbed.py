@@ -1,0 +1,41 @@
+"""The commands of testbed: info, build, references."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sails_eval.cli.common import add_command
+
+
+def add(commands: Any) -> None:
+    """Add the actions."""
+    testbed = commands.add_parser("testbed", help="The embedded model organism: its card, or build it anew.")
+    actions = testbed.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_command(actions, "info", _testbed_info, "Print the testbed's card.")
+    build = add_command(
+        actions, "build", _testbed_build, "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."
+    )
+    build.add_argument("--out", type=Path, metavar="DIR", help="default: in place, over the shipped ones")
+
+    text = "Train the preference-trained references alone anew, in place (about two CPU-minutes)."
+    add_command(actions, "references", _testbed_references, text)
+
+
+def _testbed_references(options: argparse.Namespace) -> None:
+    from sails_eval.testbed.build import rebuild_references
+
+    rebuild_references()
+
+
+def _testbed_info(options: argparse.Namespace) -> None:
+    from sails_eval.testbed.card import render
+
+    print(render())
+
+
+def _testbed_build(options: argparse.Namespace) -> None:
+    from sails_eval.testbed.build import build
+
+    build(options.out)
