@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from sails_eval import stages
+from sails_eval import loaded, stages
 from sails_eval.bench import Bench
 from sails_eval.errors import UserError
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore

@@ -19,6 +19,9 @@ SPEC = re.compile(r"hf:([^/@#\s]+/[^/@#\s]+)(?:/([^@#\s]+))?(?:@([^#\s]+))?(?:#(
 
 CARD = "README.md"
 
+OWN_FILE = "or give a file that you have: --train FILE, or 'data: FILE' in a pair's YAML"
+"""The way out of a data set that cannot be had, for data that is trained on."""
+
 FILES = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow")
 """What holds rows, packed or not."""
 
@@ -54,27 +57,30 @@ def parse_spec(text: str) -> HubData:
     return HubData(*found.groups())
 
 
-@lru_cache(maxsize=16)
-def fetch(data: HubData) -> Fetched:
-    """Have the card and the files of the configuration here. Raises UserError where they cannot be had."""
+@lru_cache(maxsize=32)
+def fetch(data: HubData, way_out: str = OWN_FILE) -> Fetched:
+    """Have the card and the files of the configuration here.
+
+    Raises UserError where they cannot be had; its last words are the `way_out`.
+    """
     from huggingface_hub import metadata_load
 
-    card = metadata_load(folder / CARD) or {} if ((folder := _snapshot(data, [CARD])) / CARD).is_file() else {}
+    card = metadata_load(folder / CARD) or {} if ((folder := snapshot(data, [CARD], way_out)) / CARD).is_file() else {}
     if (config := _config(card, data)) is not None:
         wanted = _patterns(config)
     else:
         wanted = [f"{data.config}/{pattern}" if data.config else pattern for pattern in FILES]
-    folder = _snapshot(data, [CARD, *wanted])
+    folder = snapshot(data, [CARD, *wanted], way_out)
     return Fetched(folder, folder.name, card)
 
 
-def hub_rows(data: HubData) -> Iterator[Row]:
+def hub_rows(data: HubData, way_out: str = OWN_FILE) -> Iterator[Row]:
     """The rows of a split, one at a time; `train`, or the only split, where none is named.
 
-    Raises UserError where there is no such configuration, folder or split, or a
+    Raises UserError where the data set cannot be had, which ends with the `way_out`, there is no such configuration, folder or split, or a
     row cannot be read.
     """
-    split = _split(data)
+    split = _split(data, fetch(data, way_out))
     number = 0
     try:
         for number, values in enumerate(split, start=1):
@@ -83,10 +89,9 @@ def hub_rows(data: HubData) -> Iterator[Row]:
         raise UserError(f"{data}: row {number + 1}: cannot be read ({first_line(error)})") from error
 
 
-def _split(data: HubData) -> Iterable[dict[str, Any]]:
+def _split(data: HubData, fetched: Fetched) -> Iterable[dict[str, Any]]:
     import datasets
 
-    fetched = fetch(data)
     configs = _configs(fetched.card)
     if data.config and data.config not in configs and not (fetched.folder / data.config).is_dir():
         raise unknown(f"configuration or folder of hf:{data.repo}:", data.config, {*configs, *_folders(data, fetched)})
@@ -103,7 +108,7 @@ def _split(data: HubData) -> Iterable[dict[str, Any]]:
     return found
 
 
-def _snapshot(data: HubData, patterns: list[str]) -> Path:
+def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
     """The folder with the files that match. Raises UserError that says how to come by what cannot be had."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
@@ -116,24 +121,22 @@ def _snapshot(data: HubData, patterns: list[str]) -> Path:
     )
 
     page = f"{constants.ENDPOINT}/datasets/{data.repo}"
-    own = "or give a file that you have: --train FILE, or 'data: FILE' in a pair's YAML"
     try:
         found = snapshot_download(data.repo, repo_type="dataset", revision=data.revision, allow_patterns=patterns)
     except GatedRepoError as error:
-        raise UserError(
-            f"{data}: access to it is gated; accept its terms at {page} and log in (hf auth login, or HF_TOKEN), {own}"
-        ) from error
+        login = f"accept its terms at {page} and log in (hf auth login, or HF_TOKEN)"
+        raise UserError(f"{data}: access to it is gated; {login}, {way_out}") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{data}: it has no revision '{data.revision}'; see {page}/commits/main") from error
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"{data}: the hub has no such data set, or it is private; see {page}, log in (hf auth login), {own}"
+            f"{data}: the hub has no such data set, or it is private; see {page}, log in (hf auth login), {way_out}"
         ) from error
     except LocalEntryNotFoundError as error:
         why = "the hub is not asked, since HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no network"
-        raise UserError(f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {own}") from error
+        raise UserError(f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {way_out}") from error
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f"{data}: the hub does not give it ({first_line(error)}), {own}") from error
+        raise UserError(f"{data}: the hub does not give it ({first_line(error)}), {way_out}") from error
     return Path(found)
 
 

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from sails_eval.config import Frozen, validate
 from sails_eval.data import Row, read_rows
-from sails_eval.errors import UserError, first_line
+from sails_eval.data.hub import HubData, hub_rows, snapshot
+from sails_eval.errors import UserError
 from sails_eval.judges.rules import classify
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class Card(Frozen):
     title: str
     source: str = Field(description="the paper")
     hub: str = Field(description="data set id on the Hugging Face hub")
-    config: str | None = None
-    data_dir: str | None = None
+    config: str | None = Field(default=None, description="configuration or folder")
     split: str = "train"
     revision: str = "main"
     csv: str | None = Field(default=None, description="pattern of CSV files without a header, one for each category")
@@ -210,28 +210,15 @@ def _headerless(files: Iterable[Path]) -> list[Row]:
 
 
 def _hub_rows(card: Card) -> list[Row]:
-    from datasets import load_dataset
-    from huggingface_hub import snapshot_download
-
+    data = HubData(card.hub, card.config, card.revision, card.split)
+    way_out = f"or give a copy of the file: --task-data {card.name}=FILE (or a folder of copies: {DATA}=DIR)"
     try:
-        if card.csv is not None:
-            folder = snapshot_download(card.hub, repo_type="dataset", revision=card.revision, allow_patterns=[card.csv])
-            return _headerless(sorted(Path(folder).glob(card.csv)))
-        loaded = load_dataset(card.hub, card.config, data_dir=card.data_dir, split=card.split, revision=card.revision)
-    except (OSError, ValueError) as error:  # the hub's and datasets' errors are of these
-        raise _not_had(card, error) from error
-    return [Row(f"{card.hub}: row {number}", dict(row)) for number, row in enumerate(loaded, start=1)]
-
-
-def _not_had(card: Card, error: Exception) -> UserError:
-    """What to do about a set that can't be had: ask for access where it is gated, or use a local copy."""
-    page = f"https://huggingface.co/datasets/{card.hub}"
-    access = f"ask for access at {page} and set HF_TOKEN" if card.gated else f"see {page}"
-    gated = "is gated and " if card.gated else ""
-    return UserError(
-        f"task '{card.name}': {card.hub} {gated}can't be had ({first_line(error)}); {access}, or give a copy of the "
-        f"file: --task-data {card.name}=FILE (or a folder of copies: {DATA}=DIR)"
-    )
+        if card.csv is None:
+            return list(hub_rows(data, way_out))
+        return _headerless(sorted(snapshot(data, [card.csv], way_out).glob(card.csv)))
+    except UserError as error:
+        gated = f" asks for data that is gated (https://huggingface.co/datasets/{card.hub})" if card.gated else ""
+        raise UserError(f"task '{card.name}'{gated}: {error}") from error
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

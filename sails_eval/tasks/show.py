@@ -41,7 +41,7 @@ def _card_lines(card: Card) -> list[str]:
     facts = {
         "title": card.title,
         "paper": card.source,
-        "hub": " ".join(filter(None, [card.hub, card.config, card.data_dir, card.split, f"at {card.revision}"])),
+        "hub": " ".join(filter(None, [card.hub, card.config, card.split, f"at {card.revision}"])),
         "read from": str(copy) if copy else "the hub",
         "licence": card.licence,
         "gated": "yes" if card.gated else "no",

@@ -80,7 +80,7 @@ def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def _loaded_once(testbed_base: Base) -> Iterator[None]:
     """The stages' base model is the one that other tests have loaded already; each SAE is loaded once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "base_of", lambda pair: testbed_base)
+        patch.setattr(loaded, "base_of", lambda pair: testbed_base)
         patch.setattr(saes, "_load", lru_cache(saes._load))
         yield
 
