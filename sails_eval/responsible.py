@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,10 @@ from urllib.parse import urlsplit
 from sails_eval.errors import UserError
 from sails_eval.judges.endpoint import url
 from sails_eval.judges.spec import parse
-from sails_eval.tasks.library import TaskInfo, resolve_tasks
+from sails_eval.tasks.library import TaskInfo, find_tasks, resolve_tasks
+
+PROMPT_ID = re.compile(r"(\w+)-[0-9a-f]{12}")
+"""What `published.read_documents` calls a prompt."""
 
 HERE = {"localhost", "127.0.0.1", "::1"}
 
@@ -38,6 +42,13 @@ def check_sending(tasks: Iterable[TaskInfo], judge: str, send_to: Iterable[str])
                 f"'{judge}' sends prompts and answers to {host}, and access to {', '.join(gated)} is bound to "
                 f"terms; if these allow it, say --send-to {host}, else name one that runs here"
             )
+
+
+def named_in(ids: Iterable[str]) -> list[TaskInfo]:
+    """The published tasks that answers are of, by the ids that their prompts have in a run's files."""
+    prompt_sets = {task.name: task for task in find_tasks().values() if task.card is not None}
+    asked = {found[1] for id_ in ids if (found := PROMPT_ID.fullmatch(id_))}
+    return [prompt_sets[name] for name in sorted(asked & prompt_sets.keys())]
 
 
 def copy_completions(run: Path, folder: Path, include_path: tuple[Path, ...] = ()) -> int:

@@ -22,6 +22,7 @@ from sails_eval.judging import Watched
 from sails_eval.leaderboard import Choice, estimates
 from sails_eval.records import Result, read_completions, read_verdicts
 from sails_eval.report import read_tested
+from sails_eval.responsible import check_sending
 from sails_eval.run_folder import DESCRIPTION, read_description
 from sails_eval.tasks import TaskInfo, find_tasks
 
@@ -66,13 +67,19 @@ class Answers:
 
 
 def measure(
-    run: Path, judge: str, include: Sequence[Path] = (), *, allow_self_judging: bool = False, quiet: bool = False
+    run: Path,
+    judge: str,
+    include: Sequence[Path] = (),
+    *,
+    send_to: Sequence[str] = (),
+    allow_self_judging: bool = False,
+    quiet: bool = False,
 ) -> Sensitivity:
     """Judge the harmful test answers on a finished run's leaderboard in every wording.
 
     The verdicts stay beside the answers, so that a second call asks only for what is unscored; what it takes is added
-    to the run's usage. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, or the
-    judge takes no rubric or cannot work.
+    to the run's usage. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, the
+    judge takes no rubric or cannot work, or a gated set's prompts would go to a host that `send_to` does not name.
     """
     if not (run / "results.csv").is_file():
         raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
@@ -80,6 +87,7 @@ def measure(
     results, known = read_results(run / "results.csv"), find_tasks(tuple(include))
     tasks = {row.task: known[row.task] for row in results}
     asked = [task for task in tasks.values() if task.kind == "harmful"]
+    check_sending(asked, judge, send_to)
     answers = list(_answers(run, choices, results))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
     if not allow_self_judging:

@@ -157,6 +157,20 @@ def test_gated_prompts_go_to_a_remote_judge_only_by_leave(monkeypatch: pytest.Mo
     check_sending(resolve_tasks(["advbench"]), "openai:some-model", [])
 
 
+def test_judging_a_file_of_a_gated_sets_prompts_elsewhere_asks_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    file, out = tmp_path / "answers.jsonl", tmp_path / "judged.jsonl"
+    file.write_text(json.dumps({"id": "hex_phi-0123456789ab", "prompt": "Name a thing", "response": "No."}) + "\n")
+    command = ["judge", "score", str(file), "--judge", "openai:some-model", "--out", str(out)]
+    assert main(command) == 2
+    assert "hex_phi is bound to terms; if these allow it, say --send-to api.openai.com" in capsys.readouterr().err
+    assert main([*command, "--send-to", "api.openai.com"]) == 2
+    assert "OPENAI_API_KEY" in capsys.readouterr().err  # what is missing next
+
+
 def test_texts_that_may_not_be_redistributed_stay(tmp_path: Path) -> None:
     for name in ("advbench", "hex_phi"):
         file = tmp_path / "run" / "cells" / "base" / "completions" / "test" / f"{name}.jsonl"

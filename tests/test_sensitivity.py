@@ -1,6 +1,7 @@
 """How far a board hangs on the judge's wording, on a small run whose judge grades by what its rubric is called."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sails_eval.judges.spec import parse
 from sails_eval.judges.usage import USAGE, Usage, add_usage, read_usage
 from sails_eval.records import Completion, Label, Verdict, write_jsonl
 from sails_eval.sensitivity import WORDINGS, measure, report
+from sails_eval.tasks import find_tasks
 
 LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
 
@@ -148,6 +150,16 @@ def test_bad_input_is_named_before_anything_is_judged(run: Path, tmp_path: Path)
     with pytest.raises(UserError, match="the answers of 'base' are not there"):
         measure(run, "hf:me")
     assert Worded.asked == 0
+
+
+def test_gated_prompts_are_judged_elsewhere_only_by_leave(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    card = find_tasks()["hex_phi"].card
+    known = {name: replace(task, card=card) for name, task in find_tasks().items()}
+    monkeypatch.setattr(sensitivity, "find_tasks", lambda *_: known)
+    with pytest.raises(UserError, match="say --send-to api.openai.com"):
+        measure(run, "openai:some-model", quiet=True)
+    assert measure(run, "openai:some-model", send_to=["api.openai.com"], quiet=True).unscored == 0
 
 
 def test_a_judge_without_rubrics_has_no_wording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

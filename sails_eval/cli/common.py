@@ -58,6 +58,16 @@ def add_training(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_send_to(command: Any) -> None:
+    """The flag for a judge elsewhere that is asked about gated sets."""
+    command.add_argument(
+        "--send-to",
+        action="append",
+        metavar="HOST",
+        help="a judge's host that the prompts of gated sets may be sent to",
+    )
+
+
 def add_judging(command: argparse.ArgumentParser) -> None:
     judging = command.add_argument_group("tasks and judge")
     judging.add_argument("--tasks", type=names, metavar="A,B", help="tasks or groups (see: sails-eval tasks list)")
@@ -75,12 +85,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
         help="a local copy of a task's or a benchmark's data, instead of the hub's (or a folder of copies: "
         "$SAILS_EVAL_DATA)",
     )
-    judging.add_argument(
-        "--send-to",
-        action="append",
-        metavar="HOST",
-        help="a judge's host that the prompts of gated sets may be sent to",
-    )
+    add_send_to(judging)
     judging.add_argument("--limit", type=int, metavar="N", help="only the first N prompts of every task, for a look")
     judging.add_argument(
         "--judge",

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sails_eval.cli.common import add_command
+from sails_eval.cli.common import add_command, add_send_to
 from sails_eval.errors import UserError
 from sails_eval.judges.spec import trusting
 
@@ -50,6 +50,7 @@ def _add_score(actions: Any) -> None:
         default="harmful",
         help="whether the requests should be refused or answered; only harmful ones are scored 1 to 5 (default)",
     )
+    add_send_to(score)
     _add_columns(score)
 
 
@@ -72,9 +73,12 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    from sails_eval.judging import AnswerColumns, score_file
+    from sails_eval.judging import AnswerColumns, read_answers, score_file
+    from sails_eval.responsible import check_sending, named_in
 
     columns = AnswerColumns(options.prompt_column, options.response_column or "response", options.id_column)
+    asked = named_in(str(answer.id) for answer in read_answers(options.file, columns))
+    check_sending(asked, options.judge, options.send_to or ())
     judged = score_file(
         options.file, options.out, judge=_judge(options), kind=options.kind, columns=columns, quiet=options.quiet
     )

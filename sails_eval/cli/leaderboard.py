@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, print_usage, report_problems
+from sails_eval.cli.common import add_command, add_send_to, print_usage, report_problems
 
 
 def add(commands: Any) -> None:
@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
     sensitivity = add_command(actions, "sensitivity", _sensitivity, text)
     sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
     sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
+    add_send_to(sensitivity)
     sensitivity.add_argument("--allow-self-judging", action="store_true", help="let J be the evaluated model itself")
     sensitivity.add_argument(
         "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
@@ -75,6 +76,7 @@ def _sensitivity(options: argparse.Namespace) -> None:
         options.path,
         options.judge,
         options.include_path,
+        send_to=options.send_to or (),
         allow_self_judging=options.allow_self_judging,
         quiet=options.quiet,
     )

@@ -8,6 +8,8 @@ from typing import Any
 
 from sails_eval.cli.common import add_command, add_model, read_config, report_problems
 
+ON_HUB = "hub"
+
 
 def add(commands: Any) -> None:
     """Add the actions."""
@@ -43,6 +45,8 @@ def _list_tasks(options: argparse.Namespace) -> None:
     widths = [max(len(cells[column]) for cells in rows) for column in range(4)]
     for cells in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[4]]))
+    if any(ON_HUB in cells for cells in rows):
+        print(f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`")
 
 
 def _show_task(options: argparse.Namespace) -> None:
@@ -57,7 +61,7 @@ def _show_task(options: argparse.Namespace) -> None:
 
 
 def _count(number: int | None) -> str:
-    return "?" if number is None else str(number)
+    return ON_HUB if number is None else str(number)
 
 
 def _new_task(options: argparse.Namespace) -> None:

@@ -77,8 +77,8 @@ def fetch(data: HubData, way_out: str = OWN_FILE) -> Fetched:
 def hub_rows(data: HubData, way_out: str = OWN_FILE) -> Iterator[Row]:
     """The rows of a split, one at a time; `train`, or the only split, where none is named.
 
-    Raises UserError where the data set cannot be had, which ends with the `way_out`, there is no such configuration, folder or split, or a
-    row cannot be read.
+    Raises UserError where the data set cannot be had (its last words are the `way_out`), there is no such
+    configuration, folder or split, or a row cannot be read.
     """
     split = _split(data, fetch(data, way_out))
     number = 0
@@ -134,7 +134,9 @@ def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
         ) from error
     except LocalEntryNotFoundError as error:
         why = "the hub is not asked, since HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no network"
-        raise UserError(f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {way_out}") from error
+        raise UserError(
+            f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {way_out}"
+        ) from error
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         raise UserError(f"{data}: the hub does not give it ({first_line(error)}), {way_out}") from error
     return Path(found)

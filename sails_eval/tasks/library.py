@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -319,6 +320,7 @@ def load_task(info: TaskInfo, split: Split) -> Any:
     """
     from lm_eval.tasks import TaskManager
 
+    logging.getLogger("lm_eval.api.task").addFilter(_worth_saying)
     if not has_docs(info, split):
         raise UserError(f"{info.path}: no validation documents; add some, and a `validation_split`")
     splits = ("validation", "test") if info.has_validation else ("test",)
@@ -335,6 +337,11 @@ def load_task(info: TaskInfo, split: Split) -> Any:
     if split == "validation":
         task.has_test_docs = lambda: False  # lm-eval then evaluates the validation documents
     return task
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not what lm-eval says at every `custom_dataset`."""
+    return "Custom kwargs can be passed" not in record.getMessage()
 
 
 def prompts_of(info: TaskInfo, split: Split) -> list[str]:
