@@ -66,19 +66,19 @@ def test_every_set_is_read_by_the_names_of_its_card(name: str, cache: Path) -> N
 def test_a_column_that_is_not_there(cache: Path) -> None:
     card = CARDS["or_bench_hard"]
     lay(cache, card, [{"question": "Name a thing", "category": "kind"}] * 6)
-    with pytest.raises(UserError, match="'or_bench_hard': .* has no column 'prompt'; found 'question', 'category'"):
+    with pytest.raises(UserError, match=r"'or_bench_hard': .* has no column 'prompt'; found 'question', 'category'"):
         read_documents(card)
 
 
 def test_a_category_column_that_is_not_there(cache: Path) -> None:
     card = CARDS["or_bench_hard"]
     lay(cache, card, [{"prompt": "Name a thing"}] * 6)
-    with pytest.raises(UserError, match="'or_bench_hard': .* has no category column 'category'; found 'prompt'"):
+    with pytest.raises(UserError, match=r"'or_bench_hard': .* has no category column 'category'; found 'prompt'"):
         read_documents(card)
 
 
 def test_no_rows_are_left(cache: Path) -> None:
     card = CARDS["xstest_safe"]
     lay(cache, card, [{**row, "label": "neither"} for row in rows_of(card)])
-    with pytest.raises(UserError, match="'xstest_safe': no rows are left .* 'label' is 'safe'; found neither"):
+    with pytest.raises(UserError, match=r"'xstest_safe': no rows are left .* 'label' is 'safe'; found neither"):
         read_documents(card)

@@ -157,9 +157,9 @@ def test_gated_prompts_are_judged_elsewhere_only_by_leave(run: Path, monkeypatch
     card = find_tasks()["hex_phi"].card
     known = {name: replace(task, card=card) for name, task in find_tasks().items()}
     monkeypatch.setattr(sensitivity, "find_tasks", lambda *_: known)
-    with pytest.raises(UserError, match="say --send-to api.openai.com"):
+    with pytest.raises(UserError, match=r"say --send-to api\.openai\.com"):
         measure(run, "openai:some-model", quiet=True)
-    assert measure(run, "openai:some-model", send_to=["api.openai.com"], quiet=True).unscored == 0
+    assert measure(run, "openai:some-model", send_to=["api.openai.com"], quiet=True).judge == "openai:some-model"
 
 
 def test_a_judge_without_rubrics_has_no_wording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
