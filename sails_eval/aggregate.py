@@ -87,15 +87,16 @@ def score(
 ) -> list[Result]:
     """Tidy rows of one task: each metric of its kind, per category and for the category `all`.
 
-    Capability tasks have no verdicts. `value` is rounded to the six decimals of the file, so that
-    leaderboards made from memory and from the file are the same; it is NaN where `n` is 0. Raises
-    ValueError unless every completion has exactly one verdict that fits the kind, and UserError if a
-    category among others is `all`.
+    Answers without a category count in `all` only. Capability tasks have no verdicts. `value` is rounded to the six
+    decimals of the file, so that leaderboards made from memory and from the file are the same; it is NaN where `n` is
+    0. Raises ValueError unless every completion has exactly one verdict that fits the kind, and UserError if a category
+    among others is `all`.
     """
     answers = _match(kind, completions, verdicts)
     groups: dict[str, list[tuple[Completion, Verdict]]] = {}
     for completion, verdict in answers:
-        groups.setdefault(completion.category, []).append((completion, verdict))
+        if completion.category:
+            groups.setdefault(completion.category, []).append((completion, verdict))
     if ALL in groups and len(groups) > 1:
         raise UserError(f"task '{row.task}': no category may be called '{ALL}', which is their sum")
     groups[ALL] = answers

@@ -101,6 +101,8 @@ def test_values_and_categories_out_of_bounds() -> None:
         score("harmful", mixed, harmful(1, 1), row=ROW)
     alone = score("harmful", mixed[:1], harmful(1), row=ROW)
     assert {r.category for r in alone} == {"all"} and len(alone) == 4
+    nameless = score("harmful", [Completion("0", "p", "r", "")], harmful(1), row=ROW)
+    assert {r.category for r in nameless} == {"all"} and len(nameless) == 4
 
 
 def results() -> list[Result]:
