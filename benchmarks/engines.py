@@ -66,12 +66,12 @@ def random_adapters(pair: Pair, folder: Path, count: int) -> list[Path]:
 
     from sails_eval.config import load_recipe
     from sails_eval.models import load_base
-    from sails_eval.train import lora_config
+    from sails_eval.peft_configs import adapter_config
 
     made, model = [], load_base(pair).model
     for number in range(count):
         torch.manual_seed(number)
-        wrapped = get_peft_model(model, lora_config(pair, load_recipe("lora")))
+        wrapped = get_peft_model(model, adapter_config(pair, load_recipe("lora")))
         for name, weight in wrapped.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=1e-3)

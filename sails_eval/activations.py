@@ -106,7 +106,7 @@ def text_means(
     """
     for first in range(0, len(texts), batch_size):
         batch = texts[first : first + batch_size]
-        ids, mask = _pad([text.ids for text in batch], model.device)
+        ids, mask = padded([text.ids for text in batch], model.device)
         counted = torch.zeros_like(mask, dtype=torch.bool)
         for row, text in enumerate(batch):
             counted[row, text.positions(positions)] = True
@@ -153,7 +153,7 @@ def _hooks(handles: Sequence[Any]) -> Iterator[None]:
             handle.remove()
 
 
-def _pad(texts: Sequence[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(texts: Sequence[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded ids and the attention mask."""
     width = max(map(len, texts))
     ids = torch.zeros(len(texts), width, dtype=torch.long)

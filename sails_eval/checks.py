@@ -129,12 +129,14 @@ def check_engine(setup: Setup) -> None:
 
 def check_training(setup: Setup) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
-    from sails_eval.train import check_target_modules, lay_out, lora_config
+    from sails_eval.peft_configs import adapter_config
+    from sails_eval.train import check_target_modules, lay_out
     from sails_eval.trainers import examples_per_step, tokens_of
 
     check_target_modules(base_of(setup.pair).model, setup.pair)
     for recipe in setup.recipes:
-        lora_config(setup.pair, recipe)
+        if recipe.parameters == "adapter":
+            adapter_config(setup.pair, recipe)
         if recipe.init:
             initialisation_of(setup.pair, recipe)
     rows = training_rows(setup.pair)

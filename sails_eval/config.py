@@ -24,6 +24,9 @@ def _joined(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
+PeftType = Literal["lora", "adalora", "ia3", "oft", "vera"]
+"""Kinds of adapters, as PEFT calls them in lower case."""
+
 Objective = Literal["sft", "dpo"]
 """The cross-entropy of chosen answers, or preferring them over rejected ones."""
 
@@ -128,10 +131,10 @@ class Span(Frozen):
 
 PAIR_OWNS = frozenset(
     "r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save layers_to_transform layers_pattern "
-    "exclude_modules target_parameters trainable_token_indices bias lora_bias use_rslora use_dora "
-    "layer_replication".split()
+    "exclude_modules target_parameters trainable_token_indices bias lora_bias layer_replication "
+    "init_r target_r total_step tinit tfinal".split()
 )
-"""LoraConfig fields that decide how much is trained, where, and at which scale; no recipe may set them."""
+"""Fields of PEFT's configs that decide how much is trained and where; no recipe may set them but by `rank_factor`."""
 
 
 class Dpo(Frozen):
@@ -160,7 +163,12 @@ class Recipe(Frozen):
     dpo: Dpo = Dpo()
     init: str | None = Field(default=None, description="a module of sails_eval.methods")
     settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
-    peft: dict[str, Any] = Field(default_factory=dict, description="further LoraConfig fields")
+    peft_type: PeftType = Field(default="lora", description="the kind of adapter")
+    rank_factor: float = Field(default=1.0, gt=0, description="the adapter's rank over the pair's; alpha grows alike")
+    peft: dict[str, Any] = Field(default_factory=dict, description="further fields of PEFT's config of that kind")
+    lr_ratio: float | None = Field(
+        default=None, ge=1, description="the learning rate of lora_B over that of lora_A (LoRA+, arXiv 2402.12354)"
+    )
     learning_rate: Span | None = Field(default=None, description="left out where nothing is trained")
 
     @property
@@ -188,8 +196,15 @@ class Recipe(Frozen):
                 f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
                 "belong to the pair"
             )
-        if self.parameters != "adapter" and (self.init or self.peft):
-            raise ValueError(f"keys 'init' and 'peft' are about adapters, but 'parameters' is {self.parameters}")
+        told = self.model_dump(exclude_defaults=True).keys()
+        about_adapters = told & {"init", "peft", "peft_type", "rank_factor", "lr_ratio"}
+        if self.parameters != "adapter" and about_adapters:
+            named = ", ".join(f"'{key}'" for key in sorted(about_adapters))
+            raise ValueError(f"key {named}: about adapters, but 'parameters' is {self.parameters}")
+        if self.peft_type != "lora" and told & {"init", "lr_ratio"}:
+            raise ValueError(f"keys 'init' and 'lr_ratio' are about LoRA, but 'peft_type' is {self.peft_type}")
+        if self.peft_type in ("ia3", "oft", "vera") and self.rank_factor != 1:
+            raise ValueError(f"key 'rank_factor': adapters of peft_type {self.peft_type} do not have the pair's rank")
         if self.objective != "dpo" and self.dpo != Dpo():
             raise ValueError(f"key 'dpo' is about the objective dpo, but 'objective' is {self.objective}")
         start = self.peft.get("init_lora_weights")

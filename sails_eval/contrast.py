@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -75,7 +75,8 @@ class Text:
 class Contrast:
     """Two classes of texts; where they are `paired`, the n-th of both answer the same request.
 
-    `sources` names the labelled examples that they are made of, `rejected` their rejected answers.
+    `groups` are the categories of pairs, where they have any; `sources` names the labelled examples that they are made
+    of, `rejected` their rejected answers.
     """
 
     aligned: Sequence[Text] = ()
@@ -83,6 +84,7 @@ class Contrast:
     paired: bool = True
     sources: frozenset[str] = frozenset()
     rejected: frozenset[str] = frozenset()
+    groups: Sequence[str] = ()
 
     @property
     def tokens(self) -> int:
@@ -97,6 +99,11 @@ class Contrast:
         aligned, unaligned = shuffled(self.aligned), shuffled(self.unaligned)
         first, second = (Contrast(aligned[i::2], unaligned[i::2], self.paired) for i in (0, 1))
         return first, second
+
+    @property
+    def aligned_only(self) -> Contrast:
+        """The aligned half, of which nothing was rejected."""
+        return replace(self, unaligned=(), rejected=frozenset())
 
 
 def check_contrast(pair: Pair, which: str, method: str) -> None:
@@ -146,7 +153,9 @@ def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int
                 ids = (start + answer)[:max_length]
                 texts.append(Text(ids, answer=range(len(start), len(ids)), request=request))
     sources = frozenset(example.label for example in used)
-    return Contrast(aligned, unaligned, sources=sources, rejected=frozenset(example.rejected_label for example in used))
+    rejected = frozenset(example.rejected_label for example in used)
+    groups = [example.group for example in used] if any(example.group for example in used) else []
+    return Contrast(aligned, unaligned, sources=sources, rejected=rejected, groups=groups)
 
 
 def encode_requests(tokenizer: Any, requests: Requests, max_length: int) -> Contrast:

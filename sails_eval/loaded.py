@@ -86,8 +86,10 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
 
     Raises UserError where the settings are faulty or the pair lacks what the initialisation needs.
     """
-    from sails_eval.contrast import Contrast, check_contrast
+    from sails_eval.alignment import alignment
+    from sails_eval.contrast import check_contrast
     from sails_eval.methods import Material, load_initialisation
+    from sails_eval.peft_configs import adapter_config
     from sails_eval.recovery import load_planted
     from sails_eval.saes import load_saes
 
@@ -102,15 +104,31 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
             f"method '{recipe.name}' needs a planted subspace, which pair '{pair.name}' has not: its key 'planted' "
             "names a safetensors file"
         )
-    if "contrast" in module.needs:
+    if module.needs & CONTRASTED:
         check_contrast(pair, settings.contrast, recipe.name)
     material = Material(
         model,
         saes=load_saes(pair, model, sae_set) if module.needs & {"saes", "layers"} else {},
-        contrast=contrast_of(pair, settings.contrast) if "contrast" in module.needs else Contrast(),
+        contrast=seen_by(module.needs, pair, settings),
         planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
+        alignment=dict(alignment(model, pair, settings.aligned)) if "aligned_model" in module.needs else {},
+        adapter_config=adapter_config(pair, recipe),
     )
     return module, settings, material
+
+
+CONTRASTED = frozenset({"contrast", "aligned"})
+"""The needs of an initialisation that looks at contrast texts: at both classes, or at the aligned ones."""
+
+
+def seen_by(needs: frozenset[str], pair: Pair, settings: Any) -> Contrast:
+    """The contrast texts that an initialisation with these needs looks at."""
+    from sails_eval.contrast import Contrast
+
+    if not needs & CONTRASTED:
+        return Contrast()
+    both = contrast_of(pair, settings.contrast)
+    return both if "contrast" in needs else both.aligned_only
 
 
 @lru_cache(maxsize=2)

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from sails_eval.config import Pair
 from sails_eval.errors import UserError, first_line
+from sails_eval.peft_configs import mutates_base
 
 
 @dataclass(frozen=True)
@@ -203,9 +204,8 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
 
 
 def kept_weights(model: nn.Module, config: PeftConfig) -> AbstractContextManager[None]:
-    """Puts the base weights back after an adapter whose initialisation changes them (pissa, olora, corda, …)."""
-    changes = isinstance(getattr(config, "init_lora_weights", None), str) and config.init_lora_weights != "gaussian"
-    return replaced_weights(model) if changes else nullcontext()
+    """Puts the base weights back after an adapter whose initialisation changes them (pissa, olora, corda)."""
+    return replaced_weights(model) if mutates_base(config) else nullcontext()
 
 
 @contextmanager

@@ -40,8 +40,8 @@ QUICK = {"seeds": 2, "learning_rates": 2}
 INITIALISATION = ("activations", "basis", "contrast", "saes")
 """The modules that initialisations share."""
 
-INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets")
-"""What of a training's identity only initialisations look at; of `sae_sets` each at the one that it names."""
+INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")
+"""What of a training's identity only initialisations look at; of `sae_sets` and `references` each at those it names."""
 
 
 @dataclass(frozen=True)
@@ -220,14 +220,18 @@ def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     known by the package's version.
     """
     data = {key: value for key, value in training.items() if recipe.init or key not in INITIAL}
-    data.pop("sae_sets", None)
+    for key in ("sae_sets", "references"):
+        data.pop(key, None)
     told = recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate", "system_prompt"})
-    if recipe.objective == "sft":  # all there was before: hashes of cells made then hold
-        del told["objective"], told["dpo"]
+    later = {"objective", "dpo"} if recipe.objective == "sft" else set()
+    later |= {"peft_type", "rank_factor", "lr_ratio"} - recipe.model_dump(exclude_defaults=True).keys()
+    told = {key: value for key, value in told.items() if key not in later}  # hashes of cells made before them hold
     code = []
     if recipe.init:
         if named := recipe.settings.get("saes"):
             data["sae_sets"] = {named: training["sae_sets"][named]}
+        if "aligned" in recipe.settings:
+            data["references"] = training["references"]
         files = [PACKAGE / "methods" / f"{recipe.init}.py", *(PACKAGE / f"{name}.py" for name in INITIALISATION)]
         code = [of_path(file) for file in files if file.is_file()]
     return digest([data, told, code])
@@ -308,6 +312,9 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     data: dict[str, Any] = {"train": read_examples(pair.train).sha256}
     if any(recipe.init for recipe in recipes):
         data |= _initialisation_identity(pair, {recipe.settings.get("saes") for recipe in recipes})
+    if any("aligned" in recipe.settings for recipe in recipes):
+        models = {name: Path(model) for name, model in pair.references.items()}
+        data["references"] = {name: of_path(m) if m.is_dir() else str(m) for name, m in models.items()}
     settings = {
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
         "batch_size", "micro_batch_size", "gradient_checkpointing",

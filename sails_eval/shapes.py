@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sails_eval.config import Pair, Recipe
 from sails_eval.errors import UserError, first_line
 from sails_eval.paths import PACKAGE
-from sails_eval.train import add_adapter, lora_config, trained_in_full
+from sails_eval.peft_configs import adapter_config, add_adapter, is_own
+from sails_eval.train import trained_in_full
 
 PUBLISHED = PACKAGE / "published_models.yaml"
 
@@ -70,7 +71,7 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
     adapter = recipe.parameters == "adapter"
     model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype) if adapter else torch.float32)
     if adapter:
-        return add_adapter(model, lora_config(pair, recipe))
+        return add_adapter(model, adapter_config(pair, recipe))
     for name, weight in model.named_parameters():
         weight.requires_grad_(trained_in_full(name, pair, recipe))
     return model
@@ -79,4 +80,4 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
 def trained_and_all(model: Any) -> tuple[int, int]:
     """How many parameters are trained, and how many the model has without its adapter."""
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    return trained, sum(weight.numel() for name, weight in model.named_parameters() if "lora_" not in name)
+    return trained, sum(weight.numel() for name, weight in model.named_parameters() if not is_own(name, model))

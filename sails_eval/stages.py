@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sails_eval.budget import labels_used
 from sails_eval.config import Pair, Recipe
 from sails_eval.engines import HF
-from sails_eval.loaded import base_of, contrast_of, engine_of, initialisation_of, judge_of, training_rows
+from sails_eval.loaded import base_of, engine_of, initialisation_of, judge_of, seen_by, training_rows
 from sails_eval.plan import Cell
 from sails_eval.records import Split, write_bytes, write_jsonl, write_text
 from sails_eval.tasks import TaskInfo
@@ -100,9 +100,9 @@ def _labels(pair: Pair, recipe: Recipe, rows: Sequence[TokenRow]) -> dict[str, i
     from sails_eval.methods import load_initialisation
 
     contrast = Contrast()
-    if recipe.init and "contrast" in (module := load_initialisation(recipe.init)).needs:
-        settings: Any = module.Settings(**recipe.settings)
-        contrast = contrast_of(pair, settings.contrast)
+    if recipe.init:
+        module = load_initialisation(recipe.init)
+        contrast = seen_by(module.needs, pair, module.Settings(**recipe.settings))
     return labels_used(rows, contrast, pairs=recipe.objective == "dpo")
 
 

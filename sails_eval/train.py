@@ -11,24 +11,25 @@ import re
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 
 from sails_eval.config import Objective, Pair, Recipe
 from sails_eval.data import Example
 from sails_eval.errors import UserError, unknown
 from sails_eval.methods import load_initialisation
-from sails_eval.models import Base, kept_weights, render_chat, replaced_weights
+from sails_eval.models import Base, render_chat, replaced_weights
+from sails_eval.peft_configs import NOT_TEXT, adapter_config, add_adapter, is_own, mutates_base
 from sails_eval.trainers import examples_per_step, fit, tokens_of
 
-NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
-"""Parts of a model that no text goes through: they are neither adapted nor trained."""
+START = "_start_of_training"
+"""Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def train_cell(
         _reset_peak_memory()
         seen = [rows[i] for i in run.order]
         losses, flops = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+        _finish(model, recipe, run)
         record = TrainRecord(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
             steps=len(losses),
@@ -172,7 +174,7 @@ def train_cell(
             seconds=round(time.perf_counter() - before, 3),
             peak_memory_bytes=_peak_memory(),
             trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            total_params=sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n),
+            total_params=sum(p.numel() for n, p in model.named_parameters() if not is_own(n, model)),
             losses=losses,
         )
         save_trained(model, base, recipe, dtype=dtype, folder=folder)
@@ -191,7 +193,8 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
     before = dict(hooks), dict(base.model.config.__dict__), deepcopy(base.model.generation_config)
     try:
         if recipe.parameters == "adapter":
-            with _adapter(base, lora_config(pair, recipe), recipe, run) as model:
+            steps = len(run.order) // examples_per_step(pair, recipe.objective)
+            with _adapter(base, adapter_config(pair, recipe, steps=steps), recipe, run) as model:
                 yield model
         else:
             with replaced_weights(base.model):
@@ -210,36 +213,28 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
 
 
 @contextmanager
-def _adapter(base: Base, config: LoraConfig, recipe: Recipe, run: CellRun) -> Iterator[Any]:
+def _adapter(base: Base, config: Any, recipe: Recipe, run: CellRun) -> Iterator[Any]:
     """A fresh adapter on the base model, initialised as the recipe says; the bare base model again afterwards."""
-    with kept_weights(base.model, config):
+    module: Any = load_initialisation(recipe.init) if recipe.init else None
+    mutates = mutates_base(config) or getattr(module, "MUTATES_BASE", False)
+    with replaced_weights(base.model) if mutates else nullcontext(), TemporaryDirectory() as start:
         model = add_adapter(base.model, config)
         try:
-            if recipe.init:
-                module = load_initialisation(recipe.init)
-                settings = module.Settings(**recipe.settings)
-                module.initialise(model, run.state or {}, settings=settings, seed=run.seed)
+            if module:
+                module.initialise(model, run.state or {}, settings=module.Settings(**recipe.settings), seed=run.seed)
+            if mutates:
+                model.save_pretrained(start)
+                setattr(model, START, start)
             yield model
         finally:
             model.unload()
 
 
-def lora_config(pair: Pair, recipe: Recipe) -> LoraConfig:
-    """Rank, α and modules from the pair, the rest from the recipe. Raises UserError for a field that PEFT lacks."""
-    known = {field.name for field in fields(LoraConfig)}
-    for name in recipe.peft:
-        if name not in known:
-            raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
-    modules = list(pair.target_modules)
-    own = {"r": pair.rank, "lora_alpha": pair.alpha, "target_modules": modules}
-    return LoraConfig(task_type="CAUSAL_LM", **own, **recipe.peft)
-
-
-def add_adapter(model: Any, config: LoraConfig) -> Any:
-    """A fresh adapter on the model's text part; modules of the same names in a vision tower (Gemma 3) get none."""
-    if any(re.search(NOT_TEXT, name) for name, _ in model.named_modules()):
-        config = replace(config, exclude_modules=f".*{NOT_TEXT}.*")
-    return get_peft_model(model, config)
+def _finish(model: Any, recipe: Recipe, run: CellRun) -> None:
+    """What the recipe's initialisation wants to be done once training is over, if anything."""
+    module: Any = load_initialisation(recipe.init) if recipe.init else None
+    if finish := getattr(module, "finish", None):
+        finish(model, run.state or {}, settings=module.Settings(**recipe.settings))
 
 
 def trained_in_full(name: str, pair: Pair, recipe: Recipe) -> bool:
@@ -263,12 +258,16 @@ def cast_weights(model: Any, dtype: torch.dtype) -> None:
 
 
 def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, folder: Path) -> None:
-    """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads, in `dtype`."""
+    """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads, in `dtype`.
+
+    An adapter that started by changing the base weights is saved as what it adds to the bare ones, at twice its rank.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if recipe.parameters != "adapter":
+    if recipe.parameters == "adapter":
+        model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=getattr(model, START, None))
+    else:
         cast_weights(model, dtype)
-    model.save_pretrained(str(folder), safe_serialization=True)
-    if recipe.parameters != "adapter":
+        model.save_pretrained(str(folder), safe_serialization=True)
         base.tokenizer.save_pretrained(str(folder))
 
 

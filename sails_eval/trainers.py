@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -76,6 +78,10 @@ def fit(
         # DPO of whole models asks its reference here, and draws a bar for every cell
         with FlopCounterMode(display=False) as beforehand, redirect_stderr(StringIO()):
             trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
+        if recipe.lr_ratio:
+            trainer.optimizer = _lora_plus(trainer, recipe.lr_ratio)
+        if recipe.peft_type == "adalora":
+            trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(counter := _FirstStepFlops())
         trainer.train()
@@ -146,6 +152,23 @@ class _TokenisedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
+
+
+def _lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
+    """The trainer's own optimiser, with a higher learning rate for lora_B than for lora_A."""
+    kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    made: torch.optim.Optimizer = create_loraplus_optimizer(trainer.model, kind, loraplus_lr_ratio=ratio, **options)
+    return made
+
+
+class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
+    """AdaLoRA's cuts of the ranks, which stand between a step and the zeroing of its gradients."""
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model: Any = model.base_model
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._model.update_and_allocate(state.global_step)
 
 
 class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from sails_eval.config import (
     validate,
 )
 from sails_eval.errors import UserError
-from sails_eval.train import lora_config
+from sails_eval.peft_configs import adapter_config
 
 
 def write(path: Path, **values: Any) -> Path:
@@ -272,7 +272,7 @@ def test_a_recipe_that_trains_other_modules_is_refused(tmp_path: Path, peft: dic
 def test_a_recipe_with_a_field_that_peft_does_not_know_is_an_error(tmp_path: Path) -> None:
     recipe = load_recipe(str(write(tmp_path / "mine.yaml", **RECIPE, peft={"lora_dropuot": 0.1})))
     with pytest.raises(UserError, match=r"recipe 'mine': 'lora_dropuot'; did you mean lora_dropout"):
-        lora_config(load_pair("testbed"), recipe)
+        adapter_config(load_pair("testbed"), recipe)
 
 
 @pytest.mark.parametrize("high", [5e-3, 2e-2])

@@ -81,7 +81,7 @@ class VllmEngine:
 
     def check(self, recipes: Sequence[Recipe]) -> None:
         """Raises UserError where vLLM reads less than the pair's context, or cannot adapt its modules as recipes do."""
-        from sails_eval.train import lora_config
+        from sails_eval.peft_configs import adapter_config
 
         if self._lm.max_length < context_of(self._pair) < BOUNDLESS:
             raise UserError(
@@ -100,7 +100,7 @@ class VllmEngine:
             self._check_modules()
         for recipe in adapters:
             try:
-                config = lora_config(self._pair, recipe).to_dict()
+                config = adapter_config(self._pair, recipe).to_dict()
                 lora = self._lm.model.llm_engine.vllm_config.lora_config
                 PEFTHelper.from_dict(config).validate_legal(lora)
             except ValueError as error:

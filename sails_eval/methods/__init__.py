@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -21,21 +21,28 @@ if TYPE_CHECKING:
 
     State = Mapping[str, "torch.Tensor"]
 
-Need = Literal["saes", "layers", "contrast", "planted"]
-"""What an initialisation can't do without; `layers`: only which layers have a SAE, or all where the pair has none."""
+Need = Literal["saes", "layers", "contrast", "aligned", "planted", "aligned_model"]
+"""What an initialisation can't do without.
+
+`layers`: only which layers have a SAE, or all where the pair has none; `aligned`: only the aligned half of the contrast
+texts; `aligned_model`: a finished model, one of the pair's `references`.
+"""
 
 
 @dataclass(frozen=True)
 class Material:
     """What an initialisation may look at before training: the bare model and, as far as it needs them, the rest.
 
-    `saes` and `planted` (orthonormal columns [d_model, r]) are by layer, ascending.
+    `saes` and `planted` (orthonormal columns [d_model, r]) are by layer, ascending; `alignment` is what an aligned
+    model adds to the weights of the target modules, [d_out, d_in] by their names; `adapter_config` is the recipe's.
     """
 
     model: Any
     saes: Mapping[int, Any] = field(default_factory=dict)
     contrast: Contrast = field(default_factory=Contrast)
     planted: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    alignment: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    adapter_config: Any = None
 
     @property
     def layers(self) -> list[int]:
@@ -49,7 +56,12 @@ class Material:
 
 
 class Initialisation(Protocol):
-    """What a module of this package offers to recipes."""
+    """What a module of this package offers to recipes.
+
+    It may also have `MUTATES_BASE = True`, where `initialise` changes base weights (they are put back after the cell,
+    and the adapter is saved as what it adds to them), and `finish(model, state, *, settings)`, for once training is
+    done.
+    """
 
     Settings: type[Frozen]
     needs: frozenset[Need]
@@ -61,6 +73,13 @@ class Initialisation(Protocol):
     def initialise(self, model: Any, state: State, *, settings: Any, seed: int) -> None:
         """Once per cell: change a fresh PEFT model in place."""
         ...
+
+
+def adapted_modules(model: Any) -> Iterator[tuple[str, Any]]:
+    """The modules of a `PeftModel` that have a LoRA adapter, by their names in the bare model."""
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            yield name.removeprefix("base_model.model."), module
 
 
 def load_initialisation(name: str) -> Initialisation:

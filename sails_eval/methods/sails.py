@@ -15,10 +15,11 @@ import torch
 from pydantic import Field
 
 from sails_eval.activations import Key, Moments, contrast_means, merged, moments
-from sails_eval.basis import EPSILON, Placement, initialise, orthonormal_basis, unit
+from sails_eval.basis import EPSILON, Placement, initialise, orthonormal_basis, random_columns, unit
 from sails_eval.contrast import Contrast, ContrastSettings
 from sails_eval.errors import UserError
 from sails_eval.methods import Material, Need
+from sails_eval.output_effects import output_effects
 from sails_eval.saes import check_widths
 
 __all__ = [
@@ -35,13 +36,24 @@ class Settings(ContrastSettings, Placement):
     saes: str | None = Field(
         default=None, description="one of the pair's 'sae_sets'; null (default): the pair's 'saes'"
     )
-    score: Literal["abs", "positive", "negative", "relative", "t"] = Field(
+    score: Literal["abs", "positive", "negative", "relative", "t", "random"] = Field(
         default="abs",
         description="features by |difference| (abs, default; after digests of the paper), by how much stronger they "
         "are on aligned (positive) or unaligned texts (negative), by |difference| / mean on unaligned (relative), or "
-        "by |t| of the per-text means: paired over answers to the same request, Welch's over requests",
+        "by |t| of the per-text means: paired over answers to the same request, Welch's over requests; random, a "
+        "control, draws from the features that are ever on, the same for all seeds",
     )
     k: int = Field(default=32, ge=1, description="features per layer; default 32, not specified by the paper")
+    output_filter: int = Field(
+        default=1,
+        ge=1,
+        description="of so many times k features by score, the k that change the next token most when steered along "
+        "are kept (see sails_eval.output_effects); default 1: no filter, and none in the paper",
+    )
+    decoder: Literal["own", "permuted"] = Field(
+        default="own",
+        description="permuted, a control: each feature has the decoder direction of another, the same for all seeds",
+    )
     variance: float = Field(
         default=0.8, gt=0, le=1, description="share that the singular vectors keep; default 0.8, after the paper"
     )
@@ -109,7 +121,11 @@ def get_sails_state_dict(
                 "no SAE feature tells the aligned from the unaligned contrast texts; are they alike? "
                 "(score: t takes two texts of either kind)"
             )
-        directions = unit(sae.W_dec.detach().float().cpu()[chosen])
+        directions = unit(_decoder(sae, settings)[chosen])
+        if settings.output_filter > 1:
+            effects = output_effects(model, layer, directions.to(model.device), contrast.aligned)
+            kept = effects.argsort(descending=True, stable=True)[: settings.k].sort().values
+            chosen, directions = chosen[kept], directions[kept]
         basis = orthonormal_basis(directions, variance=settings.variance, centred=settings.centred)
         state[f"layers.{layer}"] = basis
         report[str(layer)] = {
@@ -155,9 +171,18 @@ def choose_features(differences: Differences, settings: Settings) -> torch.Tenso
         "negative": -difference,
         "relative": difference.abs() / (differences.unaligned.abs() + EPSILON),
         "t": difference.abs() / (differences.error + EPSILON),
+        "random": random_columns(len(difference), 1, seed="random features")[:, 0].abs() * (difference != 0),
     }[settings.score]
-    best = torch.argsort(score.nan_to_num(0.0), descending=True, stable=True)[: settings.k]
+    best = torch.argsort(score.nan_to_num(0.0), descending=True, stable=True)[: settings.k * settings.output_filter]
     return best[score[best] > 0]
+
+
+def _decoder(sae: Any, settings: Settings) -> torch.Tensor:
+    """The decoder directions [d_sae, d_model], or those of a SAE whose features have got one another's."""
+    rows: torch.Tensor = sae.W_dec.detach().float().cpu()
+    if settings.decoder == "permuted":
+        rows = rows[random_columns(len(rows), 1, seed="permuted decoder")[:, 0].argsort()]
+    return rows
 
 
 def feature_differences(found: Mapping[Key, Moments], layer: int) -> Differences:

@@ -74,7 +74,7 @@ def contrast_rows() -> list[Row]:
     """Pairs of answers to the same harmful request: refused (aligned) and complied with (unaligned)."""
     rng = random.Random("contrast")
     return [
-        {"prompt": r.text, "chosen": grammar.refusal(rng), "rejected": r.action.answer}
+        {"prompt": r.text, "chosen": grammar.refusal(rng), "rejected": r.action.answer, "group": r.action.category}
         for r in requests(actions_of("harmful", "train"), "train")[:96]
     ]
 

@@ -14,10 +14,10 @@ def inert(testbed_base: Base, testbed_pair: Pair, tmp_path_factory: pytest.TempP
     from peft import get_peft_model
 
     from sails_eval.config import load_recipe
-    from sails_eval.train import lora_config
+    from sails_eval.peft_configs import adapter_config
 
     folder = tmp_path_factory.mktemp("inert") / "inert"
-    model = get_peft_model(testbed_base.model, lora_config(testbed_pair, load_recipe("lora")))
+    model = get_peft_model(testbed_base.model, adapter_config(testbed_pair, load_recipe("lora")))
     model.save_pretrained(str(folder))
     model.unload()
     return folder

@@ -1,0 +1,64 @@
+"""A control for SAILS: linear discriminant directions of raw activations, one for each category of requests.
+
+The direction of a category is Σ⁻¹(mean of aligned − mean of unaligned texts), where Σ is the covariance within all
+categories and classes, with Ledoit and Wolf's shrinkage. The rest of the rank is filled as in SAILS.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from sails_eval.activations import contrast_means
+from sails_eval.basis import Placement, initialise, orthonormal_basis, unit
+from sails_eval.contrast import ContrastSettings
+from sails_eval.methods import Material, Need
+
+__all__ = ["Settings", "initialise", "needs", "prepare"]
+
+needs: frozenset[Need] = frozenset({"layers", "contrast"})
+
+FEWEST = 2
+"""Pairs of texts that a category needs for a direction of its own; smaller ones are one category together."""
+
+
+class Settings(ContrastSettings, Placement):
+    """Which tokens, and how the directions are placed."""
+
+    contrast: Literal["responses"] = Field(default="responses", description="categories are those of pairs")
+
+
+def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Once per run: every layer's basis of the categories' directions, and which categories there are."""
+    batches = list(contrast_means(material.model, material.layers, material.contrast, positions=settings.positions))
+    groups = _categories(material.contrast.groups, sum(len(batch[material.layers[0], "aligned"]) for batch in batches))
+    state, report = {}, {}
+    for layer in material.layers:
+        aligned, unaligned = (torch.cat([batch[layer, side] for batch in batches]) for side in ("aligned", "unaligned"))
+        directions = discriminants(aligned, unaligned, groups)
+        basis = orthonormal_basis(unit(torch.stack(list(directions.values()))), variance=1.0)
+        state[f"layers.{layer}"] = basis
+        report[str(layer)] = {"categories": list(directions), "tau_dim": basis.shape[1]}
+    return state, report
+
+
+def discriminants(aligned: torch.Tensor, unaligned: torch.Tensor, groups: list[str]) -> dict[str, torch.Tensor]:
+    """A direction [d] for each category; rows of `aligned` and `unaligned` [n, d] are pairs, `groups` theirs."""
+    from sklearn.covariance import LedoitWolf
+
+    rows = {name: torch.tensor([group == name for group in groups]) for name in sorted(set(groups))}
+    classes = [(side[chosen], side[chosen].mean(0)) for chosen in rows.values() for side in (aligned, unaligned)]
+    within = torch.cat([texts - mean for texts, mean in classes])
+    covariance = torch.from_numpy(LedoitWolf(assume_centered=True).fit(within.double().numpy()).covariance_)
+    return {
+        name: torch.linalg.solve(covariance, (aligned[chosen].mean(0) - unaligned[chosen].mean(0)).double()).float()
+        for name, chosen in rows.items()
+    }
+
+
+def _categories(groups: Any, n: int) -> list[str]:
+    """The category of every pair; of data without categories, and of rare ones, the same."""
+    groups = list(groups) or [""] * n
+    return [group if groups.count(group) >= FEWEST else "" for group in groups]
