@@ -18,6 +18,9 @@ from sails_eval.models import decoder_layers
 TEXTS = 16
 """How many requests the effect is averaged over."""
 
+AT_A_TIME = 16
+"""How many directions go through the model together."""
+
 
 @torch.no_grad()
 def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
@@ -28,29 +31,41 @@ def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequ
     """
     asked = [text.ids[: text.answer.start or None] for text in texts[:TEXTS]]
     ids, mask = padded(asked, model.device)
-    last = (torch.arange(len(asked), device=model.device), mask.sum(1) - 1)
-    steered: list[torch.Tensor] = []
-    lengths: list[torch.Tensor] = []
+    last = mask.sum(1) - 1
+    bare, streams = _said(model, layer, ids, mask, last, torch.zeros_like(directions[:1]))
+    length = streams.norm(dim=1).mean()
+    effects = [
+        _divergence(bare, _said(model, layer, ids, mask, last, length * some)[0], len(some))
+        for some in torch.split(directions, AT_A_TIME)
+    ]
+    return torch.cat(effects).cpu()
+
+
+def _divergence(bare: torch.Tensor, steered: torch.Tensor, n: int) -> torch.Tensor:
+    """Mean KL over the texts [n] of log-probabilities [texts, vocabulary] and [n × texts, vocabulary]."""
+    steered = steered.view(n, *bare.shape)
+    return (bare.exp() * (bare - steered)).sum(-1).mean(-1)
+
+
+def _said(
+    model: Any, layer: int, ids: torch.Tensor, mask: torch.Tensor, last: torch.Tensor, added: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the next token after each text with each vector added [n × texts, vocabulary], and the bare
+    stream [n × texts, d_model] where it is added."""
+    n, texts = len(added), len(ids)
+    rows = torch.arange(n * texts, device=ids.device)
+    places = (rows, last.repeat(n))
+    streams: list[torch.Tensor] = []
 
     def steer(module: Any, inputs: Any, output: Any) -> Any:
-        stream = output[0] if isinstance(output, tuple) else output
-        lengths.append(stream[last].norm(dim=1).mean())
-        if steered:
-            stream = stream.clone()
-            stream[last] += lengths[0] * steered[-1].to(stream)
+        stream = (output[0] if isinstance(output, tuple) else output).clone()
+        streams.append(stream[places].float())
+        stream[places] += added.repeat_interleave(texts, dim=0).to(stream)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
-    def said() -> torch.Tensor:
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return torch.log_softmax(logits[last].float(), dim=-1)
-
-    effects = []
     handle = decoder_layers(model)[layer].register_forward_hook(steer)
     try:
-        bare = said()
-        for direction in directions:
-            steered.append(direction)
-            effects.append((bare.exp() * (bare - said())).sum(-1).mean().cpu())
+        logits = model(input_ids=ids.repeat(n, 1), attention_mask=mask.repeat(n, 1), use_cache=False).logits
     finally:
         handle.remove()
-    return torch.stack(effects)
+    return torch.log_softmax(logits[places].float(), dim=-1), streams[0]

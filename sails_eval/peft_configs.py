@@ -34,7 +34,7 @@ def _adalora(rank: int, alpha: float, steps: int) -> dict[str, Any]:
     """Ranks are cut between the first tenth and the last third of the steps."""
     start = max(rank + 1, round(INCREMENT * rank))
     schedule = {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 3}
-    return {"target_r": rank, "init_r": start, "r": start, "lora_alpha": alpha, **schedule}
+    return {"target_r": rank, "init_r": start, "lora_alpha": alpha, **schedule}
 
 
 KINDS: dict[PeftType, Kind] = {

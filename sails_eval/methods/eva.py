@@ -39,7 +39,9 @@ def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Ten
     inputs = [
         {"input_ids": ids, "attention_mask": mask} for ids, mask in (padded(b, material.model.device) for b in batches)
     ]
-    config = replace(material.adapter_config, eva_config=EvaConfig(rho=1.0, whiten=settings.whiten))
+    config = replace(
+        material.adapter_config, init_lora_weights="eva", eva_config=EvaConfig(rho=1.0, whiten=settings.whiten)
+    )
     with torch.no_grad():
         found = get_eva_state_dict(material.model, inputs, config, show_progress_bar=False)
     return {name: down.float().cpu() for name, down in found.items()}, {"modules": len(found)}

@@ -1,0 +1,136 @@
+"""What every shipped recipe that trains has to keep, whatever it trains: one contract, all recipes."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from sails_eval import loaded, saes, stages
+from sails_eval.config import Pair, Recipe, load_recipe
+from sails_eval.data import read_examples
+from sails_eval.models import Base
+from sails_eval.paths import bundled
+from sails_eval.plan import Cell
+from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
+
+QUICK = {"adalora", "dora", "full", "lora", "pissa", "safe-lora", "sails"}
+"""One of each kind, in every run of the tests; the others take a minute together."""
+
+RECIPES = [
+    pytest.param(recipe.name, marks=() if recipe.name in QUICK else pytest.mark.slow)
+    for file in sorted(bundled("adapters").glob("*.yaml"))
+    if (recipe := load_recipe(str(file))).trains
+]
+MUTATE_BASE = {"corda", "olora", "pissa"}
+"""What starts by taking the adapter's start away from the base weights: not the same to the last bit at step 0."""
+
+TOLERANCE = 1e-3
+"""Of logits, where rounding differs: the adapter of a changed base is saved as what it adds to the bare one."""
+
+
+@pytest.fixture(scope="module")
+def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The testbed, two steps long, with few contrast texts and a planted subspace."""
+    folder = tmp_path_factory.mktemp("contract")
+    assert testbed_pair.contrast
+    few = testbed_pair.contrast.read_text().splitlines()[:8]
+    (folder / "contrast.jsonl").write_text("\n".join(few))
+    planted = torch.linalg.qr(torch.randn(128, 3, generator=torch.Generator().manual_seed(0))).Q
+    save_file({"layers.1": planted.contiguous()}, folder / "planted.safetensors")
+    own = {"contrast": folder / "contrast.jsonl", "planted": folder / "planted.safetensors", "tokens": 100}
+    return testbed_pair.model_copy(update=own)
+
+
+@pytest.fixture(scope="module")
+def rows(pair: Pair, testbed_base: Base) -> list[TokenRow]:
+    assert isinstance(pair.train, Path)
+    return encode_examples(testbed_base.tokenizer, read_examples(pair.train).examples[::30], pair.max_length)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_once(rows: list[TokenRow], testbed_base: Base) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (loaded, stages):
+            patch.setattr(module, "base_of", lambda pair: testbed_base)
+        patch.setattr(stages, "training_rows", lambda pair: rows)
+        patch.setattr(saes, "_load", lru_cache(saes._load))
+        yield
+
+
+def rate_of(pair: Pair, recipe: Recipe) -> float:
+    return pair.rate_scale(recipe.objective) * (recipe.span.low * recipe.span.high) ** 0.5
+
+
+def trained(pair: Pair, recipe: Recipe, run: Path) -> dict[str, Any]:
+    """Train a cell as a comparison does; what its train.json says, and a hash of what it saved."""
+    import json
+
+    if recipe.init:
+        stages.find_subspace((pair, recipe, run))
+    cell = Cell(recipe, rate_of(pair, recipe), 0, "0" * 16)
+    stages.train(stages.TrainJob(pair, cell, run / "cell", run))
+    (weights,) = (run / "cell" / stages.CHECKPOINT).glob("*.safetensors")
+    told: dict[str, Any] = json.loads((run / "cell" / "train.json").read_text())
+    return told | {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    return model(torch.tensor([[2, 10, 11, 12, 13, 14]])).logits.clone()
+
+
+def reloaded(pair: Pair, recipe: Recipe, checkpoint: Path) -> torch.Tensor:
+    """What the saved model says, loaded by the stock libraries."""
+    options: Any = {"attn_implementation": pair.attn_implementation}
+    if recipe.parameters != "adapter":
+        return logits(AutoModelForCausalLM.from_pretrained(checkpoint, **options).eval())
+    base = AutoModelForCausalLM.from_pretrained(pair.model, **options)
+    return logits(PeftModel.from_pretrained(base, str(checkpoint)).eval())
+
+
+@pytest.fixture(scope="module")
+def lora(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return trained(pair, load_recipe("lora"), tmp_path_factory.mktemp("lora"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_keeps_the_contract(
+    pair: Pair, testbed_base: Base, lora: dict[str, Any], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, before = load_recipe(name), logits(testbed_base.model)
+    seen: dict[str, torch.Tensor] = {}
+    from sails_eval import train
+
+    save = train.save_trained
+
+    def also_asked(model: Any, *args: Any, **options: Any) -> None:
+        seen["after"] = logits(model.eval())
+        save(model, *args, **options)
+
+    monkeypatch.setattr(train, "save_trained", also_asked)
+    told = trained(pair, recipe, tmp_path / "run")
+    from safetensors.torch import load_file
+
+    state = load_file(stages.subspace_path(tmp_path / "run", recipe)) if recipe.init else None
+    with trainable(testbed_base, pair, recipe, CellRun(1e-3, 0, list(range(8)), state)) as model:
+        start = logits(model.eval())
+    if name in MUTATE_BASE:
+        assert torch.allclose(start, before, atol=TOLERANCE)
+    else:
+        assert torch.equal(start, before)
+    if recipe.objective == "sft":
+        assert [told[key] for key in ("tokens", "steps", "examples")] == [
+            lora[key] for key in ("tokens", "steps", "examples")
+        ]
+    assert (seen["after"] - before).abs().max() > TOLERANCE
+    assert torch.equal(logits(testbed_base.model), before)
+    again = reloaded(pair, recipe, tmp_path / "run" / "cell" / stages.CHECKPOINT)
+    assert torch.allclose(again, seen["after"], atol=TOLERANCE)
+    assert trained(pair, recipe, tmp_path / "again")["sha256"] == told["sha256"]
