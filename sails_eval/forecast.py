@@ -148,8 +148,9 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
         shape = shape_of(pair)
     except UserError as error:
         return replace(made, lacks=(*lacks, Lack(str(error))))
-    variants = {(r.parameters, r.objective, str(r.peft)): step_cost(shape, pair, r) for r in recipes}
-    costs = {recipe.name: variants[recipe.parameters, recipe.objective, str(recipe.peft)] for recipe in recipes}
+    variants = {_alike(recipe): recipe for recipe in recipes}
+    found = {key: step_cost(shape, pair, recipe) for key, recipe in variants.items()}
+    costs = {recipe.name: found[_alike(recipe)] for recipe in recipes}
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
     if any(recipe.init for recipe in recipes):
@@ -157,6 +158,13 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
     stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
     made = replace(made, shape=shape, costs=costs, stages=stages)
     return replace(made, lacks=(*lacks, *_machine_lacks(made)))
+
+
+def _alike(recipe: Recipe) -> str:
+    """The same for recipes whose steps cost the same: what they start from makes no difference, unless it is frozen."""
+    frozen = {key: recipe.settings.get(key) for key in ("basis", "uncovered", "side")}
+    what = (recipe.parameters, recipe.objective, recipe.peft_type, recipe.rank_factor, recipe.peft, frozen)
+    return str(what)
 
 
 def _machine_lacks(made: Forecast) -> Iterator[Lack]:

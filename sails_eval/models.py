@@ -225,6 +225,8 @@ def quiet_libraries() -> None:
     import transformers
 
     warnings.filterwarnings("ignore", category=FutureWarning)
+    for said in ("The following rank_pattern keys did not match", "(PiSSA|OLoRA|CorDA) changes the base weights"):
+        warnings.filterwarnings("ignore", message=said)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

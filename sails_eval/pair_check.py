@@ -72,7 +72,7 @@ def shown(pair: Pair) -> str:
     writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
     reads = [name for name in pair.target_modules if name not in writes]
     for source in pair.saes:
-        layer = _told_layer(source)
+        layer = told_layer(source)
         if layer is None:
             lines.append(f"  {source.path or source.name}: its layer is in its own files")
             continue
@@ -87,7 +87,7 @@ def shown(pair: Pair) -> str:
     return "\n".join(lines)
 
 
-def _told_layer(source: SaeSource) -> int | None:
+def told_layer(source: SaeSource) -> int | None:
     """The layer that the pair, the SAE's id or its folder's cfg.json names."""
     text = source.id or ""
     if source.path is not None and (source.path / "cfg.json").is_file():

@@ -1,0 +1,55 @@
+"""The commands of methods: list, show, new."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sails_eval.cli.common import add_command
+
+
+def add(commands: Any) -> None:
+    """Add the actions."""
+    methods = commands.add_parser("methods", help="List, show or start recipes, the methods that are compared.")
+    actions = methods.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = add_command(actions, "list", _list, "List the bundled recipes and those in ./adapters, at a pair.")
+    _add_pair(listing)
+    show = add_command(actions, "show", _show, "Print a recipe, what it trains at a pair, and what it looks at.")
+    show.add_argument("name", metavar="NAME", help="a recipe's name or YAML file")
+    _add_pair(show)
+    new = add_command(actions, "new", _new, "Start a recipe that is like another one.")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--like", default="lora", metavar="METHOD", help="the recipe that it starts from (default: lora)")
+    new.add_argument("--dir", type=Path, default=Path("adapters"), metavar="DIR", help="default: ./adapters")
+
+
+def _add_pair(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pair", default="testbed", metavar="NAME", help="a pair or its YAML (default: testbed)")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from sails_eval.config import load_pair
+    from sails_eval.models import quiet_libraries
+    from sails_eval.recipes import listing
+
+    quiet_libraries()
+
+    print(listing(load_pair(options.pair)))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from sails_eval.config import load_pair, load_recipe
+    from sails_eval.models import quiet_libraries
+    from sails_eval.recipes import shown
+
+    quiet_libraries()
+
+    print(shown(load_recipe(options.name), load_pair(options.pair)))
+
+
+def _new(options: argparse.Namespace) -> None:
+    from sails_eval.recipes import new_recipe
+
+    made = new_recipe(options.name, options.like, options.dir)
+    print(f"made {made}; edit it, then: sails-eval compare --methods {options.name},lora --pair testbed --quick")
