@@ -51,6 +51,16 @@ def rank_of(pair: Pair, recipe: Recipe) -> int:
     return max(1, round(pair.rank * recipe.rank_factor))
 
 
+def saved_rank(pair: Pair, recipe: Recipe) -> int:
+    """The rank at which a recipe's adapters are saved: twice its own where they hold what the base lost, too."""
+    from sails_eval.methods import load_initialisation
+
+    mutates = mutates_base(adapter_config(pair, recipe)) or (
+        recipe.init is not None and getattr(load_initialisation(recipe.init), "MUTATES_BASE", False)
+    )
+    return rank_of(pair, recipe) * (2 if mutates else 1)
+
+
 def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10) -> Any:
     """The PEFT config of a recipe's adapters; `steps` is how long one is trained, which AdaLoRA has to know.
 

@@ -81,7 +81,7 @@ class VllmEngine:
 
     def check(self, recipes: Sequence[Recipe]) -> None:
         """Raises UserError where vLLM reads less than the pair's context, or cannot adapt its modules as recipes do."""
-        from sails_eval.peft_configs import adapter_config
+        from sails_eval.peft_configs import adapter_config, saved_rank
 
         if self._lm.max_length < context_of(self._pair) < BOUNDLESS:
             raise UserError(
@@ -99,8 +99,15 @@ class VllmEngine:
         if adapters:
             self._check_modules()
         for recipe in adapters:
+            if recipe.peft_type != "lora":
+                raise UserError(f"recipe '{recipe.name}': vLLM serves LoRA, not {recipe.peft_type}; give --engine hf")
+            if (rank := saved_rank(self._pair, recipe)) > self._max_rank:
+                raise UserError(
+                    f"recipe '{recipe.name}': its adapters are of rank {rank}, and vLLM permits {self._max_rank} here; "
+                    f"set 'engine: {{max_lora_rank: {rank}}}' in the pair's YAML, or give --engine hf"
+                )
             try:
-                config = adapter_config(self._pair, recipe).to_dict()
+                config = {**adapter_config(self._pair, recipe).to_dict(), "init_lora_weights": True}  # as it is saved
                 lora = self._lm.model.llm_engine.vllm_config.lora_config
                 PEFTHelper.from_dict(config).validate_legal(lora)
             except ValueError as error:

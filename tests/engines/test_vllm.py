@@ -186,9 +186,14 @@ def test_what_vllm_cannot_adapt_is_refused_before_anything_is_trained(engine: An
             engine.check([load_recipe("lora")])
     finally:
         engine._pair = pair
-    pissa = load_recipe("lora").model_copy(update={"name": "mine", "peft": {"init_lora_weights": "pissa"}})
-    with pytest.raises(UserError, match="recipe 'mine': vLLM cannot load its adapters"):
-        engine.check([pissa])
+    wide = load_recipe("lora").model_copy(update={"name": "wide", "rank_factor": 64})
+    for recipe, complaint in (
+        (load_recipe("dora"), "recipe 'dora': vLLM cannot load its adapters"),
+        (load_recipe("ia3"), "recipe 'ia3': vLLM serves LoRA, not ia3"),
+        (wide, "recipe 'wide': its adapters are of rank .* max_lora_rank"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            engine.check([recipe])
 
 
 def test_too_little_memory_is_named_before_anything_is_trained(
