@@ -154,7 +154,7 @@ def test_gated_prompts_go_to_a_remote_judge_only_by_leave(monkeypatch: pytest.Mo
         plan.resolve(asked)
     assert plan.resolve(asked.model_copy(update={"send_to": ("api.openai.com",)})).finished
     check_sending(tasks, "rules", [])
-    check_sending(resolve_tasks(["advbench"]), "openai:some-model", [])
+    check_sending(resolve_tasks(["or_bench_toxic"]), "openai:some-model", [])
 
 
 def test_judging_a_file_of_a_gated_sets_prompts_elsewhere_asks_too(
