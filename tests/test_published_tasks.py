@@ -98,14 +98,13 @@ def test_hex_phi_keeps_the_first_line_of_every_category(tmp_path: Path) -> None:
 
 
 def test_the_hubs_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repo = tmp_path / "datasets--LLM-Tuning-Safety--HEx-PHI"
-    snapshot = repo / "snapshots" / ("0" * 40)
+    card = find_tasks()["hex_phi"].card
+    assert card is not None
+    snapshot = tmp_path / "datasets--LLM-Tuning-Safety--HEx-PHI" / "snapshots" / card.revision
     snapshot.mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("0" * 40)
     (snapshot / "category_1.csv").write_text("".join(f"Do abstract thing {n}.\n" for n in range(5)), "utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert len(read_documents(find_tasks()["hex_phi"].card)) == 5  # type: ignore[arg-type]
+    assert len(read_documents(card)) == 5
 
 
 def test_context_stands_before_the_behaviour(tmp_path: Path) -> None:
@@ -155,20 +154,6 @@ def test_gated_prompts_go_to_a_remote_judge_only_by_leave(monkeypatch: pytest.Mo
     assert plan.resolve(asked.model_copy(update={"send_to": ("api.openai.com",)})).finished
     check_sending(tasks, "rules", [])
     check_sending(resolve_tasks(["or_bench_toxic"]), "openai:some-model", [])
-
-
-def test_judging_a_file_of_a_gated_sets_prompts_elsewhere_asks_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "")
-    file, out = tmp_path / "answers.jsonl", tmp_path / "judged.jsonl"
-    file.write_text(json.dumps({"id": "hex_phi-0123456789ab", "prompt": "Name a thing", "response": "No."}) + "\n")
-    command = ["judge", "score", str(file), "--judge", "openai:some-model", "--out", str(out)]
-    assert main(command) == 2
-    assert "hex_phi is bound to terms; if these allow it, say --send-to api.openai.com" in capsys.readouterr().err
-    assert main([*command, "--send-to", "api.openai.com"]) == 2
-    assert "OPENAI_API_KEY" in capsys.readouterr().err  # what is missing next
 
 
 def test_texts_that_may_not_be_redistributed_stay(tmp_path: Path) -> None:
