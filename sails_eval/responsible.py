@@ -12,6 +12,7 @@ from sails_eval.errors import UserError
 from sails_eval.judges.endpoint import url
 from sails_eval.judges.spec import parse
 from sails_eval.tasks.library import TaskInfo, find_tasks, resolve_tasks
+from sails_eval.tasks.published import bound
 
 PROMPT_ID = re.compile(r"(\w+)-[0-9a-f]{12}")
 """What `published.read_documents` calls a prompt."""
@@ -35,7 +36,7 @@ def check_sending(tasks: Iterable[TaskInfo], judge: str, send_to: Iterable[str])
 
     So is a finished model behind an endpoint, which is named as a judge there is.
     """
-    gated = [task.name for task in tasks if task.card is not None and task.card.gated]
+    gated = [task.name for task in tasks if task.card is not None and bound(task.card)]
     for host in receivers(judge) if gated else ():
         if host not in set(send_to):
             raise UserError(

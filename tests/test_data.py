@@ -220,7 +220,7 @@ def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
         ),
         ("x", "d.parquet", "not a Parquet file"),
         ("x", "d.jsonl.gz", "not a complete gzip file"),
-        ("x", "d.txt", "expected a file .jsonl"),
+        ("x", "d.doc", "expected a file .jsonl"),
     ],
 )
 def test_a_malformed_file_is_named_with_the_place_and_the_fix(

@@ -33,8 +33,9 @@ def lay(cache: Path, card: Card, rows: list[dict[str, Any]], *, mark: str = ",")
     """Lay a set into the cache as a download would, its rows in a file with this mark between the columns."""
     repo = cache / f"datasets--{card.hub.replace('/', '--')}"
     (repo / "refs").mkdir(parents=True)
-    (repo / "refs" / card.revision).write_text(COMMIT)
-    snapshot = repo / "snapshots" / COMMIT
+    commit = card.revision if len(card.revision) == len(COMMIT) else COMMIT
+    (repo / "refs" / card.revision).write_text(commit)
+    snapshot = repo / "snapshots" / commit
     snapshot.mkdir(parents=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], delimiter=mark)

@@ -53,6 +53,17 @@ def test_groups_hold_ours() -> None:
     assert [task.name for task in resolve_tasks(["over_refusal"])] == ["jbb_benign", "xstest_safe", "or_bench_hard"]
 
 
+def test_lines_and_tabs_are_read_too(tmp_path: Path) -> None:
+    lines, table = tmp_path / "MaliciousInstruct.txt", tmp_path / "eval.tsv"
+    lines.write_text("".join(f"Do abstract thing {n}, please\n\n" for n in range(6)), "utf-8")
+    rows = "".join(f"Do {n}, please\tadversarial_harmful\n" for n in range(5))
+    table.write_text(f"adversarial\tdata_type\n{rows}Else\tadversarial_benign\n", "utf-8")
+    use_local([f"malicious_instruct={lines}", f"wildjailbreak={table}"])
+    tasks = find_tasks()
+    assert read_documents(tasks["malicious_instruct"].card)[1]["prompt"] == "Do abstract thing 1, please"  # type: ignore[arg-type]
+    assert len(read_documents(tasks["wildjailbreak"].card)) == 5  # type: ignore[arg-type]
+
+
 def test_a_local_copy_is_read_by_its_original_name_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = find_tasks()["xstest_safe"].fingerprint
     _xstest(tmp_path)
@@ -98,14 +109,13 @@ def test_hex_phi_keeps_the_first_line_of_every_category(tmp_path: Path) -> None:
 
 
 def test_the_hubs_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repo = tmp_path / "datasets--LLM-Tuning-Safety--HEx-PHI"
-    snapshot = repo / "snapshots" / ("0" * 40)
+    card = find_tasks()["hex_phi"].card
+    assert card is not None
+    snapshot = tmp_path / "datasets--LLM-Tuning-Safety--HEx-PHI" / "snapshots" / card.revision
     snapshot.mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("0" * 40)
     (snapshot / "category_1.csv").write_text("".join(f"Do abstract thing {n}.\n" for n in range(5)), "utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert len(read_documents(find_tasks()["hex_phi"].card)) == 5  # type: ignore[arg-type]
+    assert len(read_documents(card)) == 5
 
 
 def test_context_stands_before_the_behaviour(tmp_path: Path) -> None:
@@ -141,7 +151,7 @@ def test_overlaps_are_listed_and_many_refused() -> None:
     assert check_overlaps({"T": test[:5]}, {"D": train}, allowed=True)
 
 
-def test_gated_prompts_go_to_a_remote_judge_only_by_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_prompts_go_to_a_remote_judge_only_by_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     tasks = resolve_tasks(["hex_phi"])
     with pytest.raises(UserError, match=r"--send-to api\.openai\.com"):
@@ -154,21 +164,13 @@ def test_gated_prompts_go_to_a_remote_judge_only_by_leave(monkeypatch: pytest.Mo
         plan.resolve(asked)
     assert plan.resolve(asked.model_copy(update={"send_to": ("api.openai.com",)})).finished
     check_sending(tasks, "rules", [])
-    check_sending(resolve_tasks(["advbench"]), "openai:some-model", [])
-
-
-def test_judging_a_file_of_a_gated_sets_prompts_elsewhere_asks_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "")
-    file, out = tmp_path / "answers.jsonl", tmp_path / "judged.jsonl"
-    file.write_text(json.dumps({"id": "hex_phi-0123456789ab", "prompt": "Name a thing", "response": "No."}) + "\n")
-    command = ["judge", "score", str(file), "--judge", "openai:some-model", "--out", str(out)]
-    assert main(command) == 2
-    assert "hex_phi is bound to terms; if these allow it, say --send-to api.openai.com" in capsys.readouterr().err
-    assert main([*command, "--send-to", "api.openai.com"]) == 2
-    assert "OPENAI_API_KEY" in capsys.readouterr().err  # what is missing next
+    free = resolve_tasks(["advbench"])  # free, but gated where the hub has it
+    with pytest.raises(UserError, match="advbench is bound to terms"):
+        check_sending(free, "openai:some-model", [])
+    (tmp_path / "own.txt").write_text("Name a thing\n", "utf-8")
+    use_local([f"advbench={tmp_path / 'own.txt'}"])
+    check_sending(free, "openai:some-model", [])
+    check_sending(resolve_tasks(["or_bench_toxic"]), "openai:some-model", [])
 
 
 def test_texts_that_may_not_be_redistributed_stay(tmp_path: Path) -> None:

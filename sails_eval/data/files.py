@@ -1,4 +1,4 @@
-"""Files of rows: JSONL, JSON, CSV and Parquet, and where in them a row stands."""
+"""Files of rows: JSONL, JSON, CSV, TSV, plain lines and Parquet, and where in them a row stands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSONL, JSON (a list, or {"data": [...]}), CSV (each also .gz) or Parquet file.
+    """The rows of a JSONL, JSON (a list, or {"data": [...]}), CSV, TSV, text (each also .gz) or Parquet file.
+
+    A text file has a prompt on each line, and the column `prompt`.
 
     Raises:
         UserError: naming the file and the line or row that cannot be read.
@@ -43,9 +46,15 @@ def parse(path: Path, content: bytes) -> Iterator[Row]:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix == ".parquet":
         return _parse_parquet(path, content)
-    parsers = {".jsonl": _parse_jsonl, ".json": _parse_json, ".csv": _parse_csv}
+    parsers: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+        ".jsonl": _parse_jsonl,
+        ".json": _parse_json,
+        ".csv": _parse_csv,
+        ".tsv": partial(_parse_csv, delimiter="\t"),
+        ".txt": _parse_lines,
+    }
     if suffix not in parsers:
-        raise UserError(f"{path}: expected a file .jsonl, .json, .csv (each also .gz) or .parquet")
+        raise UserError(f"{path}: expected a file .jsonl, .json, .csv, .tsv, .txt (each also .gz) or .parquet")
     return parsers[suffix](path, _decode(path, content))
 
 
@@ -78,9 +87,15 @@ def _parse_json(path: Path, text: str) -> Iterator[Row]:
         yield _row(f"{path}: row {number}", item)
 
 
-def _parse_csv(path: Path, text: str) -> Iterator[Row]:
+def _parse_lines(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield Row(f"{path}:{number}", {"prompt": line.strip()})
+
+
+def _parse_csv(path: Path, text: str, *, delimiter: str = ",") -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may hold a whole book
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     number = 0
     try:
         header = list(reader.fieldnames or ())

@@ -29,7 +29,7 @@ DATA = "SAILS_EVAL_DATA"
 TASK_DATA = "SAILS_EVAL_TASK_DATA"
 """Environment variable: NAME=FILE, several with the system's path separator between; what `--task-data` sets."""
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
 class Card(Frozen):
@@ -99,6 +99,14 @@ def local_copy(card: Card) -> Path | None:
     stems = [card.name + suffix for suffix in SUFFIXES]
     names = [*stems, *card.files, *(card.set + suffix for suffix in SUFFIXES if not card.files)]
     return next((path for name in names if (path := Path(folder) / name).exists()), None)
+
+
+def bound(card: Card) -> bool:
+    """Whether terms bind a task's prompts: its set is gated, unless what is read is one's own copy of free ones.
+
+    Others keep some free sets on the hub behind a gate.
+    """
+    return card.gated and not (card.redistributable and local_copy(card))
 
 
 def fingerprint(card: Card) -> str:
