@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from sails_eval import forgetting
 from sails_eval.aggregate import neutralise, read_csv, restore
 from sails_eval.board import (
     METRICS,
@@ -130,7 +131,8 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
 
 
 def show(path: Path, *, with_paper: bool = False) -> str:
-    """A run folder's leaderboard or a board for the terminal, then what to beware of, and the paper's figures.
+    """A run folder's leaderboard or a board for the terminal, then what to beware of, what was forgotten if that was
+    measured, and the paper's figures.
 
     Raises UserError if there is none.
     """
@@ -138,7 +140,9 @@ def show(path: Path, *, with_paper: bool = False) -> str:
     rows = read_rows(path)
     frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
     reported = ["", beside_paper(frame)] if with_paper else []
-    return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *reported])
+    forgotten = forgetting.shown(path.parent) if path.name == "leaderboard.csv" else ""
+    measured = ["", forgotten] if forgotten else []
+    return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *measured, *reported])
 
 
 def _file(path: Path) -> Path:

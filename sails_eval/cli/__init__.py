@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sails_eval import __version__
-from sails_eval.cli import compare, data, judge, leaderboard, pairs, power, tasks, testbed
+from sails_eval.cli import compare, data, judge, leaderboard, pairs, power, robustness, tasks, testbed
 from sails_eval.errors import UserError
 
 EPILOG = """\
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, leaderboard, judge, pairs, power, data, tasks, testbed):
+    for module in (compare, leaderboard, robustness, judge, pairs, power, data, tasks, testbed):
         module.add(commands)
     return top
 
