@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sails_eval.aggregate import read_results
 from sails_eval.config import CompareConfig, validate
+from sails_eval.engines.adapters import CONFIG
 from sails_eval.errors import UserError
 from sails_eval.leaderboard import Cell as Place
 from sails_eval.leaderboard import choose_rates, headline
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chosen:
-    """A model on the leaderboard: a method's cell of one seed, at the rate that seed is tested at, or the base model."""
+    """A model on the leaderboard: a method's cell of one seed, at the rate where it is tested, or the base model."""
 
     method: str
     cell: Cell | None = None
@@ -40,6 +41,10 @@ class Chosen:
     @property
     def learning_rate(self) -> float | None:
         return self.cell.learning_rate if self.cell else None
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.checkpoint is not None and (self.checkpoint / CONFIG).is_file()
 
     @property
     def name(self) -> str:

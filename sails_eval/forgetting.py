@@ -84,7 +84,9 @@ def forgetting(run: Path, *, jobs: int = 1, quiet: bool = False) -> list[Path]:
     for part in parts:
         pair = part.part.setup.pair
         if pair.neutral is None:
-            raise UserError(f"pair '{pair.name}' has no neutral texts; give its YAML 'neutral: FILE', with rows of a text")
+            raise UserError(
+                f"pair '{pair.name}' has no neutral texts; give its YAML 'neutral: FILE', with rows of a text"
+            )
         read_texts(pair.neutral, most=1)
     with workers(jobs, quiet=quiet) as pool:
         return [_of_part(part, pool) for part in parts]

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval import forgetting
 from sails_eval.aggregate import neutralise, read_csv, restore
 from sails_eval.board import (
     METRICS,
@@ -140,9 +139,14 @@ def show(path: Path, *, with_paper: bool = False) -> str:
     rows = read_rows(path)
     frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
     reported = ["", beside_paper(frame)] if with_paper else []
-    forgotten = forgetting.shown(path.parent) if path.name == "leaderboard.csv" else ""
-    measured = ["", forgotten] if forgotten else []
+    measured = _measured(path.parent) if path.name == "leaderboard.csv" else []
     return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *measured, *reported])
+
+
+def _measured(run: Path) -> list[str]:
+    from sails_eval.forgetting import shown  # its statistics take a second to import
+
+    return ["", text] if (text := shown(run)) else []
 
 
 def _file(path: Path) -> Path:

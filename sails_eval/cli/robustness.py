@@ -11,7 +11,9 @@ from sails_eval.cli.common import add_command, names, print_usage
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    text = "How far the chosen models of a finished run moved from the base on neutral text, and what they can't do now."
+    text = (
+        "How far the chosen models of a finished run moved from the base on neutral text, and what they can't do now."
+    )
     _add_run(add_command(commands, "forgetting", _forgetting, text))
     text = "How much of the alignment of a finished run's chosen models is left after re-tuning, 4 bits and merging."
     durability = add_command(commands, "durability", _durability, text)
@@ -21,8 +23,8 @@ def add(commands: Any) -> None:
         type=names,
         default=(),
         metavar="A,B",
-        help="benign:N, harmful:N (re-tuned on N examples), quantise:4bit, merge (default: all of these that the pair's "
-        "data and this machine allow, with N = 10 and 100)",
+        help="benign:N, harmful:N (re-tuned on N examples), quantise:4bit, merge (default: all of these that the "
+        "pair's data and this machine allow, with N = 10 and 100)",
     )
 
 

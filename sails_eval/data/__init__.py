@@ -2,7 +2,16 @@
 
 from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.files import Row, read_rows
-from sails_eval.data.reading import DataFile, Requests, Texts, pinned, read_contrast, read_examples, read_requests, read_texts
+from sails_eval.data.reading import (
+    DataFile,
+    Requests,
+    Texts,
+    pinned,
+    read_contrast,
+    read_examples,
+    read_requests,
+    read_texts,
+)
 from sails_eval.data.sources import Data, Mixture, Selection, as_data, origins, starting_at
 
 __all__ = [

@@ -260,7 +260,7 @@ def build_judge(base: Path, folder: Path) -> Card:
 
 
 def write_data(data: Path, tasks: Path) -> Card:
-    """Write training, contrast, neutral and re-tuning data and the tasks' prompts, proven disjoint; how many of each."""
+    """Write all data files and the tasks' prompts, training and test proven disjoint; how many of each."""
     splits.check_disjoint()
     counts: Card = {"train": len(splits.training_rows()), "contrast": len(splits.contrast_rows())}
     write_jsonl(data / "train.jsonl", splits.training_rows())
