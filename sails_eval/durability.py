@@ -49,8 +49,8 @@ def durability(run: Path, asked: Sequence[str] = (), *, jobs: int = 1, quiet: bo
     `asked` is as `Attack.parse` takes it; nothing means all of `DEFAULT` that the pair's data and this machine allow.
     What was answered before stays. Raises UserError where the run is not as it was, or an attack cannot be done.
     """
-    parts = [_prepared(part) for part in finished_parts(run)]
     attacks = [Attack.parse(text) for text in dict.fromkeys(asked or DEFAULT)]
+    parts = [_prepared(part) for part in finished_parts(run)]
     possible = [_possible(part.part.setup, attacks, choosy=bool(asked)) for part in parts]
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         for part, these in zip(parts, possible, strict=True):
