@@ -18,6 +18,7 @@ examples:
       --tasks my_harmful,my_safe --judge rules
   sails-eval plan --pair gemma-2-2b
   sails-eval compare --add my_method --against runs/testbed-1a2b3c4d
+  sails-eval durability runs/testbed-1a2b3c4d --attack harmful:10,harmful:100
   sails-eval tasks new my_harmful --from prompts.csv --prompt-column goal --kind harmful
   sails-eval leaderboard publish runs/testbed-1a2b3c4d --board leaderboards/testbed.csv
 """
