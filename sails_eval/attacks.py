@@ -15,6 +15,9 @@ from sails_eval.errors import UserError
 from sails_eval.loaded import base_of
 from sails_eval.stages import AnswerJob, Subject, write_completions
 
+RETUNED = "retuned"
+"""The folder that re-tuned weights are in while their model answers."""
+
 Kind = Literal["benign", "harmful", "quantise", "merge"]
 
 DEFAULT = ("benign:10", "benign:100", "harmful:10", "harmful:100", "quantise:4bit", "merge")
@@ -32,7 +35,7 @@ class Retuning:
 
     A fresh LoRA (PEFT's defaults, the pair's rank, alpha and modules) on the fine-tuned model, whose own adapter is
     merged. `learning_rate` is multiplied by the pair's `learning_rate_scale`. Ten examples are seen twenty times, a
-    hundred twice. None of it is specified by the paper; ten harmful examples and batches of ten are those of Qi et al.
+    hundred twice. None of it is specified by the SAILS paper; ten and a hundred harmful examples are those of Qi et al.
     2023 (arXiv 2310.03693).
     """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sails_eval import checks
 from sails_eval.aggregate import csv_text
-from sails_eval.attacks import DEFAULT, Attack, Attacked, answer
+from sails_eval.attacks import DEFAULT, RETUNED, Attack, Attacked, answer
 from sails_eval.bench import Bench
 from sails_eval.chosen import Chosen, FinishedPart, finished_parts
 from sails_eval.data import pinned, read_examples
@@ -55,7 +55,8 @@ def durability(run: Path, asked: Sequence[str] = (), *, jobs: int = 1, quiet: bo
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         for part, these in zip(parts, possible, strict=True):
             pool.run(checks.check_evaluation, part.part.setup)
-            _check_overlaps(part.part.setup, these)
+            for line in pool.run(_overlaps, (part.part.setup, these)):
+                log.info(line)
         files = []
         for part, these in zip(parts, possible, strict=True):
             part.warn_of_missing()
@@ -90,12 +91,12 @@ def _possible(setup: Setup, attacks: Sequence[Attack], *, choosy: bool) -> list[
     return found
 
 
-def _check_overlaps(setup: Setup, attacks: Sequence[Attack]) -> None:
-    """Log prompts that are asked and re-tuned on, too. Raises UserError where these are many."""
+def _overlaps(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
+    """Prompts that are asked and re-tuned on, too. Raises UserError where these are many."""
+    setup, attacks = job
     kinds = {attack.kind: data for attack in attacks if (data := attack.data(setup.pair)) and attack.retunes}
     seen = {f"the data of attack {kind}": read_examples(data) for kind, data in kinds.items()}
-    for line in checks.overlaps(setup, seen) if seen else ():
-        log.info(line)
+    return checks.overlaps(setup, seen) if seen else []
 
 
 def _before(part: FinishedPart) -> list[Decay]:
@@ -110,7 +111,7 @@ def _before(part: FinishedPart) -> list[Decay]:
 def _after(part: FinishedPart, bench: Bench, attacks: Sequence[Attack]) -> list[Decay]:
     """Attack, ask and judge everything that is not done yet; the scores."""
     root = part.folder / DURABILITY
-    for leftover in root.glob("**/retuned"):  # of a process that was killed
+    for leftover in root.glob(f"**/{RETUNED}"):  # of a process that was killed
         shutil.rmtree(leftover)
     tasks = tuple(task for task in bench.setup.tasks if task.kind != "capability" and not task.seen_in_training)
     bench = replace(bench, setup=replace(bench.setup, engine=HF, tasks=tasks))

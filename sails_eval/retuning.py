@@ -12,16 +12,13 @@ from typing import Any
 
 import torch
 
-from sails_eval.attacks import GROUP, RETUNING, Attack, Attacked, order_of
+from sails_eval.attacks import GROUP, RETUNED, RETUNING, Attack, Attacked, order_of
 from sails_eval.config import Pair, Recipe, Span
 from sails_eval.data import read_examples
 from sails_eval.engines.adapters import CONFIG
 from sails_eval.loaded import base_of
 from sails_eval.models import Base, applied, decoder_layers, replaced_weights
 from sails_eval.train import CellRun, TokenRow, encode_examples, train_cell
-
-RETUNED = "retuned"
-"""The folder that re-tuned weights are in while their model answers."""
 
 
 @contextmanager
