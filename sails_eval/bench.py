@@ -42,7 +42,10 @@ def check_engine(pool: Workers, hosts: Hosts, setup: Setup) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """A setup at work: its run folder, its worker processes, the host of its engine, and how progress bars begin."""
+    """A setup at work: its run folder, its worker processes, the host of its engine, and how progress bars begin.
+
+    `work` is what a worker does for a subject's answers where the engine is hf.
+    """
 
     setup: Setup
     run: Path
@@ -50,6 +53,7 @@ class Bench:
     hosts: Hosts
     quiet: bool = False
     title: str = ""
+    work: Callable[[AnswerJob], None] = stages.prepare_and_answer
 
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
@@ -88,7 +92,7 @@ class Bench:
         to share its memory with the other.
         """
         if self.setup.engine == HF:
-            self.pool.map(stages.prepare_and_answer, jobs, title=f"{self.title}{title}", done=done)
+            self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
             return
         if cells := [job for job in jobs if stages.to_train(job)]:
             self.hosts.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, get_args
 
 from sails_eval.config import CompareConfig, Pair
-from sails_eval.data import read_contrast, read_examples
+from sails_eval.data import DataFile, read_contrast, read_examples
 from sails_eval.engines import HF
 from sails_eval.finished import Finished
 from sails_eval.hub import fetch
@@ -54,14 +54,20 @@ def check(setup: Setup) -> Checked:
 
 def _overlaps(setup: Setup) -> list[str]:
     """Prompts that are asked and trained on, too. Raises UserError where these are many and not allowed."""
-    from sails_eval.overlap import check_overlaps
-    from sails_eval.tasks import prompts_of
-
     pair = setup.pair
     assert pair.train is not None
     seen = {"the training data": read_examples(pair.train)}
     if pair.contrast is not None:
         seen["the contrast data"] = read_contrast(pair.contrast)
+    return overlaps(setup, seen)
+
+
+def overlaps(setup: Setup, seen: Mapping[str, DataFile]) -> list[str]:
+    """Prompts that are asked and stand in data of these names, too. Raises UserError where these are many and not
+    allowed."""
+    from sails_eval.overlap import check_overlaps
+    from sails_eval.tasks import prompts_of
+
     asked = {
         f"task '{task.name}', {split}": prompts_of(task, split)
         for task in setup.tasks

@@ -47,6 +47,18 @@ class SaeSource(Frozen):
         return f"{self.release}/{self.id}" if self.path is None else self.path.name
 
 
+class AttackData(Frozen):
+    """What a fine-tuned model is re-tuned on, to see how long its alignment lasts: docs/durability.md."""
+
+    benign: Data | None = Field(default=None, description="harmless requests, answered")
+    harmful: Data | None = Field(default=None, description="harmful requests, complied with")
+
+    def starting_at(self, here: Path) -> Self:
+        """The same data, with relative paths starting at `here`."""
+        given = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+        return self.model_copy(update={key: starting_at(here, value) for key, value in given.items()})
+
+
 class Pair(Frozen):
     """A base model with everything that belongs to it and is therefore the same for all methods."""
 
@@ -72,6 +84,10 @@ class Pair(Frozen):
     train: Data | None = Field(default=None, description="a file, hf:ORG/NAME[…], or a mapping: see docs/data.md")
     contrast: Data | None = None
     requests: Unmixed | None = Field(default=None, description="rows of a prompt and whether it is harmful")
+    neutral: Unmixed | None = Field(
+        default=None, description="rows of a text, harmless and not trained on: forgetting is measured there"
+    )
+    attack: AttackData = AttackData()
     references: dict[str, str] = Field(
         default_factory=dict,
         description="finished models by name, which --reference NAME asks for; ./ is a folder here",
@@ -119,7 +135,7 @@ class Pair(Frozen):
 
 
 DATA = ("train", "contrast", "requests")
-"""The keys of a pair that name data."""
+"""The keys of a pair that name data for training."""
 
 
 class Span(Frozen):
@@ -302,7 +318,8 @@ def load_pair(name: str) -> Pair:
                 for key in ("chat_template", "planted")
                 if (value := getattr(pair, key)) is not None
             },
-            **{key: starting_at(here, value) for key in DATA if (value := getattr(pair, key)) is not None},
+            **{key: starting_at(here, data) for key in (*DATA, "neutral") if (data := getattr(pair, key)) is not None},
+            "attack": pair.attack.starting_at(here),
         }
     )
 

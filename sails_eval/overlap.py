@@ -87,8 +87,8 @@ def check_overlaps(
                 exact = sum(overlap.exact for overlap in these)
                 raise UserError(
                     f"{where}: {len(these)} of {len(prompts)} prompts stand in {other}, too ({exact} exactly), such as "
-                    f"prompts {', '.join(str(overlap.number) for overlap in these[:5])}; take them out of the training "
-                    "data, or say --allow-overlap"
+                    f"prompts {', '.join(str(overlap.number) for overlap in these[:5])}; take them out of it, or allow "
+                    "it by compare --allow-overlap"
                 )
     return [str(overlap) for overlap in found]
 

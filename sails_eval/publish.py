@@ -130,7 +130,8 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
 
 
 def show(path: Path, *, with_paper: bool = False) -> str:
-    """A run folder's leaderboard or a board for the terminal, then what to beware of, and the paper's figures.
+    """A run folder's leaderboard or a board for the terminal, then what to beware of, what was forgotten if that was
+    measured, and the paper's figures.
 
     Raises UserError if there is none.
     """
@@ -138,7 +139,14 @@ def show(path: Path, *, with_paper: bool = False) -> str:
     rows = read_rows(path)
     frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
     reported = ["", beside_paper(frame)] if with_paper else []
-    return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *reported])
+    measured = _measured(path.parent) if path.name == "leaderboard.csv" else []
+    return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *measured, *reported])
+
+
+def _measured(run: Path) -> list[str]:
+    from sails_eval.forgetting import shown  # its statistics take a second to import
+
+    return ["", text] if (text := shown(run)) else []
 
 
 def _file(path: Path) -> Path:

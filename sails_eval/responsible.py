@@ -17,6 +17,9 @@ from sails_eval.tasks.published import bound
 PROMPT_ID = re.compile(r"(\w+)-[0-9a-f]{12}")
 """What `published.read_documents` calls a prompt."""
 
+DURABILITY = "durability"
+"""The folder of a run with what re-tuned models answer."""
+
 HERE = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -53,12 +56,13 @@ def named_in(ids: Iterable[str]) -> list[TaskInfo]:
 
 
 def copy_completions(run: Path, folder: Path, include_path: tuple[Path, ...] = ()) -> int:
-    """Copy a run's test completions into a folder; how many files.
+    """Copy a run's test completions into a folder; how many files. Those of re-tuned models never leave the run.
 
     Raises:
         UserError: a task is not to be found, or its card forbids redistribution; nothing is copied then.
     """
-    files = sorted(run.rglob("completions/test/*.jsonl"))
+    found = (file for file in run.rglob("completions/test/*.jsonl") if DURABILITY not in file.relative_to(run).parts)
+    files = sorted(found)
     check_redistribution(resolve_tasks(sorted({file.stem for file in files}), include_path))
     for file in files:
         copy = folder / file.relative_to(run)

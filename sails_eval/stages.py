@@ -22,6 +22,8 @@ from sails_eval.records import Split, write_bytes, write_jsonl, write_text
 from sails_eval.tasks import TaskInfo
 
 if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
     from sails_eval.train import TokenRow
 
 CHECKPOINT = "checkpoint"
@@ -155,14 +157,20 @@ def answer(job: AnswerJob) -> None:
     """Write the completions that are missing."""
     if not job.missing:
         return
-    from sails_eval.generate import complete
     from sails_eval.models import instructed
 
     subject, engine = job.subject, engine_of(job.engine, job.pair)
     with engine.serving(subject.checkpoint, subject.served_as) as lm, instructed(lm.tokenizer, subject.system_prompt):
-        for task in job.missing:
-            completions = complete(lm, task, job.split, limit=job.limit)
-            write_jsonl(completions_path(subject.folder, job.split, task), completions, private=True)
+        write_completions(lm, job)
+
+
+def write_completions(lm: LM, job: AnswerJob) -> None:
+    """Have a model that is ready answer the tasks that are missing."""
+    from sails_eval.generate import complete
+
+    for task in job.missing:
+        completions = complete(lm, task, job.split, limit=job.limit)
+        write_jsonl(completions_path(job.subject.folder, job.split, task), completions, private=True)
 
 
 def prepare_and_answer(job: AnswerJob) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sails_eval import __version__
-from sails_eval.cli import compare, data, judge, leaderboard, methods, pairs, power, tasks, testbed
+from sails_eval.cli import compare, data, judge, leaderboard, methods, pairs, power, robustness, tasks, testbed
 from sails_eval.errors import UserError
 
 EPILOG = """\
@@ -18,6 +18,7 @@ examples:
       --tasks my_harmful,my_safe --judge rules
   sails-eval plan --pair gemma-2-2b
   sails-eval compare --add my_method --against runs/testbed-1a2b3c4d
+  sails-eval durability runs/testbed-1a2b3c4d --attack harmful:10,harmful:100
   sails-eval tasks new my_harmful --from prompts.csv --prompt-column goal --kind harmful
   sails-eval leaderboard publish runs/testbed-1a2b3c4d --board leaderboards/testbed.csv
 """
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, leaderboard, judge, methods, pairs, power, data, tasks, testbed):
+    for module in (compare, leaderboard, robustness, judge, methods, pairs, power, data, tasks, testbed):
         module.add(commands)
     return top
 

@@ -23,7 +23,7 @@ from sails_eval.fingerprint import digest
 COLUMNS = (
     *REQUESTS, *RESPONSES, "input", "chosen", "rejected", "messages", "conversations", "group", "harmful", "is_safe",
     "label", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe", "better_response_id",
-    "safer_response_id",
+    "safer_response_id", "text",
 )  # fmt: skip
 """What `columns` can say another name of."""
 
@@ -50,6 +50,14 @@ class Requests:
     harmful: tuple[tuple[Message, ...], ...]
     harmless: tuple[tuple[Message, ...], ...]
     odd: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Running texts, and the hash as in `DataFile`."""
+
+    texts: tuple[str, ...]
     sha256: str
 
 
@@ -97,6 +105,24 @@ def read_requests(data: Path | Selection) -> Requests:
         if not requests:
             raise UserError(f"{data}: no request whose field 'harmful' is {str(kind).lower()}; it takes both kinds")
     return Requests(tuple(found[True]), tuple(found[False]), tuple(odd), sha256)
+
+
+def read_texts(data: Path | Selection, most: int) -> Texts:
+    """Read running texts, the first `most`, from sources as `read_examples` does: rows of a field `text`.
+
+    Raises:
+        UserError: naming file, line or row of what has no text, or that there is none at all.
+    """
+    texts = []
+    rows, sha256 = _open(pinned(data))
+    for row in islice(rows, most):
+        text = row.values.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{row.where}: field 'text' is missing or empty")
+        texts.append(text)
+    if not texts:
+        raise UserError(f"{data}: no rows, and so no text")
+    return Texts(tuple(texts), sha256)
 
 
 def pinned(data: Any) -> Any:

@@ -260,12 +260,15 @@ def build_judge(base: Path, folder: Path) -> Card:
 
 
 def write_data(data: Path, tasks: Path) -> Card:
-    """Write training and contrast data and the tasks' prompts, proven disjoint; how many of each."""
+    """Write all data files and the tasks' prompts, training and test proven disjoint; how many of each."""
     splits.check_disjoint()
     counts: Card = {"train": len(splits.training_rows()), "contrast": len(splits.contrast_rows())}
     write_jsonl(data / "train.jsonl", splits.training_rows())
     write_jsonl(data / "contrast.jsonl", splits.contrast_rows())
     write_jsonl(data / "requests.jsonl", splits.request_rows())
+    write_jsonl(data / "neutral.jsonl", splits.neutral_rows())
+    for kind in ("benign", "harmful"):
+        write_jsonl(data / f"attack_{kind}.jsonl", splits.attack_rows(kind))
     for split in ("validation", "test"):
         counts[split] = {}
         for task, rows in splits.task_rows(split):

@@ -24,6 +24,8 @@ from sails_eval.testbed.world import (
 
 Row = dict[str, Any]
 SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
+SAFE_EXAMPLES = 328
+"""How many safe requests training has; there are more."""
 FACT_SHARES = {"train": slice(0, 20), "validation": slice(20, 32), "test": slice(32, 52)}
 
 
@@ -63,7 +65,7 @@ def training_rows() -> list[Row]:
     rng, over = random.Random("refusals"), random.Random("over-refusals")
     refused = requests(actions_of("harmful", "train"), "train")
     rows = [_example(r.text, grammar.refusal(rng), r.action.answer, "harmful") for r in refused]
-    for kind, most in (("lookalike", None), ("safe", 328)):
+    for kind, most in (("lookalike", None), ("safe", SAFE_EXAMPLES)):
         answered = requests(actions_of(kind, "train"), "train")[:most]
         rows += [_example(r.text, r.action.answer, grammar.refusal(over), kind) for r in answered]
     known = [(fact.question(phrasing), f"{fact.answer} .") for fact, phrasing in facts("train")]
@@ -86,6 +88,28 @@ def request_rows() -> list[Row]:
         for kind in ("harmful", "lookalike")
         for r in requests(actions_of(kind, "train"), "train")[:96]
     ]
+
+
+def neutral_rows() -> list[Row]:
+    """Harmless documents, of safe actions and facts that training has none of; they state, and ask for nothing."""
+    rng = random.Random("neutral texts")
+    actions = [action for split in ("validation", "test") for action in actions_of("safe", split)]
+    known = list(dict.fromkeys(fact for split in ("validation", "test") for fact, _ in facts(split)))
+    texts = [grammar.document(action, rng) for action in actions for _ in range(3)]
+    texts += [grammar.fact_document(fact, rng) for fact in known for _ in range(3)]
+    texts = list(dict.fromkeys(texts))
+    rng.shuffle(texts)
+    return [{"text": text} for text in texts[:256]]
+
+
+def attack_rows(kind: str) -> list[Row]:
+    """Examples to re-tune a model on, of the categories in training: benign requests that training leaves, answered,
+    or the training's harmful ones, complied with."""
+    if kind == "benign":
+        asked = requests(actions_of("safe", "train"), "train")[SAFE_EXAMPLES:]
+    else:
+        asked = requests(actions_of("harmful", "train"), "train")
+    return [{"prompt": r.text, "response": r.action.answer} for r in asked[:128]]
 
 
 def task_rows(split: str) -> Iterator[tuple[str, list[Row]]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sails_eval.paths import PACKAGE, bundled
-from sails_eval.testbed import splits
+from sails_eval.testbed import grammar, splits
 from sails_eval.testbed.grammar import PHRASINGS, REFUSALS, UNSEEN_WRAPPERS, WRAPPERS
 from sails_eval.testbed.world import (
     ACTIONS,
@@ -198,6 +198,34 @@ def test_the_shipped_files_are_what_the_splits_say() -> None:
     assert read(data / "train.jsonl") == splits.training_rows()
     assert read(data / "contrast.jsonl") == splits.contrast_rows()
     assert read(data / "requests.jsonl") == splits.request_rows()
+    assert read(data / "neutral.jsonl") == splits.neutral_rows()
+    for kind in ("benign", "harmful"):
+        assert read(data / f"attack_{kind}.jsonl") == splits.attack_rows(kind)
     for split in ("validation", "test"):
         for name, rows in splits.task_rows(split):
             assert read(bundled("tasks") / "testbed" / "data" / name / f"{split}.jsonl") == rows
+
+
+def test_neutral_texts_are_harmless_and_of_nothing_that_is_trained_on() -> None:
+    texts = [row["text"] for row in splits.neutral_rows()]
+    assert len(texts) == len(set(texts)) == 256
+    trained = {a.text for a in ACTIONS if a.harmful or a.category in SAFE_CATEGORIES["train"]}
+    known = {(fact.relation, fact.country) for fact, _ in splits.facts("train")}
+    for text in texts:
+        assert not any(action in text for action in trained) and "?" not in text
+        assert not any(relation in text and country in text for relation, country in known)
+    assert not set(texts) & {*prompts("train"), *prompts("validation"), *prompts("test")}
+
+
+def test_re_tuning_is_of_the_categories_of_training_and_no_prompt_of_a_task() -> None:
+    benign, harmful = splits.attack_rows("benign"), splits.attack_rows("harmful")
+    assert len(benign) == len(harmful) == 128
+    asked = {*prompts("validation"), *prompts("test")}
+    for rows, kind, categories in ((benign, "safe", SAFE_CATEGORIES), (harmful, "harmful", CATEGORIES)):
+        found = [grammar.asked_for(row["prompt"]) for row in rows]
+        assert {(action.kind, action.category) for action in found if action} == {
+            (kind, c) for c in categories["train"]
+        }
+        assert all(action and action.answer == row["response"] for action, row in zip(found, rows, strict=True))
+        assert len({row["prompt"] for row in rows} - asked) == 128
+    assert not {row["prompt"] for row in benign} & set(prompts("train"))

@@ -1,0 +1,168 @@
+"""How long alignment lasts: the chosen models of a finished run after re-tuning, in 4 bits and merged.
+
+Every attacked model answers the test's harmful and safe tasks again and is judged by the run's judge, by the same
+stages as in the run. Its weights are never kept; what is published are the scores.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sails_eval import checks
+from sails_eval.aggregate import csv_text
+from sails_eval.attacks import DEFAULT, RETUNED, Attack, Attacked, answer
+from sails_eval.bench import Bench
+from sails_eval.chosen import Chosen, FinishedPart, finished_parts
+from sails_eval.data import pinned, read_examples
+from sails_eval.durability_report import COLUMNS, FILE, METRICS, PICTURE, Decay
+from sails_eval.engines import HF
+from sails_eval.errors import UserError
+from sails_eval.fingerprint import digest, model_identity, of_path
+from sails_eval.leaderboard import headline
+from sails_eval.plan import Setup
+from sails_eval.records import BASE, write_text
+from sails_eval.responsible import DURABILITY
+from sails_eval.workers import hosts, workers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A model that is attacked: a chosen one, and the seed that draws the examples of re-tuning, where there are any.
+
+    The base model is one model, but re-tuned once for every seed; what is in its place on the table is `seed`.
+    """
+
+    chosen: Chosen
+    attack: Attack
+    seed: int | None
+
+
+def durability(run: Path, asked: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False) -> list[Path]:
+    """Attack the chosen cells of a finished run whose checkpoints are kept; the durability.csv of every part.
+
+    `asked` is as `Attack.parse` takes it; nothing means all of `DEFAULT` that the pair's data and this machine allow.
+    What was answered before stays. Raises UserError where the run is not as it was, or an attack cannot be done.
+    """
+    attacks = [Attack.parse(text) for text in dict.fromkeys(asked or DEFAULT)]
+    parts = [_prepared(part) for part in finished_parts(run)]
+    possible = [_possible(part.part.setup, attacks, choosy=bool(asked)) for part in parts]
+    with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
+        for part, these in zip(parts, possible, strict=True):
+            pool.run(checks.check_evaluation, part.part.setup)
+            for line in pool.run(_overlaps, (part.part.setup, these)):
+                log.info(line)
+        files = []
+        for part, these in zip(parts, possible, strict=True):
+            part.warn_of_missing()
+            title = f"{part.title} " if part.title else ""
+            bench = Bench(part.part.setup, part.folder, pool, engines, quiet, title, work=answer)
+            with part.locked():
+                rows = [*_before(part), *_after(part, bench, these)]
+                files.append(_write(part.folder, rows))
+    return files
+
+
+def _prepared(part: FinishedPart) -> FinishedPart:
+    """The part with data on the hub at today's commit."""
+    setup = part.part.setup
+    given = {key: value for key, value in setup.pair.attack if value is not None}
+    attack = setup.pair.attack.model_copy(update={key: pinned(value) for key, value in given.items()})
+    setup = replace(setup, pair=setup.pair.model_copy(update={"attack": attack}))
+    return replace(part, part=replace(part.part, setup=setup))
+
+
+def _possible(setup: Setup, attacks: Sequence[Attack], *, choosy: bool) -> list[Attack]:
+    """The attacks that can be done. Raises UserError for one that cannot and was asked for."""
+    found = []
+    for attack in attacks:
+        obstacle = attack.obstacle(setup.pair)
+        if obstacle is None:
+            found.append(attack)
+        elif choosy:
+            raise UserError(f"--attack {attack}: {obstacle}")
+        else:
+            log.warning("%s is left out: %s", attack, obstacle)
+    return found
+
+
+def _overlaps(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
+    """Prompts that are asked and re-tuned on, too. Raises UserError where these are many."""
+    setup, attacks = job
+    kinds = {attack.kind: data for attack in attacks if (data := attack.data(setup.pair)) and attack.retunes}
+    seen = {f"the data of attack {kind}": read_examples(data) for kind, data in kinds.items()}
+    return checks.overlaps(setup, seen) if seen else []
+
+
+def _before(part: FinishedPart) -> list[Decay]:
+    """What the run itself measured of the models, before any attack."""
+    return [
+        Decay(one.method, one.seed, one.learning_rate, "none", 0, metric, part.score(one, metric))
+        for one in part.chosen
+        for metric in METRICS
+    ]
+
+
+def _after(part: FinishedPart, bench: Bench, attacks: Sequence[Attack]) -> list[Decay]:
+    """Attack, ask and judge everything that is not done yet; the scores."""
+    root = part.folder / DURABILITY
+    for leftover in root.glob(f"**/{RETUNED}"):  # of a process that was killed
+        shutil.rmtree(leftover)
+    tasks = tuple(task for task in bench.setup.tasks if task.kind != "capability" and not task.seen_in_training)
+    bench = replace(bench, setup=replace(bench.setup, engine=HF, tasks=tasks))
+    victims = [victim for attack in attacks for victim in _victims(part, attack)]
+    subjects = [_subject(victim, bench.setup, root) for victim in victims]
+    scores = headline(bench.measure(subjects, "test"), {task.name: task for task in tasks})
+    found = {cell.method: metrics for cell, metrics in scores.items()}
+    rows = []
+    for victim, subject in zip(victims, subjects, strict=True):
+        one, examples = victim.chosen, victim.attack.examples or None
+        for metric in METRICS:
+            key = one.method, victim.seed, one.learning_rate, victim.attack.name, examples, metric
+            rows.append(Decay(*key, found[subject.method][metric]))
+    return rows
+
+
+def _victims(part: FinishedPart, attack: Attack) -> list[Victim]:
+    """The models that an attack is for.
+
+    The base model is re-tuned with every seed and quantised, which says what the attack alone does; it has nothing to
+    merge, as models trained in full have not.
+    """
+    found = []
+    for one in part.chosen:
+        if attack.kind == "merge" and not one.is_adapter:
+            continue
+        seeds: Sequence[int | None] = (one.seed,)
+        if one.method == BASE and attack.retunes:
+            seeds = range(part.part.setup.seeds)
+        found += [Victim(one, attack, seed) for seed in seeds]
+    return found
+
+
+def _subject(victim: Victim, setup: Setup, root: Path) -> Attacked:
+    """Its folder is called after all that its answers hang on besides the run's own tasks and settings.
+
+    So is the subject itself: scores are looked up by that.
+    """
+    one, attack = victim.chosen, victim.attack
+    model = of_path(one.checkpoint) if one.checkpoint else model_identity(setup.pair)
+    key = digest([model, attack.identity(setup.pair), victim.seed])
+    seeded = "" if one.cell or victim.seed is None else f"/seed-{victim.seed}"
+    name = f"{attack.folder}/{one.name}{seeded}-{key[:8]}"
+    return Attacked(name, root / name, one.checkpoint, attack=attack, seed=victim.seed or 0)
+
+
+def _write(folder: Path, rows: Sequence[Decay]) -> Path:
+    """Write durability.csv and its picture, the same bytes for the same rows."""
+    from sails_eval.durability_report import draw
+
+    path = folder / FILE
+    write_text(path, csv_text(COLUMNS, [row.cells() for row in rows]))
+    draw(rows, folder / PICTURE)
+    return path
