@@ -41,7 +41,7 @@ class Retuning:
 
     steps: int = 20
     batch_size: int = 10
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
 
 
 RETUNING = Retuning()
