@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sails_eval.config import SaeSource
 from sails_eval.plan import Cell
 from sails_eval.records import write_text
 
@@ -44,14 +45,23 @@ def labels_used(rows: Sequence[TokenRow], contrast: Contrast, *, pairs: bool = F
     }
 
 
+def sae_tokens(sources: Iterable[SaeSource]) -> int | None:
+    """The tokens that these SAEs were trained on, all in all; None where that is not known of one of them."""
+    known = [source.training_tokens for source in sources]
+    return None if None in known else sum(tokens or 0 for tokens in known)
+
+
 def ledger(run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """One row per cell.
 
-    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds): spent once per run, shown beside
-    each of its cells. Raises ValueError if the matched columns are not equal between methods.
+    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, and the tokens of its SAEs, None where
+    unknown): spent once per run, shown beside each of its cells. Raises ValueError if the matched columns are not equal
+    between methods.
     """
     rows = [_row(run, cell, selection.get(cell.recipe.name, {})) for cell in cells]
     frame = pd.DataFrame(rows).sort_values(["method", "learning_rate", "seed"], ignore_index=True)
+    if frame["sae_tokens"].isna().any():
+        frame["sae_tokens"] = frame["sae_tokens"].astype("Int64")
     for column in MATCHED:
         spread = frame.groupby(["objective", "seed"])[column].nunique()
         if (spread > 1).any():
@@ -82,4 +92,5 @@ def _row(run: Path, cell: Cell, selection: dict[str, Any]) -> dict[str, Any]:
         **{key: record[key] for key in (*MATCHED, *LABELS, *COSTS)},
         "trainable_pct": round(100 * record["trainable_params"] / record["total_params"], 4),
         **{f"selection_{key}": selection.get(key, 0) for key in ("tokens", "flops", "seconds")},
+        "sae_tokens": selection.get("sae_tokens", 0),
     }

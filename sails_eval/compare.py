@@ -20,7 +20,7 @@ import pandas as pd
 
 from sails_eval import checks, stages, within_seed
 from sails_eval.bench import Bench, check_engine
-from sails_eval.budget import LABELS, ledger, train_record, write_ledger
+from sails_eval.budget import LABELS, ledger, sae_tokens, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
@@ -175,7 +175,11 @@ def _choose(setup: Setup, validated: Sequence[Result]) -> dict[str, Choice]:
 def write_outcome(run: Path, outcome: Outcome, described: dict[str, Any]) -> None:
     """Write results.csv, budget.csv, the leaderboard, the curves and the pictures of one pair at one budget."""
     setup, name = outcome.setup, outcome.setup.pair.name
-    selection = {recipe.name: _subspace(run, recipe)["cost"] for recipe in setup.recipes if recipe.init}
+    selection = {
+        recipe.name: {**_subspace(run, recipe)["cost"], "sae_tokens": _sae_tokens(run, setup, recipe)}
+        for recipe in setup.recipes
+        if recipe.init
+    }
     write_ledger(run / "budget.csv", ledger(run, setup.all_cells(), selection))
     frame = write_report(run, outcome, described, title=f"Leaderboard of {name}")
     tradeoff(outcome.results, outcome.tasks, outcome.all_choices, run / "tradeoff.png")
@@ -222,6 +226,7 @@ def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFact
             trainable_params=records[0]["trainable_params"],
             trainable_pct=round(100 * records[0]["trainable_params"] / records[0]["total_params"], 4),
             train_tokens=round(sum(record["tokens"] for record in records) / len(records)),
+            sae_tokens=_sae_tokens(run, setup, recipe),
             tuning_trials=setup.learning_rates,
             **{key: max(record[key] for record in records) for key in LABELS},
         )
@@ -233,6 +238,13 @@ def _subspace(run: Path, recipe: Recipe) -> dict[str, Any]:
     path = stages.subspace_path(run, recipe).with_suffix(".json")
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return report
+
+
+def _sae_tokens(run: Path, setup: Setup, recipe: Recipe) -> int | None:
+    """The tokens that the SAEs of a recipe's initialisation were trained on: 0 without SAEs, None where unknown."""
+    if not (recipe.init and _subspace(run, recipe)["saes"]):
+        return 0
+    return sae_tokens(setup.pair.sae_sources(recipe.settings.get("saes")))
 
 
 def _drop_checkpoints(run: Path, cells: Iterable[Cell]) -> None:

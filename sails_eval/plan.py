@@ -130,7 +130,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
         pair = Pair(name=Path(config.model).resolve().name, model=config.model)
     flags: dict[str, Any] = {
         key: value
-        for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template")
+        for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template", "regularise")
         if (value := getattr(config, key)) is not None
     }
     if config.sae:
@@ -224,6 +224,8 @@ def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     told = recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate", "system_prompt"})
     if recipe.objective == "sft":  # all there was before: hashes of cells made then hold
         del told["objective"], told["dpo"]
+    if recipe.rank_factor == 1:
+        del told["rank_factor"]
     code = []
     if recipe.init:
         if named := recipe.settings.get("saes"):
@@ -312,11 +314,12 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
         "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
+    alike = {key for key in ("optimiser", "regularise") if getattr(pair, key) != Pair.model_fields[key].default}
     return {
         "model": model_identity(pair),
         "saes": _sae_identity(pair.saes),
         **data,
-        **pair.model_dump(mode="json", include=settings),
+        **pair.model_dump(mode="json", include=settings | alike),
     }
 
 

@@ -231,7 +231,9 @@ def lora_config(pair: Pair, recipe: Recipe) -> LoraConfig:
         if name not in known:
             raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
     modules = list(pair.target_modules)
-    own = {"r": pair.rank, "lora_alpha": pair.alpha, "target_modules": modules}
+    r = max(1, round(pair.rank * recipe.rank_factor))
+    alpha = pair.alpha * r / pair.rank  # α/r is the pair's
+    own = {"r": r, "lora_alpha": int(alpha) if alpha.is_integer() else alpha, "target_modules": modules}
     return LoraConfig(task_type="CAUSAL_LM", **own, **recipe.peft)
 
 

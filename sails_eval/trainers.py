@@ -24,15 +24,6 @@ from sails_eval.errors import UserError
 if TYPE_CHECKING:
     from sails_eval.train import CellRun, TokenRow
 
-OPTIMISER: dict[str, Any] = {
-    "optim": "adamw_torch",
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0.1,  # a share of all steps
-}
-"""The same for every method; only the learning rate differs."""
-
 SEQUENCES: dict[Objective, int] = {"sft": 1, "dpo": 2}
 """How many sequences of tokens an example is to each objective: DPO reads both answers, each behind its request."""
 
@@ -109,7 +100,7 @@ def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) ->
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        **OPTIMISER,
+        **pair.optimiser.model_dump(),  # the same for every method; only the learning rate differs
     }
 
 
