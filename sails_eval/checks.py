@@ -21,9 +21,12 @@ from sails_eval.tasks import TaskInfo, has_docs
 
 @dataclass(frozen=True)
 class Layout:
-    """What a seed's cells are trained on: the same for every method of one objective."""
+    """What a seed's cells are trained on: the same for every method of one objective, where tokens are matched.
 
-    objective: str
+    `of` is that objective, else the method.
+    """
+
+    of: str
     seed: int
     tokens: int
     steps: int
@@ -139,11 +142,12 @@ def check_training(setup: Setup) -> Checked:
             initialisation_of(setup.pair, recipe)
     rows = training_rows(setup.pair)
     layouts = []
-    for objective, seed in product(dict.fromkeys(recipe.objective for recipe in setup.recipes), range(setup.seeds)):
-        order = lay_out(rows, setup.pair, seed=seed, objective=objective)
+    alike = {recipe.name if setup.tokens else recipe.objective: recipe for recipe in setup.recipes}
+    for (name, recipe), seed in product(alike.items(), range(setup.seeds)):
+        pair, objective = setup.pair.model_copy(update={"tokens": setup.tokens_of(recipe)}), recipe.objective
+        order = lay_out(rows, pair, seed=seed, objective=objective)
         tokens = sum(tokens_of(rows[i], objective) for i in order)
-        steps = len(order) // examples_per_step(setup.pair, objective)
-        layouts.append(Layout(objective, seed, tokens, steps, len(set(order))))
+        layouts.append(Layout(name, seed, tokens, len(order) // examples_per_step(pair, objective), len(set(order))))
     return Checked(layouts, _left_out(setup.pair))
 
 

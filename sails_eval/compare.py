@@ -25,6 +25,7 @@ from sails_eval.config import CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
 from sails_eval.leaderboard import Choice, RowFacts, choose_rates
+from sails_eval.matching import matched, write_pace
 from sails_eval.parts import Part, check_budgets, max_examples, placed, resolve_parts, run_folder, run_identity
 from sails_eval.plan import Cell, Setup
 from sails_eval.plot import tradeoff
@@ -48,12 +49,13 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     check_ready(config)
     parts = resolve_parts(config)
     run = config.out or run_folder(parts)
-    check_folder(run, run_identity(parts))
-    for part in parts:
-        check_folder(placed(run, part), part.setup.identity)
-    if old is not None:
-        check_sealed(old, parts)
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
+        parts = matched(parts, run, pool, old=old)
+        check_folder(run, run_identity(parts))
+        for part in parts:
+            check_folder(placed(run, part), part.setup.identity)
+        if old is not None:
+            check_sealed(old, parts)
         if any(is_large(part.setup.pair) for part in parts):
             pool.run(checks.check_machine, config)
         checked = [pool.run(checks.check, part.setup) for part in parts]  # bad input leaves no folder behind
@@ -62,6 +64,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
             for row in part.setup.finished:
                 pool.run(checks.check_finished, (part.setup, row))
             check_engine(pool, engines, part.setup)
+        for part in parts:
+            write_pace(placed(run, part), part.setup)
         with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):
             outcomes = []
             for number, (part, found) in enumerate(zip(parts, checked, strict=True), start=1):
@@ -92,6 +96,8 @@ def _note_training(bench: Bench, checked: checks.Checked) -> None:
     """Log what is trained on."""
     for layout in checked.layouts:
         log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
+    for recipe in bench.setup.recipes if bench.setup.match_params else ():
+        log.info("%s: rank %d", recipe.name, recipe.rank(bench.setup.pair))
     for note in checked.notes:
         log.info(note)
     if checked.notes:
@@ -150,6 +156,8 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
             f"all test answers of {n} of {setup.seeds} seeds are the base model's own, so its learning rates may be "
             "too low for this model"
         )
+    for method, note in setup.notes.items():
+        warnings[method].append(note)
     for subject in bench.unchanged(finished, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
     if setup.seeds == 1:
@@ -180,7 +188,7 @@ def write_outcome(run: Path, outcome: Outcome, described: dict[str, Any]) -> Non
         for recipe in setup.recipes
         if recipe.init
     }
-    write_ledger(run / "budget.csv", ledger(run, setup.all_cells(), selection))
+    write_ledger(run / "budget.csv", ledger(run, setup.all_cells(), selection, setup=setup))
     frame = write_report(run, outcome, described, title=f"Leaderboard of {name}")
     tradeoff(outcome.results, outcome.tasks, outcome.all_choices, run / "tradeoff.png")
     write_curves(run, rate_points([outcome], frame), title=f"Curves of {name}")

@@ -179,6 +179,10 @@ class Recipe(Frozen):
     def trains(self) -> bool:
         return self.parameters != "none"
 
+    def rank(self, pair: Pair) -> int:
+        """The rank of its adapter on a pair."""
+        return max(1, round(pair.rank * self.rank_factor))
+
     @property
     def span(self) -> Span:
         """The learning rates of a recipe that trains."""

@@ -7,6 +7,7 @@ the tensors that autograd keeps are counted as the real code makes them, mixed p
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from sails_eval.activations import residual_streams
 from sails_eval.config import Objective, Pair, Recipe, SaeSource
-from sails_eval.shapes import Shape, to_train, trained_and_all
+from sails_eval.shapes import Shape, on_meta, to_train, trained_and_all
 
 ADAM_STATES = 2
 """Numbers that AdamW keeps of every trained parameter, each of its size and dtype."""
@@ -67,7 +69,7 @@ class StepCost:
 def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = None) -> StepCost:
     """What a step of `recipe` takes with sequences of `length` tokens (default: the pair's `max_length`).
 
-    Preference training passes each through its reference, too, forward only.
+    Preference training passes each through its reference, too, forward only; regularisation through the base model.
     """
     length = length or pair.max_length
     batch = pair.micro_batch_size or pair.batch_size
@@ -78,6 +80,8 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
     forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
     flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
+    if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
+        flops += 2 * forward + backward
     tokens, vocabulary = batch * length, shape.text.vocab_size
     activations = sum(kept)
     if pair.gradient_checkpointing:  # a layer's own tensors for one layer at a time, and the input of every layer
@@ -85,6 +89,8 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         layers = shape.text.num_hidden_layers
         inputs = layers * tokens * shape.text.hidden_size * (2 if adapter else 4)
         activations = head + (activations - head) // layers + inputs
+    if pair.regularise and not adapter:  # a frozen copy of the base model
+        weights += total * getattr(torch, pair.dtype).itemsize
     memory = Memory(
         weights=weights,
         gradients=gradients,
@@ -94,6 +100,32 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         accumulates=batch < pair.batch_size,
     )
     return StepCost(trained, total, trained if adapter else 0, flops / tokens, memory)
+
+
+def step_costs(
+    shape: Shape, pair: Pair, recipes: Iterable[Recipe], *, lengths: Mapping[Objective, int] | None = None
+) -> dict[str, StepCost]:
+    """The step of every recipe by its name, made once for those that train alike; `lengths` by objective."""
+    made: dict[Any, StepCost] = {}
+    costs = {}
+    for recipe in recipes:
+        alike = (recipe.parameters, recipe.objective, str(recipe.peft), recipe.rank_factor)
+        if alike not in made:
+            length = None if lengths is None else lengths[recipe.objective]
+            made[alike] = step_cost(shape, pair, recipe, length=length)
+        costs[recipe.name] = made[alike]
+    return costs
+
+
+def forward_flops(shape: Shape, pair: Pair, *, layers: Sequence[int], length: int) -> float:
+    """FLOPs per token of a forward pass that ends behind the last of `layers`, over texts of `length` tokens."""
+    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        _materialise(model)
+        ids = torch.zeros(TEXTS_AT_A_TIME, length, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            residual_streams(model, layers, ids, torch.ones_like(ids))
+    return int(counter.get_total_flops()) / ids.numel()
 
 
 def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int, int, list[int]]:
@@ -167,6 +199,20 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int, length: int | 
         activations=streams,
         workspace=max(scores, mlp, encoding),
     )
+
+
+def sae_layer(source: SaeSource) -> int | None:
+    """The layer whose output a SAE reads, before it is loaded: by the number in its hook's name, or in its id."""
+    if source.layer is not None:
+        return source.layer
+    name = source.id or ""
+    if source.path is not None:
+        from sails_eval.config import read_mapping
+
+        told = read_mapping(source.path / "cfg.json")
+        name = str(told.get("metadata", told).get("hook_name", ""))
+    found = re.search(r"\d+", name)
+    return int(found.group()) if found else None
 
 
 def sae_width(source: SaeSource, hidden_size: int) -> int:

@@ -14,7 +14,7 @@ from sails_eval.config import CompareConfig, Pair, Recipe
 from sails_eval.data import read_examples
 from sails_eval.engines import OPENAI
 from sails_eval.errors import UserError
-from sails_eval.estimate import Memory, StepCost, answering_memory, features_memory, step_cost
+from sails_eval.estimate import Memory, StepCost, answering_memory, features_memory, step_costs
 from sails_eval.judges.spec import parse
 from sails_eval.plan import load_methods, resolve_pair, sizes
 from sails_eval.preflight import Lack, each_pair, missing
@@ -148,8 +148,7 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
         shape = shape_of(pair)
     except UserError as error:
         return replace(made, lacks=(*lacks, Lack(str(error))))
-    variants = {(r.parameters, r.objective, str(r.peft)): step_cost(shape, pair, r) for r in recipes}
-    costs = {recipe.name: variants[recipe.parameters, recipe.objective, str(recipe.peft)] for recipe in recipes}
+    costs = step_costs(shape, pair, recipes)
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
     if any(recipe.init for recipe in recipes):

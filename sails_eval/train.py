@@ -162,18 +162,18 @@ def train_cell(
         before = time.perf_counter()
         _reset_peak_memory()
         seen = [rows[i] for i in run.order]
-        losses, flops = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
         record = TrainRecord(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
-            steps=len(losses),
+            steps=len(fitted.losses),
             examples=len(run.order),
             unique_examples=len(set(run.order)),
-            flops=flops,
+            flops=fitted.flops,
             seconds=round(time.perf_counter() - before, 3),
             peak_memory_bytes=_peak_memory(),
             trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
             total_params=sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n),
-            losses=losses,
+            losses=fitted.losses,
         )
         save_trained(model, base, recipe, dtype=dtype, folder=folder)
     return record
@@ -231,7 +231,7 @@ def lora_config(pair: Pair, recipe: Recipe) -> LoraConfig:
         if name not in known:
             raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
     modules = list(pair.target_modules)
-    r = max(1, round(pair.rank * recipe.rank_factor))
+    r = recipe.rank(pair)
     alpha = pair.alpha * r / pair.rank  # α/r is the pair's
     own = {"r": r, "lora_alpha": int(alpha) if alpha.is_integer() else alpha, "target_modules": modules}
     return LoraConfig(task_type="CAUSAL_LM", **own, **recipe.peft)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +56,30 @@ def examples_per_step(pair: Pair, objective: Objective) -> int:
     return examples
 
 
-def fit(
-    model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[TokenRow], run: CellRun
-) -> tuple[list[float], int]:
-    """Walk through the rows in order; the loss of every step, and the FLOPs of them all."""
-    batch, sequences = examples_per_step(pair, recipe.objective), SEQUENCES[recipe.objective]
-    micro = math.gcd(batch, max(1, (pair.micro_batch_size or pair.batch_size) // sequences))
+def micro_batch(pair: Pair, objective: Objective) -> int:
+    """How many examples go through the model at a time."""
+    sequences = (pair.micro_batch_size or pair.batch_size) // SEQUENCES[objective]
+    return math.gcd(examples_per_step(pair, objective), max(1, sequences))
+
+
+def padded_tokens(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> list[int]:
+    """The tokens of every batch that goes through the model, with its padding."""
+    micro = micro_batch(pair, objective)
+    return [_padded(rows[i : i + micro], objective) for i in range(0, len(rows), micro)]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting came to: the loss of every step, the FLOPs of them all, and the seconds of all but the first."""
+
+    losses: list[float]
+    flops: int
+    seconds_after_first: float
+
+
+def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[TokenRow], run: CellRun) -> Fitted:
+    """Walk through the rows in order."""
+    batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
     forwards = {module: module.__dict__.get("forward") for module in model.modules()}
     make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
     with tempfile.TemporaryDirectory() as scratch:
@@ -76,9 +96,10 @@ def fit(
     if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // batch:
         raise RuntimeError(f"the trainer took {trainer.state.global_step} steps, {trainer.state.epoch} times the data")
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
-    padded = [_padded(rows[i : i + micro], recipe.objective) for i in range(0, len(rows), micro)]
+    padded = padded_tokens(rows, pair, recipe.objective)
     first_step = sum(padded[: batch // micro])
-    return losses, int(beforehand.get_total_flops()) + round(counter.flops * sum(padded) / first_step)
+    flops = int(beforehand.get_total_flops()) + round(counter.flops * sum(padded) / first_step)
+    return Fitted(losses, flops, counter.ended[-1] - counter.ended[0])
 
 
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
@@ -140,10 +161,14 @@ class _TokenisedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
-    """Counts the FLOPs of the first optimiser step; counting them all would double the training time."""
+    """Counts the FLOPs of the first optimiser step; counting them all would double the training time.
+
+    `ended` has the moments at which the steps did.
+    """
 
     def __init__(self) -> None:
         self._counter: Any = FlopCounterMode(display=False)
+        self.ended: list[float] = []
 
     @property
     def flops(self) -> int:
@@ -154,6 +179,7 @@ class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
             self._counter.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.ended.append(time.perf_counter())
         if state.global_step == 1:
             self._counter.__exit__(None, None, None)
 
