@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sails_eval.activations import residual_streams
+from sails_eval.basis_layers import freezes
 from sails_eval.config import Objective, Pair, Recipe, SaeSource
 from sails_eval.shapes import Shape, on_meta, to_train, trained_and_all
 
@@ -52,7 +53,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class StepCost:
-    """One optimiser step of a recipe: parameters, FLOPs per padded token, and memory at the longest examples."""
+    """One optimiser step of a recipe: parameters, FLOPs per padded token, and memory at the longest examples.
+
+    `trained` of them are trained, the model has `total`, and an adapter adds `added`, some of which may be frozen.
+    """
 
     trained: int
     total: int
@@ -99,7 +103,8 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         workspace=6 * tokens * vocabulary,  # the logits' gradient in single precision, and a copy in half
         accumulates=batch < pair.batch_size,
     )
-    return StepCost(trained, total, trained if adapter else 0, flops / tokens, memory)
+    added = sum(weight.numel() for weight in model.parameters()) - total
+    return StepCost(trained, total, added, flops / tokens, memory)
 
 
 def step_costs(
@@ -109,7 +114,8 @@ def step_costs(
     made: dict[Any, StepCost] = {}
     costs = {}
     for recipe in recipes:
-        alike = (recipe.parameters, recipe.objective, str(recipe.peft), recipe.rank_factor)
+        frozen = str(recipe.settings) if freezes(recipe) else ""
+        alike = (recipe.parameters, recipe.objective, str(recipe.peft), recipe.rank_factor, frozen)
         if alike not in made:
             length = None if lengths is None else lengths[recipe.objective]
             made[alike] = step_cost(shape, pair, recipe, length=length)
@@ -199,20 +205,6 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int, length: int | 
         activations=streams,
         workspace=max(scores, mlp, encoding),
     )
-
-
-def sae_layer(source: SaeSource) -> int | None:
-    """The layer whose output a SAE reads, before it is loaded: by the number in its hook's name, or in its id."""
-    if source.layer is not None:
-        return source.layer
-    name = source.id or ""
-    if source.path is not None:
-        from sails_eval.config import read_mapping
-
-        told = read_mapping(source.path / "cfg.json")
-        name = str(told.get("metadata", told).get("hook_name", ""))
-    found = re.search(r"\d+", name)
-    return int(found.group()) if found else None
 
 
 def sae_width(source: SaeSource, hidden_size: int) -> int:

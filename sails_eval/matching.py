@@ -113,14 +113,19 @@ def _seconds(setup: Setup) -> dict[str, Price]:
 
 def with_ranks(setup: Setup, ranks: Mapping[str, Rank]) -> Setup:
     """The setup whose recipes have these ranks."""
-    recipes = tuple(
-        recipe.model_copy(update={"rank_factor": found.rank / setup.pair.rank})
-        if (found := ranks.get(recipe.name)) and not found.note
-        else recipe
-        for recipe in setup.recipes
-    )
+    recipes = ranked(setup.pair, setup.recipes, ranks)
     notes = {name: found.note for name, found in ranks.items() if found.note}
     return _identified(replace(setup, recipes=recipes, notes=notes))
+
+
+def ranked(pair: Pair, recipes: Sequence[Recipe], ranks: Mapping[str, Rank]) -> tuple[Recipe, ...]:
+    """The recipes at these ranks; those without one as they are."""
+    return tuple(
+        recipe.model_copy(update={"rank_factor": ranks[recipe.name].rank / pair.rank})
+        if recipe.name in ranks
+        else recipe
+        for recipe in recipes
+    )
 
 
 @dataclass(frozen=True)

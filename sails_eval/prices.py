@@ -14,16 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from sails_eval import stages
-from sails_eval.basis import Placement
+from sails_eval.basis_layers import basis_layers
 from sails_eval.config import Objective, Pair, Recipe, SaeSource, Span, validate
 from sails_eval.contrast import Text, check_contrast, load_contrast
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
-from sails_eval.estimate import TEXTS_AT_A_TIME, forward_flops, sae_layer, sae_width, step_costs
+from sails_eval.estimate import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
 from sails_eval.loaded import base_of, training_rows
 from sails_eval.matching import Price, Rank
 from sails_eval.methods import load_initialisation
@@ -109,7 +108,7 @@ def _reading(
     """FLOPs of texts going to the last layer of interest, where SAEs (if any) read the tokens that count."""
     padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
     counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
-    layers, d = basis_layers(saes or pair.saes, shape), int(shape.text.hidden_size)
+    layers, d = basis_layers(saes or pair.saes, shape.text.num_hidden_layers), int(shape.text.hidden_size)
     length = round(sum(padded) / sum(map(len, batches)))
     flops = sum(padded) * forward_flops(shape, pair, layers=layers, length=length)
     for width in [sae_width(sae, d) for sae in saes] or [d] * len(layers):
@@ -124,17 +123,11 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
     if not own:
         return 0.0
     d = int(shape.text.hidden_size)
-    walk = forward_flops(shape, pair, layers=basis_layers(own, shape)[-1:], length=min(pair.max_length, 128))
+    deepest = basis_layers(own, shape.text.num_hidden_layers)[-1:]
+    walk = forward_flops(shape, pair, layers=deepest, length=min(pair.max_length, 128))
     tokens = [sae.training_tokens or 0 for sae in own]
     training = sum(SAE_FLOPS * 2 * d * sae_width(sae, d) * n for sae, n in zip(own, tokens, strict=True))
     return training + walk * max(tokens)
-
-
-def basis_layers(saes: Sequence[SaeSource], shape: Shape) -> list[int]:
-    """The layers of these SAEs, ascending; all where there is none, the last where one does not tell its own."""
-    n = int(shape.text.num_hidden_layers)
-    told = {sae_layer(sae) for sae in saes}
-    return sorted(n - 1 if layer is None else layer for layer in told) or list(range(n))
 
 
 # --- seconds ------------------------------------------------------------------------------------------------------
@@ -195,7 +188,9 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
             return trained_parameters(recipe.model_copy(update={"rank_factor": factor}), pair, shape)
 
         own = recipe.rank(pair)
-        if count(own) == count(2 * own):
+        if count(own) == target:
+            found[recipe.name] = Rank(own, target)
+        elif count(own) == count(2 * own):
             told = f"it trains {count(own):,} parameters at any rank, and LoRA {target:,}"
             found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
         else:
@@ -214,14 +209,5 @@ def nearest_rank(count: Callable[[int], int], target: int) -> int:
 
 
 def trained_parameters(recipe: Recipe, pair: Pair, shape: Shape) -> int:
-    """How many parameters a recipe trains, without those that its initialisation freezes; on the meta device."""
-    model = to_train(shape, pair, recipe)
-    if recipe.init:
-        module = load_initialisation(recipe.init)
-        settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
-        if isinstance(settings, Placement):
-            layers = basis_layers(pair.sae_sources(getattr(settings, "saes", None)), shape)
-            empty = {f"layers.{layer}": torch.zeros(shape.text.hidden_size, 0) for layer in layers}
-            # gains freeze nothing, and on the meta device norms have none
-            module.initialise(model, empty, settings=settings.model_copy(update={"gains": "ignored"}), seed=0)
-    return trained_and_all(model)[0]
+    """How many parameters a recipe trains; counted on the meta device."""
+    return trained_and_all(to_train(shape, pair, recipe))[0]

@@ -14,6 +14,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sails_eval.basis_layers import freeze, freezes
 from sails_eval.config import Pair, Recipe
 from sails_eval.errors import UserError, first_line
 from sails_eval.paths import PACKAGE
@@ -66,11 +67,14 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
-    """What a recipe trains at step 0, on the meta device: as `train.trainable` makes it, without initialisation."""
+    """What a recipe trains at step 0, on the meta device: as `train.trainable` makes it, without values."""
     adapter = recipe.parameters == "adapter"
     model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype) if adapter else torch.float32)
     if adapter:
-        return add_adapter(model, lora_config(pair, recipe))
+        model = add_adapter(model, lora_config(pair, recipe))
+        if freezes(recipe):
+            freeze(model, pair, recipe)
+        return model
     for name, weight in model.named_parameters():
         weight.requires_grad_(trained_in_full(name, pair, recipe))
     return model

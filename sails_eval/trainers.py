@@ -22,6 +22,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from sails_eval.config import Objective, Pair, Recipe
 from sails_eval.errors import UserError
+from sails_eval.regularise import KlPenalty, Regularised
 
 if TYPE_CHECKING:
     from sails_eval.train import CellRun, TokenRow
@@ -86,7 +87,9 @@ def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[To
         options = _options(pair, run, micro=micro, batch=batch, steps=len(rows) // batch)
         # DPO of whole models asks its reference here, and draws a bar for every cell
         with FlopCounterMode(display=False) as beforehand, redirect_stderr(StringIO()):
+            penalty = pair.regularise and KlPenalty.of(model, pair, recipe)
             trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
+            trainer.penalty = penalty
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(counter := _FirstStepFlops())
         trainer.train()
@@ -128,7 +131,11 @@ def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) ->
 def _sft_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
     data = Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
     args = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
-    return SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+    return _SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+
+
+class _SFTTrainer(Regularised, SFTTrainer):  # type: ignore[misc]
+    """Adds what the pair regularises with."""
 
 
 def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
@@ -153,7 +160,7 @@ def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recip
     return _TokenisedDPOTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
 
 
-class _TokenisedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class _TokenisedDPOTrainer(Regularised, DPOTrainer):  # type: ignore[misc]
     """Takes rows that are tokenised as all methods' are, instead of tokenising texts in its own way."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
