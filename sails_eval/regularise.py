@@ -39,7 +39,7 @@ class KlPenalty:
         return cls(pair.regularise.kl, frozen)
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], answer: torch.Tensor, n: Any = None) -> torch.Tensor:
-        """λ · Σ KL(base ‖ model) / n over the tokens where `answer` [batch, tokens] is true; n defaults to their number.
+        """λ · Σ KL(base ‖ model) / n over the tokens where `answer` [batch, tokens] is true; n is their number if None.
 
         Both read the whole batch once more, for the distributions over the vocabulary [answer tokens, vocabulary].
         """
