@@ -15,7 +15,7 @@ from sails_eval.budget import ledger
 from sails_eval.cli import main
 from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
 from sails_eval.errors import UserError
-from sails_eval.matching import PACE, Price, Rank, read_pace, share_out, with_prices, with_ranks, write_pace
+from sails_eval.matching import Price, Rank, read_pace, share_out, with_prices, with_ranks, write_pace
 from sails_eval.models import Base
 from sails_eval.plan import Setup, resolve
 from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops
@@ -194,20 +194,17 @@ def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("match", ["flops", "seconds"])
-def test_a_matched_comparison_goes_on_with_the_same_cells(match: str, tmp_path: Path) -> None:
+def test_a_run_that_matches_seconds_goes_on_with_the_same_cells(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [
-        *"compare --pair testbed --methods lora,full --seeds 1 --learning-rates 1 --limit 4 -q --match".split(),
-        *[match, "--tasks", "testbed_harmful_unseen,testbed_safe", "--tokens", "1500", "--out", str(run)],
+        *"compare --pair testbed --methods lora,full --seeds 1 --learning-rates 1 --limit 4 -q --match seconds".split(),
+        *["--tasks", "testbed_harmful_unseen,testbed_safe", "--tokens", "1500", "--out", str(run)],
     ]
     assert main(command) == 0
-    ledger_before, results = pd.read_csv(run / "budget.csv"), (run / "results.csv").read_bytes()
-    spent, tokens = ledger_before[f"matched_{match}"], ledger_before.set_index("method")["tokens"]
-    assert spent.max() < 2 * spent.min() and tokens.min() < 1500 <= tokens.max()
-    assert (run / PACE).exists() == (match == "seconds")
+    results, pace = (run / "results.csv").read_bytes(), read_pace(run)
+    assert set(pace) == {"lora", "full"} and (pd.read_csv(run / "budget.csv")["matched_seconds"] > 0).all()
     (run / "results.csv").unlink()
     cells = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")}
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")} == cells
-    assert (run / "results.csv").read_bytes() == results
+    assert (run / "results.csv").read_bytes() == results and read_pace(run) == pace
