@@ -40,6 +40,9 @@ class Regularise(Frozen):
             raise UserError(f"regularise: kl is {self.kl:g}, which adds nothing; leave it out, or give a λ above 0")
         return self
 
+    def __str__(self) -> str:
+        return f"kl={self.kl:g}"
+
 
 def parse_regularise(text: str) -> dict[str, str]:
     """`kl=0.1` as a mapping for `Regularise`. Raises UserError for another form or an unknown name."""

@@ -54,7 +54,8 @@ def sae_tokens(sources: Iterable[SaeSource]) -> int | None:
 def ledger(
     run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]], *, setup: Setup | None = None
 ) -> pd.DataFrame:
-    """One row per cell. Where `setup` matches FLOPs or seconds, it has the column `matched_flops` or `matched_seconds`.
+    """One row per cell. Where `setup` matches FLOPs or seconds, it has the column `matched_flops` or `matched_seconds`,
+    and `regularise` where training is regularised.
 
     `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, and the tokens of its SAEs, None where
     unknown): spent once per run, shown beside each of its cells. Raises ValueError if the matched columns are not equal
@@ -71,6 +72,8 @@ def ledger(
             raise ValueError(
                 f"budgets differ: {column} is not the same for all cells of a seed and objective; see train.json"
             )
+    if setup and setup.pair.regularise:
+        frame["regularise"] = str(setup.pair.regularise)
     return _with_matched(frame, setup) if setup and matched else frame
 
 

@@ -9,7 +9,9 @@ from typing import Any, get_args
 
 from sails_eval.config import CompareConfig, Pair
 from sails_eval.data import read_contrast, read_examples
-from sails_eval.engines import HF
+from sails_eval.engines import HF, VLLM
+from sails_eval.engines.adapters import max_rank
+from sails_eval.errors import UserError
 from sails_eval.finished import Finished
 from sails_eval.hub import fetch
 from sails_eval.judges.cache import VerdictCache
@@ -127,14 +129,22 @@ def _check_documents(setup: Setup, pair: Pair, tokenizer: Any, split: Split, tas
 
 def check_engine(setup: Setup) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
+    ranks = {recipe.name: recipe.rank(setup.pair) for recipe in setup.recipes if recipe.parameters == "adapter"}
+    highest = max(ranks, key=lambda name: ranks[name], default="")
+    if setup.engine == VLLM and highest and ranks[highest] > (limit := max_rank(setup.pair)):
+        raise UserError(
+            f"method '{highest}' has rank {ranks[highest]}, and vLLM is started for {limit}; set 'engine: "
+            f"{{max_lora_rank: {ranks[highest]}}}' in the pair's YAML"
+        )
     engine_of(setup.engine, setup.pair).check(setup.recipes)
 
 
 def check_training(setup: Setup) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
     from sails_eval.train import check_target_modules, lay_out, lora_config
-    from sails_eval.trainers import examples_per_step, tokens_of
+    from sails_eval.trainers import check_optimiser, examples_per_step, tokens_of
 
+    check_optimiser(setup.pair)
     check_target_modules(base_of(setup.pair).model, setup.pair)
     for recipe in setup.recipes:
         lora_config(setup.pair, recipe)

@@ -26,6 +26,9 @@ ADAM_STATES = 2
 SEQUENCE_PASSES: dict[Objective, int] = {"sft": 1, "dpo": 2}
 """How often a sequence goes forward through a model: through the one that is trained, and its reference."""
 
+UNLIKE = {"name", "description", "source", "system_prompt", "dpo", "init", "settings", "learning_rate"}
+"""Keys of a recipe that have no bearing on what a step costs, as long as its initialisation freezes nothing."""
+
 TEXTS_AT_A_TIME = 32
 """Contrast texts in a batch of feature collection, as in `activations.text_means`."""
 
@@ -115,7 +118,7 @@ def step_costs(
     costs = {}
     for recipe in recipes:
         frozen = str(recipe.settings) if freezes(recipe) else ""
-        alike = (recipe.parameters, recipe.objective, str(recipe.peft), recipe.rank_factor, frozen)
+        alike = (recipe.model_dump_json(exclude=UNLIKE), frozen)
         if alike not in made:
             length = None if lengths is None else lengths[recipe.objective]
             made[alike] = step_cost(shape, pair, recipe, length=length)

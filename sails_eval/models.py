@@ -204,8 +204,13 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
 
 def kept_weights(model: nn.Module, config: PeftConfig) -> AbstractContextManager[None]:
     """Puts the base weights back after an adapter whose initialisation changes them (pissa, olora, corda, …)."""
-    changes = isinstance(getattr(config, "init_lora_weights", None), str) and config.init_lora_weights != "gaussian"
-    return replaced_weights(model) if changes else nullcontext()
+    return replaced_weights(model) if changes_base(config) else nullcontext()
+
+
+def changes_base(config: PeftConfig) -> bool:
+    """Whether an adapter's initialisation changes the base weights, so that it is the base model only with them."""
+    start = getattr(config, "init_lora_weights", None)
+    return isinstance(start, str) and start != "gaussian"
 
 
 @contextmanager

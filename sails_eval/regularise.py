@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import kl_div
 
 from sails_eval.config import Pair, Recipe
+from sails_eval.models import changes_base
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -30,8 +31,7 @@ class KlPenalty:
         An adapter whose initialisation changes the base weights answers as the base does with it, not without it.
         """
         assert pair.regularise is not None
-        start = recipe.peft.get("init_lora_weights")
-        if recipe.parameters == "adapter" and (not isinstance(start, str) or start == "gaussian"):
+        if recipe.parameters == "adapter" and not changes_base(model.peft_config[model.active_adapter]):
             return cls(pair.regularise.kl)
         frozen = deepcopy(model).requires_grad_(False).eval()
         for weight in frozen.parameters():

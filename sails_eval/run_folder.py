@@ -77,7 +77,8 @@ def describe(setup: Setup) -> dict[str, Any]:
         "test_set": digest([setup.identity["tasks"], setup.limit]),
         "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds"
         + (f", {setup.match} matched" if setup.match != "tokens" else "")
-        + (", parameters matched" if setup.match_params else ""),
+        + (", parameters matched" if setup.match_params else "")
+        + (f", {setup.pair.regularise}" if setup.pair.regularise else ""),
         "date": date.today().isoformat(),
         "version": __version__,
         "identity": setup.identity,

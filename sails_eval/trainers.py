@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import SchedulerType
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from sails_eval.config import Objective, Pair, Recipe
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, unknown
 from sails_eval.regularise import KlPenalty, Regularised
 
 if TYPE_CHECKING:
@@ -55,6 +57,14 @@ def examples_per_step(pair: Pair, objective: Objective) -> int:
             "objective dpo needs an even one"
         )
     return examples
+
+
+def check_optimiser(pair: Pair) -> None:
+    """Raises UserError where transformers knows no optimiser or schedule of the name that the pair gives."""
+    for key, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
+        names = [kind.value for kind in known]
+        if (name := getattr(pair.optimiser, key)) not in names:
+            raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
 
 
 def micro_batch(pair: Pair, objective: Objective) -> int:
