@@ -59,7 +59,7 @@ METRICS = {
 
 COLUMNS = (
     *("rank", "method", "model", "sae", "seeds", "trainable_params", "trainable_pct"),
-    *("train_tokens", "tuning_trials", "learning_rate"),
+    *("train_tokens", "sae_tokens", "tuning_trials", "learning_rate"),
     *(metric + end for metric in METRICS for end in ("", "_low", "_high")),
     *("alignment_score_worst", "alignment_score_best", "capability_loss_at_least", "unscored"),
     *("judge", "judge_agreement", "not_distinguished_from", "equivalent_to", "contrasts", "by_organism", "warnings"),
@@ -71,6 +71,12 @@ PROVENANCE = ("pair", "environment", "test_set", "budget")
 """The columns that a published board has behind those of a run's leaderboard."""
 
 INTEGERS = ("seeds", "trainable_params", "train_tokens", "tuning_trials", "schema")
+OR_NONE = ("rank", "sae_tokens")
+"""Whole numbers that may be missing: rows without a rank, SAEs of which nobody says what they were trained on."""
+
+ADDED = ("sae_tokens",)
+"""Columns that boards of the same schema may lack, which were made before there were these."""
+
 TEXTS = (
     *("method", "model", "sae", "judge", "judge_agreement", "not_distinguished_from", "equivalent_to"),
     *("contrasts", "by_organism", "warnings", "date", "version", "run", *PROVENANCE),
@@ -91,7 +97,10 @@ def make_frame(rows: Iterable[Mapping[str, Any]], *, published: bool = False) ->
             frame[column] = frame[column].astype(object)
         elif column in INTEGERS:
             frame[column] = frame[column].astype("int64")
-        elif column != "rank":
+        elif column in OR_NONE:
+            whole = [None if pd.isna(value) else int(value) for value in frame[column]]
+            frame[column] = pd.Series(whole, index=frame.index, dtype=object)
+        else:
             frame[column] = frame[column].astype("float64")
             if column != "learning_rate":
                 frame[column] = frame[column].round(6) + 0.0  # + 0.0 turns -0.0 into 0.0
@@ -118,7 +127,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises UserError naming the line or the columns that do not fit.
     """
     header, lines = read_csv(path)
-    if header not in ([*COLUMNS], [*COLUMNS, *PROVENANCE]):
+    older = [name for name in COLUMNS if name not in ADDED]
+    if header not in ([*COLUMNS], [*COLUMNS, *PROVENANCE], older, [*older, *PROVENANCE]):
         wrong = [name for name in (*header, *COLUMNS) if (name in header) != (name in COLUMNS + PROVENANCE)]
         raise UserError(
             f"{path}: not the columns of schema {SCHEMA} ({', '.join(wrong) or 'another order'}); if an older version "
@@ -126,20 +136,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         )
     rows = []
     for number, cells in lines:
-        row: dict[str, Any] = {}
+        row: dict[str, Any] = dict.fromkeys([*COLUMNS, *(name for name in header if name in PROVENANCE)])
         for column, cell in zip(header, cells, strict=True):
             try:
                 row[column] = _parse(column, cell)
             except ValueError:
                 raise UserError(f"{path}:{number}: {column} is '{cell}', not a number") from None
-        rows.append(row)
+        rows.append(row if row["sae"] or "sae_tokens" in header else row | {"sae_tokens": 0})
     return rows
 
 
 def _parse(column: str, cell: str) -> str | int | float | None:
     if column in TEXTS:
         return restore(cell)
-    if column == "rank":
+    if column in OR_NONE:
         return int(cell) if cell else None
     if column in INTEGERS:
         return int(cell)
@@ -244,11 +254,14 @@ def _shown() -> list[_Shown]:
         _Shown("seeds", "trainings per learning rate", lambda row: str(row["seeds"])),
         _Shown("trainable", "trained share of the parameters", lambda row: f"{row['trainable_pct']:.3g} %"),
         _Shown("train tokens", "prompts and answers, per training", lambda row: f"{row['train_tokens']:,}"),
+        _Shown(_SAE_TOKENS, "what the SAEs of its initialisation were trained on, all in all", _sae_tokens),
         _Shown("unscored", unscored, lambda row: f"{row['unscored']:.1%}"),
         _Shown("not distinguished from", undistinguished, lambda row: _escape(row["not_distinguished_from"]) or "–"),
         _Shown("equivalent to", equivalent, lambda row: _escape(row["equivalent_to"]) or "–"),
     ]
 
+
+_SAE_TOKENS = "SAE tokens"
 
 _RANKING = ("#", "not distinguished from", "equivalent to")
 
@@ -272,6 +285,8 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     Where no row has enough seeds, it has no columns that rank or compare.
     """
     shown = _shown() if (frame["seeds"] >= MIN_SEEDS).any() else [c for c in _shown() if c.title not in _RANKING]
+    if not any(row["sae_tokens"] != 0 for row in _rows(frame)):
+        shown = [column for column in shown if column.title != _SAE_TOKENS]
     if frame["run"].nunique() > 1:
         shown.append(_Shown("run", "the comparison that the row is from", lambda row: _escape(row["run"])))
     lines = [[column.title for column in shown], ["---"] * len(shown)]
@@ -329,6 +344,10 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def _rank(row: Mapping[str, Any]) -> str:
     return "–" if row["rank"] is None else str(row["rank"])
+
+
+def _sae_tokens(row: Mapping[str, Any]) -> str:
+    return "unknown" if row["sae_tokens"] is None else f"{row['sae_tokens']:,}"
 
 
 def _rate(rate: float) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sails_eval.plan import Cell
+from sails_eval.config import SaeSource
+from sails_eval.plan import Cell, Setup
 from sails_eval.records import write_text
 
 if TYPE_CHECKING:
@@ -44,21 +45,50 @@ def labels_used(rows: Sequence[TokenRow], contrast: Contrast, *, pairs: bool = F
     }
 
 
-def ledger(run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """One row per cell.
+def sae_tokens(sources: Iterable[SaeSource]) -> int | None:
+    """The tokens that these SAEs were trained on, all in all; None where that is not known of one of them."""
+    known = [source.training_tokens for source in sources]
+    return None if None in known else sum(tokens or 0 for tokens in known)
 
-    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds): spent once per run, shown beside
-    each of its cells. Raises ValueError if the matched columns are not equal between methods.
+
+def ledger(
+    run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]], *, setup: Setup | None = None
+) -> pd.DataFrame:
+    """One row per cell. Where `setup` matches FLOPs or seconds, it has the column `matched_flops` or `matched_seconds`,
+    and `regularise` where training is regularised.
+
+    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, and the tokens of its SAEs, None where
+    unknown): spent once per run, shown beside each of its cells. Raises ValueError if the matched columns are not equal
+    between methods.
     """
     rows = [_row(run, cell, selection.get(cell.recipe.name, {})) for cell in cells]
     frame = pd.DataFrame(rows).sort_values(["method", "learning_rate", "seed"], ignore_index=True)
+    if frame["sae_tokens"].isna().any():
+        frame["sae_tokens"] = frame["sae_tokens"].astype("Int64")
+    matched = setup is not None and bool(setup.prices)
     for column in MATCHED:
-        spread = frame.groupby(["objective", "seed"])[column].nunique()
+        spread = frame.groupby(["method" if matched else "objective", "seed"])[column].nunique()
         if (spread > 1).any():
             raise ValueError(
                 f"budgets differ: {column} is not the same for all cells of a seed and objective; see train.json"
             )
-    return frame
+    if setup and setup.pair.regularise:
+        frame["regularise"] = str(setup.pair.regularise)
+    return _with_matched(frame, setup) if setup and matched else frame
+
+
+def _with_matched(frame: pd.DataFrame, setup: Setup) -> pd.DataFrame:
+    """The ledger with what every cell took of what is matched, its preparation included.
+
+    Raises ValueError where that is not the budget up to a step, which is taken as at most twice a mean one.
+    """
+    spent = []
+    for method, seen, steps in zip(frame["method"], frame["tokens"], frame["steps"], strict=True):
+        price, tokens = setup.prices[method], setup.tokens[method]
+        if not tokens <= seen < tokens + 2 * seen / steps:
+            raise ValueError(f"budgets differ: {method} was to have {tokens} tokens, and has {seen}")
+        spent.append(float(f"{price.of(seen):.6g}"))
+    return frame.assign(**{f"matched_{setup.match}": spent})
 
 
 def write_ledger(path: Path, frame: pd.DataFrame) -> None:
@@ -82,4 +112,5 @@ def _row(run: Path, cell: Cell, selection: dict[str, Any]) -> dict[str, Any]:
         **{key: record[key] for key in (*MATCHED, *LABELS, *COSTS)},
         "trainable_pct": round(100 * record["trainable_params"] / record["total_params"], 4),
         **{f"selection_{key}": selection.get(key, 0) for key in ("tokens", "flops", "seconds")},
+        "sae_tokens": selection.get("sae_tokens", 0),
     }

@@ -9,7 +9,9 @@ from typing import Any, get_args
 
 from sails_eval.config import CompareConfig, Pair
 from sails_eval.data import DataFile, read_contrast, read_examples
-from sails_eval.engines import HF
+from sails_eval.engines import HF, VLLM
+from sails_eval.engines.adapters import max_rank
+from sails_eval.errors import UserError
 from sails_eval.finished import Finished
 from sails_eval.hub import fetch
 from sails_eval.judges.cache import VerdictCache
@@ -21,9 +23,12 @@ from sails_eval.tasks import TaskInfo, has_docs
 
 @dataclass(frozen=True)
 class Layout:
-    """What a seed's cells are trained on: the same for every method of one objective."""
+    """What a seed's cells are trained on: the same for every method of one objective, where tokens are matched.
 
-    objective: str
+    `of` is that objective, else the method.
+    """
+
+    of: str
     seed: int
     tokens: int
     steps: int
@@ -130,6 +135,13 @@ def _check_documents(setup: Setup, pair: Pair, tokenizer: Any, split: Split, tas
 
 def check_engine(setup: Setup) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
+    ranks = {recipe.name: recipe.rank(setup.pair) for recipe in setup.recipes if recipe.parameters == "adapter"}
+    highest = max(ranks, key=lambda name: ranks[name], default="")
+    if setup.engine == VLLM and highest and ranks[highest] > (limit := max_rank(setup.pair)):
+        raise UserError(
+            f"method '{highest}' has rank {ranks[highest]}, and vLLM is started for {limit}; set 'engine: "
+            f"{{max_lora_rank: {ranks[highest]}}}' in the pair's YAML"
+        )
     engine_of(setup.engine, setup.pair).check(setup.recipes)
 
 
@@ -137,8 +149,9 @@ def check_training(setup: Setup) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
     from sails_eval.peft_configs import adapter_config
     from sails_eval.train import check_target_modules, lay_out
-    from sails_eval.trainers import examples_per_step, tokens_of
+    from sails_eval.trainers import check_optimiser, examples_per_step, tokens_of
 
+    check_optimiser(setup.pair)
     check_target_modules(base_of(setup.pair).model, setup.pair)
     for recipe in setup.recipes:
         if recipe.parameters == "adapter":
@@ -147,11 +160,12 @@ def check_training(setup: Setup) -> Checked:
             initialisation_of(setup.pair, recipe)
     rows = training_rows(setup.pair)
     layouts = []
-    for objective, seed in product(dict.fromkeys(recipe.objective for recipe in setup.recipes), range(setup.seeds)):
-        order = lay_out(rows, setup.pair, seed=seed, objective=objective)
+    alike = {recipe.name if setup.tokens else recipe.objective: recipe for recipe in setup.recipes}
+    for (name, recipe), seed in product(alike.items(), range(setup.seeds)):
+        pair, objective = setup.pair.model_copy(update={"tokens": setup.tokens_of(recipe)}), recipe.objective
+        order = lay_out(rows, pair, seed=seed, objective=objective)
         tokens = sum(tokens_of(rows[i], objective) for i in order)
-        steps = len(order) // examples_per_step(setup.pair, objective)
-        layouts.append(Layout(objective, seed, tokens, steps, len(set(order))))
+        layouts.append(Layout(name, seed, tokens, len(order) // examples_per_step(pair, objective), len(set(order))))
     return Checked(layouts, _left_out(setup.pair))
 
 

@@ -20,11 +20,12 @@ import pandas as pd
 
 from sails_eval import checks, stages, within_seed
 from sails_eval.bench import Bench, check_engine
-from sails_eval.budget import LABELS, ledger, train_record, write_ledger
+from sails_eval.budget import LABELS, ledger, sae_tokens, train_record, write_ledger
 from sails_eval.config import CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
 from sails_eval.leaderboard import Choice, RowFacts, choose_rates
+from sails_eval.matching import matched, write_pace
 from sails_eval.parts import Part, check_budgets, max_examples, placed, resolve_parts, run_folder, run_identity
 from sails_eval.plan import Cell, Setup
 from sails_eval.plot import tradeoff
@@ -48,12 +49,13 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     check_ready(config)
     parts = resolve_parts(config)
     run = config.out or run_folder(parts)
-    check_folder(run, run_identity(parts))
-    for part in parts:
-        check_folder(placed(run, part), part.setup.identity)
-    if old is not None:
-        check_sealed(old, parts)
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
+        parts = matched(parts, run, pool, old=old)
+        check_folder(run, run_identity(parts))
+        for part in parts:
+            check_folder(placed(run, part), part.setup.identity)
+        if old is not None:
+            check_sealed(old, parts)
         if any(is_large(part.setup.pair) for part in parts):
             pool.run(checks.check_machine, config)
         checked = [pool.run(checks.check, part.setup) for part in parts]  # bad input leaves no folder behind
@@ -62,6 +64,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
             for row in part.setup.finished:
                 pool.run(checks.check_finished, (part.setup, row))
             check_engine(pool, engines, part.setup)
+        for part in parts:
+            write_pace(placed(run, part), part.setup)
         with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):
             outcomes = []
             for number, (part, found) in enumerate(zip(parts, checked, strict=True), start=1):
@@ -92,6 +96,8 @@ def _note_training(bench: Bench, checked: checks.Checked) -> None:
     """Log what is trained on."""
     for layout in checked.layouts:
         log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(layout).values())
+    for recipe in bench.setup.recipes if bench.setup.match_params else ():
+        log.info("%s: rank %d", recipe.name, recipe.rank(bench.setup.pair))
     for note in checked.notes:
         log.info(note)
     if checked.notes:
@@ -150,6 +156,8 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
             f"all test answers of {n} of {setup.seeds} seeds are the base model's own, so its learning rates may be "
             "too low for this model"
         )
+    for method, note in setup.notes.items():
+        warnings[method].append(note)
     for subject in bench.unchanged(finished, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
     if setup.seeds == 1:
@@ -175,8 +183,12 @@ def _choose(setup: Setup, validated: Sequence[Result]) -> dict[str, Choice]:
 def write_outcome(run: Path, outcome: Outcome, described: dict[str, Any]) -> None:
     """Write results.csv, budget.csv, the leaderboard, the curves and the pictures of one pair at one budget."""
     setup, name = outcome.setup, outcome.setup.pair.name
-    selection = {recipe.name: _subspace(run, recipe)["cost"] for recipe in setup.recipes if recipe.init}
-    write_ledger(run / "budget.csv", ledger(run, setup.all_cells(), selection))
+    selection = {
+        recipe.name: {**_subspace(run, recipe)["cost"], "sae_tokens": _sae_tokens(run, setup, recipe)}
+        for recipe in setup.recipes
+        if recipe.init
+    }
+    write_ledger(run / "budget.csv", ledger(run, setup.all_cells(), selection, setup=setup))
     frame = write_report(run, outcome, described, title=f"Leaderboard of {name}")
     tradeoff(outcome.results, outcome.tasks, outcome.all_choices, run / "tradeoff.png")
     write_curves(run, rate_points([outcome], frame), title=f"Curves of {name}")
@@ -222,6 +234,7 @@ def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFact
             trainable_params=records[0]["trainable_params"],
             trainable_pct=round(100 * records[0]["trainable_params"] / records[0]["total_params"], 4),
             train_tokens=round(sum(record["tokens"] for record in records) / len(records)),
+            sae_tokens=_sae_tokens(run, setup, recipe),
             tuning_trials=setup.learning_rates,
             **{key: max(record[key] for record in records) for key in LABELS},
         )
@@ -233,6 +246,13 @@ def _subspace(run: Path, recipe: Recipe) -> dict[str, Any]:
     path = stages.subspace_path(run, recipe).with_suffix(".json")
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return report
+
+
+def _sae_tokens(run: Path, setup: Setup, recipe: Recipe) -> int | None:
+    """The tokens that the SAEs of a recipe's initialisation were trained on: 0 without SAEs, None where unknown."""
+    if not (recipe.init and _subspace(run, recipe)["saes"]):
+        return 0
+    return sae_tokens(setup.pair.sae_sources(recipe.settings.get("saes")))
 
 
 def _drop_checkpoints(run: Path, cells: Iterable[Cell]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sails_eval.alike import Match, Optimiser, Regularise, parse_regularise
 from sails_eval.data.sources import Data, Unmixed, starting_at
 from sails_eval.errors import UserError, unknown
 from sails_eval.paths import PACKAGE, search_path
@@ -41,6 +42,14 @@ class SaeSource(Frozen):
     trained_on: str | None = Field(
         default=None, description="the SAE's own model, where that is meant to be another than the pair's"
     )
+    training_tokens: int | None = Field(default=None, ge=1, description="it was trained on; unknown where absent")
+    self_trained: bool = Field(default=False, description="for this pair, so that its training counts as a cost")
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.self_trained and self.training_tokens is None:
+            raise ValueError("key 'self_trained' charges a SAE's training; say its 'training_tokens', too")
+        return self
 
     @property
     def name(self) -> str:
@@ -100,6 +109,8 @@ class Pair(Frozen):
     batch_size: int = Field(default=16, ge=1, description="examples per optimiser step")
     micro_batch_size: int | None = Field(default=None, ge=1, description="examples per forward pass; to save memory")
     gradient_checkpointing: bool = False
+    optimiser: Optimiser = Field(default=Optimiser(), description="with schedule, clipping and decay; of all methods")
+    regularise: Regularise | None = Field(default=None, description="what is added to the loss of all methods")
     max_length: int = Field(default=1024, ge=8, description="longest training example in tokens; longer ones are cut")
     eval_batch_size: int = Field(default=16, ge=1)
     engine: dict[str, Any] = Field(
@@ -191,6 +202,10 @@ class Recipe(Frozen):
     def trains(self) -> bool:
         return self.parameters != "none"
 
+    def rank(self, pair: Pair) -> int:
+        """The rank of its adapter on a pair."""
+        return max(1, round(pair.rank * self.rank_factor))
+
     @property
     def span(self) -> Span:
         """The learning rates of a recipe that trains."""
@@ -234,6 +249,11 @@ class Recipe(Frozen):
         return self
 
 
+def _regularisers(value: Any) -> Any:
+    """`kl=0.1` as a mapping."""
+    return parse_regularise(value) if isinstance(value, str) else value
+
+
 def _several(value: Any) -> Any:
     """A number or a name alone as a list of one."""
     return [value] if isinstance(value, (int, str)) else value
@@ -263,6 +283,9 @@ class CompareConfig(Frozen):
     calibration: Path | None = Field(default=None, description="of the judge, by `judge calibrate`; boards name it")
     tokens: int | None = Field(default=None, ge=1)
     examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
+    match: Match = Field(default="tokens", description="what every cell gets the same amount of")
+    match_params: bool = Field(default=False, description="give adapters the rank at which they train as much as LoRA")
+    regularise: Annotated[Regularise | None, BeforeValidator(_regularisers)] = None
     limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")
     seeds: int = Field(default=5, ge=1)
     learning_rates: int = Field(default=6, ge=1)

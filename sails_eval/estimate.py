@@ -7,6 +7,7 @@ the tensors that autograd keeps are counted as the real code makes them, mixed p
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,19 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from sails_eval.activations import residual_streams
+from sails_eval.basis_layers import freezes
 from sails_eval.config import Objective, Pair, Recipe, SaeSource
-from sails_eval.shapes import Shape, to_train, trained_and_all
+from sails_eval.shapes import Shape, on_meta, to_train, trained_and_all
 
 ADAM_STATES = 2
 """Numbers that AdamW keeps of every trained parameter, each of its size and dtype."""
 
 SEQUENCE_PASSES: dict[Objective, int] = {"sft": 1, "dpo": 2}
 """How often a sequence goes forward through a model: through the one that is trained, and its reference."""
+
+UNLIKE = {"name", "description", "source", "system_prompt", "dpo", "init", "settings", "learning_rate"}
+"""Keys of a recipe that have no bearing on what a step costs, as long as its initialisation freezes nothing."""
 
 TEXTS_AT_A_TIME = 32
 """Contrast texts in a batch of feature collection, as in `activations.text_means`."""
@@ -50,7 +56,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class StepCost:
-    """One optimiser step of a recipe: parameters, FLOPs per padded token, and memory at the longest examples."""
+    """One optimiser step of a recipe: parameters, FLOPs per padded token, and memory at the longest examples.
+
+    `trained` of them are trained, the model has `total`, and an adapter adds `added`, some of which may be frozen.
+    """
 
     trained: int
     total: int
@@ -67,7 +76,7 @@ class StepCost:
 def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = None) -> StepCost:
     """What a step of `recipe` takes with sequences of `length` tokens (default: the pair's `max_length`).
 
-    Preference training passes each through its reference, too, forward only.
+    Preference training passes each through its reference, too, forward only; regularisation through the base model.
     """
     length = length or pair.max_length
     batch = pair.micro_batch_size or pair.batch_size
@@ -78,6 +87,8 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
     forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
     flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
+    if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
+        flops += 2 * forward + backward
     tokens, vocabulary = batch * length, shape.text.vocab_size
     activations = sum(kept)
     if pair.gradient_checkpointing:  # a layer's own tensors for one layer at a time, and the input of every layer
@@ -85,6 +96,8 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         layers = shape.text.num_hidden_layers
         inputs = layers * tokens * shape.text.hidden_size * (2 if adapter else 4)
         activations = head + (activations - head) // layers + inputs
+    if pair.regularise and not adapter:  # a frozen copy of the base model
+        weights += total * getattr(torch, pair.dtype).itemsize
     memory = Memory(
         weights=weights,
         gradients=gradients,
@@ -93,7 +106,35 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         workspace=6 * tokens * vocabulary,  # the logits' gradient in single precision, and a copy in half
         accumulates=batch < pair.batch_size,
     )
-    return StepCost(trained, total, trained if adapter else 0, flops / tokens, memory)
+    added = sum(weight.numel() for weight in model.parameters()) - total
+    return StepCost(trained, total, added, flops / tokens, memory)
+
+
+def step_costs(
+    shape: Shape, pair: Pair, recipes: Iterable[Recipe], *, lengths: Mapping[Objective, int] | None = None
+) -> dict[str, StepCost]:
+    """The step of every recipe by its name, made once for those that train alike; `lengths` by objective."""
+    made: dict[Any, StepCost] = {}
+    costs = {}
+    for recipe in recipes:
+        frozen = str(recipe.settings) if freezes(recipe) else ""
+        alike = (recipe.model_dump_json(exclude=UNLIKE), frozen)
+        if alike not in made:
+            length = None if lengths is None else lengths[recipe.objective]
+            made[alike] = step_cost(shape, pair, recipe, length=length)
+        costs[recipe.name] = made[alike]
+    return costs
+
+
+def forward_flops(shape: Shape, pair: Pair, *, layers: Sequence[int], length: int) -> float:
+    """FLOPs per token of a forward pass that ends behind the last of `layers`, over texts of `length` tokens."""
+    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        _materialise(model)
+        ids = torch.zeros(TEXTS_AT_A_TIME, length, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            residual_streams(model, layers, ids, torch.ones_like(ids))
+    return int(counter.get_total_flops()) / ids.numel()
 
 
 def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int, int, list[int]]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from sails_eval.alike import Match
 from sails_eval.config import CompareConfig, Pair, Recipe
 from sails_eval.data import read_examples
 from sails_eval.engines import OPENAI
 from sails_eval.errors import UserError
-from sails_eval.estimate import Memory, StepCost, answering_memory, features_memory, step_cost
+from sails_eval.estimate import Memory, StepCost, answering_memory, features_memory, step_costs
 from sails_eval.judges.spec import parse
+from sails_eval.matching import ranked, share_out
 from sails_eval.plan import load_methods, resolve_pair, sizes
 from sails_eval.preflight import Lack, each_pair, missing
+from sails_eval.prices import flops_prices, matched_ranks
 from sails_eval.shapes import Shape, shape_of
 from sails_eval.tasks import describe, resolve_tasks
 
@@ -71,7 +74,7 @@ class Forecast:
     """What a comparison of a pair takes.
 
     `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
-    data.
+    data. `tokens` are those of a cell of each recipe, where FLOPs are matched and they are known.
     """
 
     pair: Pair
@@ -86,6 +89,8 @@ class Forecast:
     machine: Machine
     shape: Shape | None
     lacks: tuple[Lack, ...]
+    match: Match = "tokens"
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
@@ -121,7 +126,7 @@ class Forecast:
 def checkpoint_bytes(pair: Pair, recipe: Recipe, cost: StepCost) -> int:
     """An adapter in single precision, or a whole model in the pair's dtype."""
     if recipe.parameters == "adapter":
-        return 4 * cost.trained
+        return 4 * cost.added
     return (4 if pair.dtype == "float32" else 2) * cost.total
 
 
@@ -148,23 +153,30 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
         shape = shape_of(pair)
     except UserError as error:
         return replace(made, lacks=(*lacks, Lack(str(error))))
-    variants = {_alike(recipe): recipe for recipe in recipes}
-    found = {key: step_cost(shape, pair, recipe) for key, recipe in variants.items()}
-    costs = {recipe.name: found[_alike(recipe)] for recipe in recipes}
+    if config.match_params:
+        recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
+    costs = step_costs(shape, pair, recipes)
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
     if any(recipe.init for recipe in recipes):
         stages["SAE features"] = features_memory(shape, pair, parameters=total)
     stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
-    made = replace(made, shape=shape, costs=costs, stages=stages)
-    return replace(made, lacks=(*lacks, *_machine_lacks(made)))
+    made = replace(made, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
+    made = replace(made, lacks=(*lacks, *_machine_lacks(made)))
+    return _shared_out(made) if config.match == "flops" else made
 
 
-def _alike(recipe: Recipe) -> str:
-    """The same for recipes whose steps cost the same: what they start from makes no difference, unless it is frozen."""
-    frozen = {key: recipe.settings.get(key) for key in ("basis", "uncovered", "side")}
-    what = (recipe.parameters, recipe.objective, recipe.peft_type, recipe.rank_factor, recipe.peft, frozen)
-    return str(what)
+def _shared_out(made: Forecast) -> Forecast:
+    """The forecast with the tokens of each recipe, or what stands in their way."""
+    try:
+        prices = flops_prices(made.pair, made.recipes)
+    except UserError as error:
+        told = f"--match flops: how many tokens each method gets is not known yet ({error})"
+        return replace(made, lacks=(*made.lacks, Lack(told, stops=False)))
+    try:
+        return replace(made, tokens=share_out(prices, made.pair.tokens, made.match))
+    except UserError as error:
+        return replace(made, lacks=(*made.lacks, Lack(str(error))))
 
 
 def _machine_lacks(made: Forecast) -> Iterator[Lack]:
@@ -229,8 +241,12 @@ def render(made: Forecast) -> str:
         f"  cells       {methods} methods × {made.rates} rates × {made.seeds} seeds = {methods * made.cells}",
         f"  a cell      {pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}",
     ]
+    if made.match != "tokens":
+        measured = ", once the pace of each is measured" if made.match == "seconds" else ""
+        lines += [f"  matched     {made.match}: costlier methods get fewer tokens{measured}"]
     if made.costs:
-        flops = sum(made.costs[r.name].flops_per_token for r in made.recipes) * pair.tokens * made.cells
+        tokens = {recipe.name: made.tokens.get(recipe.name, pair.tokens) for recipe in made.recipes}
+        flops = sum(made.costs[name].flops_per_token * n for name, n in tokens.items()) * made.cells
         lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, without padding", ""]
         lines += _memory(made)
     lines += ["", *_judging(made)]
@@ -245,12 +261,11 @@ def render(made: Forecast) -> str:
 
 
 def _methods(made: Forecast) -> list[str]:
-    rows = [("method", "trained parameters", "share", "GFLOPs a token")]
+    rows = [("method", "trained parameters", "share", "GFLOPs a token", *(["tokens a cell"] if made.tokens else []))]
     for recipe in made.recipes:
         cost = made.costs[recipe.name]
-        rows.append(
-            (recipe.name, f"{cost.trained:,}", f"{100 * cost.share:.3f} %", f"{cost.flops_per_token / 1e9:.3g}")
-        )
+        row = (recipe.name, f"{cost.trained:,}", f"{100 * cost.share:.3f} %", f"{cost.flops_per_token / 1e9:.3g}")
+        rows.append((*row, *([f"{made.tokens[recipe.name]:,}"] if made.tokens else [])))
     return _table(rows)
 
 

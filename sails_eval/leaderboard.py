@@ -242,8 +242,9 @@ class RowFacts:
     """What a leaderboard row says besides its scores. `seeds` is 0 without training.
 
     `model` names all organisms, `trainable_pct` is a percentage of the model's parameters, `train_tokens` what one
-    cell was trained on, `tuning_trials` the number of learning rates tried, `labelled_examples`
-    and `rejected_answers` those of the cell that saw the most. `warnings` are clauses without a semicolon.
+    cell was trained on, `sae_tokens` what the SAEs of its initialisation were trained on (None: unknown),
+    `tuning_trials` the number of learning rates tried, `labelled_examples` and `rejected_answers` those of the cell
+    that saw the most. `warnings` are clauses without a semicolon.
     """
 
     model: str
@@ -252,6 +253,7 @@ class RowFacts:
     trainable_params: int = 0
     trainable_pct: float = 0.0
     train_tokens: int = 0
+    sae_tokens: int | None = 0
     tuning_trials: int = 0
     labelled_examples: int = 0
     rejected_answers: int = 0

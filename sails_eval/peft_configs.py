@@ -18,6 +18,9 @@ from sails_eval.errors import UserError, first_line, unknown
 NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
 """Parts of a model that no text goes through: they are neither adapted nor trained."""
 
+START = "_start_of_training"
+"""Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
+
 INCREMENT = 1.5
 """The rank that AdaLoRA starts from, as a multiple of the rank that it ends at (arXiv 2303.10512, section 4)."""
 
@@ -46,11 +49,6 @@ KINDS: dict[PeftType, Kind] = {
 }
 
 
-def rank_of(pair: Pair, recipe: Recipe) -> int:
-    """The rank of a recipe's adapters: the pair's, times the recipe's factor."""
-    return max(1, round(pair.rank * recipe.rank_factor))
-
-
 def saved_rank(pair: Pair, recipe: Recipe) -> int:
     """The rank at which a recipe's adapters are saved: twice its own where they hold what the base lost, too."""
     from sails_eval.methods import load_initialisation
@@ -58,7 +56,7 @@ def saved_rank(pair: Pair, recipe: Recipe) -> int:
     mutates = mutates_base(adapter_config(pair, recipe)) or (
         recipe.init is not None and getattr(load_initialisation(recipe.init), "MUTATES_BASE", False)
     )
-    return rank_of(pair, recipe) * (2 if mutates else 1)
+    return recipe.rank(pair) * (2 if mutates else 1)
 
 
 def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10) -> Any:
@@ -72,7 +70,7 @@ def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10) -> Any:
     for name in recipe.peft:
         if name not in known:
             raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
-    rank = rank_of(pair, recipe)
+    rank = recipe.rank(pair)
     alpha = pair.alpha * rank / pair.rank
     own = kind.ranked(rank, int(alpha) if alpha == int(alpha) else alpha, steps)
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from sails_eval import __version__
+from sails_eval.alike import Match
 from sails_eval.calibration import note_on
 from sails_eval.config import (
     DATA,
@@ -35,6 +36,9 @@ from sails_eval.responsible import check_sending
 from sails_eval.tasks import TaskInfo, resolve_tasks
 from sails_eval.tasks.published import use_local
 
+if TYPE_CHECKING:
+    from sails_eval.matching import Price
+
 QUICK = {"seeds": 2, "learning_rates": 2}
 
 INITIALISATION = ("activations", "basis", "contrast", "saes")
@@ -46,12 +50,16 @@ INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run: recipe × learning rate × seed; the fingerprint covers all that determines it."""
+    """One training run: recipe × learning rate × seed; the fingerprint covers all that determines it.
+
+    `tokens` is its budget where that is not the pair's.
+    """
 
     recipe: Recipe
     learning_rate: float
     seed: int
     fingerprint: str
+    tokens: int | None = None
 
     @property
     def folder(self) -> str:
@@ -66,6 +74,9 @@ class Setup:
 
     `contrasts` are the differences that are tested, as pairs of rows; None where none were declared. `calibration` says
     how far the judge agrees with people, as far as that is known.
+
+    `match` is what all cells get the same amount of; where that is not tokens, `prices` and `tokens` have what each
+    method takes of it, and how many tokens its cells get for that (`matching.py`). `notes` by method are for the board.
     """
 
     pair: Pair
@@ -80,6 +91,11 @@ class Setup:
     calibration: str = ""
     allow_overlap: bool = False
     finished: tuple[Finished, ...] = ()
+    match: Match = "tokens"
+    match_params: bool = False
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -94,6 +110,10 @@ class Setup:
     def validation_tasks(self) -> tuple[TaskInfo, ...]:
         return tuple(task for task in self.tasks if task.has_validation)
 
+    def tokens_of(self, recipe: Recipe) -> int:
+        """The tokens that a recipe's cells are trained on, up to the end of the last step."""
+        return self.tokens.get(recipe.name, self.pair.tokens)
+
     def rates(self, recipe: Recipe) -> list[float]:
         """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits."""
         scale, n = self.pair.rate_scale(recipe.objective), self.learning_rates
@@ -106,7 +126,7 @@ class Setup:
         """Every learning rate with every seed."""
         same = self.identity["recipes"][recipe.name]
         return [
-            Cell(recipe, rate, seed, digest([same, rate, seed]))
+            Cell(recipe, rate, seed, digest([same, rate, seed]), self.tokens.get(recipe.name))
             for rate in self.rates(recipe)
             for seed in range(self.seeds)
         ]
@@ -130,7 +150,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
         pair = Pair(name=Path(config.model).resolve().name, model=config.model)
     flags: dict[str, Any] = {
         key: value
-        for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template")
+        for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template", "regularise")
         if (value := getattr(config, key)) is not None
     }
     if config.sae:
@@ -164,9 +184,13 @@ def resolve(config: CompareConfig) -> Setup:
     identity = {
         **setup.identity,
         "training": training,
-        "recipes": {recipe.name: _recipe_identity(recipe, training) for recipe in recipes},
+        "recipes": {recipe.name: recipe_identity(recipe, training) for recipe in recipes},
         "seeds": seeds,
     }
+    if config.match != "tokens":
+        identity["match"] = config.match
+    if config.match_params:
+        identity["match_params"] = True
     contrasts = None if config.contrasts is None else _contrasts(config.contrasts, [BASE, *names])
     if contrasts is not None:
         identity["contrasts"] = [list(pair) for pair in contrasts]
@@ -180,6 +204,8 @@ def resolve(config: CompareConfig) -> Setup:
         identity=identity,
         contrasts=contrasts,
         finished=finished,
+        match=config.match,
+        match_params=config.match_params,
     )
     identity["learning_rates"] = {recipe.name: setup.rates(recipe) for recipe in recipes}
     return setup
@@ -213,7 +239,7 @@ def _finished(config: CompareConfig, setup: Setup, prompts: Sequence[Recipe]) ->
     return (*(prompted(recipe, setup.pair, setup.engine) for recipe in prompts), *references)
 
 
-def _recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
+def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     """A hash of all that a recipe's cells depend on besides rate and seed, and of nothing that other recipes need.
 
     SAEs, contrast data and the source of the initialisation are in it where the recipe has one; the rest of the code is
@@ -319,11 +345,12 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
         "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
+    alike = {key for key in ("optimiser", "regularise") if getattr(pair, key) != Pair.model_fields[key].default}
     return {
         "model": model_identity(pair),
         "saes": _sae_identity(pair.saes),
         **data,
-        **pair.model_dump(mode="json", include=settings),
+        **pair.model_dump(mode="json", include=settings | alike),
     }
 
 

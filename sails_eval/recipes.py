@@ -134,12 +134,10 @@ def _starting_like(name: str) -> dict[str, Any]:
 
 
 def _told(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
-    from sails_eval.peft_configs import rank_of
-
     recipe = found.recipe
     adapter = f"{recipe.peft_type} adapters on {', '.join(pair.target_modules)}"
     if recipe.peft_type in ("lora", "adalora"):
-        adapter += f", rank {rank_of(pair, recipe)}"
+        adapter += f", rank {recipe.rank(pair)}"
     yield "trained", TRAINED.get(recipe.parameters, adapter)
     yield f"parameters at {pair.name}", f"{found.trained:,} of {found.total:,} ({found.share:.3f} %)"
     yield "looks at before training", found.prepares

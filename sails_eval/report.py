@@ -121,6 +121,7 @@ def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:
             fact,
             model=", ".join(dict.fromkeys(one.model for one in facts)),
             sae=", ".join(dict.fromkeys(one.sae for one in facts)),
+            sae_tokens=None if None in (known := [one.sae_tokens for one in facts]) else max(n or 0 for n in known),
             train_tokens=round(sum(one.train_tokens for one in facts) / len(facts)),
             labelled_examples=max(one.labelled_examples for one in facts),
             rejected_answers=max(one.rejected_answers for one in facts),

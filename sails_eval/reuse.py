@@ -29,6 +29,8 @@ SEAL = "cells.json"
 REUSED = "reused.json"
 """Which cells of a run come from an earlier one, and from which."""
 
+SHARE = "its share of the budget, its recipe or code"
+
 FREE = {"calibration", "add", "against", "contrasts", "jobs", "keep", "out", "reference"}
 """What may be asked for anew where an earlier run is extended; the rest is as it was there."""
 
@@ -184,7 +186,9 @@ def adopt(old: Path, run: Path, setup: Setup, *, quiet: bool, title: str = "") -
         if earlier.same_recipe(recipe) and all(map(earlier.intact, names := _subspace(recipe))):
             _link(old, run, [old / name for name in names if not (run / names[-1]).exists()])
         elif recipe.name in earlier.identity["recipes"] and not (earlier.foreign or earlier.same_recipe(recipe)):
-            what = differences(earlier.identity["training"], setup.identity["training"]) or ["its recipe or code"]
+            what = differences(earlier.identity["training"], setup.identity["training"]) or [
+                SHARE if setup.tokens else "its recipe or code"
+            ]
             refused.append(f"{recipe.name}: trained anew, since {', '.join(what)} differs from {old}")
     reused = [name for name in _reused(run) if (run / name / "train.json").exists()]
     cells = [cell.folder for cell in setup.all_cells() if earlier.same_recipe(cell.recipe)]

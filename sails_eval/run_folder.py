@@ -23,16 +23,19 @@ from sails_eval.records import write_text
 
 DESCRIPTION = "run.json"
 
+BEGUN = ("config.yaml", "pace.json")
+"""What a run that was killed at its start may have left without its description."""
+
 
 def check_folder(folder: Path, identity: dict[str, Any]) -> None:
     """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
-    known = folder / DESCRIPTION  # written last when a run begins: config.yaml alone is a run killed at its start
+    known = folder / DESCRIPTION  # written last when a run begins
     if known.exists():
         if found := differences(read_description(folder)["identity"], identity):
             raise UserError(
                 f"{folder}: holds another comparison, which differs in {', '.join(found)}; give another --out, or none"
             )
-    elif folder.is_dir() and any(path.name != "config.yaml" and path.name[0] != "." for path in folder.iterdir()):
+    elif folder.is_dir() and any(path.name not in BEGUN and path.name[0] != "." for path in folder.iterdir()):
         raise UserError(f"{folder}: not empty, and not a run folder; give another --out")
 
 
@@ -72,7 +75,10 @@ def describe(setup: Setup) -> dict[str, Any]:
         "pair": setup.pair.name,
         "environment": digest(environment if setup.engine == HF else [environment, engine]),
         "test_set": digest([setup.identity["tasks"], setup.limit]),
-        "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds",
+        "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds"
+        + (f", {setup.match} matched" if setup.match != "tokens" else "")
+        + (", parameters matched" if setup.match_params else "")
+        + (f", {setup.pair.regularise}" if setup.pair.regularise else ""),
         "date": date.today().isoformat(),
         "version": __version__,
         "identity": setup.identity,

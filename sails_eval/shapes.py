@@ -14,12 +14,9 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sails_eval.basis import Placement
-from sails_eval.basis import initialise as place
+from sails_eval.basis_layers import freeze, freezes
 from sails_eval.config import Pair, Recipe
 from sails_eval.errors import UserError, first_line
-from sails_eval.methods import load_initialisation
-from sails_eval.pair_check import told_layer
 from sails_eval.paths import PACKAGE
 from sails_eval.peft_configs import adapter_config, add_adapter, is_own
 from sails_eval.train import trained_in_full
@@ -71,7 +68,7 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
-    """What a recipe trains at step 0, on the meta device: as `train.trainable` makes it, what is frozen included."""
+    """What a recipe trains at step 0, on the meta device: as `train.trainable` makes it, without values."""
     adapter = recipe.parameters == "adapter"
     model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype) if adapter else torch.float32)
     if adapter:
@@ -79,28 +76,16 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
         start = getattr(config, "init_lora_weights", True)
         if isinstance(start, str):  # from the weights, of which there are none here
             config.init_lora_weights = True
-        adapted = add_adapter(model, config)
+        model = add_adapter(model, config)
         if start == "mica":
-            for name, weight in adapted.named_parameters():
+            for name, weight in model.named_parameters():
                 weight.requires_grad_("lora_A" in name)
-        _place(adapted, pair, recipe)
-        return adapted
+        if freezes(recipe):
+            freeze(model, pair, recipe)
+        return model
     for name, weight in model.named_parameters():
         weight.requires_grad_(trained_in_full(name, pair, recipe))
     return model
-
-
-def _place(model: Any, pair: Pair, recipe: Recipe) -> None:
-    """What a basis, wherever it comes from, leaves to training: those of a pair's layers are of no columns here."""
-    module: Any = load_initialisation(recipe.init) if recipe.init else None
-    if module is None or not issubclass(module.Settings, Placement):
-        return
-    settings = module.Settings(**recipe.settings)
-    text = model.config.get_text_config()
-    known = [told_layer(source) for source in pair.sae_sources(getattr(settings, "saes", None))]
-    layers = [layer for layer in known if layer is not None] or range(text.num_hidden_layers)
-    state = {f"layers.{layer}": torch.zeros(text.hidden_size, 0) for layer in layers}
-    place(model, state, settings=settings, seed=0)
 
 
 def trained_and_all(model: Any) -> tuple[int, int]:

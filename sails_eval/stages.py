@@ -129,7 +129,7 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
         "seconds": round(time.perf_counter() - before, 3),
     }
     if isinstance(settings, Placement):
-        used = describe(state, rank=pair.rank, fill=settings.fill, planted=material.planted)
+        used = describe(state, rank=recipe.rank(pair), fill=settings.fill, planted=material.planted)
         report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
     sae_set = getattr(settings, "saes", None)
     sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
@@ -188,7 +188,8 @@ def train(job: TrainJob) -> None:
     pair, cell, folder = job.pair, job.cell, job.folder
     rows = training_rows(pair)
     state = load_file(subspace_path(job.run, cell.recipe)) if cell.recipe.init else None
-    order = lay_out(rows, pair, seed=cell.seed, objective=cell.recipe.objective)
+    budget = pair if cell.tokens is None else pair.model_copy(update={"tokens": cell.tokens})
+    order = lay_out(rows, budget, seed=cell.seed, objective=cell.recipe.objective)
     partial = folder / f"{CHECKPOINT}.partial"
     for leftover in (partial, folder / CHECKPOINT):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -25,11 +25,8 @@ from sails_eval.data import Example
 from sails_eval.errors import UserError, unknown
 from sails_eval.methods import load_initialisation
 from sails_eval.models import Base, render_chat, replaced_weights
-from sails_eval.peft_configs import NOT_TEXT, adapter_config, add_adapter, is_own, mutates_base
+from sails_eval.peft_configs import NOT_TEXT, START, adapter_config, add_adapter, is_own, mutates_base
 from sails_eval.trainers import examples_per_step, fit, tokens_of
-
-START = "_start_of_training"
-"""Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
 
 
 @dataclass(frozen=True)
@@ -163,19 +160,19 @@ def train_cell(
         before = time.perf_counter()
         _reset_peak_memory()
         seen = [rows[i] for i in run.order]
-        losses, flops = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
         _finish(model, recipe, run)
         record = TrainRecord(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
-            steps=len(losses),
+            steps=len(fitted.losses),
             examples=len(run.order),
             unique_examples=len(set(run.order)),
-            flops=flops,
+            flops=fitted.flops,
             seconds=round(time.perf_counter() - before, 3),
             peak_memory_bytes=_peak_memory(),
             trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
             total_params=sum(p.numel() for n, p in model.named_parameters() if not is_own(n, model)),
-            losses=losses,
+            losses=fitted.losses,
         )
         save_trained(model, base, recipe, dtype=dtype, folder=folder)
     return record

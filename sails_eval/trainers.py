@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +19,17 @@ from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import SchedulerType
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from sails_eval.config import Objective, Pair, Recipe
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, unknown
+from sails_eval.regularise import KlPenalty, Regularised
 
 if TYPE_CHECKING:
     from sails_eval.train import CellRun, TokenRow
-
-OPTIMISER: dict[str, Any] = {
-    "optim": "adamw_torch",
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0.1,  # a share of all steps
-}
-"""The same for every method; only the learning rate differs."""
 
 SEQUENCES: dict[Objective, int] = {"sft": 1, "dpo": 2}
 """How many sequences of tokens an example is to each objective: DPO reads both answers, each behind its request."""
@@ -65,19 +61,47 @@ def examples_per_step(pair: Pair, objective: Objective) -> int:
     return examples
 
 
-def fit(
-    model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[TokenRow], run: CellRun
-) -> tuple[list[float], int]:
-    """Walk through the rows in order; the loss of every step, and the FLOPs of them all."""
-    batch, sequences = examples_per_step(pair, recipe.objective), SEQUENCES[recipe.objective]
-    micro = math.gcd(batch, max(1, (pair.micro_batch_size or pair.batch_size) // sequences))
+def check_optimiser(pair: Pair) -> None:
+    """Raises UserError where transformers knows no optimiser or schedule of the name that the pair gives."""
+    for key, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
+        names = [kind.value for kind in known]
+        if (name := getattr(pair.optimiser, key)) not in names:
+            raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
+
+
+def micro_batch(pair: Pair, objective: Objective) -> int:
+    """How many examples go through the model at a time."""
+    sequences = (pair.micro_batch_size or pair.batch_size) // SEQUENCES[objective]
+    return math.gcd(examples_per_step(pair, objective), max(1, sequences))
+
+
+def padded_tokens(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> list[int]:
+    """The tokens of every batch that goes through the model, with its padding."""
+    micro = micro_batch(pair, objective)
+    return [_padded(rows[i : i + micro], objective) for i in range(0, len(rows), micro)]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting came to: the loss of every step, the FLOPs of them all, and the seconds of all but the first."""
+
+    losses: list[float]
+    flops: int
+    seconds_after_first: float
+
+
+def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[TokenRow], run: CellRun) -> Fitted:
+    """Walk through the rows in order."""
+    batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
     forwards = {module: module.__dict__.get("forward") for module in model.modules()}
     make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
     with tempfile.TemporaryDirectory() as scratch:
         options = _options(pair, run, micro=micro, batch=batch, steps=len(rows) // batch)
         # DPO of whole models asks its reference here, and draws a bar for every cell
         with FlopCounterMode(display=False) as beforehand, redirect_stderr(StringIO()):
+            penalty = pair.regularise and KlPenalty.of(model, pair, recipe)
             trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
+        trainer.penalty = penalty
         if recipe.lr_ratio:
             trainer.optimizer = _lora_plus(trainer, recipe.lr_ratio)
         if recipe.peft_type == "adalora":
@@ -91,9 +115,10 @@ def fit(
     if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // batch:
         raise RuntimeError(f"the trainer took {trainer.state.global_step} steps, {trainer.state.epoch} times the data")
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
-    padded = [_padded(rows[i : i + micro], recipe.objective) for i in range(0, len(rows), micro)]
+    padded = padded_tokens(rows, pair, recipe.objective)
     first_step = sum(padded[: batch // micro])
-    return losses, int(beforehand.get_total_flops()) + round(counter.flops * sum(padded) / first_step)
+    flops = int(beforehand.get_total_flops()) + round(counter.flops * sum(padded) / first_step)
+    return Fitted(losses, flops, counter.ended[-1] - counter.ended[0])
 
 
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
@@ -115,14 +140,18 @@ def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) ->
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        **OPTIMISER,
+        **pair.optimiser.model_dump(),  # the same for every method; only the learning rate differs
     }
 
 
 def _sft_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
     data = Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
     args = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
-    return SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+    return _SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+
+
+class _SFTTrainer(Regularised, SFTTrainer):  # type: ignore[misc]
+    """Adds what the pair regularises with."""
 
 
 def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
@@ -147,7 +176,7 @@ def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recip
     return _TokenisedDPOTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
 
 
-class _TokenisedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class _TokenisedDPOTrainer(Regularised, DPOTrainer):  # type: ignore[misc]
     """Takes rows that are tokenised as all methods' are, instead of tokenising texts in its own way."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
@@ -172,10 +201,14 @@ class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
 
 
 class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
-    """Counts the FLOPs of the first optimiser step; counting them all would double the training time."""
+    """Counts the FLOPs of the first optimiser step; counting them all would double the training time.
+
+    `ended` has the moments at which the steps did.
+    """
 
     def __init__(self) -> None:
         self._counter: Any = FlopCounterMode(display=False)
+        self.ended: list[float] = []
 
     @property
     def flops(self) -> int:
@@ -186,6 +219,7 @@ class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
             self._counter.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.ended.append(time.perf_counter())
         if state.global_step == 1:
             self._counter.__exit__(None, None, None)
 

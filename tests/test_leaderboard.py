@@ -241,7 +241,7 @@ def test_a_seed_that_was_not_tested_at_the_others_rate_is_an_error() -> None:
 def test_build_has_the_contracts_columns_best_row_first() -> None:
     frame = board()
     assert ",".join(frame.columns) == (
-        "rank,method,model,sae,seeds,trainable_params,trainable_pct,train_tokens,tuning_trials,learning_rate,"
+        "rank,method,model,sae,seeds,trainable_params,trainable_pct,train_tokens,sae_tokens,tuning_trials,learning_rate,"
         + ",".join(
             f"{m},{m}_low,{m}_high"
             for m in ("alignment_score safety_rate harm_score high_risk_rate over_refusal_rate "

@@ -50,6 +50,11 @@ def add_training(command: argparse.ArgumentParser) -> None:
     data.add_argument("--contrast", metavar="DATA", help="chosen/rejected data that SAILS contrasts, named likewise")
     data.add_argument("--tokens", type=int, metavar="N", help="tokens to train each cell on")
     data.add_argument(
+        "--regularise",
+        metavar="NAME=X",
+        help="kl=0.1 adds 0.1 × KL(base ‖ model) per answer token to the loss of every method",
+    )
+    data.add_argument(
         "--examples",
         type=numbers,
         metavar="N",

@@ -53,6 +53,18 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     size.add_argument("--learning-rates", type=int, metavar="N", help="rates over each recipe's span (default: 6)")
     size.add_argument("--quick", action="store_true", default=None, help="2 rates, 2 seeds: a look, not a result")
     size.add_argument(
+        "--match",
+        choices=("tokens", "flops", "seconds"),
+        help="what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with its "
+        "preparation; costlier ones then train on fewer (default: tokens; docs/budgets.md)",
+    )
+    size.add_argument(
+        "--match-params",
+        action="store_true",
+        default=None,
+        help="give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
+    )
+    size.add_argument(
         "--contrasts",
         type=names,
         metavar="A:B,A:C",

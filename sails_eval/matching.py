@@ -1,0 +1,172 @@
+"""Budgets other than tokens: how many tokens each method gets where FLOPs, seconds or trained parameters are matched.
+
+The budget is what the cheapest method takes for all of `--tokens`: its preparation and its training. Whoever costs more
+trains on fewer tokens, nobody on more. What a method costs is found in a worker (`prices.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sails_eval.errors import UserError
+from sails_eval.parts import Part, placed
+from sails_eval.plan import Setup, recipe_identity
+from sails_eval.records import write_text
+
+if TYPE_CHECKING:
+    from sails_eval.alike import Match
+    from sails_eval.config import Pair, Recipe
+    from sails_eval.workers import Workers
+
+PACE = "pace.json"
+"""What was measured before a run that matches seconds; a run that is gone on with reads it."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a method takes, in FLOPs or seconds: per training token, and before the first; `saes` is part of that."""
+
+    per_token: float
+    before: float = 0.0
+    saes: float = 0.0
+
+    def of(self, tokens: int) -> float:
+        """What a cell of so many tokens takes, preparation included."""
+        return self.before + self.per_token * tokens
+
+
+def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str, int]:
+    """How many tokens each method's cells get for what the cheapest method takes for `tokens`.
+
+    Raises UserError for a method whose preparation alone takes more than that.
+    """
+    cheapest = min(prices, key=lambda name: prices[name].of(tokens))
+    budget = prices[cheapest].of(tokens)
+    for name, price in prices.items():
+        if price.before >= budget and name != cheapest:
+            enough = max((price.before - other.before) / other.per_token for other in prices.values())
+            saes = f" ({price.saes:.2g} of them for training its SAEs)" if price.saes else ""
+            raise UserError(
+                f"--match {unit}: the preparation of '{name}' alone takes {price.before:.2g} {unit}{saes}, more than "
+                f"the {budget:.2g} that '{cheapest}' takes for {tokens:,} tokens; leave it out, or give --tokens "
+                f"{_rounded_up(enough)} or more"
+            )
+    return {
+        name: max(1, min(tokens, round((budget - price.before) / price.per_token))) for name, price in prices.items()
+    }
+
+
+def _rounded_up(tokens: float) -> int:
+    """To two digits."""
+    unit = int(10 ** max(0, len(str(int(tokens))) - 2))
+    return (int(tokens) // unit + 1) * unit
+
+
+def matched(parts: Sequence[Part], run: Path, pool: Workers, *, old: Path | None = None) -> tuple[Part, ...]:
+    """The parts with each method's rank and number of tokens, where something else than tokens is matched.
+
+    `old` is the run that this one extends: the pace measured there holds here. Raises UserError as `share_out` does.
+    """
+    return tuple(
+        replace(part, setup=_matched(part.setup, placed(run, part), pool, old and placed(old, part))) for part in parts
+    )
+
+
+def _matched(setup: Setup, run: Path, pool: Workers, old: Path | None) -> Setup:
+    if setup.match_params:
+        setup = with_ranks(setup, pool.run(_ranks, (setup.pair, setup.recipes)))
+    if setup.match == "flops":
+        setup = with_prices(setup, pool.run(_flops, (setup.pair, setup.recipes)))
+    elif setup.match == "seconds":
+        known = {**(read_pace(old) if old else {}), **read_pace(run)}
+        unknown = tuple(recipe for recipe in setup.recipes if recipe.name not in known)
+        if unknown:
+            known |= pool.run(_seconds, replace(setup, recipes=unknown))
+        setup = with_prices(setup, {recipe.name: known[recipe.name] for recipe in setup.recipes})
+    return setup
+
+
+# Heavy imports stand inside: the process that hands out the work never loads torch.
+
+
+def _ranks(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Rank]:
+    from sails_eval.prices import matched_ranks
+
+    return matched_ranks(*job)
+
+
+def _flops(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Price]:
+    from sails_eval.prices import flops_prices
+
+    return flops_prices(*job)
+
+
+def _seconds(setup: Setup) -> dict[str, Price]:
+    from sails_eval.prices import seconds_prices
+
+    return seconds_prices(setup)
+
+
+def with_ranks(setup: Setup, ranks: Mapping[str, Rank]) -> Setup:
+    """The setup whose recipes have these ranks."""
+    recipes = ranked(setup.pair, setup.recipes, ranks)
+    notes = {name: found.note for name, found in ranks.items() if found.note}
+    return _identified(replace(setup, recipes=recipes, notes=notes))
+
+
+def ranked(pair: Pair, recipes: Sequence[Recipe], ranks: Mapping[str, Rank]) -> tuple[Recipe, ...]:
+    """The recipes at these ranks; those without one as they are."""
+    return tuple(
+        recipe.model_copy(update={"rank_factor": ranks[recipe.name].rank / pair.rank})
+        if recipe.name in ranks
+        else recipe
+        for recipe in recipes
+    )
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The rank that brings a method nearest to LoRA's trained parameters, and how many it trains then.
+
+    `note` says why it keeps its own, where it does.
+    """
+
+    rank: int
+    trained: int
+    note: str = ""
+
+
+def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
+    """The setup whose methods have as many tokens as the budget gives them."""
+    tokens = share_out(prices, setup.pair.tokens, setup.match)
+    setup = replace(setup, prices=dict(prices), tokens=tokens)
+    return _identified(setup, tokens=tokens)
+
+
+def _identified(setup: Setup, **more: object) -> Setup:
+    """The setup with the hashes that its recipes have now."""
+    training = setup.identity["training"]
+    told = {
+        recipe.name: recipe_identity(recipe, {**training, "tokens": setup.tokens_of(recipe)})
+        for recipe in setup.recipes
+    }
+    return replace(setup, identity={**setup.identity, "recipes": told, **more})
+
+
+def read_pace(run: Path) -> dict[str, Price]:
+    """What a run folder says was measured; nothing where it is new."""
+    path = run / PACE
+    if not path.exists():
+        return {}
+    return {name: Price(**price) for name, price in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def write_pace(run: Path, setup: Setup) -> None:
+    """Keep what was measured of a run that matches seconds, before it begins, so that it has the same cells again."""
+    if setup.match == "seconds" and not (run / PACE).exists():
+        told = {name: asdict(price) for name, price in setup.prices.items()}
+        write_text(run / PACE, json.dumps(told, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,213 @@
+"""What methods cost before anything is trained for real: FLOPs by forecast, seconds by a few steps, ranks by counting.
+
+These run in a worker process.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from sails_eval import stages
+from sails_eval.basis_layers import basis_layers
+from sails_eval.config import Objective, Pair, Recipe, SaeSource, Span, validate
+from sails_eval.contrast import Text, check_contrast, load_contrast
+from sails_eval.data import read_examples
+from sails_eval.errors import UserError
+from sails_eval.estimate import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
+from sails_eval.loaded import base_of, training_rows
+from sails_eval.matching import Price, Rank
+from sails_eval.methods import load_initialisation
+from sails_eval.models import load_tokenizer
+from sails_eval.plan import Setup
+from sails_eval.shapes import Shape, shape_of, to_train, trained_and_all
+from sails_eval.train import CellRun, TokenRow, encode_examples, lay_out, trainable
+from sails_eval.trainers import SEQUENCES, examples_per_step, fit, padded_tokens, tokens_of
+
+TIMED_STEPS = 8
+"""Optimiser steps whose time is taken, after one that warms up."""
+
+SAE_FLOPS = 6
+"""FLOPs of training a SAE, per token and parameter: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
+
+HIGHEST_RANK = 2**16
+
+
+# --- FLOPs --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How training examples lie in their batches: padded tokens per sequence, and per token that counts."""
+
+    length: int
+    padding: float
+
+
+def flops_prices(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Price]:
+    """FLOPs of every recipe: per non-padding token of training batches, and of its preparation.
+
+    A step is counted on fake tensors at the mean padded length of the batches that the first seed sees.
+    """
+    shape, tokenizer = shape_of(pair), load_tokenizer(pair)
+    assert pair.train is not None
+    rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
+    if not rows:
+        raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
+    texts = {objective: _texts(rows, pair, objective) for objective in {recipe.objective for recipe in recipes}}
+    costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
+    prices = {}
+    for recipe in recipes:
+        looking, saes = _preparation(recipe, pair, shape, tokenizer)
+        per_token = costs[recipe.name].flops_per_token * texts[recipe.objective].padding
+        prices[recipe.name] = Price(per_token, looking + saes, saes)
+    return prices
+
+
+def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Texts:
+    seen = [rows[i] for i in lay_out(rows, pair, seed=0, objective=objective)]
+    padded = sum(padded_tokens(seen, pair, objective))
+    length = round(padded / (SEQUENCES[objective] * len(seen)))
+    return Texts(length, padded / sum(tokens_of(row, objective) for row in seen))
+
+
+def _preparation(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
+    """FLOPs of an initialisation's look at the contrast texts, and of training the SAEs that were made for it."""
+    if recipe.init is None:
+        return 0.0, 0.0
+    module = load_initialisation(recipe.init)
+    settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
+    saes = pair.sae_sources(getattr(settings, "saes", None))
+    read = saes if "saes" in module.needs else ()
+    looking = 0.0
+    if "contrast" in module.needs:
+        check_contrast(pair, settings.contrast, recipe.name)
+        contrast = load_contrast(tokenizer, pair, settings.contrast)
+        halves = contrast.halves() if read else (contrast,)
+        batches = [
+            texts[i : i + TEXTS_AT_A_TIME]
+            for half in halves
+            for texts in (half.aligned, half.unaligned)
+            for i in range(0, len(texts), TEXTS_AT_A_TIME)
+        ]
+        looking = _reading(batches, settings.positions, pair, shape, read)
+    return looking, sae_training_flops(read, pair, shape)
+
+
+def _reading(
+    batches: Sequence[Sequence[Text]], positions: Any, pair: Pair, shape: Shape, saes: Sequence[SaeSource]
+) -> float:
+    """FLOPs of texts going to the last layer of interest, where SAEs (if any) read the tokens that count."""
+    padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
+    counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
+    layers, d = basis_layers(saes or pair.saes, shape.text.num_hidden_layers), int(shape.text.hidden_size)
+    length = round(sum(padded) / sum(map(len, batches)))
+    flops = sum(padded) * forward_flops(shape, pair, layers=layers, length=length)
+    for width in [sae_width(sae, d) for sae in saes] or [d] * len(layers):
+        flops += 2 * d * width * sum(counted) * bool(saes)
+        flops += sum(2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))  # means of texts
+    return flops
+
+
+def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> float:
+    """FLOPs of training those SAEs that were trained for the pair, and of the one walk that their activations took."""
+    own = [sae for sae in saes if sae.self_trained]
+    if not own:
+        return 0.0
+    d = int(shape.text.hidden_size)
+    deepest = basis_layers(own, shape.text.num_hidden_layers)[-1:]
+    walk = forward_flops(shape, pair, layers=deepest, length=min(pair.max_length, 128))
+    tokens = [sae.training_tokens or 0 for sae in own]
+    training = sum(SAE_FLOPS * 2 * d * sae_width(sae, d) * n for sae, n in zip(own, tokens, strict=True))
+    return training + walk * max(tokens)
+
+
+# --- seconds ------------------------------------------------------------------------------------------------------
+
+
+def seconds_prices(setup: Setup) -> dict[str, Price]:
+    """Seconds of every recipe on this machine: per non-padding token of a few steps, and of its preparation.
+
+    The training of SAEs that were made for it is charged at the FLOPs per second of those steps.
+    """
+    return {recipe.name: _seconds(setup, recipe) for recipe in setup.recipes}
+
+
+def _seconds(setup: Setup, recipe: Recipe) -> Price:
+    pair = setup.pair
+    base, rows = base_of(pair), training_rows(pair)
+    before, state = 0.0, None
+    if recipe.init:
+        with tempfile.TemporaryDirectory() as scratch:
+            stages.find_subspace((pair, recipe, Path(scratch)))
+            path = stages.subspace_path(Path(scratch), recipe)
+            before = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["cost"]["seconds"]
+            state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    step = examples_per_step(pair, recipe.objective)
+    ample = pair.model_copy(update={"tokens": (TIMED_STEPS + 1) * pair.batch_size * pair.max_length})
+    order = lay_out(rows, ample, seed=0, objective=recipe.objective)[: (TIMED_STEPS + 1) * step]
+    seen, run = [rows[i] for i in order], CellRun(setup.rates(recipe)[0], 0, order, state)
+    with trainable(base, pair, recipe, run) as model:
+        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+    timed = sum(tokens_of(row, recipe.objective) for row in seen[step:])
+    saes = _charged(recipe, pair) * fitted.seconds_after_first * (TIMED_STEPS + 1) / TIMED_STEPS / fitted.flops
+    return Price(fitted.seconds_after_first / timed, before + saes, saes)
+
+
+def _charged(recipe: Recipe, pair: Pair) -> float:
+    """FLOPs of training the SAEs that were made for a recipe's initialisation."""
+    if recipe.init is None or "saes" not in load_initialisation(recipe.init).needs:
+        return 0.0
+    return sae_training_flops(pair.sae_sources(recipe.settings.get("saes")), pair, shape_of(pair))
+
+
+# --- ranks --------------------------------------------------------------------------------------------------------
+
+
+def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
+    """For every adapter the rank at which it trains as nearly as possible as many parameters as plain LoRA does."""
+    shape = shape_of(pair)
+    plain = Recipe(name="lora", description="", parameters="adapter", learning_rate=Span(low=1, high=1))
+    target = trained_parameters(plain, pair, shape)
+    found = {}
+    for recipe in recipes:
+        if recipe.parameters != "adapter":
+            continue
+
+        @cache
+        def count(rank: int, recipe: Recipe = recipe) -> int:
+            factor = rank / pair.rank
+            return trained_parameters(recipe.model_copy(update={"rank_factor": factor}), pair, shape)
+
+        own = recipe.rank(pair)
+        if count(own) == target:
+            found[recipe.name] = Rank(own, target)
+        elif count(own) == count(2 * own):
+            told = f"it trains {count(own):,} parameters at any rank, and LoRA {target:,}"
+            found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
+        else:
+            rank = nearest_rank(count, target)
+            found[recipe.name] = Rank(rank, count(rank))
+    return found
+
+
+def nearest_rank(count: Callable[[int], int], target: int) -> int:
+    """The rank whose `count`, which grows with it, is nearest to `target`; of two the lower."""
+    high = 1
+    while count(high) < target and high < HIGHEST_RANK:
+        high *= 2
+    above = bisect_left(range(1, high + 1), target, key=count) + 1
+    return min((rank for rank in (above - 1, above) if 1 <= rank <= high), key=lambda rank: abs(count(rank) - target))
+
+
+def trained_parameters(recipe: Recipe, pair: Pair, shape: Shape) -> int:
+    """How many parameters a recipe trains; counted on the meta device."""
+    return trained_and_all(to_train(shape, pair, recipe))[0]

@@ -1,0 +1,210 @@
+"""Budgets in FLOPs and seconds, and adapters that train as much as LoRA does."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sails_eval import prices, stages
+from sails_eval.basis_layers import basis_layers
+from sails_eval.budget import ledger
+from sails_eval.cli import main
+from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
+from sails_eval.errors import UserError
+from sails_eval.matching import Price, Rank, read_pace, share_out, with_prices, with_ranks, write_pace
+from sails_eval.models import Base
+from sails_eval.plan import Setup, resolve
+from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops
+from sails_eval.run_folder import check_folder
+from sails_eval.shapes import shape_of
+from sails_eval.train import CellRun, lay_out, train_cell
+
+PRICES = {"lora": Price(2.0), "full": Price(3.0), "prepared": Price(2.0, 500.0, 400.0)}
+
+
+# --- sharing out -------------------------------------------------------------------------------------------------
+
+
+def test_the_cheapest_gets_all_tokens_and_nobody_more() -> None:
+    tokens = share_out(PRICES, 1000, "flops")
+    assert tokens == {"lora": 1000, "full": 667, "prepared": 750}
+    spent = [PRICES[name].of(n) for name, n in tokens.items()]
+    assert max(spent) - min(spent) <= 3  # a token
+    late = {"lora": Price(2.0), "quick": Price(1.0, 900.0)}  # which is cheaper depends on the budget
+    assert share_out(late, 1000, "seconds") == {"lora": 950, "quick": 1000}
+
+
+def test_a_preparation_beyond_the_budget_is_an_error_that_says_what_would_be_enough() -> None:
+    with pytest.raises(UserError, match=r"preparation of 'prepared' alone takes 5e\+02 flops \(4e\+02 of") as error:
+        share_out(PRICES, 200, "flops")
+    enough = int(str(error.value).split("--tokens ")[1].split()[0])
+    assert 200 < enough <= 300 and share_out(PRICES, enough, "flops")["prepared"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "target", "rank"),
+    [
+        (lambda r: 10 * r, 80, 8),
+        (lambda r: 5 * r, 80, 16),
+        (lambda r: 10 * r, 84, 8),
+        (lambda r: 10 * r, 86, 9),
+        (lambda r: 10 * r, 85, 8),  # as near: the lower
+        (lambda r: 100 + r, 80, 1),
+        (lambda r: 30 + r // 2, 1000, 1940),
+    ],
+)
+def test_the_nearest_rank(count: Callable[[int], int], target: int, rank: int) -> None:
+    assert nearest_rank(count, target) == rank
+
+
+# --- what methods cost -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(testbed_pair: Pair) -> Pair:
+    return testbed_pair.model_copy(update={"batch_size": 8, "tokens": 400})
+
+
+def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, tmp_path: Path) -> None:
+    recipes = [load_recipe(name) for name in ("full", "sails")]
+    found = flops_prices(pair, recipes)
+    rows = stages.training_rows(pair)
+    run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
+    record = train_cell(testbed_base, pair, recipes[0], rows=rows, run=run, folder=tmp_path / "full")
+    assert found["full"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
+    stages.find_subspace((pair, recipes[1], tmp_path))
+    counted = json.loads((tmp_path / "subspace" / "sails.json").read_text())["cost"]["flops"]
+    sails = found["sails"]
+    assert sails.before - sails.saes == pytest.approx(counted, rel=0.02)
+    assert sails.per_token < found["full"].per_token and found["full"].before == 0
+
+
+def test_only_saes_of_ones_own_are_charged() -> None:
+    pair = load_pair("testbed")
+    shape = shape_of(pair)
+    charged = sae_training_flops(pair.saes, pair, shape)
+    matrices = 6 * 2 * 128 * 512 * 614_400 * 4
+    assert matrices < charged < 2 * matrices  # and one walk of the model over as many tokens
+    given = [sae.model_copy(update={"self_trained": False}) for sae in pair.saes]
+    assert sae_training_flops(given, pair, shape) == 0
+    assert basis_layers(pair.sae_sources("half"), 4) == [0, 2]
+    gemma = load_pair("gemma-2-2b")
+    assert basis_layers(gemma.saes, 26) == [5, 10, 15, 20] and basis_layers((), 3) == [0, 1, 2]
+
+
+def test_adapters_train_as_much_as_lora(pair: Pair) -> None:
+    sails = load_recipe("sails")
+    frozen = sails.model_copy(update={"name": "frozen", "settings": {"basis": "frozen"}})
+    ranks = matched_ranks(pair, [load_recipe("lora"), load_recipe("full"), frozen])
+    lora = ranks["lora"]
+    assert lora == Rank(pair.rank, lora.trained) and "full" not in ranks
+    assert ranks["frozen"].rank > pair.rank
+    assert (
+        abs(ranks["frozen"].trained / lora.trained - 1) < 0.1
+    )  # half of what an adapter has, at nearly twice the rank
+
+
+def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"lora": lambda rank: 100 * rank, "scales": lambda rank: 7}
+    monkeypatch.setattr(prices, "trained_parameters", lambda r, pair, shape: counts[r.name](r.rank(pair)))
+    scales = load_recipe("lora").model_copy(update={"name": "scales", "rank_factor": 2.0})
+    found = matched_ranks(pair, [scales])["scales"]
+    assert found.rank == 2 * pair.rank
+    assert (
+        found.note == "--match-params leaves its rank as it is, since it trains 7 parameters at any rank, and LoRA 400"
+    )
+
+
+# --- in a comparison ---------------------------------------------------------------------------------------------
+
+
+def setup_of(**changes: Any) -> Setup:
+    asked = {"pair": "testbed", "methods": ("lora", "full"), "seeds": 1, "learning_rates": 1}
+    return resolve(CompareConfig(**asked | changes))
+
+
+def test_only_cells_with_other_tokens_or_ranks_are_others() -> None:
+    plain, asked = setup_of(), setup_of(match="flops", match_params=True)
+    assert asked.fingerprint != plain.fingerprint and asked.all_cells() == plain.all_cells()
+    full = load_recipe("full").name
+    setup = with_prices(asked, {"lora": Price(2.0), full: Price(4.0)})
+    (lora,), (half,) = (setup.cells(recipe) for recipe in setup.recipes)
+    assert [cell.tokens for cell in (lora, half)] == [4000, 2000]
+    assert [lora.fingerprint, half.fingerprint][0] == plain.all_cells()[0].fingerprint
+    assert half.fingerprint != plain.all_cells()[1].fingerprint
+    assert setup.identity["tokens"] == {"lora": 4000, "full": 2000}
+    wider = with_ranks(asked, {"lora": Rank(16, 1, "")})
+    assert wider.recipes[0].rank(wider.pair) == 16
+    assert wider.all_cells()[0].fingerprint != lora.fingerprint
+    kept = with_ranks(asked, {"lora": Rank(8, 1, "why")})
+    assert kept.notes == {"lora": "why"} and kept.all_cells()[0].fingerprint == lora.fingerprint
+
+
+def test_a_cell_is_trained_on_its_own_tokens(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = stages.training_rows(pair)
+    seen: list[int] = []
+
+    def note(*_: Any, run: CellRun, **__: Any) -> None:
+        seen.append(sum(len(rows[i].input_ids) for i in run.order))
+        raise StopIteration
+
+    monkeypatch.setattr("sails_eval.train.train_cell", note)
+    cell = setup_of(methods=("lora",)).all_cells()[0]
+    for tokens in (None, 150):
+        with pytest.raises(StopIteration):
+            stages.train(stages.TrainJob(pair, replace(cell, tokens=tokens), tmp_path, run=tmp_path))
+    assert seen[0] >= pair.tokens > seen[1] >= 150
+
+
+def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
+    record = {
+        "steps": 10, "examples": 80, "unique_examples": 64, "labelled_examples": 64, "rejected_answers": 0, "flops": 7,
+        "seconds": 1.5, "peak_memory_bytes": 9, "trainable_params": 25, "total_params": 1000,
+    }  # fmt: skip
+    setup = with_prices(setup_of(match="flops"), {"lora": Price(2.0), "full": Price(4.0)})
+
+    def kept(full: int) -> pd.DataFrame:
+        for cell, tokens in zip(setup.all_cells(), (4100, full), strict=True):
+            (tmp_path / cell.folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / cell.folder / "train.json").write_text(json.dumps(record | {"tokens": tokens}))
+        return ledger(tmp_path, setup.all_cells(), {}, setup=setup)
+
+    frame = kept(2050)
+    assert dict(zip(frame["method"], frame["matched_flops"], strict=True)) == {"lora": 8200, "full": 8200}
+    for wrong in (1990, 4100):
+        with pytest.raises(ValueError, match=f"full was to have 2000 tokens, and has {wrong}"):
+            kept(wrong)
+
+
+def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> None:
+    setup = with_prices(setup_of(match="seconds"), {"lora": Price(0.1), "full": Price(0.2, 1.0, 0.5)})
+    write_pace(tmp_path, setup)
+    assert read_pace(tmp_path) == setup.prices
+    check_folder(tmp_path, setup.identity)  # nothing but that: a run that was killed at its start
+    write_pace(tmp_path, with_prices(setup, {"lora": Price(9.0), "full": Price(9.0)}))
+    assert read_pace(tmp_path) == setup.prices  # a later measurement changes nothing
+    write_pace(tmp_path / "flops", setup_of(match="flops"))
+    assert not (tmp_path / "flops").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_matches_seconds_goes_on_with_the_same_cells(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        *"compare --pair testbed --methods lora,full --seeds 1 --learning-rates 1 --limit 4 -q --match seconds".split(),
+        *["--tasks", "testbed_harmful_unseen,testbed_safe", "--tokens", "1500", "--out", str(run)],
+    ]
+    assert main(command) == 0
+    results, pace = (run / "results.csv").read_bytes(), read_pace(run)
+    assert set(pace) == {"lora", "full"} and (pd.read_csv(run / "budget.csv")["matched_seconds"] > 0).all()
+    (run / "results.csv").unlink()
+    cells = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")}
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")} == cells
+    assert (run / "results.csv").read_bytes() == results and read_pace(run) == pace

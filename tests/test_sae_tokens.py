@@ -1,0 +1,54 @@
+"""What SAEs were trained on: in the ledger, on boards, and unknown where nobody says it."""
+
+from pathlib import Path
+
+import pytest
+
+from sails_eval.board import COLUMNS, make_frame, read_rows, to_markdown, write_frame
+from sails_eval.budget import sae_tokens
+from sails_eval.config import SaeSource, load_pair, validate
+from sails_eval.errors import UserError
+from sails_eval.publish import check
+
+BOARDS = Path(__file__).parents[1] / "leaderboards"
+
+
+def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown() -> None:
+    saes = load_pair("testbed").saes
+    assert sae_tokens(saes) == 4 * 600 * 1024  # four layers, 600 steps of 1,024 tokens
+    assert sae_tokens(()) == 0
+    assert sae_tokens((*saes, SaeSource(release="r", id="i"))) is None
+    assert sae_tokens(load_pair("qwen3-8b").saes) is None
+
+
+def test_a_sae_that_is_charged_has_to_say_what_it_was_trained_on() -> None:
+    with pytest.raises(UserError, match="'training_tokens'"):
+        validate(SaeSource, {"path": "sae", "self_trained": True}, where="pair.yaml")
+
+
+def test_boards_show_unknown_tokens_as_such(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, "") | {"run": "r", "schema": 2, "seeds": 0, "trainable_params": 0, "train_tokens": 0}
+    row |= {name: None for name in COLUMNS if row[name] == "" and name.split("_")[0] not in ("method", "run")}
+    texts = {"judge", "judge_agreement", "not_distinguished_from", "equivalent_to", "contrasts", "by_organism"}
+    row |= dict.fromkeys([*texts, "warnings", "date", "version", "model", "sae"], "")
+    row |= {"tuning_trials": 0, "unscored": 0.0, "trainable_pct": 0.0}
+    rows = [row | {"method": name, "sae_tokens": n} for name, n in (("a", 2_457_600), ("b", None), ("c", 0))]
+    write_frame(tmp_path / "board.csv", make_frame(rows))
+    told = {row["method"]: row["sae_tokens"] for row in read_rows(tmp_path / "board.csv")}
+    assert told == {"a": 2_457_600, "b": None, "c": 0}
+    lines = (tmp_path / "board.csv").read_text().splitlines()
+    at = COLUMNS.index("sae_tokens")
+    assert [line.split(",")[at] for line in lines[1:]] == ["2457600", "", "0"]
+    table = to_markdown(make_frame(rows))
+    assert "| SAE tokens |" in table and "| 2,457,600 |" in table and "| unknown |" in table
+    assert "SAE tokens" not in to_markdown(make_frame([rows[2]]))
+
+
+def test_boards_from_before_there_was_the_column_can_be_read(tmp_path: Path) -> None:
+    """As the published ones were: unknown where there was a SAE, and none elsewhere."""
+    frame = make_frame(read_rows(BOARDS / "testbed.csv"), published=True)
+    older = frame.drop(columns="sae_tokens")
+    write_frame(tmp_path / "older.csv", older)
+    assert check(tmp_path / "older.csv") == []
+    for row in read_rows(tmp_path / "older.csv"):
+        assert row["sae_tokens"] == (None if row["sae"] else 0)
