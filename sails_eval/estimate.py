@@ -86,6 +86,7 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     weights = sum(w.nbytes for w in model.parameters())
     gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
     forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
+    backward += forward * pair.gradient_checkpointing  # which goes forward again
     flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
     if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
         flops += 2 * forward + backward

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sails_eval.checks import check_training
 from sails_eval.errors import UserError
 from sails_eval.parts import Part, placed
 from sails_eval.plan import Setup, recipe_identity
@@ -77,6 +78,8 @@ def matched(parts: Sequence[Part], run: Path, pool: Workers, *, old: Path | None
 
 
 def _matched(setup: Setup, run: Path, pool: Workers, old: Path | None) -> Setup:
+    if setup.match != "tokens" or setup.match_params:
+        pool.run(check_training, setup)
     if setup.match_params:
         setup = with_ranks(setup, pool.run(_ranks, (setup.pair, setup.recipes)))
     if setup.match == "flops":

@@ -136,7 +136,8 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
 def seconds_prices(setup: Setup) -> dict[str, Price]:
     """Seconds of every recipe on this machine: per non-padding token of a few steps, and of its preparation.
 
-    The training of SAEs that were made for it is charged at the FLOPs per second of those steps.
+    What a reference reads before the first step, and the training of SAEs that were made for the recipe, are charged at
+    the FLOPs per second of those steps.
     """
     return {recipe.name: _seconds(setup, recipe) for recipe in setup.recipes}
 
@@ -158,8 +159,10 @@ def _seconds(setup: Setup, recipe: Recipe) -> Price:
     with trainable(base, pair, recipe, run) as model:
         fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
     timed = sum(tokens_of(row, recipe.objective) for row in seen[step:])
-    saes = _charged(recipe, pair) * fitted.seconds_after_first * (TIMED_STEPS + 1) / TIMED_STEPS / fitted.flops
-    return Price(fitted.seconds_after_first / timed, before + saes, saes)
+    stepping = fitted.flops - fitted.beforehand
+    per_flop = fitted.seconds_after_first * (TIMED_STEPS + 1) / TIMED_STEPS / stepping
+    saes = _charged(recipe, pair) * per_flop
+    return Price(fitted.seconds_after_first / timed * fitted.flops / stepping, before + saes, saes)
 
 
 def _charged(recipe: Recipe, pair: Pair) -> float:
