@@ -40,6 +40,18 @@ class Price:
         return self.before + self.per_token * tokens
 
 
+@dataclass(frozen=True)
+class Rank:
+    """The rank that brings a method nearest to LoRA's trained parameters, and how many it trains then.
+
+    `note` says why it keeps its own, where it does.
+    """
+
+    rank: int
+    trained: int
+    note: str = ""
+
+
 def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str, int]:
     """How many tokens each method's cells get for what the cheapest method takes for `tokens`.
 
@@ -129,18 +141,6 @@ def ranked(pair: Pair, recipes: Sequence[Recipe], ranks: Mapping[str, Rank]) -> 
         else recipe
         for recipe in recipes
     )
-
-
-@dataclass(frozen=True)
-class Rank:
-    """The rank that brings a method nearest to LoRA's trained parameters, and how many it trains then.
-
-    `note` says why it keeps its own, where it does.
-    """
-
-    rank: int
-    trained: int
-    note: str = ""
 
 
 def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
