@@ -97,8 +97,9 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         layers = shape.text.num_hidden_layers
         inputs = layers * tokens * shape.text.hidden_size * (2 if adapter else 4)
         activations = head + (activations - head) // layers + inputs
-    if pair.regularise and not adapter:  # a frozen copy of the base model
-        weights += total * getattr(torch, pair.dtype).itemsize
+    if pair.regularise:  # two passes wait for the backward one; weights that change have a frozen copy beside them
+        activations *= 2
+        weights += 0 if adapter else total * getattr(torch, pair.dtype).itemsize
     memory = Memory(
         weights=weights,
         gradients=gradients,
