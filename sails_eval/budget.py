@@ -66,11 +66,12 @@ def ledger(
     if frame["sae_tokens"].isna().any():
         frame["sae_tokens"] = frame["sae_tokens"].astype("Int64")
     matched = setup is not None and bool(setup.prices)
+    alike = "method" if matched else "objective"
     for column in MATCHED:
-        spread = frame.groupby(["method" if matched else "objective", "seed"])[column].nunique()
+        spread = frame.groupby([alike, "seed"])[column].nunique()
         if (spread > 1).any():
             raise ValueError(
-                f"budgets differ: {column} is not the same for all cells of a seed and objective; see train.json"
+                f"budgets differ: {column} is not the same for all cells of a seed and {alike}; see train.json"
             )
     if setup and setup.pair.regularise:
         frame["regularise"] = str(setup.pair.regularise)

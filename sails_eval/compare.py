@@ -50,14 +50,14 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     parts = resolve_parts(config)
     run = config.out or run_folder(parts)
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
+        if any(is_large(part.setup.pair) for part in parts):
+            pool.run(checks.check_machine, config)
         parts = matched(parts, run, pool, old=old)
         check_folder(run, run_identity(parts))
         for part in parts:
             check_folder(placed(run, part), part.setup.identity)
         if old is not None:
             check_sealed(old, parts)
-        if any(is_large(part.setup.pair) for part in parts):
-            pool.run(checks.check_machine, config)
         checked = [pool.run(checks.check, part.setup) for part in parts]  # bad input leaves no folder behind
         check_budgets(parts, checked)
         for part in parts:

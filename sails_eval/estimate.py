@@ -86,6 +86,7 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     weights = sum(w.nbytes for w in model.parameters())
     gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
     forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
+    backward += forward * pair.gradient_checkpointing  # which goes forward again
     flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
     if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
         flops += 2 * forward + backward
@@ -96,8 +97,9 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         layers = shape.text.num_hidden_layers
         inputs = layers * tokens * shape.text.hidden_size * (2 if adapter else 4)
         activations = head + (activations - head) // layers + inputs
-    if pair.regularise and not adapter:  # a frozen copy of the base model
-        weights += total * getattr(torch, pair.dtype).itemsize
+    if pair.regularise:  # two passes wait for the backward one; weights that change have a frozen copy beside them
+        activations *= 2
+        weights += 0 if adapter else total * getattr(torch, pair.dtype).itemsize
     memory = Memory(
         weights=weights,
         gradients=gradients,

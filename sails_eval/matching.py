@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sails_eval.checks import check_training
 from sails_eval.errors import UserError
 from sails_eval.parts import Part, placed
 from sails_eval.plan import Setup, recipe_identity
@@ -37,6 +38,18 @@ class Price:
     def of(self, tokens: int) -> float:
         """What a cell of so many tokens takes, preparation included."""
         return self.before + self.per_token * tokens
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The rank that brings a method nearest to LoRA's trained parameters, and how many it trains then.
+
+    `note` says why it keeps its own, where it does.
+    """
+
+    rank: int
+    trained: int
+    note: str = ""
 
 
 def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str, int]:
@@ -77,6 +90,8 @@ def matched(parts: Sequence[Part], run: Path, pool: Workers, *, old: Path | None
 
 
 def _matched(setup: Setup, run: Path, pool: Workers, old: Path | None) -> Setup:
+    if setup.match != "tokens" or setup.match_params:
+        pool.run(check_training, setup)
     if setup.match_params:
         setup = with_ranks(setup, pool.run(_ranks, (setup.pair, setup.recipes)))
     if setup.match == "flops":
@@ -126,18 +141,6 @@ def ranked(pair: Pair, recipes: Sequence[Recipe], ranks: Mapping[str, Rank]) -> 
         else recipe
         for recipe in recipes
     )
-
-
-@dataclass(frozen=True)
-class Rank:
-    """The rank that brings a method nearest to LoRA's trained parameters, and how many it trains then.
-
-    `note` says why it keeps its own, where it does.
-    """
-
-    rank: int
-    trained: int
-    note: str = ""
 
 
 def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:

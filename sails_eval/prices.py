@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from safetensors.torch import load_file
@@ -134,9 +135,10 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
 
 
 def seconds_prices(setup: Setup) -> dict[str, Price]:
-    """Seconds of every recipe on this machine: per non-padding token of a few steps, and of its preparation.
+    """Seconds of every recipe here: per non-padding token, the median of a few steps, and of its preparation.
 
-    The training of SAEs that were made for it is charged at the FLOPs per second of those steps.
+    What a reference reads before the first step, and the training of SAEs that were made for the recipe, are charged at
+    the FLOPs per second of those steps.
     """
     return {recipe.name: _seconds(setup, recipe) for recipe in setup.recipes}
 
@@ -157,9 +159,11 @@ def _seconds(setup: Setup, recipe: Recipe) -> Price:
     seen, run = [rows[i] for i in order], CellRun(setup.rates(recipe)[0], 0, order, state)
     with trainable(base, pair, recipe, run) as model:
         fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
-    timed = sum(tokens_of(row, recipe.objective) for row in seen[step:])
-    saes = _charged(recipe, pair) * fitted.seconds_after_first * (TIMED_STEPS + 1) / TIMED_STEPS / fitted.flops
-    return Price(fitted.seconds_after_first / timed, before + saes, saes)
+    tokens = [sum(tokens_of(row, recipe.objective) for row in seen[i : i + step]) for i in range(0, len(seen), step)]
+    pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
+    stepping = fitted.flops - fitted.beforehand
+    saes = _charged(recipe, pair) * pace * sum(tokens) / stepping
+    return Price(pace * fitted.flops / stepping, before + saes, saes)
 
 
 def _charged(recipe: Recipe, pair: Pair) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,11 +84,15 @@ def padded_tokens(rows: Sequence[TokenRow], pair: Pair, objective: Objective) ->
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting came to: the loss of every step, the FLOPs of them all, and the seconds of all but the first."""
+    """What fitting came to: the loss of every step, FLOPs, and the seconds of each step after the first.
+
+    `beforehand` are those of the FLOPs that a reference took before the first step, which is not in the seconds.
+    """
 
     losses: list[float]
     flops: int
-    seconds_after_first: float
+    beforehand: int
+    seconds: list[float]
 
 
 def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[TokenRow], run: CellRun) -> Fitted:
@@ -117,8 +122,8 @@ def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[To
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
     padded = padded_tokens(rows, pair, recipe.objective)
     first_step = sum(padded[: batch // micro])
-    flops = int(beforehand.get_total_flops()) + round(counter.flops * sum(padded) / first_step)
-    return Fitted(losses, flops, counter.ended[-1] - counter.ended[0])
+    asked, stepping = int(beforehand.get_total_flops()), round(counter.flops * sum(padded) / first_step)
+    return Fitted(losses, asked + stepping, asked, [b - a for a, b in pairwise(counter.ended)])
 
 
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:

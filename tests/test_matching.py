@@ -12,11 +12,13 @@ import pytest
 from sails_eval import prices, stages
 from sails_eval.basis_layers import basis_layers
 from sails_eval.budget import ledger
+from sails_eval.checks import check_training
 from sails_eval.cli import main
 from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
 from sails_eval.errors import UserError
-from sails_eval.matching import Price, Rank, read_pace, share_out, with_prices, with_ranks, write_pace
+from sails_eval.matching import Price, Rank, matched, read_pace, share_out, with_prices, with_ranks, write_pace
 from sails_eval.models import Base
+from sails_eval.parts import Part
 from sails_eval.plan import Setup, resolve
 from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops
 from sails_eval.run_folder import check_folder
@@ -191,6 +193,32 @@ def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> Non
     assert read_pace(tmp_path) == setup.prices  # a later measurement changes nothing
     write_pace(tmp_path / "flops", setup_of(match="flops"))
     assert not (tmp_path / "flops").exists()
+
+
+def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path: Path) -> None:
+    setup = setup_of(match="seconds")
+    part = Part("", None, CompareConfig(pair="testbed", match="seconds"), setup)
+    asked: list[Any] = []
+
+    class Pool:
+        def run(self, function: Any, item: Any) -> Any:
+            if function is check_training:
+                return None
+            asked.append([recipe.name for recipe in item.recipes])
+            return {recipe.name: Price(0.3) for recipe in item.recipes}
+
+    pool: Any = Pool()
+    write_pace(tmp_path / "old", with_prices(setup, {"lora": Price(0.1), "full": Price(0.2)}))
+    (new,) = matched((part,), tmp_path / "new", pool, old=tmp_path / "old")
+    assert asked == [] and new.setup.tokens == {"lora": 4000, "full": 2000}
+    more = replace(part, setup=setup_of(match="seconds", methods=("lora", "full", "full-linear")))
+    (new,) = matched((more,), tmp_path / "new", pool, old=tmp_path / "old")
+    assert asked == [["full-linear"]]
+    write_pace(tmp_path / "new", new.setup)
+    (again,) = matched((more,), tmp_path / "new", pool, old=tmp_path / "old")
+    assert asked == [["full-linear"]] and again.setup.fingerprint == new.setup.fingerprint
+    plain = replace(part, setup=setup_of())
+    assert matched((plain,), tmp_path / "plain", pool) == (plain,)
 
 
 @pytest.mark.slow
