@@ -25,7 +25,7 @@ from sails_eval.config import CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
 from sails_eval.leaderboard import Choice, RowFacts, choose_rates
-from sails_eval.matching import matched, write_pace
+from sails_eval.matching import matched, misjudged, write_pace
 from sails_eval.parts import Part, check_budgets, max_examples, placed, resolve_parts, run_folder, run_identity
 from sails_eval.plan import Cell, Setup
 from sails_eval.plot import tradeoff
@@ -156,7 +156,8 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
             f"all test answers of {n} of {setup.seeds} seeds are the base model's own, so its learning rates may be "
             "too low for this model"
         )
-    for method, note in setup.notes.items():
+    counted = {recipe.name: _subspace(run, recipe)["cost"]["flops"] for recipe in setup.recipes if recipe.init}
+    for method, note in [*setup.notes.items(), *misjudged(setup, counted).items()]:
         warnings[method].append(note)
     for subject in bench.unchanged(finished, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PACE = "pace.json"
 """What was measured before a run that matches seconds; a run that is gone on with reads it."""
 
+MISJUDGED = 0.05
+"""The share of a budget by which a preparation may miss its forecast before the board says so."""
+
 
 @dataclass(frozen=True)
 class Price:
@@ -148,6 +151,16 @@ def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
     tokens = share_out(prices, setup.pair.tokens, setup.match)
     setup = replace(setup, prices=dict(prices), tokens=tokens)
     return _identified(setup, tokens=tokens)
+
+
+def misjudged(setup: Setup, counted: Mapping[str, float]) -> dict[str, str]:
+    """What to know of methods whose preparation took FLOPs, as `counted`, that were not foretold; where they match."""
+    notes = {}
+    for name, flops in counted.items() if setup.match == "flops" else ():
+        price = setup.prices[name]
+        if abs(flops - (foretold := price.before - price.saes)) > MISJUDGED * price.of(setup.tokens[name]):
+            notes[name] = f"its preparation took {flops:.2g} FLOPs, of which its budget has {foretold:.2g}"
+    return notes
 
 
 def _identified(setup: Setup, **more: object) -> Setup:

@@ -16,7 +16,17 @@ from sails_eval.checks import check_training
 from sails_eval.cli import main
 from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
 from sails_eval.errors import UserError
-from sails_eval.matching import Price, Rank, matched, read_pace, share_out, with_prices, with_ranks, write_pace
+from sails_eval.matching import (
+    Price,
+    Rank,
+    matched,
+    misjudged,
+    read_pace,
+    share_out,
+    with_prices,
+    with_ranks,
+    write_pace,
+)
 from sails_eval.models import Base
 from sails_eval.parts import Part
 from sails_eval.plan import Setup, resolve
@@ -193,6 +203,14 @@ def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> Non
     assert read_pace(tmp_path) == setup.prices  # a later measurement changes nothing
     write_pace(tmp_path / "flops", setup_of(match="flops"))
     assert not (tmp_path / "flops").exists()
+
+
+def test_a_preparation_that_was_not_foretold_is_told() -> None:
+    setup = with_prices(setup_of(match="flops"), {"lora": Price(2.0, 1500.0, 500.0), "full": Price(4.0)})
+    assert misjudged(setup, {"lora": 1100.0, "full": 100.0}) == {}
+    told = misjudged(setup, {"lora": 3000.0, "full": 0.0})
+    assert told == {"lora": "its preparation took 3e+03 FLOPs, of which its budget has 1e+03"}
+    assert misjudged(setup_of(), {"lora": 3000.0}) == {}
 
 
 def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path: Path) -> None:
