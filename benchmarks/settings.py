@@ -58,6 +58,9 @@ VARIANTS: list[dict[str, Any]] = [
 Those that have one setting more than another variant are compared with that one.
 """
 
+OWN_RECIPES: dict[str, Any] = {"decoder": "permuted", "output_filter": 4, "score": "random"}
+"""Values that a shipped recipe has, as a control or a neighbour of SAILS; the board of methods compares those."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -154,7 +154,7 @@ def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int
                 texts.append(Text(ids, answer=range(len(start), len(ids)), request=request))
     sources = frozenset(example.label for example in used)
     rejected = frozenset(example.rejected_label for example in used)
-    groups = [example.group for example in used] if any(example.group for example in used) else []
+    groups = tuple(example.group for example in used) if any(example.group for example in used) else ()
     return Contrast(aligned, unaligned, sources=sources, rejected=rejected, groups=groups)
 
 
