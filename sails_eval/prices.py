@@ -20,14 +20,15 @@ from safetensors.torch import load_file
 from sails_eval import stages
 from sails_eval.basis_layers import basis_layers
 from sails_eval.config import Objective, Pair, Recipe, SaeSource, Span, validate
-from sails_eval.contrast import Text, check_contrast, load_contrast
+from sails_eval.contrast import Contrast, Text, check_contrast, load_contrast
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
 from sails_eval.estimate import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
-from sails_eval.loaded import base_of, training_rows
+from sails_eval.loaded import CONTRASTED, base_of, training_rows
 from sails_eval.matching import Price, Rank
 from sails_eval.methods import load_initialisation
 from sails_eval.models import load_tokenizer
+from sails_eval.output_effects import TEXTS as STEERED
 from sails_eval.plan import Setup
 from sails_eval.shapes import Shape, shape_of, to_train, trained_and_all
 from sails_eval.train import CellRun, TokenRow, encode_examples, lay_out, trainable
@@ -89,18 +90,35 @@ def _preparation(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tu
     saes = pair.sae_sources(getattr(settings, "saes", None))
     read = saes if "saes" in module.needs else ()
     looking = 0.0
-    if "contrast" in module.needs:
+    if module.needs & CONTRASTED:
         check_contrast(pair, settings.contrast, recipe.name)
         contrast = load_contrast(tokenizer, pair, settings.contrast)
-        halves = contrast.halves() if read else (contrast,)
-        batches = [
-            texts[i : i + TEXTS_AT_A_TIME]
-            for half in halves
-            for texts in (half.aligned, half.unaligned)
-            for i in range(0, len(texts), TEXTS_AT_A_TIME)
-        ]
-        looking = _reading(batches, settings.positions, pair, shape, read)
+        if "aligned" in module.needs:  # the inputs of all modules
+            looking = _walk([text.ids for text in contrast.aligned], pair, shape)
+        else:
+            looking = _contrasting(contrast, settings.positions, pair, shape, read)
+        if (filtered := getattr(settings, "output_filter", 1)) > 1:
+            asked = [text.ids[: text.answer.start or None] for text in contrast.aligned[:STEERED]]
+            looking += len(read) * settings.k * filtered * _walk(asked, pair, shape)
     return looking, sae_training_flops(read, pair, shape)
+
+
+def _walk(texts: Sequence[Sequence[int]], pair: Pair, shape: Shape) -> float:
+    """FLOPs of texts, padded to the longest, going through the whole model."""
+    longest, text = max(map(len, texts)), shape.text
+    layers = forward_flops(shape, pair, layers=[text.num_hidden_layers - 1], length=longest)
+    return float(len(texts) * longest * (layers + 2 * text.hidden_size * text.vocab_size))
+
+
+def _contrasting(contrast: Contrast, positions: Any, pair: Pair, shape: Shape, read: Sequence[SaeSource]) -> float:
+    """FLOPs of contrasting the texts of both classes; SAEs read them in halves, to see how far these agree."""
+    batches = [
+        texts[i : i + TEXTS_AT_A_TIME]
+        for half in (contrast.halves() if read else (contrast,))
+        for texts in (half.aligned, half.unaligned)
+        for i in range(0, len(texts), TEXTS_AT_A_TIME)
+    ]
+    return _reading(batches, positions, pair, shape, read)
 
 
 def _reading(

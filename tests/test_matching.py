@@ -205,6 +205,15 @@ def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> Non
     assert not (tmp_path / "flops").exists()
 
 
+def test_what_is_steered_and_walked_through_whole_is_foretold() -> None:
+    """As counted by torch while it was prepared: 5.171e9 for corda, and 2.73e11 for sails-output, at the whole pair."""
+    pair = load_pair("testbed")
+    names = ("corda", "sails-output", "safe-lora")
+    prices = flops_prices(pair, [load_recipe(name) for name in names])
+    before = [prices[name].before - prices[name].saes for name in names]
+    assert before == [pytest.approx(5.171e9, rel=0.01), pytest.approx(2.73e11, rel=0.01), 0]
+
+
 def test_a_preparation_that_was_not_foretold_is_told() -> None:
     setup = with_prices(setup_of(match="flops"), {"lora": Price(2.0, 1500.0, 500.0), "full": Price(4.0)})
     assert misjudged(setup, {"lora": 1100.0, "full": 100.0}) == {}
