@@ -65,7 +65,7 @@ class Canned:
         path = stages.subspace_path(run, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pair.name)
-        path.with_suffix(".json").write_text(json.dumps({"cost": {}, "saes": []}))
+        path.with_suffix(".json").write_text(json.dumps({"cost": {"flops": 0}, "saes": []}))
 
     def answer(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder
