@@ -16,12 +16,14 @@ from sails_eval.engines.adapters import CONFIG
 from sails_eval.errors import UserError
 from sails_eval.leaderboard import Cell as Place
 from sails_eval.leaderboard import choose_rates, headline
+from sails_eval.matching import matched
 from sails_eval.parts import Part, placed, resolve_parts
 from sails_eval.plan import Cell
 from sails_eval.records import BASE, Result
 from sails_eval.run_folder import DESCRIPTION, differences, open_run, read_description
 from sails_eval.stages import CHECKPOINT
 from sails_eval.stats import Interval, Sample
+from sails_eval.workers import workers
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,11 @@ def finished_parts(run: Path) -> list[FinishedPart]:
     """
     if not (run / DESCRIPTION).is_file() or "config" not in (described := read_description(run)):
         raise UserError(f"{run}: not the folder of a comparison (no {DESCRIPTION} with its configuration)")
-    parts = resolve_parts(validate(CompareConfig, described["config"], where=str(run / DESCRIPTION)))
+    config = validate(CompareConfig, described["config"], where=str(run / DESCRIPTION))
+    parts = resolve_parts(config)
+    if config.match_params or config.match != "tokens":  # ranks and tokens that only a worker can tell
+        with workers(1, quiet=True) as pool:
+            parts = matched(parts, run, pool)
     return [_finished(placed(run, part), part) for part in parts]
 
 
