@@ -81,6 +81,7 @@ def pair(testbed_pair: Pair) -> Pair:
     return testbed_pair.model_copy(update={"batch_size": 8, "tokens": 400})
 
 
+@pytest.mark.slow
 def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, tmp_path: Path) -> None:
     recipes = [load_recipe(name) for name in ("full", "sails")]
     found = flops_prices(pair, recipes)
@@ -205,6 +206,7 @@ def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> Non
     assert not (tmp_path / "flops").exists()
 
 
+@pytest.mark.slow
 def test_what_is_steered_and_walked_through_whole_is_foretold() -> None:
     """As counted by torch while it was prepared: 5.171e9 for corda, and 2.73e11 for sails-output, at the whole pair."""
     pair = load_pair("testbed")

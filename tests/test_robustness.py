@@ -24,6 +24,8 @@ from sails_eval.records import Result
 from sails_eval.responsible import copy_completions
 from sails_eval.tasks import resolve_tasks
 
+pytestmark = pytest.mark.slow
+
 ASKED = "--methods lora --tokens 1200 --seeds 1 --learning-rates 1 --limit 2 --judge grammar -q".split()
 TASKS = "testbed_harmful_unseen,testbed_lookalike,testbed_facts"
 

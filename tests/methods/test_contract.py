@@ -20,8 +20,8 @@ from sails_eval.paths import bundled
 from sails_eval.plan import Cell
 from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
 
-QUICK = {"adalora", "dora", "full", "lora", "pissa", "safe-lora", "sails"}
-"""One of each kind, in every run of the tests; the others take a minute together."""
+QUICK = {"full", "lora", "pissa", "sails"}
+"""In every run of the tests; the others take a minute together."""
 
 RECIPES = [
     pytest.param(recipe.name, marks=() if recipe.name in QUICK else pytest.mark.slow)
