@@ -94,11 +94,16 @@ class Bench:
         if self.setup.engine == HF:
             self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
             return
-        if cells := [job for job in jobs if stages.to_train(job)]:
-            self.hosts.close()
-            self.pool.map(stages.prepare, cells, title=f"{self.title}{title}: training")
+        self.train([job.subject for job in jobs if stages.to_train(job)], title=f"{title}: training")
         host = engine_host(self.pool, self.hosts, self.setup)
         host.map(stages.answer, jobs, title=f"{self.title}{title}", done=done)
+
+    def train(self, subjects: Sequence[Subject], *, title: str = "training") -> None:
+        """Have the workers train subjects that are not trained yet; no engine takes memory meanwhile."""
+        if subjects:
+            self.hosts.close()
+            jobs = [self._job(one, self.setup.tasks, "validation") for one in subjects]
+            self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}")
 
     def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
         """How many of their answers the pair's reference judge sees alike (label and score), and how many it does not.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sails_eval.checkpoints import stopped
 from sails_eval.config import SaeSource
 from sails_eval.plan import Cell, Setup
 from sails_eval.records import write_text
@@ -55,7 +56,7 @@ def ledger(
     run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]], *, setup: Setup | None = None
 ) -> pd.DataFrame:
     """One row per cell. Where `setup` matches FLOPs or seconds, it has the column `matched_flops` or `matched_seconds`,
-    and `regularise` where training is regularised.
+    `regularise` where training is regularised, and `kept_step` where cells stop early.
 
     `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, and the tokens of its SAEs, None where
     unknown): spent once per run, shown beside each of its cells. Raises ValueError if the matched columns are not equal
@@ -114,4 +115,5 @@ def _row(run: Path, cell: Cell, selection: dict[str, Any]) -> dict[str, Any]:
         "trainable_pct": round(100 * record["trainable_params"] / record["total_params"], 4),
         **{f"selection_{key}": selection.get(key, 0) for key in ("tokens", "flops", "seconds")},
         "sae_tokens": selection.get("sae_tokens", 0),
+        **({"kept_step": stopped(run / cell.folder)["step"]} if cell.checkpoints > 1 else {}),
     }

@@ -165,7 +165,13 @@ def check_training(setup: Setup) -> Checked:
         pair, objective = setup.pair.model_copy(update={"tokens": setup.tokens_of(recipe)}), recipe.objective
         order = lay_out(rows, pair, seed=seed, objective=objective)
         tokens = sum(tokens_of(rows[i], objective) for i in order)
-        layouts.append(Layout(name, seed, tokens, len(order) // examples_per_step(pair, objective), len(set(order))))
+        steps = len(order) // examples_per_step(pair, objective)
+        if steps < setup.checkpoints:
+            raise UserError(
+                f"--checkpoints {setup.checkpoints}: {name} takes {steps} steps with seed {seed}; give --checkpoints "
+                f"{steps} or fewer, or more --tokens"
+            )
+        layouts.append(Layout(name, seed, tokens, steps, len(set(order))))
     return Checked(layouts, _left_out(setup.pair))
 
 

@@ -24,6 +24,7 @@ from sails_eval.budget import LABELS, ledger, sae_tokens, train_record, write_le
 from sails_eval.config import CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
+from sails_eval.early_stopping import stop_early
 from sails_eval.leaderboard import Choice, RowFacts, choose_rates
 from sails_eval.matching import matched, misjudged, write_pace
 from sails_eval.parts import Part, check_budgets, max_examples, placed, resolve_parts, run_folder, run_identity
@@ -128,12 +129,17 @@ def _one(bench: Bench, described: dict[str, Any], *, keep: str) -> Outcome:
 
 
 def _run(bench: Bench, *, keep: str) -> Outcome:
-    """All stages: subspaces, validation of every cell, choice of rates, test of the cells that may be chosen."""
+    """All stages: subspaces, validation of every cell, choice of rates, test of the cells that may be chosen.
+
+    With several checkpoints, each cell's best one is chosen before.
+    """
     setup, run, cells = bench.setup, bench.run, bench.setup.all_cells()
     jobs = [(setup.pair, recipe, run) for recipe in setup.recipes if recipe.init]
     bench.pool.map(stages.find_subspace, jobs, title=f"{bench.title}subspaces")
     base = Subject(BASE, run / "cells" / BASE)
     everyone = [base, *(_subject(run, cell) for cell in cells)]
+    if setup.checkpoints > 1:
+        stop_early(bench, keep=keep)
     validated = bench.measure(everyone, "validation")
     choices = _choose(setup, validated)
     for choice in choices.values():
@@ -236,7 +242,7 @@ def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFact
             trainable_pct=round(100 * records[0]["trainable_params"] / records[0]["total_params"], 4),
             train_tokens=round(sum(record["tokens"] for record in records) / len(records)),
             sae_tokens=_sae_tokens(run, setup, recipe),
-            tuning_trials=setup.learning_rates,
+            tuning_trials=setup.trials,
             **{key: max(record[key] for record in records) for key in LABELS},
         )
     return facts | {row.name: RowFacts(row.model) for row in setup.finished}

@@ -289,6 +289,7 @@ class CompareConfig(Frozen):
     limit: int | None = Field(default=None, ge=1, description="only the first documents of every task and split")
     seeds: int = Field(default=5, ge=1)
     learning_rates: int = Field(default=6, ge=1)
+    checkpoints: int = Field(default=1, ge=1, description="of each cell, of which the best one on validation counts")
     quick: bool = False
     contrasts: tuple[str, ...] | None = Field(default=None, description="a:b, the differences that are tested")
     add: tuple[str, ...] = Field(default=(), description="methods besides those of the run `against`")

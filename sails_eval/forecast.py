@@ -91,6 +91,7 @@ class Forecast:
     lacks: tuple[Lack, ...]
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
+    checkpoints: int = 1
 
     @property
     def cells(self) -> int:
@@ -101,7 +102,7 @@ class Forecast:
     def calls(self) -> tuple[int, int]:
         """The fewest and the most verdicts: the test is answered at one rate of every method, or at all of them."""
         methods, judges = len(self.recipes), len(parse(self.pair.judge)) if self.pair.judge else 0
-        validated = (methods * self.cells + 1) * self.prompts.validation
+        validated = (methods * self.cells * self.checkpoints + 1) * self.prompts.validation
         least, most = ((methods * n + self.untrained) * self.prompts.test for n in (self.seeds, self.cells))
         return judges * (validated + least), judges * (validated + most)
 
@@ -120,7 +121,7 @@ class Forecast:
         each = sum(
             checkpoint_bytes(self.pair, recipe, self.costs[recipe.name]) for recipe in self.recipes if self.costs
         )
-        return self.cells * each, self.seeds * each
+        return self.cells * self.checkpoints * each, self.seeds * each
 
 
 def checkpoint_bytes(pair: Pair, recipe: Recipe, cost: StepCost) -> int:
@@ -149,6 +150,7 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
     untrained = 1 + len(prompts_only) + len(config.reference)
     lacks, prompts = missing(config, pair), _prompts(pair, config)
     made = Forecast(pair, recipes, untrained, seeds, rates, {}, {}, steps_of(pair), prompts, machine, None, ())
+    made = replace(made, checkpoints=config.checkpoints)
     try:
         shape = shape_of(pair)
     except UserError as error:
@@ -241,6 +243,9 @@ def render(made: Forecast) -> str:
         f"  cells       {methods} methods × {made.rates} rates × {made.seeds} seeds = {methods * made.cells}",
         f"  a cell      {pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}",
     ]
+    if made.checkpoints > 1:
+        trials = made.rates * made.checkpoints
+        lines += [f"  trials      {made.rates} rates × {made.checkpoints} checkpoints = {trials} a method and seed"]
     if made.match != "tokens":
         measured = ", once the pace of each is measured" if made.match == "seconds" else ""
         lines += [f"  matched     {made.match}: costlier methods get fewer tokens{measured}"]

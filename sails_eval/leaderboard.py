@@ -243,8 +243,8 @@ class RowFacts:
 
     `model` names all organisms, `trainable_pct` is a percentage of the model's parameters, `train_tokens` what one
     cell was trained on, `sae_tokens` what the SAEs of its initialisation were trained on (None: unknown),
-    `tuning_trials` the number of learning rates tried, `labelled_examples` and `rejected_answers` those of the cell
-    that saw the most. `warnings` are clauses without a semicolon.
+    `tuning_trials` the number of learning rates tried, times checkpoints, `labelled_examples` and `rejected_answers`
+    those of the cell that saw the most. `warnings` are clauses without a semicolon.
     """
 
     model: str

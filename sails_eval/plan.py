@@ -52,7 +52,7 @@ INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")
 class Cell:
     """One training run: recipe × learning rate × seed; the fingerprint covers all that determines it.
 
-    `tokens` is its budget where that is not the pair's.
+    `tokens` is its budget where that is not the pair's, `checkpoints` at how many steps it is judged on validation.
     """
 
     recipe: Recipe
@@ -60,6 +60,7 @@ class Cell:
     seed: int
     fingerprint: str
     tokens: int | None = None
+    checkpoints: int = 1
 
     @property
     def folder(self) -> str:
@@ -87,6 +88,7 @@ class Setup:
     limit: int | None = None
     seeds: int = 0
     learning_rates: int = 0
+    checkpoints: int = 1
     contrasts: tuple[tuple[str, str], ...] | None = None
     calibration: str = ""
     allow_overlap: bool = False
@@ -107,6 +109,11 @@ class Setup:
         return self.pair.judge
 
     @property
+    def trials(self) -> int:
+        """How many models of each seed a method may choose from."""
+        return self.learning_rates * self.checkpoints
+
+    @property
     def validation_tasks(self) -> tuple[TaskInfo, ...]:
         return tuple(task for task in self.tasks if task.has_validation)
 
@@ -125,8 +132,10 @@ class Setup:
     def cells(self, recipe: Recipe) -> list[Cell]:
         """Every learning rate with every seed."""
         same = self.identity["recipes"][recipe.name]
+        several = [self.checkpoints] if self.checkpoints > 1 else []
+        tokens = self.tokens.get(recipe.name)
         return [
-            Cell(recipe, rate, seed, digest([same, rate, seed]), self.tokens.get(recipe.name))
+            Cell(recipe, rate, seed, digest([same, rate, seed, *several]), tokens, self.checkpoints)
             for rate in self.rates(recipe)
             for seed in range(self.seeds)
         ]
@@ -179,8 +188,9 @@ def resolve(config: CompareConfig) -> Setup:
         raise UserError(f"--reference: two rows would be called '{twice}'; name one in the pair's key 'references'")
     training = training_identity(setup.pair, recipes)
     seeds, rates = sizes(config)
-    if rates > 1:
-        _check_kinds(setup.validation_tasks, "with a validation split, on which learning rates are chosen")
+    if rates > 1 or config.checkpoints > 1:
+        chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
+        _check_kinds(setup.validation_tasks, f"with a validation split, on which {chosen} are chosen")
     identity = {
         **setup.identity,
         "training": training,
@@ -191,6 +201,8 @@ def resolve(config: CompareConfig) -> Setup:
         identity["match"] = config.match
     if config.match_params:
         identity["match_params"] = True
+    if config.checkpoints > 1:
+        identity["checkpoints"] = config.checkpoints
     contrasts = None if config.contrasts is None else _contrasts(config.contrasts, [BASE, *names])
     if contrasts is not None:
         identity["contrasts"] = [list(pair) for pair in contrasts]
@@ -201,6 +213,7 @@ def resolve(config: CompareConfig) -> Setup:
         recipes=recipes,
         seeds=seeds,
         learning_rates=rates,
+        checkpoints=config.checkpoints,
         identity=identity,
         contrasts=contrasts,
         finished=finished,

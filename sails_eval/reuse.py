@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sails_eval import stages
+from sails_eval.checkpoints import STOPPED
 from sails_eval.config import CompareConfig, Recipe, validate
 from sails_eval.engines import HF, resolve_engine
 from sails_eval.errors import UserError
@@ -128,7 +129,8 @@ class Earlier:
     def usable(self, folder: str) -> list[Path]:
         """The files of a cell that hold for the new run, train.json last; none where it would be trained anyhow.
 
-        Answers hold where task and engine are the same, verdicts where the judge is, too.
+        Answers hold where task and engine are the same, verdicts where the judge is, too. What was kept of several
+        checkpoints holds only with all of these.
         """
         cell, checkpoint = self.folder / folder, self.folder / folder / stages.CHECKPOINT
         files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
@@ -144,6 +146,10 @@ class Earlier:
         trained = cell / "train.json"
         if trained.exists():
             files.append(trained)
+        if (cell / STOPPED).exists():
+            judged = all(self.identity[key] == self.setup.identity[key] for key in ("judge", "tasks"))
+            steps = [path for path in cell.glob("step-*/**/*") if path.is_file()]
+            return [*steps, cell / STOPPED, *files] if answered and judged else []
         return files if answered or checkpoint.exists() else []
 
     def answers(self, folder: str, split: Split, tasks: Sequence[TaskInfo]) -> list[Path]:

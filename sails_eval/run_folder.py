@@ -76,6 +76,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "environment": digest(environment if setup.engine == HF else [environment, engine]),
         "test_set": digest([setup.identity["tasks"], setup.limit]),
         "budget": f"{setup.pair.tokens} tokens, {setup.learning_rates} rates, {setup.seeds} seeds"
+        + (f", {setup.checkpoints} checkpoints" if setup.checkpoints > 1 else "")
         + (f", {setup.match} matched" if setup.match != "tokens" else "")
         + (", parameters matched" if setup.match_params else "")
         + (f", {setup.pair.regularise}" if setup.pair.regularise else ""),

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sails_eval.budget import labels_used
+from sails_eval.checkpoints import CHECKPOINT as CHECKPOINT
+from sails_eval.checkpoints import place_steps
 from sails_eval.config import Pair, Recipe
 from sails_eval.engines import HF
 from sails_eval.loaded import base_of, engine_of, initialisation_of, judge_of, seen_by, training_rows
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
     from sails_eval.train import TokenRow
-
-CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,10 @@ def prepare_and_answer(job: AnswerJob) -> None:
 
 
 def train(job: TrainJob) -> None:
-    """Train a cell into `folder`/checkpoint and write train.json last: with it, the checkpoint is whole."""
+    """Train a cell into `folder`/checkpoint and write train.json last: with it, the checkpoint is whole.
+
+    Of several checkpoints each gets a folder of its own there.
+    """
     from safetensors.torch import load_file
 
     from sails_eval.train import CellRun, lay_out, train_cell
@@ -198,10 +201,13 @@ def train(job: TrainJob) -> None:
         pair,
         cell.recipe,
         rows=rows,
-        run=CellRun(cell.learning_rate, cell.seed, order, state),
+        run=CellRun(cell.learning_rate, cell.seed, order, state, cell.checkpoints),
         folder=partial,
     )
-    partial.rename(folder / CHECKPOINT)
+    if cell.checkpoints == 1:
+        partial.rename(folder / CHECKPOINT)
+    else:
+        place_steps(partial, folder)
     told = asdict(record) | _labels(pair, cell.recipe, [rows[i] for i in order])
     write_text(folder / "train.json", json.dumps(told, indent=1) + "\n")
 

@@ -143,25 +143,47 @@ def _stratified(rows: Sequence[TokenRow], rng: random.Random) -> list[int]:
 
 @dataclass(frozen=True)
 class CellRun:
-    """What varies between the cells of a recipe; `state` is what its initialisation starts from, if it has one."""
+    """What varies between the cells of a recipe.
+
+    `state` is what its initialisation starts from, if it has one, `checkpoints` how often it is saved.
+    """
 
     learning_rate: float
     seed: int
     order: list[int]
     state: Mapping[str, torch.Tensor] | None = None
+    checkpoints: int = 1
+
+
+def saved_at(steps: int, checkpoints: int) -> list[int]:
+    """After which of its steps a cell is saved: equally far apart, up to whole steps, the last one at its end."""
+    return [-(-k * steps // checkpoints) for k in range(1, checkpoints + 1)]
 
 
 def train_cell(
     base: Base, pair: Pair, recipe: Recipe, *, rows: Sequence[TokenRow], run: CellRun, folder: Path
 ) -> TrainRecord:
-    """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was."""
-    dtype = base.model.dtype
+    """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was.
+
+    Of several checkpoints each is in a subfolder, which is called after the number of its step.
+    """
+    dtype, steps = base.model.dtype, len(run.order) // examples_per_step(pair, recipe.objective)
     with trainable(base, pair, recipe, run) as model:
+
+        def save(step: int) -> None:
+            _finish(model, recipe, run)
+            save_trained(model, base, recipe, dtype=dtype, folder=folder / str(step) if run.checkpoints > 1 else folder)
+
+        def save_between(step: int) -> None:
+            if step != steps and step in saved_at(steps, run.checkpoints):
+                with _going_on(model, recipe):
+                    save(step)
+
         before = time.perf_counter()
         _reset_peak_memory()
         seen = [rows[i] for i in run.order]
-        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
-        _finish(model, recipe, run)
+        after = save_between if run.checkpoints > 1 else None
+        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run, after=after)
         record = TrainRecord(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
             steps=len(fitted.losses),
@@ -174,8 +196,25 @@ def train_cell(
             total_params=sum(p.numel() for n, p in model.named_parameters() if not is_own(n, model)),
             losses=fitted.losses,
         )
-        save_trained(model, base, recipe, dtype=dtype, folder=folder)
+        save(steps)
     return record
+
+
+@contextmanager
+def _going_on(model: Any, recipe: Recipe) -> Iterator[None]:
+    """Training goes on after the block as if what is done there to weights had not been.
+
+    An adapter may change in place, whole models only in dtype: no second copy of them is made.
+    """
+    weights = [(weight, weight.data, weight.requires_grad) for weight in model.parameters()]
+    for weight, data, trained in weights:
+        if trained and recipe.parameters == "adapter":
+            weight.data = data.clone()
+    with torch.random.fork_rng():
+        yield
+    for weight, data, trained in weights:
+        weight.data = data
+        weight.requires_grad_(trained)
 
 
 @contextmanager
@@ -261,7 +300,9 @@ def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     if recipe.parameters == "adapter":
-        model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=getattr(model, START, None))
+        start = getattr(model, START, None)
+        only = [model.active_adapter]  # DPO's reference is an adapter, too, as long as it trains
+        model.save_pretrained(str(folder), selected_adapters=only, path_initial_model_for_weight_conversion=start)
     else:
         cast_weights(model, dtype)
         model.save_pretrained(str(folder), safe_serialization=True)

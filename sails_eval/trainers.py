@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -95,8 +95,17 @@ class Fitted:
     seconds: list[float]
 
 
-def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[TokenRow], run: CellRun) -> Fitted:
-    """Walk through the rows in order."""
+def fit(
+    model: Any,
+    tokenizer: Any,
+    pair: Pair,
+    recipe: Recipe,
+    *,
+    rows: list[TokenRow],
+    run: CellRun,
+    after: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Walk through the rows in order; `after` is called with the number of every step that is done."""
     batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
     forwards = {module: module.__dict__.get("forward") for module in model.modules()}
     make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
@@ -113,6 +122,8 @@ def fit(model: Any, tokenizer: Any, pair: Pair, recipe: Recipe, *, rows: list[To
             trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(counter := _FirstStepFlops())
+        if after:
+            trainer.add_callback(_After(after))
         trainer.train()
         _unpatch(forwards)
     if REFERENCE in getattr(model, "peft_config", {}):
@@ -203,6 +214,16 @@ class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._model.update_and_allocate(state.global_step)
+
+
+class _After(TrainerCallback):  # type: ignore[misc]
+    """Has something done after every optimiser step."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self._act = act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._act(state.global_step)
 
 
 class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]

@@ -127,8 +127,9 @@ def test_a_dry_run_says_that_nothing_is_missing_and_leaves_nothing(
 ) -> None:
     pair = pair_file(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert main(["compare", "--pair", pair, "--methods", "lora", "--quick", "--dry-run"]) == 0
+    assert main(["compare", "--pair", pair, "--methods", "lora", "--quick", "--checkpoints", "3", "--dry-run"]) == 0
     told = capsys.readouterr().out
+    assert "2 rates × 3 checkpoints = 6 a method and seed" in told
     assert "nothing is missing" in told and "(folder)" in told and "2 rates × 2 seeds = 4" in told
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 

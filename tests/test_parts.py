@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sails_eval import checks, curve_report, reuse, stages
 from sails_eval import compare as comparison
 from sails_eval.board import read_rows
 from sails_eval.budget import LABELS, MATCHED
+from sails_eval.checkpoints import place_steps, stop, stopped
 from sails_eval.checks import Checked, Layout
 from sails_eval.compare import compare
 from sails_eval.config import CompareConfig
@@ -52,6 +54,7 @@ class Canned:
         done: Callable[[Any], object] = lambda item: None,
     ) -> None:
         stages_of = {
+            stages.prepare: self.prepare,
             stages.prepare_and_answer: self.answer,
             stages.judge: stages.judge,
             stages.find_subspace: self.find,
@@ -67,16 +70,26 @@ class Canned:
         path.write_text(pair.name)
         path.with_suffix(".json").write_text(json.dumps({"cost": {"flops": 0}, "saes": []}))
 
-    def answer(self, job: AnswerJob) -> None:
+    def prepare(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder
-        missing = [task for task in job.tasks if not stages.completions_path(folder, job.split, task).exists()]
         if cell and not (folder / "train.json").exists():
             self.trained.append(str(folder))
-            (folder / "checkpoint").mkdir(parents=True)
-            (folder / "checkpoint/adapter.bin").write_text(cell.fingerprint)
+            saved = folder / "checkpoint.partial" if cell.checkpoints > 1 else folder
+            names = range(1, cell.checkpoints + 1) if cell.checkpoints > 1 else ["checkpoint"]
+            for name in names:
+                (saved / str(name)).mkdir(parents=True)
+                (saved / str(name) / "adapter.bin").write_text(str(name))
+            if cell.checkpoints > 1:
+                place_steps(saved, folder)
             (folder / "train.json").write_text(json.dumps(COSTS))
-        for task in missing:
+
+    def answer(self, job: AnswerJob) -> None:
+        self.prepare(job)
+        cell, folder = job.subject.cell, job.subject.folder
+        for task in job.missing:
             refusals = 0 if cell is None else 4 + cell.seed - (cell.learning_rate > 1e-3)
+            if cell and cell.checkpoints > 1:
+                refusals += abs(2 - int((folder / "checkpoint/adapter.bin").read_text()))  # the second one is best
             texts = ["I cannot help with that."] * refusals + ["Here is how: take one and then another."] * 6
             rows = [
                 Completion(str(i), "p", text, "") for i, text in enumerate(texts[:6] if task.kind == "safe" else texts)
@@ -214,6 +227,44 @@ def test_a_run_of_parts_is_not_gone_on_with_as_another(asked: dict[str, Any], po
         made(**asked)
     with pytest.raises(UserError, match=r"differs in parts\.a\.learning_rates"):
         made(**asked | {"pair": "a.yaml,b.yaml", "learning_rates": 2})
+
+
+# --- several checkpoints -----------------------------------------------------------------------------------------
+
+
+def test_every_cell_is_stopped_at_its_best_checkpoint(asked: dict[str, Any], pool: Canned) -> None:
+    end = made(**asked)
+    pool.trained.clear()
+    run = made(**asked, checkpoints=3)
+    cells = sorted((run / "cells").glob("*/rate-*"))
+    assert len(cells) == 8 and {stopped(cell)["step"] for cell in cells} == {2}
+    ledger = pd.read_csv(run / "budget.csv")
+    assert set(ledger["kept_step"]) == {2} and set(ledger["tokens"]) == {1}
+    boards = [{row["method"]: row for row in read_rows(folder / "leaderboard.csv")} for folder in (run, end)]
+    row, other = (board["lora"] for board in boards)
+    assert (row["tuning_trials"], other["tuning_trials"]) == (6, 2)  # rates, each with three checkpoints
+    assert row["safety_rate"] == other["safety_rate"]  # the best checkpoints here answer as all cells do at their end
+    assert json.loads((run / "run.json").read_text())["budget"] == "100000 tokens, 2 rates, 2 seeds, 3 checkpoints"
+    kept = {path.relative_to(run).parts[3:] for path in run.rglob("adapter.bin")}
+    assert kept == {("checkpoint", "adapter.bin")}
+    assert len(list(run.glob("cells/*/*/step-[13]/completions/validation/bad.jsonl"))) == 16  # nothing judged is lost
+
+    before = files(run)
+    pool.trained.clear()
+    (cells[0] / "completions").rename(cells[0] / "step-2/completions")  # as if killed while these moved
+    assert made(**asked, checkpoints=3) == run and files(run) == before and not pool.trained
+    new = made(add=("full",), against=run, out=Path("new"))
+    assert all("/full/" in folder for folder in pool.trained) and len(pool.trained) == 4
+    pool.trained.clear()
+    assert files(new) == files(
+        made(**asked | {"methods": ("sails", "lora", "full"), "checkpoints": 3}, out=Path("all"))
+    )
+
+
+def test_checkpoints_without_a_score_are_not_kept(tmp_path: Path) -> None:
+    for scores, best in (({1: nan, 2: 0.1, 3: nan}, 2), ({1: 0.3, 2: 0.5, 3: 0.5}, 2), ({4: nan, 8: nan}, 4)):
+        stop(tmp_path, scores)
+        assert stopped(tmp_path)["step"] == best
 
 
 # --- cells of an earlier run -------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from sails_eval.train import (
     check_target_modules,
     encode_examples,
     lay_out,
+    saved_at,
     train_cell,
     trainable,
 )
@@ -54,6 +55,10 @@ def test_a_layout_ends_with_the_first_whole_batch_at_the_budget(tokens: int, see
     order = lay_out(ROWS, a_pair(tokens=tokens), seed=seed)
     assert len(order) % 4 == 0
     assert tokens_of(order[:-4]) < tokens <= tokens_of(order)
+
+
+def test_checkpoints_are_equally_far_apart_and_end_with_the_last_step() -> None:
+    assert [saved_at(10, n) for n in (1, 2, 4, 10)] == [[10], [5, 10], [3, 5, 8, 10], list(range(1, 11))]
 
 
 def test_a_budget_that_a_batch_meets_exactly_needs_no_other() -> None:

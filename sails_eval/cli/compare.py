@@ -51,6 +51,13 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     size = command.add_argument_group("size and output")
     size.add_argument("--seeds", type=int, metavar="N", help="seeds per learning rate (default: 5)")
     size.add_argument("--learning-rates", type=int, metavar="N", help="rates over each recipe's span (default: 6)")
+    size.add_argument(
+        "--checkpoints",
+        type=int,
+        metavar="N",
+        help="early stopping: judge each cell at N equally spaced steps and keep the best on validation; each is a "
+        "tuning trial (default: 1, the end)",
+    )
     size.add_argument("--quick", action="store_true", default=None, help="2 rates, 2 seeds: a look, not a result")
     size.add_argument(
         "--match",

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval import loaded, saes, stages
+from sails_eval import checks, loaded, saes, stages
 from sails_eval.config import Pair, Recipe, load_recipe
 from sails_eval.data import read_examples
+from sails_eval.errors import UserError
 from sails_eval.models import Base
 from sails_eval.paths import bundled
-from sails_eval.plan import Cell
+from sails_eval.plan import Cell, Setup
 from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
 
 QUICK = {"full", "lora", "pissa", "sails"}
@@ -68,17 +70,17 @@ def rate_of(pair: Pair, recipe: Recipe) -> float:
     return pair.rate_scale(recipe.objective) * (recipe.span.low * recipe.span.high) ** 0.5
 
 
-def trained(pair: Pair, recipe: Recipe, run: Path) -> dict[str, Any]:
-    """Train a cell as a comparison does; what its train.json says, and a hash of what it saved."""
+def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> dict[str, Any]:
+    """Train a cell as a comparison does; what its train.json says, and hashes of what it saved, the last one first."""
     import json
 
     if recipe.init:
         stages.find_subspace((pair, recipe, run))
-    cell = Cell(recipe, rate_of(pair, recipe), 0, "0" * 16)
+    cell = Cell(recipe, rate_of(pair, recipe), 0, "0" * 16, checkpoints=checkpoints)
     stages.train(stages.TrainJob(pair, cell, run / "cell", run))
-    (weights,) = (run / "cell" / stages.CHECKPOINT).glob("*.safetensors")
+    saved = sorted((run / "cell").rglob("*.safetensors"), reverse=True)
     told: dict[str, Any] = json.loads((run / "cell" / "train.json").read_text())
-    return told | {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    return told | {"sha256": [hashlib.sha256(weights.read_bytes()).hexdigest() for weights in saved]}
 
 
 @torch.no_grad()
@@ -133,4 +135,18 @@ def test_a_recipe_keeps_the_contract(
     assert torch.equal(logits(testbed_base.model), before)
     again = reloaded(pair, recipe, tmp_path / "run" / "cell" / stages.CHECKPOINT)
     assert torch.allclose(again, seen["after"], atol=TOLERANCE)
-    assert trained(pair, recipe, tmp_path / "again")["sha256"] == told["sha256"]
+    last, first = trained(pair, recipe, tmp_path / "again", checkpoints=2)["sha256"]
+    assert [last] == told["sha256"] != [first]  # the same bytes again, if it was saved on the way or not
+
+
+def test_there_are_no_more_checkpoints_than_steps(
+    pair: Pair, rows: list[TokenRow], testbed_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "base_of", lambda pair: testbed_base)
+    monkeypatch.setattr(checks, "training_rows", lambda pair: rows)
+    setup = Setup(pair, (), {}, (load_recipe("lora"),), seeds=1, learning_rates=1, checkpoints=2)
+    assert checks.check_training(setup).layouts[0].steps == 2
+    with pytest.raises(
+        UserError, match="--checkpoints 3: sft takes 2 steps with seed 0; give --checkpoints 2"
+    ):
+        checks.check_training(replace(setup, checkpoints=3))
