@@ -13,7 +13,7 @@ from pathlib import Path
 from sails_eval.aggregate import read_results
 from sails_eval.config import CompareConfig, validate
 from sails_eval.engines.adapters import CONFIG
-from sails_eval.errors import UserError
+from sails_eval.errors import UserError, unknown
 from sails_eval.leaderboard import Cell as Place
 from sails_eval.leaderboard import choose_rates, headline
 from sails_eval.matching import matched
@@ -58,11 +58,12 @@ class Chosen:
 
 @dataclass(frozen=True)
 class FinishedPart:
-    """One pair at one budget of a finished run, in its folder."""
+    """One pair at one budget of a finished run, in its folder; `methods` are those that are looked at."""
 
     folder: Path
     part: Part
     results: tuple[Result, ...]
+    methods: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -109,16 +110,18 @@ class FinishedPart:
         cells = [
             cell
             for recipe in setup.recipes
+            if recipe.name in self.methods
             for cell in setup.cells(recipe)
             if cell.learning_rate == choices[recipe.name].rate_of(cell.seed)
         ]
         return [Chosen(cell.recipe.name, cell, self.folder / cell.folder / CHECKPOINT) for cell in cells]
 
 
-def finished_parts(run: Path) -> list[FinishedPart]:
-    """The parts of a finished run, checked against what determines them here and now.
+def finished_parts(run: Path, methods: Sequence[str] = ()) -> list[FinishedPart]:
+    """The parts of a finished run, checked against what determines them here and now; no `methods` means all.
 
-    Raises UserError where the folder is none of a run, the run is not finished, or what it is made of has changed.
+    Raises UserError where the folder is none of a run, the run is not finished, has no such method, or what it is made
+    of has changed.
     """
     if not (run / DESCRIPTION).is_file() or "config" not in (described := read_description(run)):
         raise UserError(f"{run}: not the folder of a comparison (no {DESCRIPTION} with its configuration)")
@@ -127,10 +130,14 @@ def finished_parts(run: Path) -> list[FinishedPart]:
     if config.match_params or config.match != "tokens":  # ranks and tokens that only a worker can tell
         with workers(1, quiet=True) as pool:
             parts = matched(parts, run, pool)
-    return [_finished(placed(run, part), part) for part in parts]
+    trained = tuple(recipe.name for recipe in parts[0].setup.recipes)
+    for name in methods:
+        if name not in trained:
+            raise unknown(f"trained method of {run}", name, trained)
+    return [_finished(placed(run, part), part, tuple(methods) or trained) for part in parts]
 
 
-def _finished(folder: Path, part: Part) -> FinishedPart:
+def _finished(folder: Path, part: Part, methods: tuple[str, ...]) -> FinishedPart:
     path = folder / "results.csv"
     if not path.is_file():
         raise UserError(f"{folder}: no results.csv; the comparison is not finished: give its own command again first")
@@ -138,7 +145,7 @@ def _finished(folder: Path, part: Part) -> FinishedPart:
         raise UserError(
             f"{folder}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
         )
-    return FinishedPart(folder, part, tuple(read_results(path)))
+    return FinishedPart(folder, part, tuple(read_results(path)), methods)
 
 
 def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interval:

@@ -43,14 +43,17 @@ class Victim:
     seed: int | None
 
 
-def durability(run: Path, asked: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False) -> list[Path]:
+def durability(
+    run: Path, asked: Sequence[str] = (), methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False
+) -> list[Path]:
     """Attack the chosen cells of a finished run whose checkpoints are kept; the durability.csv of every part.
 
     `asked` is as `Attack.parse` takes it; nothing means all of `DEFAULT` that the pair's data and this machine allow.
-    What was answered before stays. Raises UserError where the run is not as it was, or an attack cannot be done.
+    They have the base model and `methods`, all of the run's where there are none. What was answered before stays.
+    Raises UserError where the run is not as it was, or an attack cannot be done.
     """
     attacks = [Attack.parse(text) for text in dict.fromkeys(asked or DEFAULT)]
-    parts = [_prepared(part) for part in finished_parts(run)]
+    parts = [_prepared(part) for part in finished_parts(run, methods)]
     possible = [_possible(part.part.setup, attacks, choosy=bool(asked)) for part in parts]
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         for part, these in zip(parts, possible, strict=True):

@@ -75,12 +75,13 @@ def measure(job: Job) -> None:
     write_text(job.path, json.dumps({"kl_nats": kl, "tokens": tokens}) + "\n")
 
 
-def forgetting(run: Path, *, jobs: int = 1, quiet: bool = False) -> list[Path]:
+def forgetting(run: Path, methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False) -> list[Path]:
     """Measure the chosen cells of a finished run whose checkpoints are kept; the forgetting.csv of every part.
 
-    What was measured before stays. Raises UserError where the run is not as it was, or a pair has no neutral texts.
+    They have the base model and `methods`, all of the run's where there are none. What was measured before stays.
+    Raises UserError where the run is not as it was, or a pair has no neutral texts.
     """
-    parts = finished_parts(run)
+    parts = finished_parts(run, methods)
     for part in parts:
         pair = part.part.setup.pair
         if pair.neutral is None:

@@ -13,6 +13,7 @@ from sails_eval import prices, stages
 from sails_eval.basis_layers import basis_layers
 from sails_eval.budget import ledger
 from sails_eval.checks import check_training
+from sails_eval.chosen import finished_parts
 from sails_eval.cli import main
 from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
 from sails_eval.errors import UserError
@@ -265,3 +266,5 @@ def test_a_run_that_matches_seconds_goes_on_with_the_same_cells(tmp_path: Path) 
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")} == cells
     assert (run / "results.csv").read_bytes() == results and read_pace(run) == pace
+    (part,) = finished_parts(run)  # what is measured afterwards finds these cells, too
+    assert {run / cell.folder for cell in part.part.setup.all_cells()} == {path.parent for path in cells}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -169,8 +170,9 @@ def test_every_seed_is_at_the_rate_that_the_others_choose(tmp_path: Path) -> Non
     ]
     for cell in cells:
         (tmp_path / cell.folder / "checkpoint").mkdir(parents=True)
-    part = FinishedPart(tmp_path, SimpleNamespace(setup=setup), tuple(results))  # type: ignore[arg-type]
+    part = FinishedPart(tmp_path, SimpleNamespace(setup=setup), tuple(results), ("m",))  # type: ignore[arg-type]
     assert [(one.seed, one.learning_rate) for one in part.chosen[1:]] == [(1, 0.1), (0, 0.2)]
+    assert [one.method for one in replace(part, methods=("n",)).chosen] == ["base"]
 
 
 def test_a_run_that_cannot_be_measured_is_an_error(
@@ -181,6 +183,7 @@ def test_a_run_that_cannot_be_measured_is_an_error(
         return capsys.readouterr().err
 
     assert "not the folder of a comparison" in says("forgetting", str(tmp_path))
+    assert "unknown trained method of" in says("forgetting", str(run), "--methods", "full")
     assert "--attack harmful:999" in says("durability", str(run), "--attack", "harmful:999")
     assert "not of the form" in says("durability", str(run), "--attack", "theft")
     path = run.parent / "mine.yaml"

@@ -30,13 +30,16 @@ def add(commands: Any) -> None:
 
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a finished run's folder, of one pair or several")
+    command.add_argument(
+        "--methods", type=names, default=(), metavar="A,B", help="those of its trained methods (default: all)"
+    )
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes of one thread each")
 
 
 def _forgetting(options: argparse.Namespace) -> None:
     from sails_eval.forgetting import forgetting, shown
 
-    files = forgetting(options.run_dir, jobs=options.jobs, quiet=options.quiet)
+    files = forgetting(options.run_dir, options.methods, jobs=options.jobs, quiet=options.quiet)
     print(shown(options.run_dir))
     _tell(files)
 
@@ -45,7 +48,7 @@ def _durability(options: argparse.Namespace) -> None:
     from sails_eval.durability import durability
     from sails_eval.durability_report import shown
 
-    files = durability(options.run_dir, options.attack, jobs=options.jobs, quiet=options.quiet)
+    files = durability(options.run_dir, options.attack, options.methods, jobs=options.jobs, quiet=options.quiet)
     print("\n\n".join(shown(file, options.run_dir) for file in files))
     print_usage(options.run_dir)
     _tell(files)

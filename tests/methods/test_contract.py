@@ -146,7 +146,5 @@ def test_there_are_no_more_checkpoints_than_steps(
     monkeypatch.setattr(checks, "training_rows", lambda pair: rows)
     setup = Setup(pair, (), {}, (load_recipe("lora"),), seeds=1, learning_rates=1, checkpoints=2)
     assert checks.check_training(setup).layouts[0].steps == 2
-    with pytest.raises(
-        UserError, match="--checkpoints 3: sft takes 2 steps with seed 0; give --checkpoints 2"
-    ):
+    with pytest.raises(UserError, match="--checkpoints 3: sft takes 2 steps with seed 0; give --checkpoints 2"):
         checks.check_training(replace(setup, checkpoints=3))
