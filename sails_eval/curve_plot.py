@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sails_eval.curves import Curve, Point
-from sails_eval.plot import COLOURS, GREY, MARKERS, draw_frame, save
+from sails_eval.plot import COLOURS, GREY, MARKERS, draw_frame, legend_room, save
 from sails_eval.records import BASE
 
 Looks = Mapping[str, tuple[str, str]]
@@ -29,7 +29,7 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     methods = dict.fromkeys(point.method for point in shown if point.curve == "rates" and point.method != BASE)
     looks = {m: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, m in enumerate(methods)}
     over_examples = [point for point in shown if point.curve == "examples"]
-    figure = Figure(figsize=(7.2, 9.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 9.4 + legend_room(len(looks), columns=4)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = [["rates", "rates"], ["best_of", "examples" if over_examples else "best_of"]]
     axes: dict[str, Any] = figure.subplot_mosaic(panels, height_ratios=[3, 2])

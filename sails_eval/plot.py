@@ -32,10 +32,10 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     a star is the chosen rate on the test, with 95 % intervals; a square is a model that was not trained here.
     Diagonals join points of equal alignment score. Raises UserError if a method was not tested at its rate.
     """
-    figure = Figure(figsize=(7.2, 6.0), layout="constrained")
+    curves = _curves(results, tasks, choices)
+    figure = Figure(figsize=(7.2, 6.0 + legend_room(len(curves), columns=2)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    curves = _curves(results, tasks, choices)
     tested = estimates(results, tasks, choices)
     looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(curves)}
     for method, curve in curves.items():
@@ -53,6 +53,11 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     }
     figure.legend(handles=_legend(labels, looks), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     save(figure, path)
+
+
+def legend_room(methods: int, *, columns: int) -> float:
+    """Inches that a figure is higher for a legend of many methods, so that its panels keep their size."""
+    return 0.18 * max(0, math.ceil(methods / columns) - 3)
 
 
 def save(figure: Figure, path: Path) -> None:
