@@ -77,6 +77,9 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
         if isinstance(start, str):  # from the weights, of which there are none here
             config.init_lora_weights = True
         model = add_adapter(model, config)
+        for name, weight in model.named_parameters():
+            if "ranknum" in name:  # a constant of AdaLoRA, which PEFT makes anew, and trainable, on the meta device
+                weight.requires_grad_(False)
         if start == "mica":
             for name, weight in model.named_parameters():
                 weight.requires_grad_("lora_A" in name)

@@ -20,6 +20,7 @@ from sails_eval.errors import UserError
 from sails_eval.models import Base
 from sails_eval.paths import bundled
 from sails_eval.plan import Cell, Setup
+from sails_eval.shapes import shape_of, to_train, trained_and_all
 from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
 
 QUICK = {"full", "lora", "pissa", "sails"}
@@ -127,6 +128,7 @@ def test_a_recipe_keeps_the_contract(
         assert torch.allclose(start, before, atol=TOLERANCE)
     else:
         assert torch.equal(start, before)
+    assert told["trainable_params"] == trained_and_all(to_train(shape_of(pair), pair, recipe))[0]  # as foretold
     if recipe.objective == "sft":
         assert [told[key] for key in ("tokens", "steps", "examples")] == [
             lora[key] for key in ("tokens", "steps", "examples")
