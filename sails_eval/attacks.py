@@ -95,6 +95,8 @@ class Attack:
         data = self.data(pair)
         if data is None:
             return f"pair '{pair.name}' has no data for it; give its YAML 'attack: {{{self.kind}: FILE}}'"
+        if self.examples > (seen := RETUNING.steps * RETUNING.batch_size):
+            return f"re-tuning sees {seen} examples; give at most as many"
         if (held := len(read_examples(data).examples)) < self.examples:
             return f"{data} has {held} examples only"
         return None

@@ -15,7 +15,7 @@ from sails_eval.config import CompareConfig, validate
 from sails_eval.engines.adapters import CONFIG
 from sails_eval.errors import UserError, unknown
 from sails_eval.leaderboard import Cell as Place
-from sails_eval.leaderboard import choose_rates, headline
+from sails_eval.leaderboard import Scores, choose_rates, headline, scores_by_cell, unscored
 from sails_eval.matching import matched
 from sails_eval.parts import Part, placed, resolve_parts
 from sails_eval.plan import Cell
@@ -85,6 +85,14 @@ class FinishedPart:
         """A metric of a model on the test."""
         return self.scores[Place(chosen.method, chosen.seed, chosen.learning_rate, "test")][metric]
 
+    def unscored(self, chosen: Chosen) -> float:
+        """The share of its judged test answers that have no verdict."""
+        return unscored([self._answered[Place(chosen.method, chosen.seed, chosen.learning_rate, "test")]])
+
+    @cached_property
+    def _answered(self) -> dict[Place, Scores]:
+        return scores_by_cell(self.results, {task.name: task for task in self.part.setup.tasks})
+
     @cached_property
     def chosen(self) -> list[Chosen]:
         """The base model, then every trained method's cell of every seed whose checkpoint is kept."""
@@ -96,8 +104,8 @@ class FinishedPart:
         for method, n in wanted.items():
             if kept[method] < n:
                 log.warning(
-                    "%s: the checkpoints of %d of %d seeds are not kept, so these are left out (compare --keep all "
-                    "keeps those of every rate)",
+                    "%s: the checkpoints of %d of %d seeds are not kept, so these are left out; for them make "
+                    "the run anew, with another --out and without --keep none",
                     method,
                     n - kept[method],
                     n,

@@ -154,7 +154,8 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
     candidates += finished
     agreement = bench.agreement(everyone, "validation") + bench.agreement(candidates, "test")
     if keep != "all":
-        _drop_checkpoints(run, [cell for cell in tested if cell not in chosen])
+        on_board = [cell for cell in tested if cell.learning_rate == choices[cell.recipe.name].rate_of(cell.seed)]
+        _drop_checkpoints(run, [cell for cell in tested if cell not in [*chosen, *on_board]])
     warnings = {choice.method: choice.warnings for choice in choices.values()}
     same = Counter(subject.method for subject in bench.unchanged([_subject(run, cell) for cell in chosen], base))
     for method, n in same.items():

@@ -22,10 +22,11 @@ from sails_eval.durability_report import COLUMNS, FILE, METRICS, PICTURE, Decay
 from sails_eval.engines import HF
 from sails_eval.errors import UserError
 from sails_eval.fingerprint import digest, model_identity, of_path
-from sails_eval.leaderboard import headline
+from sails_eval.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.plan import Setup
 from sails_eval.records import BASE, write_text
 from sails_eval.responsible import DURABILITY
+from sails_eval.run_folder import alone
 from sails_eval.workers import hosts, workers
 
 log = logging.getLogger(__name__)
@@ -52,14 +53,15 @@ def durability(
     They have the base model and `methods`, all of the run's where there are none. What was answered before stays.
     Raises UserError where the run is not as it was, or an attack cannot be done.
     """
+    _clear(run)
     attacks = [Attack.parse(text) for text in dict.fromkeys(asked or DEFAULT)]
     parts = [_prepared(part) for part in finished_parts(run, methods)]
     possible = [_possible(part.part.setup, attacks, choosy=bool(asked)) for part in parts]
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         for part, these in zip(parts, possible, strict=True):
             pool.run(checks.check_evaluation, part.part.setup)
-            for line in pool.run(_overlaps, (part.part.setup, these)):
-                log.info(line)
+            for line in pool.run(_checked, (part.part.setup, these)):
+                log.warning(line)
         files = []
         for part, these in zip(parts, possible, strict=True):
             part.warn_of_missing()
@@ -69,6 +71,14 @@ def durability(
                 rows = [*_before(part), *_after(part, bench, these)]
                 files.append(_write(part.folder, rows))
     return files
+
+
+def _clear(run: Path) -> None:
+    """Delete the weights that a process left which was killed, whatever else is to be said of the run."""
+    for folder in {path.parent for path in run.rglob(DURABILITY) if path.is_dir()}:
+        with alone(folder):
+            for leftover in (folder / DURABILITY).rglob(RETUNED):
+                shutil.rmtree(leftover)
 
 
 def _prepared(part: FinishedPart) -> FinishedPart:
@@ -94,9 +104,14 @@ def _possible(setup: Setup, attacks: Sequence[Attack], *, choosy: bool) -> list[
     return found
 
 
-def _overlaps(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
-    """Prompts that are asked and re-tuned on, too. Raises UserError where these are many."""
+def _checked(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
+    """Prompts that are asked and re-tuned on, too. Raises UserError where these are many, or examples too few."""
+    from sails_eval.retuning import rows_of
+
     setup, attacks = job
+    for attack in attacks:
+        if attack.retunes:
+            rows_of(setup.pair, attack)
     kinds = {attack.kind: data for attack in attacks if (data := attack.data(setup.pair)) and attack.retunes}
     seen = {f"the data of attack {kind}": read_examples(data) for kind, data in kinds.items()}
     return checks.overlaps(setup, seen) if seen else []
@@ -105,7 +120,7 @@ def _overlaps(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
 def _before(part: FinishedPart) -> list[Decay]:
     """What the run itself measured of the models, before any attack."""
     return [
-        Decay(one.method, one.seed, one.learning_rate, "none", 0, metric, part.score(one, metric))
+        Decay(one.method, one.seed, one.learning_rate, "none", 0, metric, part.score(one, metric), part.unscored(one))
         for one in part.chosen
         for metric in METRICS
     ]
@@ -114,20 +129,19 @@ def _before(part: FinishedPart) -> list[Decay]:
 def _after(part: FinishedPart, bench: Bench, attacks: Sequence[Attack]) -> list[Decay]:
     """Attack, ask and judge everything that is not done yet; the scores."""
     root = part.folder / DURABILITY
-    for leftover in root.glob(f"**/{RETUNED}"):  # of a process that was killed
-        shutil.rmtree(leftover)
     tasks = tuple(task for task in bench.setup.tasks if task.kind != "capability" and not task.seen_in_training)
     bench = replace(bench, setup=replace(bench.setup, engine=HF, tasks=tasks))
     victims = [victim for attack in attacks for victim in _victims(part, attack)]
     subjects = [_subject(victim, bench.setup, root) for victim in victims]
-    scores = headline(bench.measure(subjects, "test"), {task.name: task for task in tasks})
-    found = {cell.method: metrics for cell, metrics in scores.items()}
+    results, named = bench.measure(subjects, "test"), {task.name: task for task in tasks}
+    found = {cell.method: metrics for cell, metrics in headline(results, named).items()}
+    missing = {cell.method: unscored([scores]) for cell, scores in scores_by_cell(results, named).items()}
     rows = []
     for victim, subject in zip(victims, subjects, strict=True):
         one, examples = victim.chosen, victim.attack.examples or None
         for metric in METRICS:
             key = one.method, victim.seed, one.learning_rate, victim.attack.name, examples, metric
-            rows.append(Decay(*key, found[subject.method][metric]))
+            rows.append(Decay(*key, found[subject.method][metric], missing[subject.method]))
     return rows
 
 

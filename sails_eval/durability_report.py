@@ -10,7 +10,7 @@ from typing import Any
 
 from sails_eval.aggregate import read_csv, restore
 from sails_eval.board import METRICS as ALL_METRICS
-from sails_eval.board import aligned
+from sails_eval.board import UNSCORED_FLAG, aligned
 from sails_eval.chosen import interval_cell, over_seeds
 from sails_eval.errors import UserError
 from sails_eval.records import BASE
@@ -26,7 +26,10 @@ BEFORE = ("none", 0)
 
 @dataclass(frozen=True)
 class Decay:
-    """A row of durability.csv: a metric on the test after an attack; `examples` is None where it re-tunes on none."""
+    """A row of durability.csv: a metric on the test after an attack; `examples` is None where it re-tunes on none.
+
+    `unscored` is the share of the model's judged answers that have no verdict and are in no metric.
+    """
 
     method: str
     seed: int | None
@@ -35,6 +38,7 @@ class Decay:
     examples: int | None
     metric: str
     value: float
+    unscored: float = 0.0
 
     @property
     def done(self) -> tuple[str, int | None]:
@@ -54,10 +58,10 @@ def read(path: Path) -> list[Decay]:
     if header != list(COLUMNS):
         raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     rows = []
-    for _, (method, seed, rate, attack, examples, metric, value) in lines:
+    for _, (method, seed, rate, attack, examples, metric, value, missing) in lines:
         key = restore(method), int(seed) if seed else None, float(rate) if rate else None
         rest = restore(attack), int(examples) if examples else None, metric
-        rows.append(Decay(*key, *rest, float(value) if value else math.nan))
+        rows.append(Decay(*key, *rest, float(value) if value else math.nan, float(missing)))
     return rows
 
 
@@ -75,7 +79,11 @@ def change(rows: Sequence[Decay], before: Sequence[Decay]) -> Interval:
 
 
 def table(rows: Sequence[Decay]) -> str:
-    """Every method after every attack: means over seeds with 95 % t intervals, and the change in alignment score."""
+    """Every method after every attack: means over seeds with 95 % t intervals, and the change in alignment score.
+
+    Below it are warnings of what has more than 1 % of unscored answers.
+    """
+    warnings = []
     lines = [["method", "attack", *(ALL_METRICS[metric].title for metric in METRICS), "change", "seeds"]]
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
@@ -86,7 +94,9 @@ def table(rows: Sequence[Decay]) -> str:
             seeds = str(sum(row.seed is not None for row in of[METRICS[0]]))
             name = done[0] if not done[1] else f"{done[0]}:{done[1]}"
             lines.append([method, name, *(interval_cell(estimate(of[metric])) for metric in METRICS), changed, seeds])
-    return "\n".join(aligned(lines))
+            if (missing := max(row.unscored for row in of[METRICS[0]])) > UNSCORED_FLAG:
+                warnings.append(f"! {method}, {name}: up to {100 * missing:.1f} % of a model's answers are unscored.")
+    return "\n".join([*aligned(lines), *warnings])
 
 
 def shown(path: Path, run: Path) -> str:

@@ -168,10 +168,8 @@ class Tested:
         return worst, best
 
     def unscored(self) -> float:
-        """The share of judged answers that have no verdict; each counts once, under broken_rate."""
-        judged = [result for scores in chain(*self.cells) for result in scores.get("broken_rate", ())]
-        total = sum(result.n + result.unscored for result in judged)
-        return sum(result.unscored for result in judged) / total if total else 0.0
+        """The share of judged answers that have no verdict."""
+        return unscored(chain(*self.cells))
 
     def by_task(self, metric: str) -> Iterator[tuple[float, tuple[Result, ...]]]:
         """The weight of every task in the metric, with its results over all cells."""
@@ -179,6 +177,13 @@ class Tested:
             of_cells = [scores[part] for scores in chain(*self.cells)]
             for results in zip(*of_cells, strict=True):
                 yield 1 / len(of_cells[0]), results
+
+
+def unscored(cells: Iterable[Scores]) -> float:
+    """The share of judged answers that have no verdict; each counts once, under broken_rate."""
+    judged = [result for scores in cells for result in scores.get("broken_rate", ())]
+    total = sum(result.n + result.unscored for result in judged)
+    return sum(result.unscored for result in judged) / total if total else 0.0
 
 
 def _parts(metric: str) -> tuple[str, ...]:

@@ -57,8 +57,11 @@ class KlPenalty:
             yield self.frozen
             return
         trained = [(weight, weight.requires_grad) for weight in model.parameters()]
+        modes = [(module, module.training) for module in model.modules()]
         with model.disable_adapter():
-            yield model
+            yield model.eval()  # without dropout
+        for module, training in modes:
+            module.training = training
         for weight, was in trained:  # PEFT frees all of an adapter, what its initialisation froze, too
             weight.requires_grad_(was)
 

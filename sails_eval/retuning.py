@@ -16,6 +16,7 @@ from sails_eval.attacks import GROUP, RETUNED, RETUNING, Attack, Attacked, order
 from sails_eval.config import Pair, Recipe, Span
 from sails_eval.data import read_examples
 from sails_eval.engines.adapters import CONFIG
+from sails_eval.errors import UserError
 from sails_eval.loaded import base_of
 from sails_eval.models import Base, applied, decoder_layers, replaced_weights
 from sails_eval.train import CellRun, TokenRow, encode_examples, train_cell
@@ -48,17 +49,17 @@ def merged(base: Base, checkpoint: Path | None) -> Iterator[Any]:
 @contextmanager
 def _retuned(base: Base, pair: Pair, subject: Attacked) -> Iterator[Any]:
     """The model that is in the base's place with a fresh LoRA, trained; its weights are deleted afterwards."""
-    rows = _rows(pair, subject.attack)
+    rows = rows_of(pair, subject.attack)
     rate = RETUNING.learning_rate * pair.rate_scale("sft")
     recipe = Recipe(
         name=str(subject.attack), description="", parameters="adapter", learning_rate=Span(low=rate, high=rate)
     )
     run = CellRun(rate, subject.seed, order_of(len(rows), subject.attack, subject.seed))
-    batched = pair.model_copy(update={"batch_size": RETUNING.batch_size})
+    attacker = pair.model_copy(update={"batch_size": RETUNING.batch_size, "regularise": None})
     folder = subject.folder / RETUNED
     folder.mkdir(parents=True, mode=0o700)
     try:
-        train_cell(base, batched, recipe, rows=rows, run=run, folder=folder)
+        train_cell(base, attacker, recipe, rows=rows, run=run, folder=folder)
         with applied(base, folder) as model:
             yield model
     finally:
@@ -66,11 +67,17 @@ def _retuned(base: Base, pair: Pair, subject: Attacked) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=4)
-def _rows(pair: Pair, attack: Attack) -> list[TokenRow]:
-    """The examples of which an attack takes some."""
+def rows_of(pair: Pair, attack: Attack) -> list[TokenRow]:
+    """The examples of which an attack takes some. Raises UserError where these are too few."""
     data = attack.data(pair)
     assert data is not None
-    return encode_examples(base_of(pair).tokenizer, read_examples(data).examples, pair.max_length)
+    rows = encode_examples(base_of(pair).tokenizer, read_examples(data).examples, pair.max_length)
+    if len(rows) < attack.examples:
+        raise UserError(
+            f"--attack {attack}: {data} has {len(rows)} examples whose request is shorter than "
+            f"max_length={pair.max_length} tokens; give fewer, or more data in the pair's key 'attack'"
+        )
+    return rows
 
 
 def quantised(model: Any) -> Any:

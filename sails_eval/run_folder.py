@@ -40,6 +40,17 @@ def check_folder(folder: Path, identity: dict[str, Any]) -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process is at work in the folder inside the block. Raises UserError where one is."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another sails-eval is at work there") from error
+        yield
+
+
+@contextmanager
 def open_run(folder: Path, config: CompareConfig, description: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Make the run folder, or go on with it; yields its run.json. One process at a time may work in it.
 
@@ -48,11 +59,7 @@ def open_run(folder: Path, config: CompareConfig, description: dict[str, Any]) -
     """
     check_folder(folder, description["identity"])
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another sails-eval is at work there") from error
+    with alone(folder):
         known = folder / DESCRIPTION
         if not known.exists():
             asked = _asked(config)

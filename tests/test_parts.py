@@ -18,10 +18,12 @@ from sails_eval.board import read_rows
 from sails_eval.budget import LABELS, MATCHED
 from sails_eval.checkpoints import place_steps, stop, stopped
 from sails_eval.checks import Checked, Layout
+from sails_eval.choice import Choice
 from sails_eval.compare import compare
 from sails_eval.config import CompareConfig
 from sails_eval.errors import UserError
 from sails_eval.parts import check_budgets, resolve_parts
+from sails_eval.plan import Setup
 from sails_eval.records import Completion, write_jsonl
 from sails_eval.stages import AnswerJob
 
@@ -227,6 +229,16 @@ def test_a_run_of_parts_is_not_gone_on_with_as_another(asked: dict[str, Any], po
         made(**asked)
     with pytest.raises(UserError, match=r"differs in parts\.a\.learning_rates"):
         made(**asked | {"pair": "a.yaml,b.yaml", "learning_rates": 2})
+
+
+def test_what_the_board_stands_on_is_kept(asked: dict[str, Any], pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(setup: Setup, validated: object) -> dict[str, Choice]:
+        found = {recipe.name: setup.rates(recipe) for recipe in setup.recipes}
+        return {name: Choice(name, low, (), ((0, low), (1, high))) for name, (low, high) in found.items()}
+
+    monkeypatch.setattr(comparison, "_choose", chosen)
+    kept = sorted(path.parts[-3][:-9] for path in made(**asked).glob("cells/lora/*/checkpoint/adapter.bin"))
+    assert kept == ["rate-0.0001-seed-0", "rate-0.0001-seed-1", "rate-0.0008-seed-1"]
 
 
 # --- several checkpoints -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sails_eval.models import Base
 from sails_eval.plan import resolve_pair, training_identity
 from sails_eval.regularise import KlPenalty
 from sails_eval.train import CellRun, TokenRow, encode_examples, lay_out, train_cell, trainable
+from sails_eval.trainers import _lora_plus
 
 LAMBDA = 0.7
 
@@ -145,3 +147,22 @@ def test_the_pairs_optimiser_is_what_trains(testbed_pair: Pair) -> None:
     pair = testbed_pair.model_copy(update={"optimiser": Optimiser(weight_decay=0.1, lr_scheduler_type="constant")})
     told = trainers._options(pair, CellRun(1e-2, 0, []), micro=4, batch=4, steps=3)
     assert (told["weight_decay"], told["lr_scheduler_type"], told["max_grad_norm"]) == (0.1, "constant", 1.0)
+
+
+def test_lora_plus_decays_weights_as_all_others_do(testbed_pair: Pair, testbed_base: Base) -> None:
+    with trainable(testbed_base, testbed_pair, load_recipe("lora-plus"), CellRun(1e-3, 0, list(range(8)))) as model:
+        asked: Any = SimpleNamespace(
+            model=model,
+            args=SimpleNamespace(weight_decay=0.3),
+            get_optimizer_cls_and_kwargs=lambda *arguments: (torch.optim.AdamW, {"lr": 1e-3}),
+        )
+        groups = [group for group in _lora_plus(asked, 4).param_groups if group["params"]]
+    assert {group["weight_decay"] for group in groups} == {0.3} and {group["lr"] for group in groups} == {1e-3, 4e-3}
+
+
+def test_the_base_answers_without_dropout_and_training_goes_on_with_it(testbed_pair: Pair, testbed_base: Base) -> None:
+    with trainable(testbed_base, testbed_pair, load_recipe("lora"), CellRun(1e-3, 0, list(range(8)))) as model:
+        model.train()
+        with KlPenalty(1.0)._base(model) as base:
+            assert not any(module.training for module in base.modules())
+        assert all(module.training for module in model.modules())

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from sails_eval import attacks, retuning
+from sails_eval.alike import Regularise
 from sails_eval.attacks import Attack, Attacked, Retuning, order_of
 from sails_eval.config import Pair
 from sails_eval.errors import UserError
 from sails_eval.models import Base, applied, encode_chat
+from sails_eval.regularise import KlPenalty
 from sails_eval.retuning import attacked, merged
 
 HARMFUL = Attack("harmful", 10)
@@ -69,6 +71,16 @@ def test_what_stands_in_an_attacks_way(testbed_pair: Pair, monkeypatch: pytest.M
     monkeypatch.setattr(attacks, "find_spec", lambda name: None)
     assert "pip install 'sails-eval[quantise]'" in str(Attack("quantise").obstacle(bare))
 
+    assert "re-tuning sees 200 examples" in str(Attack("harmful", 201).obstacle(testbed_pair))
+
+
+def test_examples_that_are_too_long_do_not_count(base: Base, testbed_pair: Pair) -> None:
+    assert len(retuning.rows_of(testbed_pair, HARMFUL)) == 128
+    with pytest.raises(
+        UserError, match=r"--attack harmful:10: .* has 0 examples whose request is shorter than max_len"
+    ):
+        retuning.rows_of(testbed_pair.model_copy(update={"max_length": 2}), HARMFUL)
+
 
 def test_an_identity_holds_data_settings_and_number(testbed_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     own = HARMFUL.identity(testbed_pair)
@@ -110,8 +122,20 @@ def test_retuned_weights_are_gone_when_the_model_has_answered(
     assert torch.equal(logits(base, base.model), before)
 
 
+def test_the_attacker_does_not_regularise(
+    base: Base, testbed_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*arguments: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(KlPenalty, "of", made)
+    pair = testbed_pair.model_copy(update={"regularise": Regularise(kl=1.0)})
+    with attacked(base, pair, Attacked("m", tmp_path / "m", attack=HARMFUL, seed=0)):
+        pass
+
+
+@pytest.mark.quantise
 def test_four_bits_change_a_model_a_little_and_a_copy_only(base: Base, testbed_pair: Pair, tmp_path: Path) -> None:
-    pytest.importorskip("torchao")
     before = logits(base, base.model)
     subject = Attacked("m", tmp_path, attack=Attack("quantise"))
     with attacked(base, testbed_pair, subject) as model:

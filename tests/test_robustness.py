@@ -183,6 +183,8 @@ def test_a_run_that_cannot_be_measured_is_an_error(
         return capsys.readouterr().err
 
     assert "not the folder of a comparison" in says("forgetting", str(tmp_path))
+    (left := tmp_path / "durability/harmful-10/m/retuned").mkdir(parents=True)
+    assert "not the folder of a comparison" in says("durability", str(tmp_path)) and not left.exists()
     assert "unknown trained method of" in says("forgetting", str(run), "--methods", "full")
     assert "--attack harmful:999" in says("durability", str(run), "--attack", "harmful:999")
     assert "not of the form" in says("durability", str(run), "--attack", "theft")
@@ -238,6 +240,8 @@ def test_changes_are_paired_over_seeds_and_the_base_model_is_one() -> None:
         == "base harmful:10 0.05 [-0.59, 0.69] 0.05 [0.00, 0.69] 0.05 [0.00, 0.69] 0.05 [-0.59, 0.69] 2".split()
     )
     assert lines[4].split()[-4:] == ["-0.30", "[-0.30,", "-0.30]", "2"]
+    told = durability_report.table([replace(row, unscored=0.02 * (row.seed == 1)) for row in ROWS]).splitlines()
+    assert told[:5] == lines and "! m, harmful:10: up to 2.0 % of a model's answers are unscored." in told[5:]
 
 
 def test_the_picture_is_drawn_and_the_same_for_the_same_rows(tmp_path: Path) -> None:
