@@ -59,6 +59,7 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(categories) > {"all", "b"}
 
 
+@pytest.mark.slow
 def test_stock_peft_loads_the_adapter_and_it_changes_the_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -108,6 +108,7 @@ def found() -> Iterator[Hosts]:
         yield started
 
 
+@pytest.mark.slow
 def test_a_host_lives_as_long_as_its_tenant_and_has_the_threads_that_the_user_gave(
     found: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
