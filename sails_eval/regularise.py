@@ -56,14 +56,20 @@ class KlPenalty:
         if self.frozen is not None:
             yield self.frozen
             return
-        trained = [(weight, weight.requires_grad) for weight in model.parameters()]
         modes = [(module, module.training) for module in model.modules()]
-        with model.disable_adapter():
+        with _frozen_stays(model), model.disable_adapter():
             yield model.eval()  # without dropout
         for module, training in modes:
             module.training = training
-        for weight, was in trained:  # PEFT frees all of an adapter, what its initialisation froze, too
-            weight.requires_grad_(was)
+
+
+@contextmanager
+def _frozen_stays(model: Any) -> Iterator[None]:
+    """What an initialisation froze stays so, where adapters are switched inside the block: PEFT frees all of them."""
+    trained = [(weight, weight.requires_grad) for weight in model.parameters()]
+    yield
+    for weight, was in trained:
+        weight.requires_grad_(was)
 
 
 class Regularised:
@@ -75,7 +81,8 @@ class Regularised:
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The trainer's own loss, with the penalty."""
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        with _frozen_stays(model):  # DPO asks its reference
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
         if self.penalty is None:
             return loss
         answer = inputs["labels"] != -100 if "labels" in inputs else inputs["completion_mask"] == 1

@@ -150,3 +150,10 @@ def test_there_are_no_more_checkpoints_than_steps(
     assert checks.check_training(setup).layouts[0].steps == 2
     with pytest.raises(UserError, match="--checkpoints 3: sft takes 2 steps with seed 0; give --checkpoints 2"):
         checks.check_training(replace(setup, checkpoints=3))
+
+
+@pytest.mark.slow
+def test_frozen_bases_stay_frozen_whatever_the_objective(pair: Pair, tmp_path: Path) -> None:
+    recipe = load_recipe("random-frozen").model_copy(update={"objective": "dpo"})
+    told = trained(pair, recipe, tmp_path / "run")
+    assert told["trainable_params"] == trained_and_all(to_train(shape_of(pair), pair, recipe))[0]
