@@ -82,12 +82,12 @@ def ledger(
 def _with_matched(frame: pd.DataFrame, setup: Setup) -> pd.DataFrame:
     """The ledger with what every cell took of what is matched, its preparation included.
 
-    Raises ValueError where that is not the budget up to a step, which is taken as at most twice a mean one.
+    Raises ValueError where that is not the budget up to a step, which is at most a batch of the longest examples.
     """
-    spent = []
-    for method, seen, steps in zip(frame["method"], frame["tokens"], frame["steps"], strict=True):
+    spent, step = [], setup.pair.batch_size * setup.pair.max_length
+    for method, seen in zip(frame["method"], frame["tokens"], strict=True):
         price, tokens = setup.prices[method], setup.tokens[method]
-        if not tokens <= seen < tokens + 2 * seen / steps:
+        if not tokens <= seen < tokens + step:
             raise ValueError(f"budgets differ: {method} was to have {tokens} tokens, and has {seen}")
         spent.append(float(f"{price.of(seen):.6g}"))
     return frame.assign(**{f"matched_{setup.match}": spent})

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sails_eval.activations import residual_streams
 from sails_eval.basis_layers import freezes
 from sails_eval.config import Objective, Pair, Recipe, SaeSource
+from sails_eval.peft_configs import changes_base
 from sails_eval.shapes import Shape, on_meta, to_train, trained_and_all
 
 ADAM_STATES = 2
@@ -97,9 +98,9 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         layers = shape.text.num_hidden_layers
         inputs = layers * tokens * shape.text.hidden_size * (2 if adapter else 4)
         activations = head + (activations - head) // layers + inputs
-    if pair.regularise:  # two passes wait for the backward one; weights that change have a frozen copy beside them
+    if pair.regularise:  # two passes wait for the backward one, and base weights that change have a frozen copy
         activations *= 2
-        weights += 0 if adapter else total * getattr(torch, pair.dtype).itemsize
+        weights += total * getattr(torch, pair.dtype).itemsize if changes_base(pair, recipe) else 0
     memory = Memory(
         weights=weights,
         gradients=gradients,
@@ -120,7 +121,7 @@ def step_costs(
     costs = {}
     for recipe in recipes:
         frozen = str(recipe.settings) if freezes(recipe) else ""
-        alike = (recipe.model_dump_json(exclude=UNLIKE), frozen)
+        alike = (recipe.model_dump_json(exclude=UNLIKE), frozen, changes_base(pair, recipe))
         if alike not in made:
             length = None if lengths is None else lengths[recipe.objective]
             made[alike] = step_cost(shape, pair, recipe, length=length)

@@ -17,7 +17,7 @@ from sails_eval.engines import OPENAI
 from sails_eval.errors import UserError
 from sails_eval.estimate import Memory, StepCost, answering_memory, features_memory, step_costs
 from sails_eval.judges.spec import parse
-from sails_eval.matching import ranked, share_out
+from sails_eval.matching import Price, ranked, share_out
 from sails_eval.plan import load_methods, resolve_pair, sizes
 from sails_eval.preflight import Lack, each_pair, missing
 from sails_eval.prices import flops_prices, matched_ranks
@@ -74,7 +74,8 @@ class Forecast:
     """What a comparison of a pair takes.
 
     `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
-    data. `tokens` are those of a cell of each recipe, where FLOPs are matched and they are known.
+    data. `tokens` are those of a cell of each recipe, and `prices` what it takes of FLOPs, where these are matched and
+    known.
     """
 
     pair: Pair
@@ -91,7 +92,12 @@ class Forecast:
     lacks: tuple[Lack, ...]
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
     checkpoints: int = 1
+
+    def flops_per_token(self, name: str) -> float:
+        """Of a recipe's training: on its examples with their padding where that is known, else on the longest."""
+        return self.prices[name].per_token if self.prices else self.costs[name].flops_per_token
 
     @property
     def cells(self) -> int:
@@ -176,7 +182,7 @@ def _shared_out(made: Forecast) -> Forecast:
         told = f"--match flops: how many tokens each method gets is not known yet ({error})"
         return replace(made, lacks=(*made.lacks, Lack(told, stops=False)))
     try:
-        return replace(made, tokens=share_out(prices, made.pair.tokens, made.match))
+        return replace(made, prices=prices, tokens=share_out(prices, made.pair.tokens, made.match))
     except UserError as error:
         return replace(made, lacks=(*made.lacks, Lack(str(error))))
 
@@ -251,8 +257,9 @@ def render(made: Forecast) -> str:
         lines += [f"  matched     {made.match}: costlier methods get fewer tokens{measured}"]
     if made.costs:
         tokens = {recipe.name: made.tokens.get(recipe.name, pair.tokens) for recipe in made.recipes}
-        flops = sum(made.costs[name].flops_per_token * n for name, n in tokens.items()) * made.cells
-        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, without padding", ""]
+        flops = sum(made.flops_per_token(name) * n for name, n in tokens.items()) * made.cells
+        padding = "with" if made.prices else "without"
+        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding", ""]
         lines += _memory(made)
     lines += ["", *_judging(made)]
     if made.costs:
@@ -269,7 +276,12 @@ def _methods(made: Forecast) -> list[str]:
     rows = [("method", "trained parameters", "share", "GFLOPs a token", *(["tokens a cell"] if made.tokens else []))]
     for recipe in made.recipes:
         cost = made.costs[recipe.name]
-        row = (recipe.name, f"{cost.trained:,}", f"{100 * cost.share:.3f} %", f"{cost.flops_per_token / 1e9:.3g}")
+        row = (
+            recipe.name,
+            f"{cost.trained:,}",
+            f"{100 * cost.share:.3f} %",
+            f"{made.flops_per_token(recipe.name) / 1e9:.3g}",
+        )
         rows.append((*row, *([f"{made.tokens[recipe.name]:,}"] if made.tokens else [])))
     return _table(rows)
 

@@ -100,7 +100,7 @@ def _matched(setup: Setup, run: Path, pool: Workers, old: Path | None) -> Setup:
     if setup.match == "flops":
         setup = with_prices(setup, pool.run(_flops, (setup.pair, setup.recipes)))
     elif setup.match == "seconds":
-        known = {**(read_pace(old) if old else {}), **read_pace(run)}
+        known = {**(read_pace(old, setup) if old else {}), **read_pace(run, setup)}
         unknown = tuple(recipe for recipe in setup.recipes if recipe.name not in known)
         if unknown:
             known |= pool.run(_seconds, replace(setup, recipes=unknown))
@@ -148,7 +148,10 @@ def ranked(pair: Pair, recipes: Sequence[Recipe], ranks: Mapping[str, Rank]) -> 
 
 def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
     """The setup whose methods have as many tokens as the budget gives them."""
-    tokens = share_out(prices, setup.pair.tokens, setup.match)
+    try:
+        tokens = share_out(prices, setup.pair.tokens, setup.match)
+    except UserError as error:
+        raise UserError(f"pair '{setup.pair.name}': {error}") from error
     setup = replace(setup, prices=dict(prices), tokens=tokens)
     return _identified(setup, tokens=tokens)
 
@@ -173,16 +176,24 @@ def _identified(setup: Setup, **more: object) -> Setup:
     return replace(setup, identity={**setup.identity, "recipes": told, **more})
 
 
-def read_pace(run: Path) -> dict[str, Price]:
-    """What a run folder says was measured; nothing where it is new."""
+def read_pace(run: Path, setup: Setup) -> dict[str, Price]:
+    """What a run folder says was measured of the setup's recipes, where they were the same; nothing where it is new."""
     path = run / PACE
     if not path.exists():
         return {}
-    return {name: Price(**price) for name, price in json.loads(path.read_text(encoding="utf-8")).items()}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    same = {name: found[name]["price"] for name, of in _timed(setup).items() if found.get(name, {}).get("recipe") == of}
+    return {name: Price(**price) for name, price in same.items()}
 
 
 def write_pace(run: Path, setup: Setup) -> None:
     """Keep what was measured of a run that matches seconds, before it begins, so that it has the same cells again."""
-    if setup.match == "seconds" and not (run / PACE).exists():
-        told = {name: asdict(price) for name, price in setup.prices.items()}
+    if setup.match == "seconds":
+        prices = {**setup.prices, **read_pace(run, setup)}
+        told = {name: {"recipe": of, "price": asdict(prices[name])} for name, of in _timed(setup).items()}
         write_text(run / PACE, json.dumps(told, indent=1, sort_keys=True) + "\n")
+
+
+def _timed(setup: Setup) -> dict[str, str]:
+    """Hashes of all that the recipes' pace hangs on, besides the machine."""
+    return {recipe.name: recipe_identity(recipe, setup.identity["training"]) for recipe in setup.recipes}

@@ -84,7 +84,8 @@ def check_budgets(parts: Sequence[Part], checked: Sequence[Checked]) -> None:
         train = part.setup.pair.train
         assert train is not None
         held = len(read_examples(train).examples)
-        enough = round(least.tokens * part.examples / least.unique_examples)
+        share = part.setup.tokens.get(least.of, part.setup.pair.tokens) / part.setup.pair.tokens
+        enough = round(least.tokens / share * part.examples / least.unique_examples)
         fix = f"{train.name} has {held}" if held < part.examples else f"give about --tokens {enough} or more"
         raise UserError(
             f"--examples {part.examples}: the cells of '{part.pair}' would see {least.unique_examples} different "

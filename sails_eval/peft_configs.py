@@ -51,12 +51,17 @@ KINDS: dict[PeftType, Kind] = {
 
 def saved_rank(pair: Pair, recipe: Recipe) -> int:
     """The rank at which a recipe's adapters are saved: twice its own where they hold what the base lost, too."""
+    return recipe.rank(pair) * (2 if changes_base(pair, recipe) else 1)
+
+
+def changes_base(pair: Pair, recipe: Recipe) -> bool:
+    """Whether training changes weights that the base model has, or its initialisation does."""
     from sails_eval.methods import load_initialisation
 
-    mutates = mutates_base(adapter_config(pair, recipe)) or (
-        recipe.init is not None and getattr(load_initialisation(recipe.init), "MUTATES_BASE", False)
-    )
-    return recipe.rank(pair) * (2 if mutates else 1)
+    if recipe.parameters != "adapter":
+        return True
+    own = recipe.init is not None and getattr(load_initialisation(recipe.init), "MUTATES_BASE", False)
+    return own or mutates_base(adapter_config(pair, recipe))
 
 
 def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10) -> Any:

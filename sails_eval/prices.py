@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from sails_eval import stages
@@ -30,7 +31,7 @@ from sails_eval.methods import load_initialisation
 from sails_eval.models import load_tokenizer
 from sails_eval.output_effects import TEXTS as STEERED
 from sails_eval.plan import Setup
-from sails_eval.shapes import Shape, shape_of, to_train, trained_and_all
+from sails_eval.shapes import Shape, on_meta, shape_of, to_train, trained_and_all
 from sails_eval.train import CellRun, TokenRow, encode_examples, lay_out, trainable
 from sails_eval.trainers import SEQUENCES, examples_per_step, fit, padded_tokens, tokens_of
 
@@ -94,20 +95,38 @@ def _preparation(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tu
         check_contrast(pair, settings.contrast, recipe.name)
         contrast = load_contrast(tokenizer, pair, settings.contrast)
         if "aligned" in module.needs:  # the inputs of all modules
-            looking = _walk([text.ids for text in contrast.aligned], pair, shape)
+            looking = _inputs(recipe.init, settings, [len(text.ids) for text in contrast.aligned], pair, shape)
         else:
             looking = _contrasting(contrast, settings.positions, pair, shape, read)
         if (filtered := getattr(settings, "output_filter", 1)) > 1:
             asked = [text.ids[: text.answer.start or None] for text in contrast.aligned[:STEERED]]
-            looking += len(read) * settings.k * filtered * _walk(asked, pair, shape)
+            looking += len(read) * settings.k * filtered * _walk([list(map(len, asked))], pair, shape)
     return looking, sae_training_flops(read, pair, shape)
 
 
-def _walk(texts: Sequence[Sequence[int]], pair: Pair, shape: Shape) -> float:
-    """FLOPs of texts, padded to the longest, going through the whole model."""
-    longest, text = max(map(len, texts)), shape.text
-    layers = forward_flops(shape, pair, layers=[text.num_hidden_layers - 1], length=longest)
-    return float(len(texts) * longest * (layers + 2 * text.hidden_size * text.vocab_size))
+def _inputs(init: str, settings: Any, lengths: Sequence[int], pair: Pair, shape: Shape) -> float:
+    """FLOPs of reading the inputs of all modules: batch by batch, or text by text with their covariances (corda).
+
+    Of each covariance its inverse is checked, and the weight is turned by it and back.
+    """
+    size = getattr(settings, "batch_size", 1)
+    walk = _walk([lengths[i : i + size] for i in range(0, len(lengths), size)], pair, shape)
+    if init != "corda":
+        return walk
+    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+    targets = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in pair.target_modules]
+    for module in targets:
+        d, out = module.in_features, module.out_features
+        walk += 2.0 * d * d * (sum(lengths) + d + out + min(d, out))
+    return float(walk)
+
+
+def _walk(batches: Sequence[Sequence[int]], pair: Pair, shape: Shape) -> float:
+    """FLOPs of texts of these lengths going through the whole model, each batch padded to its longest."""
+    padded, text = sum(len(batch) * max(batch) for batch in batches), shape.text
+    length = round(padded / sum(map(len, batches)))
+    layers = forward_flops(shape, pair, layers=[text.num_hidden_layers - 1], length=length)
+    return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
 
 
 def _contrasting(contrast: Contrast, positions: Any, pair: Pair, shape: Shape, read: Sequence[SaeSource]) -> float:
@@ -217,8 +236,17 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
             found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
         else:
             rank = nearest_rank(count, target)
-            found[recipe.name] = Rank(rank, count(rank))
+            found[recipe.name] = Rank(rank, count(rank), _overridden(recipe, own, rank))
     return found
+
+
+def _overridden(recipe: Recipe, own: int, rank: int) -> str:
+    """What a reader of the board should know of a rank that was matched."""
+    if recipe.rank_factor != 1:
+        return f"--match-params sets its rank to {rank}, where its recipe has {own}"
+    if recipe.peft_type == "adalora":
+        return "--match-params matches the parameters that it starts with"
+    return ""
 
 
 def nearest_rank(count: Callable[[int], int], target: int) -> int:

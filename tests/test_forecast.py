@@ -7,10 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sails_eval import estimate, forecast
+from sails_eval.alike import Regularise
 from sails_eval.cli import main
 from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
 from sails_eval.errors import UserError
-from sails_eval.estimate import Memory, features_memory, sae_width, step_cost
+from sails_eval.estimate import Memory, features_memory, sae_width, step_cost, step_costs
 from sails_eval.forecast import Machine
 from sails_eval.models import Base
 from sails_eval.preflight import check_ready
@@ -152,3 +153,9 @@ def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPat
         UserError, match=r"4 things .*: .*gated.*; and .*nowhere.*; and .*hh-rlhf.*; and .*OPENAI_API_KEY"
     ):
         check_ready(CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl")))
+
+
+def test_a_regulariser_wants_a_copy_of_base_weights_that_change(short: Pair) -> None:
+    pair, shape = short.model_copy(update={"regularise": Regularise(kl=0.1)}), shape_of(short)
+    costs = step_costs(shape, pair, [load_recipe(name) for name in ("lora", "corda")])
+    assert costs["corda"].memory.weights - costs["lora"].memory.weights == 4 * costs["lora"].total

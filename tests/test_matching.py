@@ -34,6 +34,7 @@ from sails_eval.plan import Setup, resolve
 from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops
 from sails_eval.run_folder import check_folder
 from sails_eval.shapes import shape_of
+from sails_eval.stages import find_subspace, subspace_path
 from sails_eval.train import CellRun, lay_out, train_cell
 
 PRICES = {"lora": Price(2.0), "full": Price(3.0), "prepared": Price(2.0, 500.0, 400.0)}
@@ -113,9 +114,11 @@ def test_only_saes_of_ones_own_are_charged() -> None:
 def test_adapters_train_as_much_as_lora(pair: Pair) -> None:
     sails = load_recipe("sails")
     frozen = sails.model_copy(update={"name": "frozen", "settings": {"basis": "frozen"}})
-    ranks = matched_ranks(pair, [load_recipe("lora"), load_recipe("full"), frozen])
+    ranks = matched_ranks(pair, [*(load_recipe(name) for name in ("lora", "full", "lora-2r")), frozen])
     lora = ranks["lora"]
     assert lora == Rank(pair.rank, lora.trained) and "full" not in ranks
+    overridden = f"--match-params sets its rank to {pair.rank}, where its recipe has {2 * pair.rank}"
+    assert ranks["lora-2r"] == Rank(pair.rank, lora.trained, overridden)  # the board has LoRA twice, and says so
     assert ranks["frozen"].rank > pair.rank
     assert (
         abs(ranks["frozen"].trained / lora.trained - 1) < 0.1
@@ -191,7 +194,9 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
 
     frame = kept(2050)
     assert dict(zip(frame["method"], frame["matched_flops"], strict=True)) == {"lora": 8200, "full": 8200}
-    for wrong in (1990, 4100):
+    step = setup.pair.batch_size * setup.pair.max_length
+    kept(2000 + step - 1)  # a last batch of the longest examples
+    for wrong in (1990, 2000 + step):
         with pytest.raises(ValueError, match=f"full was to have 2000 tokens, and has {wrong}"):
             kept(wrong)
 
@@ -199,10 +204,12 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
 def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> None:
     setup = with_prices(setup_of(match="seconds"), {"lora": Price(0.1), "full": Price(0.2, 1.0, 0.5)})
     write_pace(tmp_path, setup)
-    assert read_pace(tmp_path) == setup.prices
+    assert read_pace(tmp_path, setup) == setup.prices
     check_folder(tmp_path, setup.identity)  # nothing but that: a run that was killed at its start
     write_pace(tmp_path, with_prices(setup, {"lora": Price(9.0), "full": Price(9.0)}))
-    assert read_pace(tmp_path) == setup.prices  # a later measurement changes nothing
+    assert read_pace(tmp_path, setup) == setup.prices  # a later measurement changes nothing
+    recipes = tuple(recipe.model_copy(update={"rank_factor": 2}) for recipe in setup.recipes[:1]) + setup.recipes[1:]
+    assert set(read_pace(tmp_path, replace(setup, recipes=recipes))) == {"full"}  # another recipe has another pace
     write_pace(tmp_path / "flops", setup_of(match="flops"))
     assert not (tmp_path / "flops").exists()
 
@@ -215,6 +222,21 @@ def test_what_is_steered_and_walked_through_whole_is_foretold() -> None:
     prices = flops_prices(pair, [load_recipe(name) for name in names])
     before = [prices[name].before - prices[name].saes for name in names]
     assert before == [pytest.approx(5.171e9, rel=0.01), pytest.approx(2.73e11, rel=0.01), 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["corda", "sails", "lda"])
+def test_preparations_are_foretold_on_texts_of_unequal_length(name: str, tmp_path: Path) -> None:
+    pair = load_pair("testbed")
+    assert isinstance(pair.contrast, Path)
+    lines = [json.loads(line) for line in pair.contrast.read_text().splitlines()[:24]]
+    lines[0]["chosen"] = 8 * (lines[0]["chosen"] + " ")
+    (tmp_path / "contrast.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pair, recipe = pair.model_copy(update={"contrast": tmp_path / "contrast.jsonl"}), load_recipe(name)
+    price = flops_prices(pair, [recipe])[name]
+    find_subspace((pair, recipe, tmp_path))
+    told = json.loads(subspace_path(tmp_path, recipe).with_suffix(".json").read_text())
+    assert price.before - price.saes == pytest.approx(told["cost"]["flops"], rel=0.04)
 
 
 def test_a_preparation_that_was_not_foretold_is_told() -> None:
@@ -259,12 +281,12 @@ def test_a_run_that_matches_seconds_goes_on_with_the_same_cells(tmp_path: Path) 
         *["--tasks", "testbed_harmful_unseen,testbed_safe", "--tokens", "1500", "--out", str(run)],
     ]
     assert main(command) == 0
-    results, pace = (run / "results.csv").read_bytes(), read_pace(run)
+    results, pace = (run / "results.csv").read_bytes(), json.loads((run / "pace.json").read_text())
     assert set(pace) == {"lora", "full"} and (pd.read_csv(run / "budget.csv")["matched_seconds"] > 0).all()
     (run / "results.csv").unlink()
     cells = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")}
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")} == cells
-    assert (run / "results.csv").read_bytes() == results and read_pace(run) == pace
+    assert (run / "results.csv").read_bytes() == results and json.loads((run / "pace.json").read_text()) == pace
     (part,) = finished_parts(run)  # what is measured afterwards finds these cells, too
     assert {run / cell.folder for cell in part.part.setup.all_cells()} == {path.parent for path in cells}

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,10 @@ def test_a_budget_that_would_not_be_seen_is_an_error(
         UserError, match=f"^--examples {examples}: .* would see {unique} different examples only; {complaint}"
     ):
         check_budgets(parts, checked)
+    if "--tokens" in complaint:  # of a method that gets a quarter of the tokens
+        last = replace(parts[1], setup=replace(parts[1].setup, tokens={"sft": parts[1].setup.pair.tokens // 4}))
+        with pytest.raises(UserError, match="give about --tokens 640 or more"):
+            check_budgets([parts[0], last], checked)
 
 
 def test_parts_are_runs_of_their_own_below_joint_files(asked: dict[str, Any], pool: Canned) -> None:
