@@ -191,8 +191,16 @@ def notes(frame: pd.DataFrame) -> list[str]:
         found.append(
             f"One organism{where}: the intervals are for other trainings of this base model, not for other models."
         )
-    found += [f"{name}: {row['warnings']}." for name, row in rows if row["warnings"]]
-    return found
+    return found + _warnings(rows)
+
+
+def _warnings(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """What rows are to be read with, each warning once, behind the names of all its rows."""
+    names: dict[str, list[str]] = {}
+    for name, row in rows:
+        for warning in row["warnings"].split("; ") if row["warnings"] else ():
+            names.setdefault(warning, []).append(name)
+    return [f"{', '.join(warned)}: {warning}." for warning, warned in names.items()]
 
 
 def _if_scored(row: Mapping[str, Any]) -> str:

@@ -245,6 +245,8 @@ def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFact
             sae_tokens=_sae_tokens(run, setup, recipe),
             tuning_trials=setup.trials,
             **{key: max(record[key] for record in records) for key in LABELS},
+            further_examples=max(record["labelled_examples"] - record["unique_examples"] for record in records),
+            aligned_models=tuple(_subspace(run, recipe)["models"]) if recipe.init else (),
         )
     return facts | {row.name: RowFacts(row.model) for row in setup.finished}
 

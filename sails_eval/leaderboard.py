@@ -249,7 +249,8 @@ class RowFacts:
     `model` names all organisms, `trainable_pct` is a percentage of the model's parameters, `train_tokens` what one
     cell was trained on, `sae_tokens` what the SAEs of its initialisation were trained on (None: unknown),
     `tuning_trials` the number of learning rates tried, times checkpoints, `labelled_examples` and `rejected_answers`
-    those of the cell that saw the most. `warnings` are clauses without a semicolon.
+    those of the cell that saw the most, `further_examples` the labelled ones that its training sample did not hold.
+    `aligned_models` are those that its initialisation looked at. `warnings` are clauses without a semicolon.
     """
 
     model: str
@@ -262,17 +263,21 @@ class RowFacts:
     tuning_trials: int = 0
     labelled_examples: int = 0
     rejected_answers: int = 0
+    further_examples: int = 0
+    aligned_models: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def known(self) -> tuple[str, ...]:
         """What the method knew that others may not have."""
-        if not self.rejected_answers:
-            return ()
-        return (
-            f"it saw {self.rejected_answers} rejected answers, {self.labelled_examples} labelled examples in all, "
-            "where rows without this note saw the chosen answers of their training sample only",
-        )
+        seen = {
+            f"{self.rejected_answers} rejected answers": self.rejected_answers,
+            f"{self.labelled_examples} labelled examples in all": self.rejected_answers or self.further_examples,
+            f"a finished, aligned model ({', '.join(self.aligned_models)})": self.aligned_models,
+        }
+        told = ", ".join(what for what, saw in seen.items() if saw)
+        others = "where rows without such a note saw the chosen answers of their training sample only"
+        return (f"it saw {told}, {others}",) if told else ()
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:
             train_tokens=round(sum(one.train_tokens for one in facts) / len(facts)),
             labelled_examples=max(one.labelled_examples for one in facts),
             rejected_answers=max(one.rejected_answers for one in facts),
+            further_examples=max(one.further_examples for one in facts),
             warnings=_warnings(outcomes, method),
         )
     return found

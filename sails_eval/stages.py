@@ -117,6 +117,7 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     from safetensors.torch import save
     from torch.utils.flop_counter import FlopCounterMode
 
+    from sails_eval.alignment import reference
     from sails_eval.basis import Placement, describe
 
     module, settings, material = initialisation_of(pair, recipe)
@@ -134,7 +135,9 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     sae_set = getattr(settings, "saes", None)
     sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
     saes = [f"{sae_set}/{sae.name}" if sae_set else sae.name for sae in sources]
-    write_text(path.with_suffix(".json"), json.dumps({"cost": cost, "saes": saes, **report}, indent=1) + "\n")
+    models = [reference(pair, settings.aligned)] if "aligned_model" in module.needs else []
+    report = {"cost": cost, "saes": saes, "models": models, **report}
+    write_text(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 

@@ -3,6 +3,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -432,18 +433,36 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
     results, known = example(base=(0.2, 0.896))
     known["full"] = replace(known["full"], model="a|b<script>\n# x")
     known["lora"] = replace(known["lora"], warnings=("learning rate at the edge", "the base model's answers"))
+    known["full"] = replace(known["full"], warnings=("learning rate at the edge",))
     frame = built(results, known)
     text = to_markdown(frame, title="T")
     [line] = [line for line in text.splitlines() if line.startswith("| 4 | base |")]
     interval = estimates(results, TASKS, {"base": Choice("base", None)})["base"]["alignment_score"]
     assert interval.value == pytest.approx(-0.004)
     assert f"| 0.00 [{interval.low:.2f}, {interval.high:.2f}] |" in line  # and not -0.00
-    assert "- lora: learning rate at the edge; the base model's answers.\n" in text
+    assert "- lora, full: learning rate at the edge.\n" in text and "- lora: the base model's answers.\n" in text
     headings = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
     assert [f"**{heading}**" in text for heading in headings] == [True] * len(headings)
     assert r"- model: a\|b\<script\> # x, tiny" in text and "- judge: rules" in text
     assert "- judge agreement: 99 % of 100 answers\n" in text and r"- sails - full: +0.408 \[" in text
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {len(headings) + 1}
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ({"labelled_examples": 32}, None),
+        ({"labelled_examples": 128, "further_examples": 96}, "it saw 128 labelled examples in all, where"),
+        (
+            {"labelled_examples": 32, "rejected_answers": 30},
+            "it saw 30 rejected answers, 32 labelled examples in all, where",
+        ),
+        ({"labelled_examples": 32, "aligned_models": ("rlhf",)}, "it saw a finished, aligned model (rlhf), where"),
+    ],
+)
+def test_what_a_method_saw_besides_its_training_sample_is_told(seen: dict[str, Any], told: str | None) -> None:
+    known = RowFacts("tiny", **seen).known
+    assert known == () if told is None else known[0].startswith(told)
 
 
 def test_terminal_table_is_aligned() -> None:

@@ -1,7 +1,8 @@
 """What every shipped recipe that trains has to keep, whatever it trains: one contract, all recipes."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval import checks, loaded, saes, stages
-from sails_eval.config import Pair, Recipe, load_recipe
+from sails_eval import checks, loaded, saes, stages, train
+from sails_eval.config import Objective, Pair, Recipe, load_recipe
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
 from sails_eval.models import Base
@@ -33,6 +34,9 @@ RECIPES = [
 ]
 MUTATE_BASE = {"corda", "olora", "pissa"}
 """What starts by taking the adapter's start away from the base weights: not the same to the last bit at step 0."""
+
+BUDGET = ("tokens", "steps", "examples")
+"""Of train.json: what is the same for all recipes with an objective."""
 
 TOLERANCE = 1e-3
 """Of logits, where rounding differs: the adapter of a changed base is saved as what it adds to the bare one."""
@@ -73,8 +77,6 @@ def rate_of(pair: Pair, recipe: Recipe) -> float:
 
 def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> dict[str, Any]:
     """Train a cell as a comparison does; what its train.json says, and hashes of what it saved, the last one first."""
-    import json
-
     if recipe.init:
         stages.find_subspace((pair, recipe, run))
     cell = Cell(recipe, rate_of(pair, recipe), 0, "0" * 16, checkpoints=checkpoints)
@@ -99,28 +101,54 @@ def reloaded(pair: Pair, recipe: Recipe, checkpoint: Path) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def lora(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return trained(pair, load_recipe("lora"), tmp_path_factory.mktemp("lora"))
+def budget(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Objective], list[int]]:
+    """What plain LoRA takes with an objective."""
+
+    @lru_cache
+    def taken(objective: Objective) -> list[int]:
+        told = trained(pair, load_recipe({"sft": "lora", "dpo": "dpo"}[objective]), tmp_path_factory.mktemp(objective))
+        return [told[key] for key in BUDGET]
+
+    return taken
+
+
+def killed(pair: Pair, recipe: Recipe, run: Path, patch: pytest.MonkeyPatch, *, checkpoints: int) -> None:
+    """Train a cell, but be killed when the last of its checkpoints is to be saved."""
+    save = train.save_trained
+    left = [save] * (checkpoints - 1)
+
+    def save_or_die(*args: Any, **options: Any) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()(*args, **options)
+
+    patch.setattr(train, "save_trained", save_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        trained(pair, recipe, run, checkpoints=checkpoints)
+    assert list((run / "cell").rglob("*.safetensors")) and not (run / "cell" / "train.json").exists()
+    patch.setattr(train, "save_trained", save)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_keeps_the_contract(
-    pair: Pair, testbed_base: Base, lora: dict[str, Any], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    pair: Pair,
+    testbed_base: Base,
+    budget: Callable[[Objective], list[int]],
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, before = load_recipe(name), logits(testbed_base.model)
     seen: dict[str, torch.Tensor] = {}
-    from sails_eval import train
-
     save = train.save_trained
 
     def also_asked(model: Any, *args: Any, **options: Any) -> None:
         seen["after"] = logits(model.eval())
         save(model, *args, **options)
 
-    monkeypatch.setattr(train, "save_trained", also_asked)
-    told = trained(pair, recipe, tmp_path / "run")
-    from safetensors.torch import load_file
-
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_trained", also_asked)
+        told = trained(pair, recipe, tmp_path / "run")
     state = load_file(stages.subspace_path(tmp_path / "run", recipe)) if recipe.init else None
     with trainable(testbed_base, pair, recipe, CellRun(1e-3, 0, list(range(8)), state)) as model:
         start = logits(model.eval())
@@ -129,16 +157,16 @@ def test_a_recipe_keeps_the_contract(
     else:
         assert torch.equal(start, before)
     assert told["trainable_params"] == trained_and_all(to_train(shape_of(pair), pair, recipe))[0]  # as foretold
-    if recipe.objective == "sft":
-        assert [told[key] for key in ("tokens", "steps", "examples")] == [
-            lora[key] for key in ("tokens", "steps", "examples")
-        ]
+    assert [told[key] for key in BUDGET] == budget(recipe.objective)
     assert (seen["after"] - before).abs().max() > TOLERANCE
-    assert torch.equal(logits(testbed_base.model), before)
     again = reloaded(pair, recipe, tmp_path / "run" / "cell" / stages.CHECKPOINT)
     assert torch.allclose(again, seen["after"], atol=TOLERANCE)
+
+    with monkeypatch.context() as patch:
+        killed(pair, recipe, tmp_path / "again", patch, checkpoints=2)
     last, first = trained(pair, recipe, tmp_path / "again", checkpoints=2)["sha256"]
-    assert [last] == told["sha256"] != [first]  # the same bytes again, if it was saved on the way or not
+    assert [last] == told["sha256"] != [first]  # the same bytes again, after a kill, and if saved on the way or not
+    assert torch.equal(logits(testbed_base.model), before)
 
 
 def test_there_are_no_more_checkpoints_than_steps(

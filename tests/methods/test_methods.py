@@ -130,7 +130,7 @@ def test_an_initialisation_keeps_its_contract(
 ) -> None:
     recipe, before = recipe_of(method, settings), logits(testbed_base.model)
     state, report = found(pair, recipe, tmp_path / "one")
-    assert {f"layers.{layer}" for layer in report.keys() - {"cost", "saes"}} == state.keys()
+    assert {f"layers.{layer}" for layer in report.keys() - {"cost", "saes", "models"}} == state.keys()
     assert "recovery" in report["1"]
     n = sum(weight.numel() for weight in lora.values())
     with at_step_0(testbed_base, pair, recipe, state) as model:
