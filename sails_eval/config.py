@@ -5,6 +5,7 @@ Every YAML file and every flag ends in one of these models; an unknown key is an
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,8 +26,16 @@ def _joined(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
-PeftType = Literal["lora", "adalora", "ia3", "oft", "vera"]
+PeftType = Literal[
+    "lora", "adalora", "boft", "delora", "hira", "hra", "ia3", "loha", "lokr", "miss", "oft", "randlora", "road", "vera"
+]
 """Kinds of adapters, as PEFT calls them in lower case."""
+
+RANKLESS = ("boft", "ia3", "oft", "randlora", "road", "vera")
+"""Those without a rank, or with one that means something else than LoRA's."""
+
+STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
+"""What `init_lora_weights` may be besides true: what PEFT does with nothing but the weights at hand."""
 
 Objective = Literal["sft", "dpo"]
 """The cross-entropy of chosen answers, or preferring them over rejected ones."""
@@ -159,9 +168,12 @@ class Span(Frozen):
 PAIR_OWNS = frozenset(
     "r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save layers_to_transform layers_pattern "
     "exclude_modules target_parameters trainable_token_indices bias lora_bias layer_replication "
-    "init_r target_r total_step tinit tfinal".split()
+    "init_r target_r total_step tinit tfinal alpha projection_prng_key".split()
 )
-"""Fields of PEFT's configs that decide how much is trained and where; no recipe may set them but by `rank_factor`."""
+"""Fields of PEFT's configs that decide how much is trained and where, or what a seed changes.
+
+No recipe may set them but by `rank_factor`.
+"""
 
 
 class Dpo(Frozen):
@@ -225,7 +237,7 @@ class Recipe(Frozen):
         if owned := sorted(PAIR_OWNS.intersection(self.peft)):
             raise ValueError(
                 f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
-                "belong to the pair"
+                "belong to the pair, and draws to the seed"
             )
         told = self.model_dump(exclude_defaults=True).keys()
         about_adapters = told & {"init", "peft", "peft_type", "rank_factor", "lr_ratio"}
@@ -234,12 +246,18 @@ class Recipe(Frozen):
             raise ValueError(f"key {named}: about adapters, but 'parameters' is {self.parameters}")
         if self.peft_type != "lora" and told & {"init", "lr_ratio"}:
             raise ValueError(f"keys 'init' and 'lr_ratio' are about LoRA, but 'peft_type' is {self.peft_type}")
-        if self.peft_type in ("ia3", "oft", "vera") and self.rank_factor != 1:
+        if self.peft_type in RANKLESS and self.rank_factor != 1:
             raise ValueError(f"key 'rank_factor': adapters of peft_type {self.peft_type} do not have the pair's rank")
         if self.objective != "dpo" and self.dpo != Dpo():
             raise ValueError(f"key 'dpo' is about the objective dpo, but 'objective' is {self.objective}")
-        start = self.peft.get("init_lora_weights")
-        if self.objective == "dpo" and isinstance(start, str) and start != "gaussian":
+        start = self.peft.get("init_lora_weights", True)
+        if start is not True and not re.fullmatch(STARTS, str(start)):
+            raise ValueError(
+                f"key 'peft': init_lora_weights={start} is none of the starts that PEFT makes of the weights alone and "
+                "that leave the model's answers as they are: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; "
+                "others, such as eva and corda, are named by key 'init'"
+            )
+        if self.objective == "dpo" and str(start).startswith(("pissa", "olora")):
             raise ValueError(
                 f"key 'peft': init_lora_weights={start} changes the base weights, which the reference of objective dpo "
                 "stands on"
@@ -374,11 +392,11 @@ def load_recipe(name: str) -> Recipe:
     A recipe that is `like` another one says only in what it differs, in `settings` and `peft` key by key. Raises
     UserError where there is none, two unlike ones have the name, or it would break the equality of budgets.
     """
-    path = _recipe_file(name, Path())
+    path = recipe_file(name)
     own = read_mapping(path)
     other: dict[str, Any] = {}
     if like := own.pop("like", None):
-        other = read_mapping(_recipe_file(str(like), path.parent))
+        other = read_mapping(recipe_file(str(like), path.parent))
         if "like" in other:
             raise UserError(f"{path}: key 'like': {like} is itself like another recipe; name that one")
         for key in ("settings", "peft"):
@@ -387,7 +405,7 @@ def load_recipe(name: str) -> Recipe:
     return validate(Recipe, {**other, "name": path.stem, **own}, where=str(path))
 
 
-def _recipe_file(name: str, here: Path) -> Path:
+def recipe_file(name: str, here: Path = Path()) -> Path:
     """The file of a recipe, given by the name of one on the search path or by a path from `here`."""
     files = [path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))]
     found = [here / name] if name.endswith((".yaml", ".yml")) else [path for path in files if path.stem == name]

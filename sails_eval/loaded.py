@@ -81,20 +81,17 @@ def judge_of(spec: str) -> Judge:
     return load_judge(spec)
 
 
-def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
-    """The recipe's initialisation module, its checked settings, and what it may look at.
+def checked_initialisation(pair: Pair, recipe: Recipe) -> tuple[Any, Any]:
+    """The recipe's initialisation module and its settings; nothing is loaded.
 
     Raises UserError where the settings are faulty or the pair lacks what the initialisation needs.
     """
-    from sails_eval.alignment import alignment
+    from sails_eval.alignment import reference
     from sails_eval.contrast import check_contrast
-    from sails_eval.methods import Material, load_initialisation
-    from sails_eval.peft_configs import adapter_config
-    from sails_eval.recovery import load_planted
-    from sails_eval.saes import load_saes
+    from sails_eval.methods import load_initialisation
 
     assert recipe.init is not None
-    module, model = load_initialisation(recipe.init), base_of(pair).model
+    module = load_initialisation(recipe.init)
     settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
     sae_set = getattr(settings, "saes", None)
     if "saes" in module.needs and not pair.sae_sources(sae_set):
@@ -106,6 +103,24 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
         )
     if module.needs & CONTRASTED:
         check_contrast(pair, settings.contrast, recipe.name)
+    if "aligned_model" in module.needs:
+        reference(pair, settings.aligned)
+    return module, settings
+
+
+def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
+    """The recipe's initialisation module, its checked settings, and what it may look at.
+
+    Raises UserError as `checked_initialisation` does, and where what is needed cannot be had.
+    """
+    from sails_eval.alignment import alignment
+    from sails_eval.methods import Material
+    from sails_eval.peft_configs import adapter_config
+    from sails_eval.recovery import load_planted
+    from sails_eval.saes import load_saes
+
+    module, settings = checked_initialisation(pair, recipe)
+    model, sae_set = base_of(pair).model, getattr(settings, "saes", None)
     material = Material(
         model,
         saes=load_saes(pair, model, sae_set) if module.needs & {"saes", "layers"} else {},

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from peft import AdaLoraConfig, IA3Config, LoraConfig, OFTConfig, PeftConfig, VeraConfig, get_peft_model
+from peft import get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType as Kinds
 
 from sails_eval.config import Pair, PeftType, Recipe
 from sails_eval.errors import UserError, first_line, unknown
@@ -26,27 +28,44 @@ INCREMENT = 1.5
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of adapter: PEFT's config, and which of its fields the pair's rank and α fill in."""
+class Size:
+    """What the pair says of an adapter, and how many steps it is trained for."""
 
-    config: type[PeftConfig]
-    ranked: Callable[[int, float, int], dict[str, Any]] = lambda rank, alpha, steps: {}
+    rank: int
+    ratio: float
+    steps: int
+
+    @property
+    def alpha(self) -> float:
+        """Of the adapter's own rank; a whole number where it is one."""
+        return self.alpha_at(self.rank)
+
+    def alpha_at(self, rank: int) -> float:
+        alpha = self.ratio * rank
+        return int(alpha) if alpha == int(alpha) else alpha
 
 
-def _adalora(rank: int, alpha: float, steps: int) -> dict[str, Any]:
-    """Ranks are cut between the first tenth and the last third of the steps."""
-    start = max(rank + 1, round(INCREMENT * rank))
-    schedule = {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 3}
-    return {"target_r": rank, "init_r": start, "lora_alpha": alpha, **schedule}
+def _adalora(size: Size) -> dict[str, Any]:
+    """Ranks are cut between the first tenth and the last third of the steps; PEFT's scale is α over the first rank."""
+    start = max(size.rank + 1, round(INCREMENT * size.rank))
+    schedule = {"total_step": size.steps, "tinit": size.steps // 10, "tfinal": size.steps // 3}
+    return {"target_r": size.rank, "init_r": start, "lora_alpha": size.alpha_at(start), **schedule}
 
 
-KINDS: dict[PeftType, Kind] = {
-    "lora": Kind(LoraConfig, lambda rank, alpha, steps: {"r": rank, "lora_alpha": alpha}),
-    "adalora": Kind(AdaLoraConfig, _adalora),
-    "ia3": Kind(IA3Config),
-    "oft": Kind(OFTConfig),
-    "vera": Kind(VeraConfig),
+RANKED: dict[PeftType, Callable[[Size], dict[str, Any]]] = {
+    "lora": lambda size: {"r": size.rank, "lora_alpha": size.alpha},
+    "adalora": _adalora,
+    "delora": lambda size: {"r": size.rank},
+    "hira": lambda size: {"r": size.rank},
+    "hra": lambda size: {"r": size.rank},
+    "loha": lambda size: {"r": size.rank, "alpha": size.alpha},
+    "lokr": lambda size: {"r": size.rank, "alpha": size.alpha},
+    "miss": lambda size: {"r": size.rank},
 }
+"""The fields of PEFT's configs that the pair's rank and α fill in; of other kinds none."""
+
+DRAWN = "projection_prng_key"
+"""The field of kinds that draw random matrices of their own: VeRA, RandLoRA."""
 
 
 def saved_rank(pair: Pair, recipe: Recipe) -> int:
@@ -64,22 +83,22 @@ def changes_base(pair: Pair, recipe: Recipe) -> bool:
     return own or mutates_base(adapter_config(pair, recipe))
 
 
-def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10) -> Any:
+def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0) -> Any:
     """The PEFT config of a recipe's adapters; `steps` is how long one is trained, which AdaLoRA has to know.
 
     α grows with the rank, so α/r is the pair's. Raises UserError for a field that PEFT lacks, and for a value that it
     refuses.
     """
-    kind = KINDS[recipe.peft_type]
-    known = {field.name for field in fields(kind.config)}
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[Kinds(recipe.peft_type.upper())]
+    known = {field.name for field in fields(kind)}
     for name in recipe.peft:
         if name not in known:
             raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
-    rank = recipe.rank(pair)
-    alpha = pair.alpha * rank / pair.rank
-    own = kind.ranked(rank, int(alpha) if alpha == int(alpha) else alpha, steps)
+    size = Size(recipe.rank(pair), pair.alpha / pair.rank, steps)
+    own = RANKED[recipe.peft_type](size) if recipe.peft_type in RANKED else {}
+    own |= {DRAWN: seed} if DRAWN in known else {}
     try:
-        return kind.config(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **own, **recipe.peft)
+        return kind(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **own, **recipe.peft)
     except (ValueError, TypeError) as error:
         raise UserError(f"recipe '{recipe.name}': key 'peft': {first_line(error)}") from error
 
@@ -98,10 +117,10 @@ def add_adapter(model: Any, config: Any) -> Any:
 def is_own(name: str, model: Any) -> bool:
     """Whether a parameter is the adapter's, and not one that the model has without it."""
     prefix = getattr(getattr(model, "base_model", None), "prefix", None)  # as PEFT's tuners call their parameters
-    return prefix is not None and prefix in name
+    return prefix is not None and (prefix in name or ".ranknum." in name)  # AdaLoRA's constants
 
 
 def mutates_base(config: Any) -> bool:
     """Whether PEFT's own initialisation changes the base weights (pissa, olora, corda): others leave them."""
     start = getattr(config, "init_lora_weights", None)
-    return isinstance(start, str) and start.startswith(("pissa", "olora", "corda", "loftq"))
+    return isinstance(start, str) and start.startswith(("pissa", "olora", "corda"))

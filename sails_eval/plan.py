@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 QUICK = {"seeds": 2, "learning_rates": 2}
 
-INITIALISATION = ("activations", "basis", "contrast", "saes")
+INITIALISATION = ("activations", "alignment", "basis", "contrast", "output_effects", "saes")
 """The modules that initialisations share."""
 
 INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 
 from sails_eval import stages
 from sails_eval.basis_layers import basis_layers
-from sails_eval.config import Objective, Pair, Recipe, SaeSource, Span, validate
-from sails_eval.contrast import Contrast, Text, check_contrast, load_contrast
+from sails_eval.config import Objective, Pair, Recipe, SaeSource, Span
+from sails_eval.contrast import Contrast, Text, load_contrast
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
 from sails_eval.estimate import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
-from sails_eval.loaded import CONTRASTED, base_of, training_rows
+from sails_eval.loaded import CONTRASTED, base_of, checked_initialisation, training_rows
 from sails_eval.matching import Price, Rank
 from sails_eval.methods import load_initialisation
 from sails_eval.models import load_tokenizer
@@ -69,7 +69,7 @@ def flops_prices(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Price]:
     costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
     prices = {}
     for recipe in recipes:
-        looking, saes = _preparation(recipe, pair, shape, tokenizer)
+        looking, saes = preparation_flops(recipe, pair, shape, tokenizer)
         per_token = costs[recipe.name].flops_per_token * texts[recipe.objective].padding
         prices[recipe.name] = Price(per_token, looking + saes, saes)
     return prices
@@ -82,17 +82,18 @@ def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Texts:
     return Texts(length, padded / sum(tokens_of(row, objective) for row in seen))
 
 
-def _preparation(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
-    """FLOPs of an initialisation's look at the contrast texts, and of training the SAEs that were made for it."""
+def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
+    """FLOPs of an initialisation's look at the contrast texts, and of training the SAEs that were made for it.
+
+    Raises UserError where the pair lacks what it needs.
+    """
     if recipe.init is None:
         return 0.0, 0.0
-    module = load_initialisation(recipe.init)
-    settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
+    module, settings = checked_initialisation(pair, recipe)
     saes = pair.sae_sources(getattr(settings, "saes", None))
     read = saes if "saes" in module.needs else ()
     looking = 0.0
     if module.needs & CONTRASTED:
-        check_contrast(pair, settings.contrast, recipe.name)
         contrast = load_contrast(tokenizer, pair, settings.contrast)
         if "aligned" in module.needs:  # the inputs of all modules
             looking = _inputs(recipe.init, settings, [len(text.ids) for text in contrast.aligned], pair, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from sails_eval.config import Pair, Recipe, load_recipe, read_mapping
+from sails_eval.config import RANKLESS, Pair, Recipe, load_recipe, read_mapping, recipe_file
 from sails_eval.errors import UserError
 from sails_eval.paths import search_path
 from sails_eval.records import write_text
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 TRAINED = {"modules": "the target modules in full", "all": "every weight", "none": "nothing"}
 
@@ -31,12 +32,16 @@ description: Say here in a sentence what it does differently.
 
 @dataclass(frozen=True)
 class Facts:
-    """What a recipe trains and looks at, at a pair; `trained` parameters of `total`."""
+    """What a recipe trains and looks at, at a pair; `trained` parameters of `total`.
+
+    `aligned` is the finished model that it looks at, where it does.
+    """
 
     recipe: Recipe
     trained: int
     total: int
     needs: frozenset[str]
+    aligned: str = ""
 
     @property
     def share(self) -> float:
@@ -57,7 +62,7 @@ class Facts:
             "contrast": "contrast texts of both classes",
             "aligned": "the aligned contrast texts",
             "planted": "the planted subspace",
-            "aligned_model": "a finished, aligned model",
+            "aligned_model": f"a finished, aligned model ({self.aligned})",
         }
         return " and ".join(words[need] for need in words if need in self.needs) or "nothing"
 
@@ -68,40 +73,53 @@ def all_names() -> list[str]:
 
 
 def facts(recipe: Recipe, pair: Pair) -> Facts:
-    """What a recipe comes to at a pair, from the model's shape alone. Raises UserError where that is unknown."""
-    from sails_eval.methods import load_initialisation
+    """What a recipe comes to at a pair, from the model's shape alone.
+
+    Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
+    """
+    from sails_eval.alignment import reference
+    from sails_eval.loaded import checked_initialisation
     from sails_eval.shapes import shape_of, to_train, trained_and_all
 
-    needs = load_initialisation(recipe.init).needs if recipe.init else frozenset()
+    needs, aligned = frozenset[str](), ""
+    if recipe.init:
+        module, settings = checked_initialisation(pair, recipe)
+        needs = module.needs
+        aligned = reference(pair, settings.aligned) if "aligned_model" in needs else ""
     trained, total = trained_and_all(to_train(shape_of(pair), pair, recipe))
-    return Facts(recipe, trained if recipe.trains else 0, total, needs)
+    return Facts(recipe, trained if recipe.trains else 0, total, needs, aligned)
 
 
 def listing(pair: Pair) -> str:
     """A line for each recipe."""
     rows = [("method", "trained", "share", "SAE", "rejected", "what")]
     for name in all_names():
-        recipe = load_recipe(name)
+        what = ""
         try:
+            recipe = load_recipe(name)
+            what = f"{recipe.description} {f'[{recipe.source}]' if recipe.source else ''}".rstrip()
             found = facts(recipe, pair)
-        except UserError as error:  # what a recipe asks for, not every pair has
-            rows.append((name, "–", "–", "", "", f"{recipe.description} Not at this pair: {error}"))
+        except UserError as error:  # a faulty file, or what not every pair has
+            rows.append((name, "–", "–", "", "", f"{what} Not here: {error}".lstrip()))
             continue
         marks = ("yes" if "saes" in found.needs else "", "yes" if found.rejected else "")
-        rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, recipe.description))
+        rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:5], widths[1:]), row[5]]) for row in rows]
     return "\n".join(
-        [*lines, f"trained: parameters at pair '{pair.name}' (--pair); rejected: looks at rejected answers"]
+        [*lines, f"trained: parameters at pair '{pair.name}' (--pair); rejected: looks at rejected answers; [source]"]
     )
 
 
 def shown(recipe: Recipe, pair: Pair) -> str:
     """A recipe as it is after `like`, and what that means at a pair."""
-    found = facts(recipe, pair)
     values = recipe.model_dump(mode="json", exclude_defaults=True)
     lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), ""]
-    return "\n".join([*lines, *(f"{key}: {value}" for key, value in _told(found, pair))])
+    try:
+        lines += [f"{key}: {value}" for key, value in _told(facts(recipe, pair), pair)]
+    except UserError as error:
+        lines.append(f"not at pair '{pair.name}': {error}")
+    return "\n".join(lines)
 
 
 def new_recipe(name: str, like: str, folder: Path) -> Path:
@@ -110,7 +128,7 @@ def new_recipe(name: str, like: str, folder: Path) -> Path:
     Raises UserError for a name that is taken or no name, and where there is no recipe to be like.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no name for a method: take lower-case letters, digits, - and _")
+        raise UserError(f"'{name}' is no name for a method: take lower-case letters, digits, - and _, without .yaml")
     if name in all_names() or (folder / f"{name}.yaml").exists():
         raise UserError(f"the name '{name}' is taken; see sails-eval methods show {name}, or choose another")
     other = load_recipe(like)
@@ -118,55 +136,58 @@ def new_recipe(name: str, like: str, folder: Path) -> Path:
         raise UserError(f"'{like}' trains nothing; be like a method that trains, such as lora")
     span = {"low": other.span.low, "high": other.span.high, "span": other.span.high / other.span.low}
     path = folder / f"{name}.yaml"
-    start = yaml.safe_dump(_starting_like(like), sort_keys=False)
+    start = yaml.safe_dump(_starting_like(like, folder), sort_keys=False)
     write_text(path, LEFT_TO_THE_NEW.format(start=start, **span))
     return path
 
 
-def _starting_like(name: str) -> dict[str, Any]:
-    """The keys that say: as that recipe. One that is itself like another says what it says, as `like` goes one step."""
-    for folder in search_path("adapters"):
-        if (path := folder / f"{name}.yaml").is_file():
-            own = read_mapping(path)
-            kept = {key: value for key, value in own.items() if key not in ("description", "source")}
-            return kept if "like" in own else {"like": name}
-    return {"like": name}
+def _starting_like(name: str, folder: Path) -> dict[str, Any]:
+    """The keys that say, in a file in `folder`: as that recipe, which may be given by the path of its file.
+
+    One that is itself like another says what it says, as `like` goes one step.
+    """
+    path = recipe_file(name)
+    own = read_mapping(path)
+    if "like" not in own:
+        return {"like": name if name == path.stem else os.path.relpath(path, folder)}
+    if (other := path.parent / str(own["like"])).suffix in (".yaml", ".yml"):
+        own["like"] = os.path.relpath(other, folder)
+    return {key: value for key, value in own.items() if key not in ("name", "description", "source")}
 
 
 def _told(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
+    from sails_eval.peft_configs import adapter_config
+
     recipe = found.recipe
     adapter = f"{recipe.peft_type} adapters on {', '.join(pair.target_modules)}"
-    if recipe.peft_type in ("lora", "adalora"):
+    if recipe.peft_type not in RANKLESS:
         adapter += f", rank {recipe.rank(pair)}"
+    if recipe.peft_type == "adalora":
+        adapter += f", cut down from {adapter_config(pair, recipe).init_r}"
+    yield "source", recipe.source or "none"
     yield "trained", TRAINED.get(recipe.parameters, adapter)
     yield f"parameters at {pair.name}", f"{found.trained:,} of {found.total:,} ({found.share:.3f} %)"
     yield "looks at before training", found.prepares
     yield "uses a SAE", "yes" if "saes" in found.needs else "no"
     yield "uses rejected answers", "yes" if found.rejected else "no"
-    if found.needs & {"contrast", "aligned"}:
-        yield "cost of preparation", _preparation(found, pair)
+    yield "cost of preparation", _preparation(found, pair)
 
 
 def _preparation(found: Facts, pair: Pair) -> str:
-    from sails_eval.data import read_contrast, read_requests
-    from sails_eval.forecast import CHARACTERS_PER_TOKEN
+    """What the initialisation takes before the first cell, by forecast."""
+    from sails_eval.models import load_tokenizer
+    from sails_eval.prices import preparation_flops
+    from sails_eval.shapes import shape_of
 
-    requests = found.recipe.settings.get("contrast") == "requests"
-    data = pair.requests if requests else pair.contrast
-    if data is None:
-        return "not known: the pair names no contrast data"
+    recipe = found.recipe
+    if isinstance(recipe.peft.get("init_lora_weights"), str):
+        return "the weights are decomposed at the start of every cell"
+    if not found.needs & {"saes", "contrast", "aligned"}:
+        return "none"
     try:
-        if requests:
-            asked = read_requests(data)  # type: ignore[arg-type]
-            texts = ["".join(m.content for m in messages) for messages in (*asked.harmful, *asked.harmless)]
-        else:
-            pairs = read_contrast(data).examples
-            sides = [[e.response, e.rejected or ""] if "contrast" in found.needs else [e.response] for e in pairs]
-            texts = [
-                "".join(m.content for m in e.messages) + s for e, side in zip(pairs, sides, strict=True) for s in side
-            ]
+        looking, saes = preparation_flops(recipe, pair, shape_of(pair), load_tokenizer(pair))
     except UserError as error:
-        return f"not known: {error}"
-    tokens = sum(1 + len(text) // CHARACTERS_PER_TOKEN for text in texts)
-    flops = 2 * found.total * tokens
-    return f"{len(texts)} texts, about {tokens:,} tokens once through the model, {flops:.1e} FLOPs; once for all cells"
+        return f"not known here: {error}"
+    about = "at least" if recipe.init == "eva" else "about"  # it reads on until its components settle
+    told = f"{about} {looking:.2g} FLOPs of reading contrast texts, once for all cells"
+    return told + (f"; {saes:.2g} FLOPs of training the SAEs, which were made for this pair" if saes else "")

@@ -230,7 +230,7 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
     try:
         if recipe.parameters == "adapter":
             steps = len(run.order) // examples_per_step(pair, recipe.objective)
-            with _adapter(base, adapter_config(pair, recipe, steps=steps), recipe, run) as model:
+            with _adapter(base, adapter_config(pair, recipe, steps=steps, seed=run.seed), recipe, run) as model:
                 yield model
         else:
             with replaced_weights(base.model):

@@ -52,4 +52,5 @@ def _new(options: argparse.Namespace) -> None:
     from sails_eval.recipes import new_recipe
 
     made = new_recipe(options.name, options.like, options.dir)
-    print(f"made {made}; edit it, then: sails-eval compare --methods {options.name},lora --pair testbed --quick")
+    named = options.name if options.dir == Path("adapters") else made
+    print(f"made {made}; edit it, then: sails-eval compare --methods {named},lora --pair testbed --quick")
