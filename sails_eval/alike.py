@@ -5,6 +5,7 @@ Both belong to the pair; no recipe can set them.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,8 +37,11 @@ class Regularise(Frozen):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.kl > 0:
-            raise UserError(f"regularise: kl is {self.kl:g}, which adds nothing; leave it out, or give a λ above 0")
+        if not 0 < self.kl < math.inf:
+            raise UserError(
+                f"regularise: kl is {self.kl:g}, which is no λ above 0; to train without it leave it out, here and in "
+                "the pair's key 'regularise'"
+            )
         return self
 
     def __str__(self) -> str:

@@ -114,6 +114,7 @@ def _row(run: Path, cell: Cell, selection: dict[str, Any]) -> dict[str, Any]:
         **{key: record[key] for key in (*MATCHED, *LABELS, *COSTS)},
         "trainable_pct": round(100 * record["trainable_params"] / record["total_params"], 4),
         **{f"selection_{key}": selection.get(key, 0) for key in ("tokens", "flops", "seconds")},
+        "sae_flops": selection.get("sae_flops", 0),
         "sae_tokens": selection.get("sae_tokens", 0),
         **({"kept_step": stopped(run / cell.folder)["step"]} if cell.checkpoints > 1 else {}),
     }

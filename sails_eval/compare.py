@@ -26,7 +26,7 @@ from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
 from sails_eval.early_stopping import stop_early
 from sails_eval.leaderboard import Choice, RowFacts, choose_rates
-from sails_eval.matching import matched, misjudged, write_pace
+from sails_eval.matching import Took, matched, misjudged, write_pace
 from sails_eval.parts import Part, check_budgets, max_examples, placed, resolve_parts, run_folder, run_identity
 from sails_eval.plan import Cell, Setup
 from sails_eval.plot import tradeoff
@@ -163,8 +163,7 @@ def _run(bench: Bench, *, keep: str) -> Outcome:
             f"all test answers of {n} of {setup.seeds} seeds are the base model's own, so its learning rates may be "
             "too low for this model"
         )
-    counted = {recipe.name: _subspace(run, recipe)["cost"]["flops"] for recipe in setup.recipes if recipe.init}
-    for method, note in [*setup.notes.items(), *misjudged(setup, counted).items()]:
+    for method, note in [*setup.notes.items(), *misjudged(setup, _took(run, setup)).items()]:
         warnings[method].append(note)
     for subject in bench.unchanged(finished, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
@@ -249,6 +248,17 @@ def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFact
             aligned_models=tuple(_subspace(run, recipe)["models"]) if recipe.init else (),
         )
     return facts | {row.name: RowFacts(row.model) for row in setup.finished}
+
+
+def _took(run: Path, setup: Setup) -> dict[str, Took]:
+    """What every method's cells took of what is matched; nothing where tokens are."""
+    unit, found = setup.match, {}
+    for recipe in setup.recipes if unit != "tokens" else ():
+        records = [train_record(run, cell) for cell in setup.cells(recipe)]
+        before = _subspace(run, recipe)["cost"][unit] if recipe.init else 0
+        spent, tokens = (sum(record[key] for record in records) / len(records) for key in (unit, "tokens"))
+        found[recipe.name] = Took(before + spent, tokens)
+    return found
 
 
 def _subspace(run: Path, recipe: Recipe) -> dict[str, Any]:

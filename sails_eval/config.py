@@ -27,11 +27,11 @@ def _joined(value: Any) -> Any:
 
 
 PeftType = Literal[
-    "lora", "adalora", "boft", "delora", "hira", "hra", "ia3", "loha", "lokr", "miss", "oft", "randlora", "road", "vera"
+    "lora", "adalora", "delora", "hira", "hra", "ia3", "loha", "lokr", "miss", "oft", "randlora", "road", "vera"
 ]
 """Kinds of adapters, as PEFT calls them in lower case."""
 
-RANKLESS = ("boft", "ia3", "oft", "randlora", "road", "vera")
+RANKLESS = ("ia3", "oft", "randlora", "road", "vera")
 """Those without a rank, or with one that means something else than LoRA's."""
 
 STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
@@ -238,6 +238,11 @@ class Recipe(Frozen):
             raise ValueError(
                 f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
                 "belong to the pair, and draws to the seed"
+            )
+        if alone := sorted(key for key in self.peft if "dropout" in key or key == "orth_reg_weight"):
+            raise ValueError(
+                f"key 'peft': {', '.join(alone)} would regularise one method only; what regularises is the same for "
+                "all of them: --regularise, or key 'regularise' of the pair"
             )
         told = self.model_dump(exclude_defaults=True).keys()
         about_adapters = told & {"init", "peft", "peft_type", "rank_factor", "lr_ratio"}

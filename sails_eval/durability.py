@@ -26,7 +26,7 @@ from sails_eval.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.plan import Setup
 from sails_eval.records import BASE, write_text
 from sails_eval.responsible import DURABILITY
-from sails_eval.run_folder import alone
+from sails_eval.run_folder import DESCRIPTION, alone
 from sails_eval.workers import hosts, workers
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def durability(
     Raises UserError where the run is not as it was, or an attack cannot be done.
     """
     _clear(run)
-    attacks = [Attack.parse(text) for text in dict.fromkeys(asked or DEFAULT)]
+    attacks = list(dict.fromkeys(Attack.parse(text) for text in asked or DEFAULT))
     parts = [_prepared(part) for part in finished_parts(run, methods)]
     possible = [_possible(part.part.setup, attacks, choosy=bool(asked)) for part in parts]
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
@@ -75,7 +75,7 @@ def durability(
 
 def _clear(run: Path) -> None:
     """Delete the weights that a process left which was killed, whatever else is to be said of the run."""
-    for folder in {path.parent for path in run.rglob(DURABILITY) if path.is_dir()}:
+    for folder in {path.parent for path in run.rglob(DURABILITY) if (path.parent / DESCRIPTION).is_file()}:
         with alone(folder):
             for leftover in (folder / DURABILITY).rglob(RETUNED):
                 shutil.rmtree(leftover)

@@ -90,7 +90,8 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     backward += forward * pair.gradient_checkpointing  # which goes forward again
     flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
     if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
-        flops += 2 * forward + backward
+        bare = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+        flops += _fake_reading(bare, batch=batch, length=length) + forward + backward
     tokens, vocabulary = batch * length, shape.text.vocab_size
     activations = sum(kept)
     if pair.gradient_checkpointing:  # a layer's own tensors for one layer at a time, and the input of every layer
@@ -161,6 +162,16 @@ def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int,
             forward = int(counter.get_total_flops())
             loss.backward()
     return forward, int(counter.get_total_flops()) - forward, [storage.nbytes() for storage in kept.values()]
+
+
+def _fake_reading(model: Any, *, batch: int, length: int) -> int:
+    """FLOPs of a forward pass of which nothing is kept."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        _materialise(model)
+        ids = torch.zeros(batch, length, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return int(counter.get_total_flops())
 
 
 def _materialise(model: Any) -> set[int]:

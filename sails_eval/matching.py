@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from sails_eval.checks import check_training
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 PACE = "pace.json"
 """What was measured before a run that matches seconds; a run that is gone on with reads it."""
 
-MISJUDGED = 0.05
-"""The share of a budget by which a preparation may miss its forecast before the board says so."""
+MISJUDGED = {"flops": 0.05, "seconds": 0.2}
+"""The share of a budget by which what a method took may miss its forecast before the board says so."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,17 @@ class Price:
     before: float = 0.0
     saes: float = 0.0
 
-    def of(self, tokens: int) -> float:
+    def of(self, tokens: float) -> float:
         """What a cell of so many tokens takes, preparation included."""
         return self.before + self.per_token * tokens
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a method's cells took of what is matched, preparation (but no SAE) included, and their mean tokens."""
+
+    spent: float
+    tokens: float
 
 
 @dataclass(frozen=True)
@@ -62,15 +71,18 @@ def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str
     """
     cheapest = min(prices, key=lambda name: prices[name].of(tokens))
     budget = prices[cheapest].of(tokens)
-    for name, price in prices.items():
-        if price.before >= budget and name != cheapest:
-            enough = max((price.before - other.before) / other.per_token for other in prices.values())
-            saes = f" ({price.saes:.2g} of them for training its SAEs)" if price.saes else ""
-            raise UserError(
-                f"--match {unit}: the preparation of '{name}' alone takes {price.before:.2g} {unit}{saes}, more than "
-                f"the {budget:.2g} that '{cheapest}' takes for {tokens:,} tokens; leave it out, or give --tokens "
-                f"{_rounded_up(enough)} or more"
-            )
+    dear = [name for name, price in prices.items() if price.before >= budget and name != cheapest]
+    if dear:
+        name = max(dear, key=lambda name: prices[name].before)
+        price = prices[name]
+        enough = max((price.before - other.before) / other.per_token for other in prices.values())
+        saes = f" ({price.saes:.2g} of them for training its SAEs)" if price.saes else ""
+        others = f"; so is that of {', '.join(one for one in dear if one != name)}" if len(dear) > 1 else ""
+        raise UserError(
+            f"--match {unit}: the preparation of '{name}' alone takes {price.before:.2g} {unit}{saes}, more than the "
+            f"{budget:.2g} that '{cheapest}' takes for {tokens:,} tokens{others}; leave it out, or give --tokens "
+            f"{_rounded_up(enough)} for a step of it, and more for more"
+        )
     return {
         name: max(1, min(tokens, round((budget - price.before) / price.per_token))) for name, price in prices.items()
     }
@@ -156,14 +168,23 @@ def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
     return _identified(setup, tokens=tokens)
 
 
-def misjudged(setup: Setup, counted: Mapping[str, float]) -> dict[str, str]:
-    """What to know of methods whose preparation took FLOPs, as `counted`, that were not foretold; where they match."""
-    notes = {}
-    for name, flops in counted.items() if setup.match == "flops" else ():
-        price = setup.prices[name]
-        if abs(flops - (foretold := price.before - price.saes)) > MISJUDGED * price.of(setup.tokens[name]):
-            notes[name] = f"its preparation took {flops:.2g} FLOPs, of which its budget has {foretold:.2g}"
-    return notes
+def misjudged(setup: Setup, took: Mapping[str, Took]) -> dict[str, str]:
+    """What to know of methods whose cells took other FLOPs or seconds than foretold, where these are matched.
+
+    A machine may be slower throughout than it was when its pace was measured, so seconds are held against what all
+    methods took on the median.
+    """
+    if setup.match == "tokens":
+        return {}
+    foretold = {name: (price := setup.prices[name]).of(one.tokens) - price.saes for name, one in took.items()}
+    ratios = {name: one.spent / foretold[name] for name, one in took.items()}
+    pace = median(ratios.values()) if setup.match == "seconds" else 1.0
+    unit = {"flops": "FLOPs", "seconds": "seconds"}[setup.match]
+    return {
+        name: f"its cells took {took[name].spent:.2g} {unit}, where {pace * foretold[name]:.2g} were foretold"
+        for name, ratio in ratios.items()
+        if abs(ratio / pace - 1) > MISJUDGED[setup.match]
+    }
 
 
 def _identified(setup: Setup, **more: object) -> Setup:

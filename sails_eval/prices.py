@@ -5,27 +5,23 @@ These run in a worker process.
 
 from __future__ import annotations
 
-import json
-import tempfile
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from sails_eval import stages
 from sails_eval.basis_layers import basis_layers
 from sails_eval.config import Objective, Pair, Recipe, SaeSource, Span
 from sails_eval.contrast import Contrast, Text, load_contrast
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
 from sails_eval.estimate import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
-from sails_eval.loaded import CONTRASTED, base_of, checked_initialisation, training_rows
+from sails_eval.loaded import CONTRASTED, base_of, checked_initialisation, initialisation_of, training_rows
 from sails_eval.matching import Price, Rank
 from sails_eval.methods import load_initialisation
 from sails_eval.models import load_tokenizer
@@ -173,7 +169,7 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
 
 
 def seconds_prices(setup: Setup) -> dict[str, Price]:
-    """Seconds of every recipe here: per non-padding token, the median of a few steps, and of its preparation.
+    """Seconds of every recipe here: per non-padding token, the median of a few steps, and of its preparation and start.
 
     What a reference reads before the first step, and the training of SAEs that were made for the recipe, are charged at
     the FLOPs per second of those steps.
@@ -186,16 +182,17 @@ def _seconds(setup: Setup, recipe: Recipe) -> Price:
     base, rows = base_of(pair), training_rows(pair)
     before, state = 0.0, None
     if recipe.init:
-        with tempfile.TemporaryDirectory() as scratch:
-            stages.find_subspace((pair, recipe, Path(scratch)))
-            path = stages.subspace_path(Path(scratch), recipe)
-            before = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["cost"]["seconds"]
-            state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+        module, settings, material = initialisation_of(pair, recipe)
+        started = time.perf_counter()
+        state, _ = module.prepare(material, settings)
+        before = time.perf_counter() - started
     step = examples_per_step(pair, recipe.objective)
     ample = pair.model_copy(update={"tokens": (TIMED_STEPS + 1) * pair.batch_size * pair.max_length})
     order = lay_out(rows, ample, seed=0, objective=recipe.objective)[: (TIMED_STEPS + 1) * step]
     seen, run = [rows[i] for i in order], CellRun(setup.rates(recipe)[0], 0, order, state)
+    started = time.perf_counter()
     with trainable(base, pair, recipe, run) as model:
+        before += time.perf_counter() - started  # PEFT's own starts decompose weights
         fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
     tokens = [sum(tokens_of(row, recipe.objective) for row in seen[i : i + step]) for i in range(0, len(seen), step)]
     pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
@@ -233,7 +230,7 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
         if count(own) == target:
             found[recipe.name] = Rank(own, target)
         elif count(own) == count(2 * own):
-            told = f"it trains {count(own):,} parameters at any rank, and LoRA {target:,}"
+            told = f"it trains {count(own):,} parameters whatever the pair's rank, and LoRA {target:,}"
             found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
         else:
             rank = nearest_rank(count, target)

@@ -168,6 +168,8 @@ def train_cell(
     Of several checkpoints each is in a subfolder, which is called after the number of its step.
     """
     dtype, steps = base.model.dtype, len(run.order) // examples_per_step(pair, recipe.objective)
+    before = time.perf_counter()
+    _reset_peak_memory()
     with trainable(base, pair, recipe, run) as model:
 
         def save(step: int) -> None:
@@ -179,8 +181,6 @@ def train_cell(
                 with _going_on(model, recipe):
                     save(step)
 
-        before = time.perf_counter()
-        _reset_peak_memory()
         seen = [rows[i] for i in run.order]
         after = save_between if run.checkpoints > 1 else None
         fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run, after=after)

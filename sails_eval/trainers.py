@@ -20,13 +20,13 @@ from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import SchedulerType
+from transformers import SchedulerType, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from sails_eval.config import Objective, Pair, Recipe
-from sails_eval.errors import UserError, unknown
+from sails_eval.errors import UserError, first_line, unknown
 from sails_eval.regularise import KlPenalty, Regularised
 
 if TYPE_CHECKING:
@@ -63,11 +63,18 @@ def examples_per_step(pair: Pair, objective: Objective) -> int:
 
 
 def check_optimiser(pair: Pair) -> None:
-    """Raises UserError where transformers knows no optimiser or schedule of the name that the pair gives."""
+    """Raises UserError where transformers cannot make the pair's optimiser or schedule here."""
     for key, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
         names = [kind.value for kind in known]
         if (name := getattr(pair.optimiser, key)) not in names:
             raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            told = TrainingArguments(output_dir=scratch, use_cpu=True, max_steps=2, **pair.optimiser.model_dump())
+            trainer = Trainer(torch.nn.Linear(1, 1), told)
+            trainer.create_optimizer_and_scheduler(num_training_steps=2)
+        except (ImportError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"pair '{pair.name}': key 'optimiser': {first_line(error)}") from error
 
 
 def micro_batch(pair: Pair, objective: Objective) -> int:

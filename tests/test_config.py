@@ -206,7 +206,7 @@ def test_a_recipe_like_another_one_says_only_in_what_it_differs(
     monkeypatch.chdir(tmp_path)
     settings = {"k": 4, "score": "t"}
     first = write(
-        tmp_path / "mine.yaml", **RECIPE, source="s", init="sails", settings=settings, peft={"lora_dropout": 0}
+        tmp_path / "mine.yaml", **RECIPE, source="s", init="sails", settings=settings, peft={"use_rslora": True}
     )
     other = write(tmp_path / "other.yaml", like="mine.yaml", description="else", settings={"k": 8})
     one, two = load_recipe(str(first)), load_recipe(str(other))

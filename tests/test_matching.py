@@ -20,6 +20,7 @@ from sails_eval.errors import UserError
 from sails_eval.matching import (
     Price,
     Rank,
+    Took,
     matched,
     misjudged,
     read_pace,
@@ -133,9 +134,8 @@ def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
     scales = load_recipe("lora").model_copy(update={"name": "scales", "rank_factor": 2.0})
     found = matched_ranks(pair, [scales])["scales"]
     assert found.rank == 2 * pair.rank
-    assert (
-        found.note == "--match-params leaves its rank as it is, since it trains 7 parameters at any rank, and LoRA 400"
-    )
+    told = "it trains 7 parameters whatever the pair's rank, and LoRA 400"
+    assert found.note == f"--match-params leaves its rank as it is, since {told}"
 
 
 # --- in a comparison ---------------------------------------------------------------------------------------------
@@ -239,12 +239,18 @@ def test_preparations_are_foretold_on_texts_of_unequal_length(name: str, tmp_pat
     assert price.before - price.saes == pytest.approx(told["cost"]["flops"], rel=0.04)
 
 
-def test_a_preparation_that_was_not_foretold_is_told() -> None:
-    setup = with_prices(setup_of(match="flops"), {"lora": Price(2.0, 1500.0, 500.0), "full": Price(4.0)})
-    assert misjudged(setup, {"lora": 1100.0, "full": 100.0}) == {}
-    told = misjudged(setup, {"lora": 3000.0, "full": 0.0})
-    assert told == {"lora": "its preparation took 3e+03 FLOPs, of which its budget has 1e+03"}
-    assert misjudged(setup_of(), {"lora": 3000.0}) == {}
+def test_what_was_not_foretold_is_told() -> None:
+    prices = {"lora": Price(2.0, 1500.0, 500.0), "full": Price(4.0)}
+    setup = with_prices(setup_of(match="flops"), prices)
+    assert misjudged(setup, {"lora": Took(9200.0, 4000), "full": Took(9400.0, 2375)}) == {}  # of 9,000 and 9,500
+    told = misjudged(setup, {"lora": Took(11_000.0, 4000), "full": Took(9500.0, 2375)})
+    assert told == {"lora": "its cells took 1.1e+04 FLOPs, where 9e+03 were foretold"}
+    assert misjudged(setup_of(), {"lora": Took(1.0, 1)}) == {}
+    slow = {"lora": Took(18_000.0, 4000), "full": Took(19_000.0, 2375), "full-linear": Took(33_000.0, 2375)}
+    names = ("lora", "full", "full-linear")
+    timed = with_prices(setup_of(match="seconds", methods=names), {**prices, "full-linear": prices["full"]})
+    told = misjudged(timed, slow)  # all at half the pace, and one of them slower still
+    assert told == {"full-linear": "its cells took 3.3e+04 seconds, where 1.9e+04 were foretold"}
 
 
 def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path: Path) -> None:

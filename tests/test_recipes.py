@@ -31,15 +31,39 @@ def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
     sails = told("sails-frozen-2r")
     assert sails["parameters at testbed"] == "30,720 of 865,920 (3.548 %)"
     assert sails["uses a SAE"] == sails["uses rejected answers"] == "yes"
-    assert "192 texts" in sails["cost of preparation"]
+    assert sails["cost of preparation"].startswith(
+        "about 1.1e+10 FLOPs of reading contrast texts, once for all cells; "
+    )
+    assert "3.1e+12 FLOPs of training the SAEs" in sails["cost of preparation"]
+    assert sails["source"] == "SAILS, arXiv 2512.23260" and told("full")["source"] == "none"
     eva = told("eva")
     assert eva["uses a SAE"] == eva["uses rejected answers"] == "no"
     assert eva["looks at before training"] == "the aligned contrast texts"
-    assert "96 texts" in eva["cost of preparation"]
+    assert eva["cost of preparation"].startswith("at least 4.9e+09 FLOPs")
+    assert told("pissa")["cost of preparation"].startswith("the weights are decomposed")
+    assert told("safe-lora")["looks at before training"] == "a finished, aligned model (testbed-preference)"
+    assert told("adalora")["trained"].endswith("rank 8, cut down from 12")
     assert told("refusal-direction")["uses rejected answers"] == "no"
     assert told("dpo")["uses rejected answers"] == "yes"
     assert told("full")["trained"] == "every weight"
     assert facts(load_recipe("mica"), load_pair("testbed")).trained == 16_384  # lora_B is frozen
+
+
+def test_what_a_pair_has_not_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "not at pair 'testbed': method 'oracle' needs a planted subspace" in shown(
+        load_recipe("oracle"), load_pair("testbed")
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters/broken.yaml").write_text("like: nosuch\n")
+    assert main(["methods", "list", "--pair", "gemma-2-2b"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "Not here: unknown method 'nosuch'" in lines["broken"]
+    for name, lack in {"oracle": "planted", "safe-lora": "aligned model", "sails-narrow": "'narrow'"}.items():
+        assert "Not here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]
+    assert "Not here" not in lines["sails"]
 
 
 def test_a_new_recipe_starts_like_another(
@@ -53,7 +77,13 @@ def test_a_new_recipe_starts_like_another(
         assert getattr(mine, key) == getattr(like, key)
     assert main(["methods", "new", "mine"]) == 2
     assert "'mine' is taken" in capsys.readouterr().err
-    assert main(["methods", "new", "Mine!"]) == 2
+    assert main(["methods", "new", "second", "--like", "adapters/mine.yaml", "--dir", "elsewhere"]) == 0
+    assert "compare --methods elsewhere/second.yaml,lora" in capsys.readouterr().out
+    assert load_recipe("elsewhere/second.yaml").settings == mine.settings
+    Path("plain.yaml").write_text("description: d\nparameters: all\nlearning_rate: {low: 1.0e-5, high: 8.0e-5}\n")
+    assert main(["methods", "new", "third", "--like", "plain.yaml"]) == 0
+    assert load_recipe("third").parameters == "all"
+    assert main(["methods", "new", "mine.yaml"]) == 2 and main(["methods", "new", "Mine!"]) == 2
     assert "no name for a method" in capsys.readouterr().err
     assert main(["methods", "new", "other", "--like", "prompt"]) == 2
     assert "'prompt' trains nothing" in capsys.readouterr().err
@@ -65,6 +95,10 @@ def test_a_new_recipe_starts_like_another(
         ("peft_type: ia3\ninit: sails", "'init' and 'lr_ratio' are about LoRA"),
         ("peft_type: vera\nrank_factor: 2", "do not have the pair's rank"),
         ("peft: {r: 4}", "r would break the equality"),
+        ("peft: {lora_dropout: 0.1}", "lora_dropout would regularise one method only"),
+        ("peft: {init_lora_weights: loftq}", "init_lora_weights=loftq is none of the starts"),
+        ("peft: {init_lora_weights: false}", "init_lora_weights=False is none of the starts"),
+        ("peft: {init_lora_weights: pissa}\nobjective: dpo", "changes the base weights"),
         ("lr_ratio: 0.5", "lr_ratio"),
         ("peft_type: ia4", "peft_type"),
     ],
@@ -82,9 +116,9 @@ def test_a_field_that_peft_lacks_or_refuses_is_named(tmp_path: Path) -> None:
     vera = load_recipe("vera")
     with pytest.raises(UserError, match=r"key in 'peft' of recipe 'vera': 'd_inital'.*d_initial"):
         adapter_config(pair, vera.model_copy(update={"peft": {"d_inital": 1}}))
-    lora = load_recipe("lora").model_copy(update={"peft": {"init_lora_weights": "loftq"}})
-    with pytest.raises(UserError, match=r"recipe 'lora': key 'peft': .*loftq_config"):
-        adapter_config(pair, lora)
+    oft = load_recipe("oft").model_copy(update={"peft": {"oft_block_size": 0}})
+    with pytest.raises(UserError, match=r"recipe 'oft': key 'peft': .*oft_block_size"):
+        adapter_config(pair, oft)
 
 
 def test_alpha_over_rank_stays() -> None:

@@ -421,10 +421,10 @@ def test_a_failed_initialisation_leaves_the_base_model_as_it_was(bench: Bench) -
 
 def test_recipes_can_set_what_the_budget_leaves_open(bench: Bench) -> None:
     span = Span(low=1e-4, high=1e-2)
-    recipe = Recipe(name="r", description="", parameters="adapter", peft={"lora_dropout": 0.5}, learning_rate=span)
+    recipe = Recipe(name="r", description="", parameters="adapter", peft={"use_rslora": True}, learning_rate=span)
     with trainable(bench.base, bench.pair, recipe, bench.run("lora")) as model:
         config = model.peft_config["default"]
-        assert (config.lora_dropout, config.r, config.lora_alpha) == (0.5, bench.pair.rank, bench.pair.alpha)
+        assert (config.use_rslora, config.r, config.lora_alpha) == (True, bench.pair.rank, bench.pair.alpha)
         assert config.target_modules == set(bench.pair.target_modules)
 
 

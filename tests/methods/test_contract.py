@@ -2,57 +2,69 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 from sails_eval import checks, loaded, saes, stages, train
-from sails_eval.config import Objective, Pair, Recipe, load_recipe
+from sails_eval.config import RANKLESS, Objective, Pair, PeftType, Recipe, Span, load_recipe
 from sails_eval.data import read_examples
 from sails_eval.errors import UserError
 from sails_eval.models import Base
 from sails_eval.paths import bundled
+from sails_eval.peft_configs import changes_base
 from sails_eval.plan import Cell, Setup
 from sails_eval.shapes import shape_of, to_train, trained_and_all
 from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
 
 QUICK = {"full", "lora", "pissa", "sails"}
-"""In every run of the tests; the others take a minute together."""
+"""In every run of the tests; the others take minutes together."""
+
+SHIPPED = [recipe for file in sorted(bundled("adapters").glob("*.yaml")) if (recipe := load_recipe(str(file))).trains]
+OTHERS = [
+    Recipe(name=kind, description="", parameters="adapter", peft_type=kind, learning_rate=Span(low=1e-3, high=8e-3))
+    for kind in get_args(PeftType)
+    if kind not in {recipe.peft_type for recipe in SHIPPED}
+]
+"""Of every further kind of adapter, the recipe that a user would write: it takes no code."""
 
 RECIPES = [
-    pytest.param(recipe.name, marks=() if recipe.name in QUICK else pytest.mark.slow)
-    for file in sorted(bundled("adapters").glob("*.yaml"))
-    if (recipe := load_recipe(str(file))).trains
+    pytest.param(recipe, id=recipe.name, marks=() if recipe.name in QUICK else pytest.mark.slow)
+    for recipe in (*SHIPPED, *OTHERS)
 ]
 MUTATE_BASE = {"corda", "olora", "pissa"}
 """What starts by taking the adapter's start away from the base weights: not the same to the last bit at step 0."""
 
+ROTATE = {"hra", "oft"}
+"""What multiplies the weights by a matrix that is the identity at step 0, up to rounding."""
+
 BUDGET = ("tokens", "steps", "examples")
 """Of train.json: what is the same for all recipes with an objective."""
 
-TOLERANCE = 1e-3
-"""Of logits, where rounding differs: the adapter of a changed base is saved as what it adds to the bare one."""
+ROUNDING = 2e-5
+"""Of logits, where the same is computed in another way."""
 
 
 @pytest.fixture(scope="module")
 def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """The testbed, two steps long, with few contrast texts and a planted subspace."""
+    """The testbed, a few steps long, with few contrast texts and a planted subspace."""
     folder = tmp_path_factory.mktemp("contract")
     assert testbed_pair.contrast
     few = testbed_pair.contrast.read_text().splitlines()[:8]
     (folder / "contrast.jsonl").write_text("\n".join(few))
     planted = torch.linalg.qr(torch.randn(128, 3, generator=torch.Generator().manual_seed(0))).Q
     save_file({"layers.1": planted.contiguous()}, folder / "planted.safetensors")
-    own = {"contrast": folder / "contrast.jsonl", "planted": folder / "planted.safetensors", "tokens": 100}
-    return testbed_pair.model_copy(update=own)
+    own = {"contrast": folder / "contrast.jsonl", "planted": folder / "planted.safetensors", "tokens": 600}
+    return testbed_pair.model_copy(update={**own, "batch_size": 4})
 
 
 @pytest.fixture(scope="module")
@@ -71,102 +83,149 @@ def _loaded_once(rows: list[TokenRow], testbed_base: Base) -> Iterator[None]:
         yield
 
 
-def rate_of(pair: Pair, recipe: Recipe) -> float:
-    return pair.rate_scale(recipe.objective) * (recipe.span.low * recipe.span.high) ** 0.5
+@dataclass(frozen=True)
+class Trained:
+    """A cell that was trained: its train.json, hashes of what was saved (the last first), and what the trainer read."""
+
+    told: dict[str, Any]
+    sha256: list[str]
+    read: list[list[int]] = field(default_factory=list)
+
+    @property
+    def budget(self) -> list[int]:
+        return [self.told[key] for key in BUDGET]
 
 
-def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> dict[str, Any]:
-    """Train a cell as a comparison does; what its train.json says, and hashes of what it saved, the last one first."""
+def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> Trained:
+    """Train a cell as a comparison does, at the span's highest rate."""
     if recipe.init:
         stages.find_subspace((pair, recipe, run))
-    cell = Cell(recipe, rate_of(pair, recipe), 0, "0" * 16, checkpoints=checkpoints)
-    stages.train(stages.TrainJob(pair, cell, run / "cell", run))
-    saved = sorted((run / "cell").rglob("*.safetensors"), reverse=True)
-    told: dict[str, Any] = json.loads((run / "cell" / "train.json").read_text())
-    return told | {"sha256": [hashlib.sha256(weights.read_bytes()).hexdigest() for weights in saved]}
+    rate = pair.rate_scale(recipe.objective) * recipe.span.high
+    cell, read = Cell(recipe, rate, 0, "0" * 16, checkpoints=checkpoints), list[list[int]]()
+    step = Trainer.training_step
+
+    def noting(trainer: Any, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        for ids, mask in zip(inputs["input_ids"].tolist(), inputs["attention_mask"].tolist(), strict=True):
+            read.append([token for token, real in zip(ids, mask, strict=True) if real])
+        return step(trainer, model, inputs, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "training_step", noting)
+        stages.train(stages.TrainJob(pair, cell, run / "cell", run))
+    saved = sorted((run / "cell").rglob("*.safetensors"), key=lambda path: path.parent.parent.name, reverse=True)
+    told = json.loads((run / "cell" / "train.json").read_text())
+    return Trained(told, [hashlib.sha256(weights.read_bytes()).hexdigest() for weights in saved], read)
 
 
-@torch.no_grad()
-def logits(model: Any) -> torch.Tensor:
-    return model(torch.tensor([[2, 10, 11, 12, 13, 14]])).logits.clone()
-
-
-def reloaded(pair: Pair, recipe: Recipe, checkpoint: Path) -> torch.Tensor:
-    """What the saved model says, loaded by the stock libraries."""
-    options: Any = {"attn_implementation": pair.attn_implementation}
-    if recipe.parameters != "adapter":
-        return logits(AutoModelForCausalLM.from_pretrained(checkpoint, **options).eval())
-    base = AutoModelForCausalLM.from_pretrained(pair.model, **options)
-    return logits(PeftModel.from_pretrained(base, str(checkpoint)).eval())
-
-
-@pytest.fixture(scope="module")
-def budget(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Objective], list[int]]:
-    """What plain LoRA takes with an objective."""
-
-    @lru_cache
-    def taken(objective: Objective) -> list[int]:
-        told = trained(pair, load_recipe({"sft": "lora", "dpo": "dpo"}[objective]), tmp_path_factory.mktemp(objective))
-        return [told[key] for key in BUDGET]
-
-    return taken
-
-
-def killed(pair: Pair, recipe: Recipe, run: Path, patch: pytest.MonkeyPatch, *, checkpoints: int) -> None:
-    """Train a cell, but be killed when the last of its checkpoints is to be saved."""
-    save = train.save_trained
-    left = [save] * (checkpoints - 1)
+def killed(pair: Pair, recipe: Recipe, run: Path) -> None:
+    """Train a cell with two checkpoints, but be killed before the second; what an older try left lies there, too."""
+    save, left = train.save_trained, [train.save_trained]
 
     def save_or_die(*args: Any, **options: Any) -> None:
         if not left:
             raise KeyboardInterrupt
         left.pop()(*args, **options)
 
-    patch.setattr(train, "save_trained", save_or_die)
-    with pytest.raises(KeyboardInterrupt):
-        trained(pair, recipe, run, checkpoints=checkpoints)
-    assert list((run / "cell").rglob("*.safetensors")) and not (run / "cell" / "train.json").exists()
-    patch.setattr(train, "save_trained", save)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "save_trained", save_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            trained(pair, recipe, run, checkpoints=2)
+    assert train.save_trained is save and not (run / "cell" / "train.json").exists()
+    (partial,) = (run / "cell").iterdir()
+    (first,) = partial.iterdir()
+    shutil.copytree(first, partial / "99")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@torch.no_grad()
+def logits(model: Any, rows: list[TokenRow]) -> torch.Tensor:
+    """Of what comes next at every token of some requests with their answers: [tokens, vocabulary]."""
+    return torch.cat([model(torch.tensor([row.input_ids])).logits[0] for row in rows[:6]]).clone()
+
+
+def reloaded(pair: Pair, recipe: Recipe, checkpoint: Path) -> Any:
+    """The saved model, loaded by the stock libraries."""
+    options: Any = {"attn_implementation": pair.attn_implementation}
+    if recipe.parameters != "adapter":
+        return AutoModelForCausalLM.from_pretrained(checkpoint, **options).eval()
+    base = AutoModelForCausalLM.from_pretrained(pair.model, **options)
+    return PeftModel.from_pretrained(base, str(checkpoint)).eval()
+
+
+@pytest.fixture(scope="module")
+def plain(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Objective], Trained]:
+    """The plain adapter that learns from an objective, as every recipe with it has the same to learn from."""
+
+    @lru_cache
+    def made(objective: Objective) -> Trained:
+        return trained(pair, load_recipe({"sft": "lora", "dpo": "dpo"}[objective]), tmp_path_factory.mktemp(objective))
+
+    return made
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_keeps_the_contract(
     pair: Pair,
     testbed_base: Base,
-    budget: Callable[[Objective], list[int]],
+    rows: list[TokenRow],
+    plain: Callable[[Objective], Trained],
     tmp_path: Path,
-    name: str,
+    recipe: Recipe,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe, before = load_recipe(name), logits(testbed_base.model)
-    seen: dict[str, torch.Tensor] = {}
-    save = train.save_trained
+    before, after, save = logits(testbed_base.model, rows), list[torch.Tensor](), train.save_trained
 
     def also_asked(model: Any, *args: Any, **options: Any) -> None:
-        seen["after"] = logits(model.eval())
+        after.append(logits(model.eval(), rows))
         save(model, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "save_trained", also_asked)
-        told = trained(pair, recipe, tmp_path / "run")
+        made = trained(pair, recipe, tmp_path / "run")
+
+    # At step 0 it says what the base says.
     state = load_file(stages.subspace_path(tmp_path / "run", recipe)) if recipe.init else None
     with trainable(testbed_base, pair, recipe, CellRun(1e-3, 0, list(range(8)), state)) as model:
-        start = logits(model.eval())
-    if name in MUTATE_BASE:
-        assert torch.allclose(start, before, atol=TOLERANCE)
+        start = logits(model.eval(), rows)
+    assert (recipe.name in MUTATE_BASE) == (recipe.parameters == "adapter" and changes_base(pair, recipe))
+    if recipe.name in MUTATE_BASE | ROTATE:
+        assert torch.allclose(start, before, atol=ROUNDING)
     else:
         assert torch.equal(start, before)
-    assert told["trainable_params"] == trained_and_all(to_train(shape_of(pair), pair, recipe))[0]  # as foretold
-    assert [told[key] for key in BUDGET] == budget(recipe.objective)
-    assert (seen["after"] - before).abs().max() > TOLERANCE
-    again = reloaded(pair, recipe, tmp_path / "run" / "cell" / stages.CHECKPOINT)
-    assert torch.allclose(again, seen["after"], atol=TOLERANCE)
 
-    with monkeypatch.context() as patch:
-        killed(pair, recipe, tmp_path / "again", patch, checkpoints=2)
-    last, first = trained(pair, recipe, tmp_path / "again", checkpoints=2)["sha256"]
-    assert [last] == told["sha256"] != [first]  # the same bytes again, after a kill, and if saved on the way or not
-    assert torch.equal(logits(testbed_base.model), before)
+    # It reads what all read, once, and as much as all; it trains as many parameters as foretold.
+    assert made.budget == plain(recipe.objective).budget and made.read == plain(recipe.objective).read
+    tokens = sum(map(len, made.read))
+    assert tokens == made.told["tokens"] and pair.tokens <= tokens < pair.tokens + 4 * max(map(len, made.read))
+    assert made.told["trainable_params"] == trained_and_all(to_train(shape_of(pair), pair, recipe))[0]
+    assert made.told["total_params"] == sum(weight.numel() for weight in testbed_base.model.parameters())
+
+    # It answers differently afterwards, the stock libraries load what it saved, and the base is as it was.
+    (final,) = after
+    assert (final.argmax(-1) != before.argmax(-1)).any()
+    again = logits(reloaded(pair, recipe, tmp_path / "run" / "cell" / stages.CHECKPOINT), rows)
+    assert torch.allclose(again, final, atol=ROUNDING)
+    assert torch.equal(logits(testbed_base.model, rows), before)
+
+    # The same bytes again after a kill, whether it is saved on the way or not.
+    killed(pair, recipe, tmp_path / "again")
+    last, first = trained(pair, recipe, tmp_path / "again", checkpoints=2).sha256
+    assert [last] == made.sha256 != [first]
+
+
+def test_which_adapters_have_the_pairs_rank(pair: Pair) -> None:
+    for recipe in OTHERS:
+        twice = recipe.model_copy(update={"rank_factor": 2.0})
+        n, more = (trained_and_all(to_train(shape_of(pair), pair, one))[0] for one in (recipe, twice))
+        assert (more > n) == (recipe.peft_type not in RANKLESS)
+
+
+def test_what_a_kind_draws_is_drawn_anew_for_every_seed(pair: Pair, testbed_base: Base, rows: list[TokenRow]) -> None:
+    for recipe in (load_recipe("vera"), *(one for one in OTHERS if one.name == "randlora")):
+        drawn = []
+        for seed in (0, 0, 1):
+            with trainable(testbed_base, pair, recipe, CellRun(1e-3, seed, list(range(8)))) as model:
+                drawn.append(torch.cat([one.flatten() for name, one in model.named_buffers() if recipe.name in name]))
+        assert len(drawn[0]) and torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_there_are_no_more_checkpoints_than_steps(
@@ -174,7 +233,8 @@ def test_there_are_no_more_checkpoints_than_steps(
 ) -> None:
     monkeypatch.setattr(checks, "base_of", lambda pair: testbed_base)
     monkeypatch.setattr(checks, "training_rows", lambda pair: rows)
-    setup = Setup(pair, (), {}, (load_recipe("lora"),), seeds=1, learning_rates=1, checkpoints=2)
+    short = pair.model_copy(update={"tokens": 200})
+    setup = Setup(short, (), {}, (load_recipe("lora"),), seeds=1, learning_rates=1, checkpoints=2)
     assert checks.check_training(setup).layouts[0].steps == 2
     with pytest.raises(UserError, match="--checkpoints 3: sft takes 2 steps with seed 0; give --checkpoints 2"):
         checks.check_training(replace(setup, checkpoints=3))
@@ -183,5 +243,5 @@ def test_there_are_no_more_checkpoints_than_steps(
 @pytest.mark.slow
 def test_frozen_bases_stay_frozen_whatever_the_objective(pair: Pair, tmp_path: Path) -> None:
     recipe = load_recipe("random-frozen").model_copy(update={"objective": "dpo"})
-    told = trained(pair, recipe, tmp_path / "run")
+    told = trained(pair, recipe, tmp_path / "run").told
     assert told["trainable_params"] == trained_and_all(to_train(shape_of(pair), pair, recipe))[0]
