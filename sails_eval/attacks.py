@@ -31,17 +31,20 @@ LIBRARY = "torchao"
 
 @dataclass(frozen=True)
 class Retuning:
-    """How every model is re-tuned: the same steps at the same rate, whatever the method and the number of examples.
+    """How every model is re-tuned: the same passes over the examples at the same rate, whatever the method.
 
     A fresh LoRA (PEFT's defaults, the pair's rank, alpha and modules) on the fine-tuned model, whose own adapter is
-    merged. `learning_rate` is multiplied by the pair's `learning_rate_scale`. Ten examples are seen twenty times, a
-    hundred twice. None of it is specified by the SAILS paper; ten and a hundred harmful examples are those of Qi et al.
-    2023 (arXiv 2310.03693).
+    merged. `learning_rate` is multiplied by the pair's `learning_rate_scale`. None of it is specified by the SAILS
+    paper; ten and a hundred harmful examples in batches of ten are those of Qi et al. 2023 (arXiv 2310.03693).
     """
 
-    steps: int = 20
+    epochs: int = 5
     batch_size: int = 10
     learning_rate: float = 1e-4
+
+    def steps(self, examples: int) -> int:
+        """Optimiser steps, the last batch being filled up."""
+        return -(-self.epochs * examples // self.batch_size)
 
 
 RETUNING = Retuning()
@@ -95,8 +98,6 @@ class Attack:
         data = self.data(pair)
         if data is None:
             return f"pair '{pair.name}' has no data for it; give its YAML 'attack: {{{self.kind}: FILE}}'"
-        if self.examples > (seen := RETUNING.steps * RETUNING.batch_size):
-            return f"re-tuning sees {seen} examples; give at most as many"
         if (held := len(read_examples(data).examples)) < self.examples:
             return f"{data} has {held} examples only"
         return None
@@ -116,14 +117,15 @@ class Attack:
 def order_of(rows: int, attack: Attack, seed: int) -> list[int]:
     """Which rows every step of re-tuning sees, by index: of all methods the same for a seed.
 
-    A seed's ten examples are among its hundred; they are passed over, newly shuffled each time, for all steps.
+    A seed's ten examples are among its hundred; they are passed over, newly shuffled each time.
     """
     rng = random.Random(f"re-tuning of seed {seed}")
     sample = rng.sample(range(rows), rows)[: attack.examples]
+    length = RETUNING.steps(attack.examples) * RETUNING.batch_size
     order: list[int] = []
-    while len(order) < RETUNING.steps * RETUNING.batch_size:
+    while len(order) < length:
         order += rng.sample(sample, len(sample))
-    return order[: RETUNING.steps * RETUNING.batch_size]
+    return order[:length]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def adapter(testbed_pair: Pair) -> Path:
 @pytest.fixture
 def base(testbed_base: Base, monkeypatch: pytest.MonkeyPatch) -> Base:
     for module in (attacks, retuning):
-        monkeypatch.setattr(module, "RETUNING", Retuning(steps=2))
+        monkeypatch.setattr(module, "RETUNING", Retuning(epochs=2))
     monkeypatch.setattr(retuning, "base_of", lambda pair: testbed_base)
     return testbed_base
 
@@ -55,8 +55,8 @@ def test_what_is_no_attack_is_an_error(text: str) -> None:
 
 def test_few_examples_are_among_the_many_and_seeds_draw_others() -> None:
     ten, hundred = (order_of(128, Attack("harmful", n), seed=0) for n in (10, 100))
-    steps = attacks.RETUNING.steps * attacks.RETUNING.batch_size
-    assert len(ten) == len(hundred) == steps
+    assert (len(ten), len(hundred)) == (50, 500)  # five passes each
+    assert len(order_of(128, Attack("harmful", 3), seed=0)) == 20  # whole batches of ten
     assert len(set(ten)) == 10 and len(set(hundred)) == 100 and set(ten) < set(hundred)
     assert order_of(128, Attack("benign", 10), seed=0) == ten  # nothing but seed and number counts
     assert order_of(128, HARMFUL, seed=1) != ten
@@ -70,8 +70,6 @@ def test_what_stands_in_an_attacks_way(testbed_pair: Pair, monkeypatch: pytest.M
     assert Attack("merge").obstacle(bare) is None
     monkeypatch.setattr(attacks, "find_spec", lambda name: None)
     assert "pip install 'sails-eval[quantise]'" in str(Attack("quantise").obstacle(bare))
-
-    assert "re-tuning sees 200 examples" in str(Attack("harmful", 201).obstacle(testbed_pair))
 
 
 def test_examples_that_are_too_long_do_not_count(base: Base, testbed_pair: Pair) -> None:
@@ -87,7 +85,7 @@ def test_an_identity_holds_data_settings_and_number(testbed_pair: Pair, monkeypa
     assert own == HARMFUL.identity(testbed_pair.model_copy(update={"tokens": 1, "train": None}))
     others = [Attack("harmful", 11).identity(testbed_pair), Attack("benign", 10).identity(testbed_pair)]
     others.append(HARMFUL.identity(testbed_pair.model_copy(update={"rank": 3})))
-    monkeypatch.setattr(attacks, "RETUNING", Retuning(steps=2))
+    monkeypatch.setattr(attacks, "RETUNING", Retuning(epochs=2))
     others.append(HARMFUL.identity(testbed_pair))
     assert own not in others
 

@@ -66,7 +66,7 @@ def here(testbed_base: Base) -> Iterator[None]:
         for module in (compare, forgetting, durability):
             patch.setattr(module, "workers", workers)
         for module in (attacks, retuning):
-            patch.setattr(module, "RETUNING", Retuning(steps=2, batch_size=5))
+            patch.setattr(module, "RETUNING", Retuning(epochs=1, batch_size=5))
         patch.setattr(forgetting, "READING", Reading(tokens=100))
         for module, picture in ((compare, "tradeoff"), (durability_report, "draw")):
             patch.setattr(module, picture, lambda *given: None)
