@@ -135,6 +135,14 @@ def test_a_dry_run_says_that_nothing_is_missing_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
+def test_more_checkpoints_than_steps_are_told(no_steps: None) -> None:
+    config = CompareConfig(pair="testbed", methods=("lora",), tokens=600, checkpoints=5)
+    (made,) = forecast.forecast(config)
+    assert [lack.told for lack in made.lacks] == [
+        "--checkpoints 5: a cell takes about 2 steps; give fewer, or more --tokens"
+    ]
+
+
 def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     no_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

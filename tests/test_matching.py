@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from sails_eval import prices, stages
+from sails_eval.alike import Regularise
 from sails_eval.basis_layers import basis_layers
 from sails_eval.budget import ledger
 from sails_eval.checks import check_training
@@ -29,10 +31,11 @@ from sails_eval.matching import (
     with_ranks,
     write_pace,
 )
+from sails_eval.methods import activation_svd
 from sails_eval.models import Base
 from sails_eval.parts import Part
 from sails_eval.plan import Setup, resolve
-from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops
+from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops, seconds_prices
 from sails_eval.run_folder import check_folder
 from sails_eval.shapes import shape_of
 from sails_eval.stages import find_subspace, subspace_path
@@ -97,6 +100,28 @@ def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, 
     sails = found["sails"]
     assert sails.before - sails.saes == pytest.approx(counted, rel=0.02)
     assert sails.per_token < found["full"].per_token and found["full"].before == 0
+
+
+@pytest.mark.slow
+def test_the_base_models_pass_is_foretold_without_an_adapter(pair: Pair, testbed_base: Base, tmp_path: Path) -> None:
+    pair, recipe = pair.model_copy(update={"regularise": Regularise(kl=0.1)}), load_recipe("vera")
+    rows = stages.training_rows(pair)
+    run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
+    record = train_cell(testbed_base, pair, recipe, rows=rows, run=run, folder=tmp_path / "vera")
+    assert flops_prices(pair, [recipe])["vera"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
+
+
+@pytest.mark.slow
+def test_the_seconds_of_a_preparation_are_taken_without_counting(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, prepare = list[Any](), activation_svd.prepare
+
+    def noting(*given: Any) -> Any:
+        modes.append(_get_current_dispatch_mode())
+        return prepare(*given)
+
+    monkeypatch.setattr(activation_svd, "prepare", noting)
+    setup = Setup(pair, (), {}, (load_recipe("activation-svd"),), seeds=1, learning_rates=1)
+    assert seconds_prices(setup)["activation-svd"].before > 0 and modes == [None]
 
 
 def test_only_saes_of_ones_own_are_charged() -> None:

@@ -125,7 +125,8 @@ def test_regularisation_belongs_to_the_run_and_to_no_recipe() -> None:
     assert resolve_pair(asked).regularise == Regularise(kl=0.1)
     again = validate(CompareConfig, asked.model_dump(mode="json", exclude_none=True), where="config.yaml")
     assert again.regularise == asked.regularise
-    for text, told in (("kl=0", "kl is 0, which adds nothing; leave it out"), ("l2=1", "unknown regulariser 'l2'")):
+    no_lambda = "which is no λ above 0; to train without it leave it out, here and in the pair's key 'regularise'"
+    for text, told in (("kl=0", no_lambda), ("kl=inf", no_lambda), ("l2=1", "unknown regulariser 'l2'")):
         with pytest.raises(UserError, match=told):
             validate(CompareConfig, {"regularise": text}, where="here")
     with pytest.raises(UserError, match="not of the form NAME=VALUE"):
@@ -147,6 +148,21 @@ def test_the_pairs_optimiser_is_what_trains(testbed_pair: Pair) -> None:
     pair = testbed_pair.model_copy(update={"optimiser": Optimiser(weight_decay=0.1, lr_scheduler_type="constant")})
     told = trainers._options(pair, CellRun(1e-2, 0, []), micro=4, batch=4, steps=3)
     assert (told["weight_decay"], told["lr_scheduler_type"], told["max_grad_norm"]) == (0.1, "constant", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"optim": "adamw"}, "optim in 'optimiser' of pair 'testbed': 'adamw'; did you mean "),
+        ({"optim": "adamw_bnb_8bit"}, "pair 'testbed': key 'optimiser': .*bitsandbytes"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "pair 'testbed': key 'optimiser': .*min_lr"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "pair 'testbed': key 'optimiser': .*eval"),
+    ],
+)
+def test_an_optimiser_that_cannot_be_made_is_an_error(testbed_pair: Pair, given: dict[str, str], told: str) -> None:
+    trainers.check_optimiser(testbed_pair)
+    with pytest.raises(UserError, match=told):
+        trainers.check_optimiser(testbed_pair.model_copy(update={"optimiser": Optimiser(**given)}))
 
 
 def test_lora_plus_decays_weights_as_all_others_do(testbed_pair: Pair, testbed_base: Base) -> None:

@@ -87,7 +87,7 @@ def run(here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "run"
     assert main(["compare", "--pair", str(folder / "mine.yaml"), *ASKED, "--tasks", TASKS, "--out", str(run)]) == 0
     assert main(["forgetting", str(run), "-q"]) == 0
-    assert main(["durability", str(run), "-q", "--attack", "harmful:10,merge"]) == 0
+    assert main(["durability", str(run), "-q", "--attack", "harmful:10,merge,harmful:010"]) == 0
     return run
 
 
@@ -184,6 +184,8 @@ def test_a_run_that_cannot_be_measured_is_an_error(
 
     assert "not the folder of a comparison" in says("forgetting", str(tmp_path))
     (left := tmp_path / "durability/harmful-10/m/retuned").mkdir(parents=True)
+    assert "not the folder of a comparison" in says("durability", str(tmp_path)) and left.exists()  # of whatever it is
+    (tmp_path / "run.json").write_text("{}")
     assert "not the folder of a comparison" in says("durability", str(tmp_path)) and not left.exists()
     assert "unknown trained method of" in says("forgetting", str(run), "--methods", "full")
     assert "--attack harmful:999" in says("durability", str(run), "--attack", "harmful:999")
