@@ -27,8 +27,9 @@ budget.
 
 COSTS = ("flops", "seconds", "peak_memory_bytes", "trainable_params")
 
-LABELS = ("labelled_examples", "rejected_answers")
-"""Different labelled examples that a cell learns from, its initialisation included, and rejected answers that it sees.
+LABELS = ("labelled_examples", "further_examples", "rejected_answers")
+"""Different labelled examples that a cell learns from, its initialisation included; those of them that its training
+sample does not hold; and rejected answers that it sees.
 
 They may differ: SAILS on preference data sees the rejected answers, supervised fine-tuning does not.
 """
@@ -40,8 +41,10 @@ def labels_used(rows: Sequence[TokenRow], contrast: Contrast, *, pairs: bool = F
     `pairs` says whether its training reads the rejected answers, too.
     """
     rejected = {row.rejected_source for row in rows if pairs and row.rejected_source}
+    trained = {row.source for row in rows}
     return {
-        "labelled_examples": len({row.source for row in rows} | contrast.sources),
+        "labelled_examples": len(trained | contrast.sources),
+        "further_examples": len(contrast.sources - trained),
         "rejected_answers": len(rejected | contrast.rejected),
     }
 
@@ -58,9 +61,9 @@ def ledger(
     """One row per cell. Where `setup` matches FLOPs or seconds, it has the column `matched_flops` or `matched_seconds`,
     `regularise` where training is regularised, and `kept_step` where cells stop early.
 
-    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, and the tokens of its SAEs, None where
-    unknown): spent once per run, shown beside each of its cells. Raises ValueError if the matched columns are not equal
-    between methods.
+    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, the FLOPs of training SAEs of the pair's
+    own, and the tokens of its SAEs, None where unknown): spent once per run, shown beside each of its cells. Raises
+    ValueError if the matched columns are not equal between methods of one objective seed by seed.
     """
     rows = [_row(run, cell, selection.get(cell.recipe.name, {})) for cell in cells]
     frame = pd.DataFrame(rows).sort_values(["method", "learning_rate", "seed"], ignore_index=True)

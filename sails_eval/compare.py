@@ -244,20 +244,19 @@ def _facts(run: Path, setup: Setup, chosen: Sequence[Cell]) -> dict[str, RowFact
             sae_tokens=_sae_tokens(run, setup, recipe),
             tuning_trials=setup.trials,
             **{key: max(record[key] for record in records) for key in LABELS},
-            further_examples=max(record["labelled_examples"] - record["unique_examples"] for record in records),
-            aligned_models=tuple(_subspace(run, recipe)["models"]) if recipe.init else (),
+            saw=tuple(_subspace(run, recipe)["saw"]) if recipe.init else (),
         )
     return facts | {row.name: RowFacts(row.model) for row in setup.finished}
 
 
 def _took(run: Path, setup: Setup) -> dict[str, Took]:
-    """What every method's cells took of what is matched; nothing where tokens are."""
-    unit, found = setup.match, {}
-    for recipe in setup.recipes if unit != "tokens" else ():
+    """What every method's cells took."""
+    found = {}
+    for recipe in setup.recipes:
         records = [train_record(run, cell) for cell in setup.cells(recipe)]
-        before = _subspace(run, recipe)["cost"][unit] if recipe.init else 0
-        spent, tokens = (sum(record[key] for record in records) / len(records) for key in (unit, "tokens"))
-        found[recipe.name] = Took(before + spent, tokens)
+        before = _subspace(run, recipe)["cost"]["flops"] if recipe.init else 0
+        flops, tokens = (sum(record[key] for record in records) / len(records) for key in ("flops", "tokens"))
+        found[recipe.name] = Took(before + flops, tokens)
     return found
 
 

@@ -26,9 +26,7 @@ def _joined(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
-PeftType = Literal[
-    "lora", "adalora", "delora", "hira", "hra", "ia3", "loha", "lokr", "miss", "oft", "randlora", "road", "vera"
-]
+PeftType = Literal["lora", "adalora", "delora", "hira", "ia3", "loha", "miss", "oft", "randlora", "road", "vera"]
 """Kinds of adapters, as PEFT calls them in lower case."""
 
 RANKLESS = ("ia3", "oft", "randlora", "road", "vera")
@@ -168,12 +166,17 @@ class Span(Frozen):
 PAIR_OWNS = frozenset(
     "r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save layers_to_transform layers_pattern "
     "exclude_modules target_parameters trainable_token_indices bias lora_bias layer_replication "
-    "init_r target_r total_step tinit tfinal alpha projection_prng_key".split()
+    "init_r target_r total_step tinit tfinal alpha randlora_alpha lambda_pattern projection_prng_key".split()
 )
 """Fields of PEFT's configs that decide how much is trained and where, or what a seed changes.
 
 No recipe may set them but by `rank_factor`.
 """
+
+
+def regularises(field: str) -> bool:
+    """Whether a field of PEFT's configs adds a regulariser."""
+    return "dropout" in field or field in ("orth_reg_weight", "coft")
 
 
 class Dpo(Frozen):
@@ -239,7 +242,7 @@ class Recipe(Frozen):
                 f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
                 "belong to the pair, and draws to the seed"
             )
-        if alone := sorted(key for key in self.peft if "dropout" in key or key == "orth_reg_weight"):
+        if alone := sorted(key for key, value in self.peft.items() if value and regularises(key)):
             raise ValueError(
                 f"key 'peft': {', '.join(alone)} would regularise one method only; what regularises is the same for "
                 "all of them: --regularise, or key 'regularise' of the pair"
@@ -256,11 +259,22 @@ class Recipe(Frozen):
         if self.objective != "dpo" and self.dpo != Dpo():
             raise ValueError(f"key 'dpo' is about the objective dpo, but 'objective' is {self.objective}")
         start = self.peft.get("init_lora_weights", True)
+        if self.init and "init_lora_weights" in self.peft:
+            raise ValueError(f"key 'peft': init_lora_weights={start} is a start of its own beside init={self.init}")
+        for key in ("init_weights", "init_ia3_weights"):
+            if self.peft.get(key, True) is not True:
+                raise ValueError(
+                    f"key 'peft': {key}={self.peft[key]} may change what the model says before it is trained"
+                )
         if start is not True and not re.fullmatch(STARTS, str(start)):
             raise ValueError(
                 f"key 'peft': init_lora_weights={start} is none of the starts that PEFT makes of the weights alone and "
                 "that leave the model's answers as they are: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; "
                 "others, such as eva and corda, are named by key 'init'"
+            )
+        if self.objective == "dpo" and self.peft_type == "adalora":
+            raise ValueError(
+                "objective dpo wants a frozen copy of the adapter, and PEFT lets adalora have no second one"
             )
         if self.objective == "dpo" and str(start).startswith(("pissa", "olora")):
             raise ValueError(

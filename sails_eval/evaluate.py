@@ -44,7 +44,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     """
     for key in ("match", "match_params", "checkpoints"):
         if getattr(config, key) != CompareConfig.model_fields[key].default:
-            raise UserError(f"key '{key}' is about several methods; train takes one, so leave it out, or use compare")
+            raise UserError(f"key '{key}' is about comparisons; leave it out for train, or use compare")
     ((recipe,), _) = load_methods(config)
     pair = with_pinned_data(resolve_pair(config))
     identity = training_identity(pair, (recipe,))

@@ -157,6 +157,9 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
     lacks, prompts = missing(config, pair), _prompts(pair, config)
     made = Forecast(pair, recipes, untrained, seeds, rates, {}, {}, steps_of(pair), prompts, machine, None, ())
     made = replace(made, checkpoints=config.checkpoints)
+    if made.steps is not None and made.steps < made.checkpoints:  # by an estimate; compare counts them
+        told = f"--checkpoints {made.checkpoints}: a cell takes about {made.steps} steps; give fewer, or more --tokens"
+        lacks.append(Lack(told, stops=False))
     try:
         shape = shape_of(pair)
     except UserError as error:
@@ -201,10 +204,6 @@ def _machine_lacks(made: Forecast) -> Iterator[Lack]:
             yield Lack(
                 told + "lower micro_batch_size or max_length, or set gradient_checkpointing", stops=large and surely
             )
-    steps = made.steps
-    if steps is not None and steps < made.checkpoints:
-        told = f"--checkpoints {made.checkpoints}: a cell takes about {steps} steps; give fewer, or more --tokens"
-        yield Lack(told, stops=False)  # by an estimate; the exact number of steps is looked at before training
     if made.disk[0] > machine.disk:
         told = (
             f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, {_size(machine.disk)} are free"

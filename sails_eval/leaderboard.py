@@ -250,7 +250,7 @@ class RowFacts:
     cell was trained on, `sae_tokens` what the SAEs of its initialisation were trained on (None: unknown),
     `tuning_trials` the number of learning rates tried, times checkpoints, `labelled_examples` and `rejected_answers`
     those of the cell that saw the most, `further_examples` the labelled ones that its training sample did not hold.
-    `aligned_models` are those that its initialisation looked at. `warnings` are clauses without a semicolon.
+    `saw` is what else its initialisation looked at, in words. `warnings` are clauses without a semicolon.
     """
 
     model: str
@@ -264,7 +264,7 @@ class RowFacts:
     labelled_examples: int = 0
     rejected_answers: int = 0
     further_examples: int = 0
-    aligned_models: tuple[str, ...] = ()
+    saw: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -273,9 +273,8 @@ class RowFacts:
         seen = {
             f"{self.rejected_answers} rejected answers": self.rejected_answers,
             f"{self.labelled_examples} labelled examples in all": self.rejected_answers or self.further_examples,
-            f"a finished, aligned model ({', '.join(self.aligned_models)})": self.aligned_models,
         }
-        told = ", ".join(what for what, saw in seen.items() if saw)
+        told = ", ".join([*(what for what, n in seen.items() if n), *self.saw])
         others = "where rows without such a note saw the chosen answers of their training sample only"
         return (f"it saw {told}, {others}",) if told else ()
 

@@ -95,7 +95,10 @@ def checked_initialisation(pair: Pair, recipe: Recipe) -> tuple[Any, Any]:
     settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
     sae_set = getattr(settings, "saes", None)
     if "saes" in module.needs and not pair.sae_sources(sae_set):
-        raise UserError(f"method '{recipe.name}' needs SAEs; give --sae DIR (once for each layer)")
+        raise UserError(
+            f"method '{recipe.name}' needs SAEs, which pair '{pair.name}' has not; give --sae DIR (once for each layer)"
+            ", or key 'saes' of the pair"
+        )
     if "planted" in module.needs and pair.planted is None:
         raise UserError(
             f"method '{recipe.name}' needs a planted subspace, which pair '{pair.name}' has not: its key 'planted' "

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from sails_eval.checks import check_training
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 PACE = "pace.json"
 """What was measured before a run that matches seconds; a run that is gone on with reads it."""
 
-MISJUDGED = {"flops": 0.05, "seconds": 0.2}
-"""The share of a budget by which what a method took may miss its forecast before the board says so."""
+MISJUDGED = 0.05
+"""The share by which the FLOPs that a method took may miss their forecast before the board says so."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Price:
 
 @dataclass(frozen=True)
 class Took:
-    """What a method's cells took of what is matched, preparation (but no SAE) included, and their mean tokens."""
+    """The FLOPs of a method's cells, preparation (but no SAE) included, and their tokens; means."""
 
-    spent: float
+    flops: float
     tokens: float
 
 
@@ -77,11 +76,11 @@ def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str
         price = prices[name]
         enough = max((price.before - other.before) / other.per_token for other in prices.values())
         saes = f" ({price.saes:.2g} of them for training its SAEs)" if price.saes else ""
-        others = f"; so is that of {', '.join(one for one in dear if one != name)}" if len(dear) > 1 else ""
+        others = f" (also too dear: {', '.join(one for one in dear if one != name)})" if len(dear) > 1 else ""
         raise UserError(
             f"--match {unit}: the preparation of '{name}' alone takes {price.before:.2g} {unit}{saes}, more than the "
             f"{budget:.2g} that '{cheapest}' takes for {tokens:,} tokens{others}; leave it out, or give --tokens "
-            f"{_rounded_up(enough)} for a step of it, and more for more"
+            f"{_rounded_up(enough)} or more, with which it gets a step or more"
         )
     return {
         name: max(1, min(tokens, round((budget - price.before) / price.per_token))) for name, price in prices.items()
@@ -169,22 +168,13 @@ def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
 
 
 def misjudged(setup: Setup, took: Mapping[str, Took]) -> dict[str, str]:
-    """What to know of methods whose cells took other FLOPs or seconds than foretold, where these are matched.
-
-    A machine may be slower throughout than it was when its pace was measured, so seconds are held against what all
-    methods took on the median.
-    """
-    if setup.match == "tokens":
-        return {}
-    foretold = {name: (price := setup.prices[name]).of(one.tokens) - price.saes for name, one in took.items()}
-    ratios = {name: one.spent / foretold[name] for name, one in took.items()}
-    pace = median(ratios.values()) if setup.match == "seconds" else 1.0
-    unit = {"flops": "FLOPs", "seconds": "seconds"}[setup.match]
-    return {
-        name: f"its cells took {took[name].spent:.2g} {unit}, where {pace * foretold[name]:.2g} were foretold"
-        for name, ratio in ratios.items()
-        if abs(ratio / pace - 1) > MISJUDGED[setup.match]
-    }
+    """What to know of methods whose cells took other FLOPs than foretold, where these are matched."""
+    notes = {}
+    for name, one in took.items() if setup.match == "flops" else ():
+        foretold = setup.prices[name].of(one.tokens) - setup.prices[name].saes
+        if abs(one.flops / foretold - 1) > MISJUDGED:
+            notes[name] = f"a cell and its preparation took {one.flops:.3g} FLOPs, where {foretold:.3g} were foretold"
+    return notes
 
 
 def _identified(setup: Setup, **more: object) -> Setup:

@@ -14,7 +14,7 @@ from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType as Kinds
 
-from sails_eval.config import Pair, PeftType, Recipe
+from sails_eval.config import PAIR_OWNS, Pair, PeftType, Recipe, regularises
 from sails_eval.errors import UserError, first_line, unknown
 
 NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
@@ -49,7 +49,8 @@ def _adalora(size: Size) -> dict[str, Any]:
     """Ranks are cut between the first tenth and the last third of the steps; PEFT's scale is α over the first rank."""
     start = max(size.rank + 1, round(INCREMENT * size.rank))
     schedule = {"total_step": size.steps, "tinit": size.steps // 10, "tfinal": size.steps // 3}
-    return {"target_r": size.rank, "init_r": start, "lora_alpha": size.alpha_at(start), **schedule}
+    alike = {"orth_reg_weight": 0.0}  # regularisers are the same for all methods
+    return {"target_r": size.rank, "init_r": start, "lora_alpha": size.alpha_at(start), **schedule, **alike}
 
 
 RANKED: dict[PeftType, Callable[[Size], dict[str, Any]]] = {
@@ -57,9 +58,7 @@ RANKED: dict[PeftType, Callable[[Size], dict[str, Any]]] = {
     "adalora": _adalora,
     "delora": lambda size: {"r": size.rank},
     "hira": lambda size: {"r": size.rank},
-    "hra": lambda size: {"r": size.rank},
     "loha": lambda size: {"r": size.rank, "alpha": size.alpha},
-    "lokr": lambda size: {"r": size.rank, "alpha": size.alpha},
     "miss": lambda size: {"r": size.rank},
 }
 """The fields of PEFT's configs that the pair's rank and α fill in; of other kinds none."""
@@ -93,12 +92,13 @@ def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0
     known = {field.name for field in fields(kind)}
     for name in recipe.peft:
         if name not in known:
-            raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, known)
+            settable = {name for name in known - PAIR_OWNS if not regularises(name)}
+            raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, settable)
     size = Size(recipe.rank(pair), pair.alpha / pair.rank, steps)
     own = RANKED[recipe.peft_type](size) if recipe.peft_type in RANKED else {}
     own |= {DRAWN: seed} if DRAWN in known else {}
     try:
-        return kind(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **own, **recipe.peft)
+        return kind(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **{**own, **recipe.peft})
     except (ValueError, TypeError) as error:
         raise UserError(f"recipe '{recipe.name}': key 'peft': {first_line(error)}") from error
 

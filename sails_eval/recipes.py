@@ -113,7 +113,7 @@ def listing(pair: Pair) -> str:
 
 def shown(recipe: Recipe, pair: Pair) -> str:
     """A recipe as it is after `like`, and what that means at a pair."""
-    values = recipe.model_dump(mode="json", exclude_defaults=True)
+    values = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
     lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), ""]
     try:
         lines += [f"{key}: {value}" for key, value in _told(facts(recipe, pair), pair)]
@@ -180,7 +180,7 @@ def _preparation(found: Facts, pair: Pair) -> str:
     from sails_eval.shapes import shape_of
 
     recipe = found.recipe
-    if isinstance(recipe.peft.get("init_lora_weights"), str):
+    if str(recipe.peft.get("init_lora_weights")).startswith(("pissa", "olora", "mica")):
         return "the weights are decomposed at the start of every cell"
     if not found.needs & {"saes", "contrast", "aligned"}:
         return "none"

@@ -139,8 +139,10 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
         used = describe(state, rank=recipe.rank(pair), fill=settings.fill, planted=material.planted)
         report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
     saes = [f"{sae_set}/{sae.name}" if sae_set else sae.name for sae in sources]
-    models = [reference(pair, settings.aligned)] if "aligned_model" in module.needs else []
-    report = {"cost": cost, "saes": saes, "models": models, **report}
+    saw = ["the planted subspace"] if "planted" in module.needs else []
+    if "aligned_model" in module.needs:
+        saw.append(f"a finished, aligned model ({reference(pair, settings.aligned)})")
+    report = {"cost": cost, "saes": saes, "saw": saw, **report}
     write_text(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 

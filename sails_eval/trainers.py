@@ -70,10 +70,11 @@ def check_optimiser(pair: Pair) -> None:
             raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            told = TrainingArguments(output_dir=scratch, use_cpu=True, max_steps=2, **pair.optimiser.model_dump())
+            cpu = not torch.cuda.is_available()
+            told = TrainingArguments(output_dir=scratch, use_cpu=cpu, max_steps=2, **pair.optimiser.model_dump())
             trainer = Trainer(torch.nn.Linear(1, 1), told)
             trainer.create_optimizer_and_scheduler(num_training_steps=2)
-        except (ImportError, ValueError, TypeError, RuntimeError) as error:
+        except (ImportError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
             raise UserError(f"pair '{pair.name}': key 'optimiser': {first_line(error)}") from error
 
 

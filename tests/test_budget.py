@@ -17,6 +17,7 @@ RECORD: dict[str, Any] = {
     "examples": 80,
     "unique_examples": 64,
     "labelled_examples": 64,
+    "further_examples": 0,
     "rejected_answers": 0,
     "flops": 7_000,
     "seconds": 1.5,
@@ -80,10 +81,18 @@ def test_labels_are_counted_once_however_often_they_are_seen() -> None:
     rows = [TokenRow([], [], source=name, rejected_source=f"{name}-") for name in "aca"] + [
         TokenRow([], [], source="d")
     ]
-    assert labels_used(rows, Contrast()) == {"labelled_examples": 3, "rejected_answers": 0}
-    assert labels_used(rows, Contrast(), pairs=True) == {"labelled_examples": 3, "rejected_answers": 2}
-    assert labels_used(rows, contrast) == {"labelled_examples": 4, "rejected_answers": 2}
-    assert labels_used(rows, contrast, pairs=True) == {"labelled_examples": 4, "rejected_answers": 3}
+    assert labels_used(rows, Contrast()) == {"labelled_examples": 3, "further_examples": 0, "rejected_answers": 0}
+    assert labels_used(rows, Contrast(), pairs=True) == {
+        "labelled_examples": 3,
+        "further_examples": 0,
+        "rejected_answers": 2,
+    }
+    assert labels_used(rows, contrast) == {"labelled_examples": 4, "further_examples": 1, "rejected_answers": 2}
+    assert labels_used(rows, contrast, pairs=True) == {
+        "labelled_examples": 4,
+        "further_examples": 1,
+        "rejected_answers": 3,
+    }
 
 
 def test_what_is_matched() -> None:

@@ -270,8 +270,8 @@ def test_a_recipe_that_trains_other_modules_is_refused(tmp_path: Path, peft: dic
 
 
 def test_a_recipe_with_a_field_that_peft_does_not_know_is_an_error(tmp_path: Path) -> None:
-    recipe = load_recipe(str(write(tmp_path / "mine.yaml", **RECIPE, peft={"lora_dropuot": 0.1})))
-    with pytest.raises(UserError, match=r"recipe 'mine': 'lora_dropuot'; did you mean lora_dropout"):
+    recipe = load_recipe(str(write(tmp_path / "mine.yaml", **RECIPE, peft={"use_rsloar": True})))
+    with pytest.raises(UserError, match=r"recipe 'mine': 'use_rsloar'; did you mean use_rslora"):
         adapter_config(load_pair("testbed"), recipe)
 
 

@@ -457,7 +457,7 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
             {"labelled_examples": 32, "rejected_answers": 30},
             "it saw 30 rejected answers, 32 labelled examples in all, where",
         ),
-        ({"labelled_examples": 32, "aligned_models": ("rlhf",)}, "it saw a finished, aligned model (rlhf), where"),
+        ({"labelled_examples": 32, "saw": ("a model (rlhf)",)}, "it saw a model (rlhf), where"),
     ],
 )
 def test_what_a_method_saw_besides_its_training_sample_is_told(seen: dict[str, Any], told: str | None) -> None:

@@ -71,7 +71,7 @@ class Canned:
         path = stages.subspace_path(run, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pair.name)
-        path.with_suffix(".json").write_text(json.dumps({"cost": {"flops": 0}, "saes": [], "models": []}))
+        path.with_suffix(".json").write_text(json.dumps({"cost": {"flops": 0}, "saes": [], "saw": []}))
 
     def prepare(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder

@@ -130,7 +130,7 @@ def test_an_initialisation_keeps_its_contract(
 ) -> None:
     recipe, before = recipe_of(method, settings), logits(testbed_base.model)
     state, report = found(pair, recipe, tmp_path / "one")
-    assert {f"layers.{layer}" for layer in report.keys() - {"cost", "saes", "models"}} == state.keys()
+    assert {f"layers.{layer}" for layer in report.keys() - {"cost", "saes", "saw"}} == state.keys()
     assert "recovery" in report["1"]
     n = sum(weight.numel() for weight in lora.values())
     with at_step_0(testbed_base, pair, recipe, state) as model:
@@ -254,7 +254,7 @@ def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(
 @pytest.mark.parametrize(
     ("method", "settings", "lacks", "complaint"),
     [
-        ("sails", {}, {"saes": ()}, "method 'sails' needs SAEs; give --sae"),
+        ("sails", {}, {"saes": ()}, "method 'sails' needs SAEs, which pair 'testbed' has not; give --sae"),
         ("sails", {"saes": "naro"}, {}, "unknown SAE set of pair 'testbed': 'naro'; did you mean narrow"),
         ("sails", {"saes": "best"}, {}, "unknown SAE set of pair 'testbed': 'best'; known: narrow, undertrained"),
         ("sails", {}, {"contrast": None}, "method 'sails' needs contrast data .*give --contrast"),
