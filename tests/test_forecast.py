@@ -163,6 +163,7 @@ def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPat
         check_ready(CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl")))
 
 
+@pytest.mark.slow
 def test_a_regulariser_wants_a_copy_of_base_weights_that_change(short: Pair) -> None:
     pair, shape = short.model_copy(update={"regularise": Regularise(kl=0.1)}), shape_of(short)
     costs = step_costs(shape, pair, [load_recipe(name) for name in ("lora", "corda")])

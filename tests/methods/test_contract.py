@@ -27,7 +27,7 @@ from sails_eval.plan import Cell, Setup
 from sails_eval.shapes import shape_of, to_train, trained_and_all
 from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
 
-QUICK = {"full", "pissa", "sails"}
+QUICK = {"full", "sails"}
 """In every run of the tests; the others take minutes together."""
 
 SHIPPED = [recipe for file in sorted(bundled("adapters").glob("*.yaml")) if (recipe := load_recipe(str(file))).trains]

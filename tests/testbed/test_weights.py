@@ -70,6 +70,7 @@ def test_the_judge_agrees_with_the_grammar(kind: Any) -> None:
     assert sum(a == b for a, b in zip(said, truth, strict=True)) / len(truth) >= (0.80 if kind == "harmful" else 0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", build.WITH_POOR_SAES)
 def test_the_saes_are_as_good_as_the_card_says(name: str) -> None:
     streams = activations(build._load(WEIGHTS / name / "base"), make_tokenizer(), texts=512, seed=77)
