@@ -258,6 +258,12 @@ class Recipe(Frozen):
             raise ValueError(f"key 'rank_factor': adapters of peft_type {self.peft_type} do not have the pair's rank")
         if self.objective != "dpo" and self.dpo != Dpo():
             raise ValueError(f"key 'dpo' is about the objective dpo, but 'objective' is {self.objective}")
+        if self.learning_rate is not None and self.learning_rate.high < self.learning_rate.low:
+            raise ValueError("key 'learning_rate': high is below low")
+        return self
+
+    @model_validator(mode="after")
+    def _same_at_step_0(self) -> Self:
         start = self.peft.get("init_lora_weights", True)
         if self.init and "init_lora_weights" in self.peft:
             raise ValueError(f"key 'peft': init_lora_weights={start} is a start of its own beside init={self.init}")
@@ -281,8 +287,6 @@ class Recipe(Frozen):
                 f"key 'peft': init_lora_weights={start} changes the base weights, which the reference of objective dpo "
                 "stands on"
             )
-        if self.learning_rate is not None and self.learning_rate.high < self.learning_rate.low:
-            raise ValueError("key 'learning_rate': high is below low")
         return self
 
 

@@ -199,11 +199,11 @@ def _seconds(setup: Setup, recipe: Recipe) -> Price:
     tokens = [sum(tokens_of(row, recipe.objective) for row in seen[i : i + step]) for i in range(0, len(seen), step)]
     pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
     stepping = fitted.flops - fitted.beforehand
-    saes = _charged(recipe, pair) * pace * sum(tokens) / stepping
+    saes = own_sae_flops(recipe, pair) * pace * sum(tokens) / stepping
     return Price(pace * fitted.flops / stepping, before + saes, saes)
 
 
-def _charged(recipe: Recipe, pair: Pair) -> float:
+def own_sae_flops(recipe: Recipe, pair: Pair) -> float:
     """FLOPs of training the SAEs that were made for a recipe's initialisation."""
     if recipe.init is None or "saes" not in load_initialisation(recipe.init).needs:
         return 0.0

@@ -119,25 +119,24 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
 
     from sails_eval.alignment import reference
     from sails_eval.basis import Placement, describe
-    from sails_eval.prices import sae_training_flops
-    from sails_eval.shapes import shape_of
+    from sails_eval.prices import own_sae_flops
 
     module, settings, material = initialisation_of(pair, recipe)
     before = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
         state, report = module.prepare(material, settings)
     seconds = round(time.perf_counter() - before, 3)
-    sae_set = getattr(settings, "saes", None)
-    sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
     cost = {
         "tokens": material.contrast.tokens,
         "flops": counter.get_total_flops(),
         "seconds": seconds,  # with FLOPs being counted, which takes time of its own
-        "sae_flops": round(sae_training_flops(sources, pair, shape_of(pair))),
+        "sae_flops": round(own_sae_flops(recipe, pair)),
     }
     if isinstance(settings, Placement):
         used = describe(state, rank=recipe.rank(pair), fill=settings.fill, planted=material.planted)
         report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
+    sae_set = getattr(settings, "saes", None)
+    sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
     saes = [f"{sae_set}/{sae.name}" if sae_set else sae.name for sae in sources]
     saw = ["the planted subspace"] if "planted" in module.needs else []
     if "aligned_model" in module.needs:
