@@ -21,7 +21,7 @@ import pandas as pd
 from sails_eval import checks, stages, within_seed
 from sails_eval.bench import Bench, check_engine
 from sails_eval.budget import LABELS, ledger, sae_tokens, train_record, write_ledger
-from sails_eval.config import CompareConfig, Recipe
+from sails_eval.config import EMBEDDED, CompareConfig, Recipe
 from sails_eval.curve_report import budget_points, rate_points, write_curves
 from sails_eval.curves import Point
 from sails_eval.early_stopping import stop_early
@@ -65,6 +65,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
             for row in part.setup.finished:
                 pool.run(checks.check_finished, (part.setup, row))
             check_engine(pool, engines, part.setup)
+        if config.pair is None and config.model is None and not quiet:
+            print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
         for part in parts:
             write_pace(placed(run, part), part.setup)
         with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):

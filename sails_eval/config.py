@@ -16,7 +16,7 @@ from sails_eval.data.sources import Data, Unmixed, starting_at
 from sails_eval.errors import UserError, unknown
 from sails_eval.paths import PACKAGE, search_path
 from sails_eval.schema import Frozen as Frozen
-from sails_eval.schema import Model
+from sails_eval.schema import Model, Name
 from sails_eval.schema import read_mapping as read_mapping
 from sails_eval.schema import validate as validate
 
@@ -78,7 +78,7 @@ class AttackData(Frozen):
 class Pair(Frozen):
     """A base model with everything that belongs to it and is therefore the same for all methods."""
 
-    name: str
+    name: Name
     description: str = ""
     model: str = Field(description="a folder, or a hub id")
     revision: str | None = None
@@ -104,7 +104,7 @@ class Pair(Frozen):
         default=None, description="rows of a text, harmless and not trained on: forgetting is measured there"
     )
     attack: AttackData = AttackData()
-    references: dict[str, str] = Field(
+    references: dict[Name, str] = Field(
         default_factory=dict,
         description="finished models by name, which --reference NAME asks for; ./ is a folder here",
     )
@@ -152,6 +152,9 @@ class Pair(Frozen):
         return self.sae_sets[name]
 
 
+EMBEDDED = "testbed"
+"""The pair that ships with its model and everything else."""
+
 DATA = ("train", "contrast", "requests")
 """The keys of a pair that name data for training."""
 
@@ -194,7 +197,7 @@ class Dpo(Frozen):
 class Recipe(Frozen):
     """A method: what is trained, how it is initialised, and between which learning rates it is tuned."""
 
-    name: str
+    name: Name
     description: str
     source: str = ""
     parameters: Literal["adapter", "modules", "all", "none"] = Field(
@@ -350,8 +353,9 @@ class CompareConfig(Frozen):
 
     @property
     def pairs(self) -> tuple[str, ...]:
-        """The pairs that `pair` names."""
-        return tuple(name.strip() for name in (self.pair or "").split(",") if name.strip())
+        """The pairs that `pair` names; the embedded one where no other model is named either."""
+        names = tuple(name.strip() for name in (self.pair or "").split(",") if name.strip())
+        return names or ((EMBEDDED,) if self.model is None else ())
 
 
 def read_yaml(path: Path, model: type[Model], *, defaults: dict[str, Any] | None = None) -> Model:

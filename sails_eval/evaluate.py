@@ -70,6 +70,8 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     adapter = (Path(target) / CONFIG).is_file()
     if config.pair is None and config.model is None and target.startswith(f"{OPENAI}:"):
         raise UserError(f"{target} is evaluated on a pair's tasks; give --pair NAME")
+    if config.pair is None and config.model is None and adapter:
+        raise UserError(f"{target} is an adapter; say on which model: --pair NAME or --model MODEL")
     if config.pair is None and not adapter:
         config = config.model_copy(update={"model": target})
     setup = resolve_evaluation(config, target=None if adapter else target)

@@ -14,6 +14,7 @@ from sails_eval.errors import UserError
 from sails_eval.fingerprint import commit_of, model_identity, of_path
 from sails_eval.hub import has_chat_template
 from sails_eval.judges import endpoint
+from sails_eval.schema import as_name, check_name
 from sails_eval.tasks import TaskInfo
 
 
@@ -55,7 +56,7 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
     A model is asked by its own chat template, or the pair's where it has none. Raises UserError where it can't be had.
     """
     target = pair.references.get(asked, asked)
-    name = name or (asked if asked in pair.references else name_of(target))
+    name = check_name(name or (asked if asked in pair.references else name_of(target)))
     kind, _, called = target.partition(":")
     if kind == OPENAI:
         if not called:
@@ -80,6 +81,6 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
 def name_of(target: str) -> str:
     """A row's name: that of the model, its folder or its adapter's, or of the cell that a checkpoint belongs to."""
     if not Path(target).exists():
-        return Path(target.removeprefix(f"{OPENAI}:").partition("@")[0]).name
+        return as_name(Path(target.removeprefix(f"{OPENAI}:").partition("@")[0]).name)
     path = Path(target).resolve()
-    return path.parent.name if path.name == "checkpoint" else path.name
+    return as_name(path.parent.name if path.name == "checkpoint" else path.name)

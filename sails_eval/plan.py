@@ -33,6 +33,7 @@ from sails_eval.judges.spec import trusting
 from sails_eval.paths import PACKAGE
 from sails_eval.records import BASE
 from sails_eval.responsible import check_sending
+from sails_eval.schema import as_name
 from sails_eval.tasks import TaskInfo, resolve_tasks
 from sails_eval.tasks.published import use_local
 
@@ -147,8 +148,8 @@ class Setup:
 
 def resolve_pair(config: CompareConfig) -> Pair:
     """The named pair, or one made of --model and its companions, with every flag folded in."""
-    if bool(config.pairs) == (config.model is not None):
-        raise UserError("say which model: either --pair NAME or --model MODEL (and not both)")
+    if config.pair is not None and config.model is not None:
+        raise UserError("say which model: either --pair NAME or --model MODEL, and not both")
     for flag, given in (("--pair", config.pairs), ("--examples", config.examples)):
         if len(given) > 1:
             raise UserError(f"{flag}: only compare takes several ({', '.join(map(str, given))})")
@@ -156,7 +157,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
         pair = load_pair(config.pairs[0])
     else:
         assert config.model is not None
-        pair = Pair(name=Path(config.model).resolve().name, model=config.model)
+        pair = Pair(name=as_name(Path(config.model).resolve().name), model=config.model)
     flags: dict[str, Any] = {
         key: value
         for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template", "regularise")

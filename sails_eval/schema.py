@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from sails_eval.errors import UserError, unknown
 
@@ -19,6 +20,33 @@ class Frozen(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_name(name: str) -> str:
+    """The name as it is. Raises UserError unless it can be a folder's name, in a list between commas and in a:b."""
+    if not re.fullmatch(r"\w[\w.+=() -]{0,99}", name) or name != name.strip():
+        raise UserError(
+            f"{name!r} is no plain name; take letters, digits and . _ - + = ( ), up to 100, beginning "
+            "with a letter or digit"
+        )
+    return name
+
+
+def _name(text: str) -> str:
+    """As `check_name`, in the words of pydantic, which adds the key."""
+    try:
+        return check_name(text)
+    except UserError as error:
+        raise ValueError(error) from error
+
+
+def as_name(text: str) -> str:
+    """The plain name nearest to a text, for what gets its name from a path."""
+    return re.sub(r"[^\w.+=() -]", "-", text).lstrip(" .+=()-")[:100].strip() or "model"
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""What the files and folders about a thing are named after."""
 
 
 def validate(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
@@ -38,6 +66,8 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
         return str(unknown("key", key, ["".join(parents) + name for name in _fields(model, fault["loc"][:-1])]))
     if not key:  # a whole model's own check, which names its keys
         return str(fault["ctx"]["error"])
+    if fault["type"] == "value_error":
+        return f"key '{key}': {fault['ctx']['error']}"
     return f"key '{key}': {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 

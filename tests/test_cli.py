@@ -23,6 +23,16 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "typo.yaml").write_text(
         "description: x\nparamters: all\nparameters: all\nlearning_rate: {low: 1.0e-6, high: 1.0e-4}\n"
     )
+    (tmp_path / "evil.yaml").write_text(
+        "name: ../../../EVIL\ndescription: x\nparameters: all\nlearning_rate: {low: 1.0e-5, high: 8.0e-5}\n"
+    )
+    (tmp_path / "evil_pair.yaml").write_text("like: testbed\nname: /tmp/EVIL\n")
+    (tmp_path / "evil_reference.yaml").write_text("like: testbed\nreferences: {../EVIL: ./m}\n")
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil/evil.yaml").write_text("task: ../EVIL\nmetadata: {kind: safe}\n")
+    (tmp_path / "evil/group.yaml").write_text("group: evil_task\ntask: [../EVIL]\n")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
@@ -32,7 +42,13 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("compare", "either --pair NAME or --model MODEL"),
+        ("compare --pair testbed --model m", "either --pair NAME or --model MODEL"),
+        ("compare --methods evil.yaml", "evil.yaml: key 'name': '../../../EVIL' is no plain name"),
+        ("compare --pair evil_pair.yaml", "evil_pair.yaml: key 'name': '/tmp/EVIL' is no plain name"),
+        ("compare --pair evil_reference.yaml", "evil_reference.yaml: key 'references.../EVIL"),
+        ("compare --tasks evil_task,testbed --include-path evil", "evil/evil.yaml: key 'task': '../EVIL' is no plain"),
+        ("evaluate taken --name ../EVIL --pair testbed", "'../EVIL' is no plain name"),
+        ("evaluate adapter --tasks testbed --judge rules", "say on which model: --pair NAME or --model MODEL"),
         ("compare --pair testbet", "unknown pair 'testbet'; did you mean testbed"),
         ("compare --pair testbed --methods sials", "unknown method 'sials'; did you mean sails"),
         ("compare --pair testbed --methods lora,lora", "each once"),

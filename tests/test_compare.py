@@ -17,8 +17,8 @@ from sails_eval.data import read_contrast
 from sails_eval.leaderboard import choose_rates
 from sails_eval.tasks import find_tasks
 
-CORNER = (
-    "--pair testbed --methods sails,full,prompt --reference testbed-preference --tokens 1200 --seeds 2 "
+CORNER = (  # no --pair: the embedded one
+    "--methods sails,full,prompt --reference testbed-preference --tokens 1200 --seeds 2 "
     "--learning-rates 2 --limit 8 --tasks testbed_harmful_unseen,testbed_safe,testbed_facts -q"
 ).split()
 

@@ -296,4 +296,5 @@ def test_pairs_and_budgets_are_one_or_several(tmp_path: Path) -> None:
     for pair in ("a, b", ["a", "b"]):
         several = read_yaml(write(tmp_path / "several.yaml", pair=pair, examples=[16, 64]), CompareConfig)
         assert (several.pairs, several.examples) == (("a", "b"), (16, 64))
-    assert CompareConfig().pairs == CompareConfig().examples == ()
+    assert (CompareConfig().pairs, CompareConfig().examples) == (("testbed",), ())
+    assert CompareConfig(model="m").pairs == ()

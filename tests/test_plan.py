@@ -52,10 +52,18 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 # --- which model -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", [{}, {"pair": "testbed", "model": "model"}])
-def test_either_a_pair_or_a_model_is_named(which: dict[str, Any]) -> None:
+def test_a_pair_and_a_model_are_too_many() -> None:
     with pytest.raises(UserError, match="either --pair NAME or --model MODEL"):
-        resolve_pair(CompareConfig(**which))
+        resolve_pair(CompareConfig(pair="testbed", model="model"))
+
+
+def test_without_either_the_embedded_pair_is_meant() -> None:
+    assert resolve_pair(CompareConfig()) == load_pair("testbed")
+
+
+@pytest.mark.parametrize(("folder", "name"), [("my model", "my model"), (".hidden", "hidden"), ("a,b:c", "a-b-c")])
+def test_a_name_that_comes_from_a_path_is_made_plain(folder: str, name: str, tmp_path: Path) -> None:
+    assert resolve_pair(CompareConfig(model=str(tmp_path / folder))).name == name
 
 
 def test_a_model_of_ones_own_becomes_a_pair(asked: dict[str, Any], tmp_path: Path) -> None:

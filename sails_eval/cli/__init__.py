@@ -13,7 +13,7 @@ from sails_eval.errors import UserError
 
 EPILOG = """\
 examples:
-  sails-eval compare --methods sails,lora,full --pair testbed
+  sails-eval compare --methods sails,lora,full
   sails-eval compare --model ./my-model --sae ./sae/layer_5 --train pairs.jsonl --contrast pairs.jsonl \\
       --tasks my_harmful,my_safe --judge rules
   sails-eval plan --pair gemma-2-2b

@@ -34,7 +34,8 @@ def add_model(command: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--pair",
         metavar="NAME",
-        help="a shipped pair (sails-eval pairs list) or a pair's YAML; compare takes several, A,B,C, as organisms",
+        help="a shipped pair (sails-eval pairs list) or a pair's YAML; compare takes several, A,B,C, as organisms "
+        "(default: testbed, the embedded one)",
     )
     model.add_argument("--model", metavar="M", help="instead of a pair: a model's folder or hub id")
     model.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja file, for a tokenizer without one")

@@ -18,6 +18,7 @@ from sails_eval.data import read_rows
 from sails_eval.errors import UserError, unknown
 from sails_eval.paths import search_path
 from sails_eval.records import Kind, Split
+from sails_eval.schema import check_name
 from sails_eval.tasks.published import Card, card_of, fingerprint
 
 _GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
@@ -262,6 +263,10 @@ def task_info(entry: Entry, default: Kind | None = None) -> TaskInfo:
     kind = cast(Kind, entry.metadata.get("kind", default))
     if kind not in get_args(Kind):
         raise UserError(f"{entry.path}: {kind_problem(kind)}")
+    try:
+        check_name(entry.name)
+    except UserError as error:
+        raise UserError(f"{entry.path}: key 'task': {error}") from error
     first_metric = entry.metrics[0] if kind == "capability" and entry.metrics else None
     return TaskInfo(
         name=entry.name,
