@@ -35,7 +35,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt scripts/vllm_metada
 	$(VLLM_BIN)/pip install --quiet --no-compile --no-deps --requirement constraints-vllm.txt
 	$(VLLM_BIN)/pip install --quiet --no-deps --editable .
 	$(VLLM_BIN)/python scripts/vllm_metadata.py
-	PYTHONDONTWRITEBYTECODE= $(VLLM_BIN)/python -c 'import sails_eval.engines.vllm, sails_eval.train, vllm.entrypoints.openai.api_server'
+	PYTHONDONTWRITEBYTECODE= $(VLLM_BIN)/python -c 'import sails_eval.models.engines.vllm, sails_eval.training.cell, vllm.entrypoints.openai.api_server'
 	touch $@
 
 compare: setup

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sails_eval.config import Pair, load_pair
-from sails_eval.engines import HF, VLLM, load_engine
-from sails_eval.engines.adapters import max_rank
-from sails_eval.paths import bundled
-from sails_eval.tasks import find_tasks
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.paths import bundled
+from sails_eval.models.engines import HF, VLLM, load_engine
+from sails_eval.models.saved_adapter import max_rank
+from sails_eval.tasks.library import find_tasks
 
 TASKS = ("testbed_safe", "testbed_lookalike")
 ASKS, TABLE = "Running generate_until requests", "|Version|"
@@ -64,9 +64,9 @@ def random_adapters(pair: Pair, folder: Path, count: int) -> list[Path]:
     import torch
     from peft import get_peft_model
 
-    from sails_eval.config import load_recipe
-    from sails_eval.models import load_base
-    from sails_eval.peft_configs import adapter_config
+    from sails_eval.core.recipe import load_recipe
+    from sails_eval.models.adapters import adapter_config
+    from sails_eval.models.base import load_base
 
     made, model = [], load_base(pair).model
     for number in range(count):
@@ -83,8 +83,8 @@ def random_adapters(pair: Pair, folder: Path, count: int) -> list[Path]:
 
 def ours(engine: str, pair: Pair, subjects: Sequence[Path | None], limit: int | None) -> tuple[float, int]:
     """One engine of this package, which answers for all subjects: seconds, and prompts."""
-    from sails_eval.generate import complete
-    from sails_eval.models import load_base
+    from sails_eval.models.base import load_base
+    from sails_eval.tasks.answer import complete
 
     tasks, prompts = find_tasks(), 0
     running = load_engine(engine, pair, lambda: load_base(pair))
@@ -150,7 +150,7 @@ def rows(pair: Pair, adapters: Sequence[Path], limit: int | None) -> Iterator[tu
 
 def _apart(engine: str, pair: Pair, subjects: Sequence[Path | None], limit: int | None) -> Timing:
     """`ours` in a process of its own, as the CLI is: no engine finds what another has loaded."""
-    from sails_eval.workers import hosts
+    from sails_eval.run.workers import hosts
 
     begun = time.perf_counter()
     with hosts(quiet=True) as found:

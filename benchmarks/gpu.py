@@ -24,13 +24,16 @@ import torch
 from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 from transformers import AutoModelForCausalLM
 
-from sails_eval.config import Pair, load_pair, load_recipe
-from sails_eval.contrast import Contrast, Text
-from sails_eval.estimate import features_memory, sae_width, step_cost
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.recipe import load_recipe
 from sails_eval.methods.sails import get_sails_state_dict
-from sails_eval.models import Base, load_tokenizer, quiet_libraries
-from sails_eval.shapes import Shape, shape_of
-from sails_eval.train import CellRun, TokenRow, _peak_memory, _reset_peak_memory, train_cell
+from sails_eval.methods.subspace.contrast import Contrast, Text
+from sails_eval.models.base import Base, load_tokenizer
+from sails_eval.plan.cost.meta_model import Shape, shape_of
+from sails_eval.plan.cost.step_cost import features_memory, sae_width, step_cost
+from sails_eval.run.workers import quiet_libraries
+from sails_eval.training.batches import CellRun, TokenRow
+from sails_eval.training.cell import _peak_memory, _reset_peak_memory, train_cell
 
 TINY = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2,

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.stage import judge_file
-from sails_eval.records import Completion, write_jsonl
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from sails_eval.config import Pair, load_pair
-from sails_eval.engines import HF, VLLM, load_engine
-from sails_eval.records import Completion, Split, write_jsonl
-from sails_eval.tasks import TaskInfo, resolve_tasks
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.records import Completion, Split
+from sails_eval.models.engines import HF, VLLM, load_engine
+from sails_eval.tasks.library import TaskInfo, resolve_tasks
 
 Answers = dict[tuple[str, Split], list[Completion]]
 """By task and split."""
@@ -37,7 +38,7 @@ def first_difference(tokenizer: Any, one: str, other: str) -> tuple[int, str, st
 
 def answers(engine: Any, checkpoint: Path | None, tasks: Sequence[TaskInfo]) -> Answers:
     """What a subject says to every prompt."""
-    from sails_eval.generate import complete
+    from sails_eval.tasks.answer import complete
 
     splits: tuple[Split, ...] = ("validation", "test")
     with engine.serving(checkpoint) as lm:
@@ -63,7 +64,8 @@ def differences(subject: str, ours: Answers, theirs: Answers, tokenizer: Any) ->
 
 def compare_engines(pair: Pair, checkpoints: Sequence[Path]) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """How many answers each subject gave, and all the differences."""
-    from sails_eval.models import load_base, quiet_libraries
+    from sails_eval.models.base import load_base
+    from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
     tasks, base = resolve_tasks(pair.tasks), load_base(pair)

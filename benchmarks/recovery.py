@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
-from sails_eval.records import write_text
-from sails_eval.report import read_tested
-from sails_eval.stats import Interval, Sample, t_interval
+from sails_eval.analyses.finished_run import read_tested
+from sails_eval.core.files import write_text
+from sails_eval.core.stats import Interval, Sample, t_interval
 
 
 class Recovered(NamedTuple):

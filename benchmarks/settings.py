@@ -18,14 +18,16 @@ from typing import Any
 
 import yaml
 
-from sails_eval.board import MIN_SEEDS
-from sails_eval.compare import compare
-from sails_eval.config import CompareConfig, Pair, load_pair, read_mapping
-from sails_eval.errors import UserError
-from sails_eval.paths import bundled
-from sails_eval.records import write_text
-from sails_eval.report import read_tested
-from sails_eval.stats import Mean, Sample, holm
+from sails_eval.analyses.finished_run import read_tested
+from sails_eval.boards.table import MIN_SEEDS
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_text
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.paths import bundled
+from sails_eval.core.schema import read_mapping
+from sails_eval.core.stats import Mean, Sample, holm
+from sails_eval.run.compare import compare
 
 VARIANTS: list[dict[str, Any]] = [
     {"contrast": "requests", "positions": "prompt_last"},
@@ -113,8 +115,8 @@ def possible(pair: Pair) -> tuple[list[dict[str, Any]], dict[str, str]]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from sails_eval.basis import norm_gain
-    from sails_eval.models import decoder_layers
+    from sails_eval.methods.subspace.basis import norm_gain
+    from sails_eval.models.base import decoder_layers
 
     with torch.device("meta"):  # the architecture without the weights
         layers = decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model)))

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from sails_eval.choice import Choice, choose
-from sails_eval.contrasts import compare, default_contrasts
-from sails_eval.leaderboard import ONE_ANSWER
-from sails_eval.stats import Sample
+from sails_eval.boards.contrasts import compare, default_contrasts
+from sails_eval.boards.leaderboard import ONE_ANSWER
+from sails_eval.boards.rate_choice import Choice, choose
+from sails_eval.core.stats import Sample
 
 METHODS = ("sails", "lora", "random", "full")
 """The first three are equal in truth."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sails_eval.audit import population
+from sails_eval.analyses.audit.sample import population
+from sails_eval.core.files import write_jsonl
 from sails_eval.judges import load_judge
-from sails_eval.records import write_jsonl
 
 
 def write_labels(run: Path, out: Path) -> dict[str, int]:

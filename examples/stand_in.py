@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sails_eval.activations import residual_streams
+from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.testbed.saes import Quality, train_sae
 
 LAYER = 1

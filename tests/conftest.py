@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from sails_eval.config import Pair
-    from sails_eval.models import Base
+    from sails_eval.core.pair import Pair
+    from sails_eval.models.base import Base
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threads cost more than they gain
@@ -62,7 +62,7 @@ def tiny_llama_dir(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def testbed_pair() -> Pair:
     """The shipped testbed with a budget of a few steps of four examples."""
-    from sails_eval.config import load_pair
+    from sails_eval.core.pair import load_pair
 
     small = {"tokens": 200, "examples": 32, "batch_size": 4, "rank": 4, "alpha": 8}
     return load_pair("testbed").model_copy(update=small)
@@ -71,7 +71,8 @@ def testbed_pair() -> Pair:
 @pytest.fixture(scope="session")
 def testbed_base(testbed_pair: Pair) -> Base:
     """The testbed's base model. It is shared: whoever changes it has to put it back."""
-    from sails_eval.models import load_base, quiet_libraries
+    from sails_eval.models.base import load_base
+    from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
     return load_base(testbed_pair)
@@ -80,6 +81,6 @@ def testbed_base(testbed_pair: Pair) -> Base:
 @pytest.fixture(scope="session")
 def testbed_saes(testbed_pair: Pair, testbed_base: Base) -> dict[int, Any]:
     """The SAEs of the testbed's base model, by layer."""
-    from sails_eval.saes import load_saes
+    from sails_eval.methods.subspace.saes import load_saes
 
     return load_saes(testbed_pair, testbed_base.model)

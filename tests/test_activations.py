@@ -3,9 +3,16 @@ from typing import Any
 import pytest
 import torch
 
-from sails_eval.activations import Moments, contrast_means, merged, moments, residual_streams, text_means
-from sails_eval.contrast import Contrast, Text
-from sails_eval.models import Base, decoder_layers
+from sails_eval.methods.subspace.activations import (
+    Moments,
+    contrast_means,
+    merged,
+    moments,
+    residual_streams,
+    text_means,
+)
+from sails_eval.methods.subspace.contrast import Contrast, Text
+from sails_eval.models.base import Base, decoder_layers
 
 # answers of 1, 6 and 3 tokens after requests of 3, 2 and 0
 TEXTS = [

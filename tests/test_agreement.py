@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from sails_eval.agreement import agreement, graded_kappa, text_of
-from sails_eval.stats import Interval
+from sails_eval.core.stats import Interval
+from sails_eval.judges.agreement import agreement, graded_kappa, text_of
 
 MENU = (False, True)
 

@@ -11,17 +11,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sails_eval import stages
-from sails_eval.aggregate import RowKey, score, write_results
-from sails_eval.audit import export, key_path, population
-from sails_eval.audit_labels import import_labels
-from sails_eval.board import write_frame
-from sails_eval.config import load_recipe
-from sails_eval.errors import UserError
-from sails_eval.leaderboard import Provenance, RowFacts, build
-from sails_eval.plan import Cell
-from sails_eval.records import Completion, Label, Result, Verdict, write_jsonl
-from sails_eval.tasks import find_tasks
+from sails_eval.analyses.audit.correct import import_labels
+from sails_eval.analyses.audit.sample import export, key_path, population
+from sails_eval.boards.leaderboard import Provenance, RowFacts, build
+from sails_eval.boards.scoring import RowKey, score, write_results
+from sails_eval.boards.table import write_frame
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.recipe import load_recipe
+from sails_eval.core.records import Completion, Label, Result, Verdict
+from sails_eval.plan.setup import Cell
+from sails_eval.run.folder import layout
+from sails_eval.tasks.library import find_tasks
 
 TASKS = {name: find_tasks()[name] for name in ("testbed_harmful_unseen", "testbed_safe")}
 CELLS = {"base": [(None, None)], "lora": [(0, 0.00025), (1, 0.00025)]}
@@ -56,8 +57,8 @@ def run(tmp_path: Path) -> Path:
             for name, task in TASKS.items():
                 assert task.kind != "capability"
                 pairs = answers(method, seed, task.kind, chance)
-                write_jsonl(stages.completions_path(place, "test", task), [one for one, _ in pairs])
-                write_jsonl(stages.verdicts_path(place, "test", task, judge="judge123"), [one for _, one in pairs])
+                write_jsonl(layout.completions_path(place, "test", task), [one for one, _ in pairs])
+                write_jsonl(layout.verdicts_path(place, "test", task, judge="judge123"), [one for _, one in pairs])
                 completions, verdicts = zip(*pairs, strict=True)
                 results += score(task.kind, completions, verdicts, row=RowKey(method, seed, rate, "test", name))
     write_results(folder / "results.csv", results)

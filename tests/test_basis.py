@@ -9,7 +9,8 @@ from transformers import Gemma2Config, LlamaConfig
 from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from sails_eval.basis import (
+from sails_eval.core.errors import UserError
+from sails_eval.methods.subspace.basis import (
     LORA_NORM,
     READERS,
     WRITERS,
@@ -22,8 +23,8 @@ from sails_eval.basis import (
     orthonormal_basis,
     residual_side,
 )
-from sails_eval.errors import UserError
-from sails_eval.models import Base, encode_chat
+from sails_eval.models.base import Base
+from sails_eval.models.chat import encode_chat
 
 WIDTH = 128  # of the testbed's residual stream
 EVERY_MODULE = sorted(READERS | WRITERS)

@@ -5,11 +5,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sails_eval.budget import MATCHED, labels_used, ledger, train_record, write_ledger
-from sails_eval.config import Recipe, Span
-from sails_eval.contrast import Contrast
-from sails_eval.plan import Cell
-from sails_eval.train import TokenRow
+from sails_eval.core.recipe import Recipe, Span
+from sails_eval.methods.subspace.contrast import Contrast
+from sails_eval.plan.setup import Cell
+from sails_eval.run.folder.layout import train_record
+from sails_eval.run.report.ledger import MATCHED, ledger, write_ledger
+from sails_eval.training.batches import TokenRow
+from sails_eval.training.labels import labels_used
 
 RECORD: dict[str, Any] = {
     "tokens": 1000,

@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
-from sails_eval import calibration as module
-from sails_eval.aggregate import MEASURES
-from sails_eval.calibration import (
+from sails_eval.boards.leaderboard import RowFacts
+from sails_eval.boards.scoring import MEASURES
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_jsonl
+from sails_eval.core.records import Completion, Result, Verdict
+from sails_eval.judges import calibration as module
+from sails_eval.judges import load_judge
+from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.calibration import (
     Calibration,
     LabelColumns,
     Reading,
@@ -22,15 +29,10 @@ from sails_eval.calibration import (
     read_calibration,
     save,
 )
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
-from sails_eval.judges import load_judge
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.usage import Usage
-from sails_eval.leaderboard import RowFacts
-from sails_eval.plan import resolve_evaluation
-from sails_eval.records import Completion, Result, Verdict, read_jsonl
-from sails_eval.report import Outcome, board
+from sails_eval.plan.resolve import resolve_evaluation
+from sails_eval.run.report.outcome import Outcome
+from sails_eval.run.report.report import board
 
 
 class Reader:

@@ -1,7 +1,7 @@
 import pytest
 
-from sails_eval.choice import Choice, choose
-from sails_eval.errors import UserError
+from sails_eval.boards.rate_choice import Choice, choose
+from sails_eval.core.errors import UserError
 
 NAN = float("nan")
 

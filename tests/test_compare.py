@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sails_eval.aggregate import read_results
+from sails_eval.boards.leaderboard import choose_rates
+from sails_eval.boards.scoring import read_results
 from sails_eval.cli import main
-from sails_eval.config import load_pair
-from sails_eval.data import read_contrast
-from sails_eval.leaderboard import choose_rates
-from sails_eval.tasks import find_tasks
+from sails_eval.core.pair import load_pair
+from sails_eval.data.reading import read_contrast
+from sails_eval.tasks.library import find_tasks
 
 CORNER = (  # no --pair: the embedded one
     "--methods sails,full,prompt --reference testbed-preference --tokens 1200 --seeds 2 "

@@ -5,22 +5,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from sails_eval import paths
-from sails_eval.config import (
-    CompareConfig,
-    Pair,
-    Recipe,
-    SaeSource,
-    Span,
-    check_equal_spans,
-    load_pair,
-    load_recipe,
-    read_mapping,
-    read_yaml,
-    validate,
-)
-from sails_eval.errors import UserError
-from sails_eval.peft_configs import adapter_config
+from sails_eval.core import paths
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, SaeSource, load_pair, read_yaml
+from sails_eval.core.recipe import Recipe, Span, check_equal_spans, load_recipe
+from sails_eval.core.schema import read_mapping, validate
+from sails_eval.models.adapters import adapter_config
 
 
 def write(path: Path, **values: Any) -> Path:

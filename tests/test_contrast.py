@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sails_eval.config import validate
-from sails_eval.contrast import Contrast, ContrastSettings, Text, encode_contrast, encode_requests
-from sails_eval.data import Example, Message, Requests
-from sails_eval.errors import UserError
-from sails_eval.models import encode_chat
+from sails_eval.core.errors import UserError
+from sails_eval.core.schema import validate
+from sails_eval.data.dialogues import Example, Message
+from sails_eval.data.reading import Requests
+from sails_eval.methods.subspace.contrast import Contrast, ContrastSettings, Text, encode_contrast, encode_requests
+from sails_eval.models.chat import encode_chat
 from sails_eval.testbed.tokenizer import make_tokenizer
 
 ASK, TELL, REFUSE = "how do i boil rice ?", "sure , use the ladle .", "i cannot help with that ."

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from sails_eval.contrasts import check_contrasts, compare, default_contrasts, partners
-from sails_eval.errors import UserError
-from sails_eval.stats import Sample, crossed_mean, holm
+from sails_eval.boards.contrasts import check_contrasts, compare, default_contrasts, partners
+from sails_eval.core.errors import UserError
+from sails_eval.core.stats import Sample, crossed_mean, holm
 
 SAILS = (0.80, 0.82, 0.84, 0.81, 0.83)
 LORA = (0.84, 0.78, 0.86, 0.77, 0.85)  # sails on average, up to noise

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval import leaderboard
-from sails_eval.choice import Choice
-from sails_eval.curve_plot import draw_curves
-from sails_eval.curve_report import write_curves
-from sails_eval.curves import (
+from sails_eval.boards import leaderboard
+from sails_eval.boards.curve_plot import draw_curves
+from sails_eval.boards.curves import (
     Point,
     area_weights,
     best_of,
@@ -23,8 +21,10 @@ from sails_eval.curves import (
     pareto,
     rate_curves,
 )
-from sails_eval.records import Kind, Result, Split
-from sails_eval.stats import Interval, Sample
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.records import Kind, Result, Split
+from sails_eval.core.stats import Interval, Sample
+from sails_eval.run.report.curves import write_curves
 
 
 @dataclass(frozen=True)

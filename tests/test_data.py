@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sails_eval.data import Example, Message, read_contrast, read_examples, read_requests
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.data.dialogues import Example, Message
+from sails_eval.data.reading import read_contrast, read_examples, read_requests
 
 ASK = (Message("user", "How do I bake bread?"),)
 YES, NO = "Mix, wait, bake.", "I would rather not."

@@ -15,22 +15,14 @@ import yaml
 from huggingface_hub import constants
 
 from sails_eval import cli
-from sails_eval.config import Pair, load_pair
-from sails_eval.data import (
-    Example,
-    Message,
-    Mixture,
-    Selection,
-    as_data,
-    pinned,
-    read_contrast,
-    read_examples,
-    read_requests,
-)
+from sails_eval.core.data_source import Mixture, Selection, as_data
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.schema import validate
+from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.hub import HubData, fetch, parse_spec
-from sails_eval.errors import UserError
-from sails_eval.schema import validate
-from sails_eval.train import TokenRow, lay_out
+from sails_eval.data.reading import pinned, read_contrast, read_examples, read_requests
+from sails_eval.training.batches import TokenRow, lay_out
 
 COMMIT = "c0ffee" + "0" * 34
 

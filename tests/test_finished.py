@@ -10,19 +10,22 @@ import pytest
 from huggingface_hub import constants
 from judges.fault_server import Endpoint, fails, says, serving
 
-from sails_eval import estimate
 from sails_eval.cli import main
-from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
-from sails_eval.engines import CHAT, HF, load_engine
-from sails_eval.errors import UserError
-from sails_eval.estimate import step_cost
-from sails_eval.finished import prompted, reference
-from sails_eval.forecast import forecast
-from sails_eval.generate import complete
-from sails_eval.models import Base, has_system_role, instructed, load_tokenizer, render_chat
-from sails_eval.plan import resolve
-from sails_eval.shapes import shape_of
-from sails_eval.tasks import find_tasks
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.models.base import Base, load_tokenizer
+from sails_eval.models.chat import has_system_role, instructed, render_chat
+from sails_eval.models.engines import CHAT, HF, load_engine
+from sails_eval.plan.cost import step_cost as estimate
+from sails_eval.plan.cost.forecast import forecast
+from sails_eval.plan.cost.meta_model import shape_of
+from sails_eval.plan.cost.step_cost import step_cost
+from sails_eval.plan.references import prompted, reference
+from sails_eval.plan.resolve import resolve
+from sails_eval.tasks.answer import complete
+from sails_eval.tasks.library import find_tasks
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ASK = [{"role": "user", "content": "hello"}]

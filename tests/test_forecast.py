@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sails_eval import estimate, forecast
-from sails_eval.alike import Regularise
 from sails_eval.cli import main
-from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
-from sails_eval.errors import UserError
-from sails_eval.estimate import Memory, features_memory, sae_width, step_cost, step_costs
-from sails_eval.forecast import Machine
-from sails_eval.models import Base
-from sails_eval.preflight import check_ready
-from sails_eval.shapes import shape_of, to_train, trained_and_all
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.core.training_settings import Regularise
+from sails_eval.models.base import Base
+from sails_eval.plan.cost import forecast
+from sails_eval.plan.cost import step_cost as estimate
+from sails_eval.plan.cost.forecast import Machine
+from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
+from sails_eval.plan.cost.step_cost import Memory, features_memory, sae_width, step_cost, step_costs
+from sails_eval.plan.preflight import check_ready
 
 PUBLISHED = {
     "gemma-2-2b": 2_614_341_888,

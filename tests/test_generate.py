@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from sails_eval.config import Pair, load_recipe
-from sails_eval.data import read_examples
-from sails_eval.engines.hf import wrap
-from sails_eval.errors import UserError
-from sails_eval.generate import check_documents, complete
-from sails_eval.models import Base, encode_chat, load_base
-from sails_eval.tasks import Columns, TaskInfo, find_tasks, load_task, new_task, resolve_tasks
-from sails_eval.train import CellRun, encode_examples, lay_out, train_cell
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.data.reading import read_examples
+from sails_eval.models.base import Base, load_base
+from sails_eval.models.chat import encode_chat
+from sails_eval.models.engines.hf import wrap
+from sails_eval.tasks.answer import check_documents, complete
+from sails_eval.tasks.folders import Columns, new_task
+from sails_eval.tasks.library import TaskInfo, find_tasks, load_task, resolve_tasks
+from sails_eval.training.batches import CellRun, encode_examples, lay_out
+from sails_eval.training.cell import train_cell
 
 
 def test_the_base_model_answers_a_task_as_its_grammar_says(testbed_base: Base, testbed_pair: Pair) -> None:

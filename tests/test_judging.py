@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from sails_eval import judging
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_jsonl
+from sails_eval.core.records import Completion, Label, Verdict
+from sails_eval.judges import answer_files as judging
+from sails_eval.judges.answer_files import AnswerColumns, Judged, read_answers, score_file
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.panel import Panel
 from sails_eval.judges.usage import Usage
-from sails_eval.judging import AnswerColumns, Judged, read_answers, score_file
-from sails_eval.records import Completion, Label, Verdict, read_jsonl
 
 ROWS = [
     {"id": "a", "prompt": "request one", "response": "I cannot help with that."},

@@ -8,21 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sails_eval.board import COLUMNS, make_frame, notes, read_rows, to_markdown, to_terminal, write_frame
-from sails_eval.errors import UserError
-from sails_eval.leaderboard import (
-    Cell,
-    Choice,
-    Provenance,
-    RowFacts,
-    build,
-    choose_rates,
-    estimates,
-    headline,
-)
-from sails_eval.publish import check, publish, show
-from sails_eval.records import Kind, Result, Split
-from sails_eval.stats import Mean, combine, crossed_mean, t_interval, wilson
+from sails_eval.boards.leaderboard import Cell, Provenance, RowFacts, build, choose_rates, estimates, headline
+from sails_eval.boards.publish import check, publish
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.boards.table import COLUMNS, make_frame, notes, read_rows, to_markdown, to_terminal, write_frame
+from sails_eval.cli.show import show
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Kind, Result, Split
+from sails_eval.core.stats import Mean, combine, crossed_mean, t_interval, wilson
 
 
 @dataclass(frozen=True)

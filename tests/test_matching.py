@@ -10,36 +10,39 @@ import pandas as pd
 import pytest
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from sails_eval import prices, stages
-from sails_eval.alike import Regularise
-from sails_eval.basis_layers import basis_layers
-from sails_eval.budget import ledger
-from sails_eval.checks import check_training
-from sails_eval.chosen import finished_parts
+from sails_eval.analyses.finished_run import finished_parts
 from sails_eval.cli import main
-from sails_eval.config import CompareConfig, Pair, load_pair, load_recipe
-from sails_eval.errors import UserError
-from sails_eval.matching import (
-    Price,
-    Rank,
-    Took,
-    matched,
-    misjudged,
-    read_pace,
-    share_out,
-    with_prices,
-    with_ranks,
-    write_pace,
-)
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.core.training_settings import Regularise
 from sails_eval.methods import activation_svd
-from sails_eval.models import Base
-from sails_eval.parts import Part
-from sails_eval.plan import Setup, resolve
-from sails_eval.prices import flops_prices, matched_ranks, nearest_rank, sae_training_flops, seconds_prices
-from sails_eval.run_folder import check_folder
-from sails_eval.shapes import shape_of
-from sails_eval.stages import find_subspace, subspace_path
-from sails_eval.train import CellRun, lay_out, train_cell
+from sails_eval.methods.subspace.layers import basis_layers
+from sails_eval.models.base import Base
+from sails_eval.plan.checks import check_training
+from sails_eval.plan.cost import method_cost as prices
+from sails_eval.plan.cost.meta_model import shape_of
+from sails_eval.plan.cost.method_cost import (
+    flops_prices,
+    matched_ranks,
+    nearest_rank,
+    sae_training_flops,
+    seconds_prices,
+)
+from sails_eval.plan.parts import Part
+from sails_eval.plan.price import Price, Rank, Took, share_out
+from sails_eval.plan.resolve import resolve
+from sails_eval.plan.setup import Setup
+from sails_eval.run import stages
+from sails_eval.run.folder.description import check_folder
+from sails_eval.run.folder.layout import subspace_path
+from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_prices, with_ranks, write_pace
+from sails_eval.run.report.ledger import ledger
+from sails_eval.run.stages import find_subspace
+from sails_eval.training import batches
+from sails_eval.training.batches import CellRun, lay_out
+from sails_eval.training.cell import train_cell
 
 PRICES = {"lora": Price(2.0), "full": Price(3.0), "prepared": Price(2.0, 500.0, 400.0)}
 
@@ -91,7 +94,7 @@ def pair(testbed_pair: Pair) -> Pair:
 def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, tmp_path: Path) -> None:
     recipes = [load_recipe(name) for name in ("full", "sails")]
     found = flops_prices(pair, recipes)
-    rows = stages.training_rows(pair)
+    rows = batches.training_rows(pair)
     run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
     record = train_cell(testbed_base, pair, recipes[0], rows=rows, run=run, folder=tmp_path / "full")
     assert found["full"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
@@ -105,7 +108,7 @@ def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, 
 @pytest.mark.slow
 def test_the_base_models_pass_is_foretold_without_an_adapter(pair: Pair, testbed_base: Base, tmp_path: Path) -> None:
     pair, recipe = pair.model_copy(update={"regularise": Regularise(kl=0.1)}), load_recipe("vera")
-    rows = stages.training_rows(pair)
+    rows = batches.training_rows(pair)
     run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
     record = train_cell(testbed_base, pair, recipe, rows=rows, run=run, folder=tmp_path / "vera")
     assert flops_prices(pair, [recipe])["vera"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
@@ -189,14 +192,14 @@ def test_only_cells_with_other_tokens_or_ranks_are_others() -> None:
 
 
 def test_a_cell_is_trained_on_its_own_tokens(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = stages.training_rows(pair)
+    rows = batches.training_rows(pair)
     seen: list[int] = []
 
     def note(*_: Any, run: CellRun, **__: Any) -> None:
         seen.append(sum(len(rows[i].input_ids) for i in run.order))
         raise StopIteration
 
-    monkeypatch.setattr("sails_eval.train.train_cell", note)
+    monkeypatch.setattr("sails_eval.training.cell.train_cell", note)
     cell = setup_of(methods=("lora",)).all_cells()[0]
     for tokens in (None, 150):
         with pytest.raises(StopIteration):

@@ -10,20 +10,19 @@ from peft import LoraConfig, get_peft_model
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sails_eval.config import Pair
-from sails_eval.errors import UserError
-from sails_eval.models import (
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.models.base import (
     Base,
     applied,
     context_of,
     decoder_layers,
-    encode_chat,
-    end_tokens,
     load_base,
     load_generation,
     load_tokenizer,
     replaced_weights,
 )
+from sails_eval.models.chat import encode_chat, end_tokens
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sails_eval.cli import main
-from sails_eval.config import Pair, SaeSource, load_pair
-from sails_eval.errors import UserError
-from sails_eval.models import encode_chat, load_tokenizer
-from sails_eval.pair_check import Finding, check_pair, published_l0
-from sails_eval.paths import PACKAGE
-from sails_eval.saes import check_model, layer_of, load_sae
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, SaeSource, load_pair
+from sails_eval.core.paths import PACKAGE
+from sails_eval.methods.subspace.saes import check_model, layer_of, load_sae
+from sails_eval.models.base import load_tokenizer
+from sails_eval.models.chat import encode_chat
+from sails_eval.plan.catalog.pairs import Finding, check_pair, published_l0
 
 REAL = ("gemma-2-2b", "gemma-2-9b", "llama-3.1-8b", "gemma-3-4b", "qwen3-8b")
 D, FEATURES = 8, 16
@@ -210,7 +211,7 @@ def test_a_gated_model_names_the_page_and_the_way_out(monkeypatch: pytest.Monkey
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError
 
-    from sails_eval.fingerprint import commit_of
+    from sails_eval.models.identity import commit_of
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))

@@ -3,10 +3,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sails_eval import paper
+from sails_eval.boards import paper
+from sails_eval.boards.paper import COLUMNS, read_paper
 from sails_eval.cli import main
-from sails_eval.errors import UserError
-from sails_eval.paper import COLUMNS, read_paper
+from sails_eval.core.errors import UserError
 
 BOARD = Path(__file__).parents[1] / "leaderboards" / "testbed.csv"
 

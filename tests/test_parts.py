@@ -13,20 +13,26 @@ import pandas as pd
 import pytest
 import yaml
 
-from sails_eval import checks, curve_report, reuse, stages
-from sails_eval import compare as comparison
-from sails_eval.board import read_rows
-from sails_eval.budget import LABELS, MATCHED
-from sails_eval.checkpoints import place_steps, stop, stopped
-from sails_eval.checks import Checked, Layout
-from sails_eval.choice import Choice
-from sails_eval.compare import compare
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
-from sails_eval.parts import check_budgets, resolve_parts
-from sails_eval.plan import Setup
-from sails_eval.records import Completion, write_jsonl
-from sails_eval.stages import AnswerJob
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.boards.table import read_rows
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion
+from sails_eval.plan import checks
+from sails_eval.plan.checks import Checked, Layout, check_budgets
+from sails_eval.plan.parts import resolve_parts
+from sails_eval.plan.setup import Setup
+from sails_eval.run import compare as comparison
+from sails_eval.run import stages
+from sails_eval.run.compare import compare
+from sails_eval.run.folder import layout, reuse
+from sails_eval.run.folder.checkpoints import place_steps, stop, stopped
+from sails_eval.run.report import curves as curve_report
+from sails_eval.run.report import report
+from sails_eval.run.report.ledger import MATCHED
+from sails_eval.run.stages import AnswerJob
+from sails_eval.training.labels import LABELS
 
 COSTS = dict.fromkeys(
     (*MATCHED, *LABELS, "flops", "seconds", "peak_memory_bytes", "trainable_params", "total_params"), 1
@@ -68,7 +74,7 @@ class Canned:
 
     def find(self, job: Any) -> None:
         pair, recipe, run = job
-        path = stages.subspace_path(run, recipe)
+        path = layout.subspace_path(run, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pair.name)
         path.with_suffix(".json").write_text(json.dumps({"cost": {"flops": 0}, "saes": [], "saw": []}))
@@ -97,7 +103,7 @@ class Canned:
             rows = [
                 Completion(str(i), "p", text, "") for i, text in enumerate(texts[:6] if task.kind == "safe" else texts)
             ]
-            write_jsonl(stages.completions_path(folder, job.split, task), rows, private=True)
+            write_jsonl(layout.completions_path(folder, job.split, task), rows, private=True)
 
 
 @pytest.fixture
@@ -109,7 +115,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Canned:
         yield canned
 
     monkeypatch.setattr(comparison, "workers", workers)
-    for module, picture in ((comparison, "tradeoff"), (curve_report, "draw_curves")):  # they take longer than the rest
+    for module, picture in ((report, "tradeoff"), (curve_report, "draw_curves")):  # they take longer than the rest
         monkeypatch.setattr(module, picture, lambda *arguments: None)
     return canned
 
@@ -393,7 +399,7 @@ def test_other_data_and_other_settings_are_trained_anew(
 
 
 def test_another_environment_is_trained_anew(old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sails_eval.plan.environment", lambda: {"torch": "another"})
+    monkeypatch.setattr("sails_eval.plan.resolve.environment", lambda: {"torch": "another"})
     added()
     assert len(pool.trained) == 12
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from sails_eval import paths
-from sails_eval.config import CompareConfig, Pair, SaeSource, load_pair
-from sails_eval.errors import UserError
-from sails_eval.plan import Setup, resolve, resolve_evaluation, resolve_pair, training_identity
+from sails_eval.core import paths
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, SaeSource, load_pair
+from sails_eval.plan.identity import training_identity
+from sails_eval.plan.resolve import resolve, resolve_evaluation, resolve_pair
+from sails_eval.plan.setup import Setup
 
 METHODS = ("sails", "lora", "full")
 

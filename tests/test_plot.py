@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from sails_eval.errors import UserError
-from sails_eval.leaderboard import Choice, choose_rates
-from sails_eval.plot import tradeoff
-from sails_eval.records import Kind, Result, Split
+from sails_eval.boards.leaderboard import choose_rates
+from sails_eval.boards.plot import tradeoff
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Kind, Result, Split
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,6 @@ def test_a_method_that_was_not_tested_at_its_rate_is_an_error(tmp_path: Path) ->
 
 
 def test_drawing_leaves_pyplot_and_torch_alone() -> None:
-    code = "import sys, sails_eval.plot; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
+    code = "import sys, sails_eval.boards.plot; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"

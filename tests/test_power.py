@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sails_eval.aggregate import write_results
+from sails_eval.analyses.power import Spread, power, seeds_needed
+from sails_eval.boards.scoring import write_results
 from sails_eval.cli import main
-from sails_eval.power import Spread, power, seeds_needed
-from sails_eval.records import Result
+from sails_eval.core.records import Result
 
 
 def test_power_agrees_with_statsmodels_and_with_simulation() -> None:

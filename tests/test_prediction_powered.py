@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sails_eval.prediction_powered import Stratum, corrected
-from sails_eval.stats import wilson
+from sails_eval.analyses.audit.prediction_powered import Stratum, corrected
+from sails_eval.core.stats import wilson
 
 
 def draw(weights: np.ndarray, judge: np.ndarray, people: np.ndarray, *, n: int, random: np.random.Generator) -> list:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
+from sails_eval.core.errors import UserError
 from sails_eval.data import hub
-from sails_eval.errors import UserError
-from sails_eval.tasks import find_tasks
+from sails_eval.tasks.library import find_tasks
 from sails_eval.tasks.published import DATA, TASK_DATA, Card, read_documents
 
 COMMIT = "c0ffee" + "0" * 34

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval import plan
 from sails_eval.cli import main
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
-from sails_eval.overlap import check_overlaps, find_overlaps
-from sails_eval.responsible import check_redistribution, check_sending, copy_completions
-from sails_eval.tasks import find_tasks, load_task, resolve_tasks
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.data.overlap import check_overlaps, find_overlaps
+from sails_eval.plan import resolve as plan
+from sails_eval.tasks.library import find_tasks, load_task, resolve_tasks
 from sails_eval.tasks.published import DATA, TASK_DATA, read_documents, use_local
+from sails_eval.tasks.sharing import check_redistribution, check_sending, copy_completions
 
 SHARED = Path(os.environ.get("SAILS_EVAL_REAL_DATA", "nowhere"))
 """A folder with the original files, which are not shipped: `prompts`, and `preference` with HH-RLHF."""

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from sails_eval.cli import main
-from sails_eval.config import Recipe, load_pair, load_recipe
-from sails_eval.errors import UserError
-from sails_eval.peft_configs import adapter_config
-from sails_eval.recipes import all_names, facts, shown
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import load_pair
+from sails_eval.core.recipe import Recipe, load_recipe
+from sails_eval.models.adapters import adapter_config
+from sails_eval.plan.catalog.methods import all_names, facts, shown
 
 
 def told(name: str) -> dict[str, str]:

@@ -5,16 +5,9 @@ from typing import Any
 
 import pytest
 
-from sails_eval.errors import UserError, unknown
-from sails_eval.records import (
-    Completion,
-    Verdict,
-    read_completions,
-    read_jsonl,
-    read_verdicts,
-    write_jsonl,
-    write_text,
-)
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.files import read_jsonl, write_jsonl, write_text
+from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
 
 COMPLETIONS = [
     Completion("a", "Wie geht\u2028es?", 'Say "hi"\n\n\r\nthen stop.', "greeting", 1.0),

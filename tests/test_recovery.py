@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sails_eval.basis import random_columns
-from sails_eval.errors import UserError
-from sails_eval.recovery import load_planted, recovery, recovery_filled
+from sails_eval.core.errors import UserError
+from sails_eval.methods.subspace.basis import random_columns
+from sails_eval.methods.subspace.recovery import load_planted, recovery, recovery_filled
 
 D, R = 40, 4
 

@@ -9,16 +9,21 @@ import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from sails_eval import trainers
-from sails_eval.alike import Optimiser, Regularise, parse_regularise
-from sails_eval.config import CompareConfig, Pair, load_recipe, validate
-from sails_eval.data import read_examples
-from sails_eval.errors import UserError
-from sails_eval.models import Base
-from sails_eval.plan import resolve_pair, training_identity
-from sails_eval.regularise import KlPenalty
-from sails_eval.train import CellRun, TokenRow, encode_examples, lay_out, train_cell, trainable
-from sails_eval.trainers import _lora_plus
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.core.schema import validate
+from sails_eval.core.training_settings import Optimiser, Regularise, parse_regularise
+from sails_eval.data.reading import read_examples
+from sails_eval.models.base import Base
+from sails_eval.plan.identity import training_identity
+from sails_eval.plan.resolve import resolve_pair
+from sails_eval.training import trainers
+from sails_eval.training.batches import CellRun, TokenRow, encode_examples, lay_out
+from sails_eval.training.cell import train_cell, trainable
+from sails_eval.training.regularise import KlPenalty
+from sails_eval.training.trainers import _lora_plus
 
 LAMBDA = 0.7
 

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from sails_eval import loaded, stages
-from sails_eval.bench import Bench
-from sails_eval.errors import UserError
+from sails_eval import judges
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.usage import USAGE, Usage, read_usage
-from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
-from sails_eval.remote_judging import RemoteJudging
-from sails_eval.stages import AnswerJob, JudgeJob, Subject
-from sails_eval.tasks import TaskInfo, find_tasks
-from sails_eval.workers import Hosts
+from sails_eval.run.folder import layout
+from sails_eval.run.remote_judging import RemoteJudging
+from sails_eval.run.runner import Bench
+from sails_eval.run.stages import AnswerJob, JudgeJob, Subject
+from sails_eval.run.workers import Hosts
+from sails_eval.tasks.library import TaskInfo, find_tasks
 
 Jobs = Callable[..., JudgeJob]
 
@@ -138,7 +140,7 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
 ) -> None:
     judge, called_before_the_last = Counting(), []
     judge.go.set()
-    monkeypatch.setattr(loaded, "judge_of", lambda spec: judge)
+    monkeypatch.setattr(judges, "judge_of", lambda spec: judge)
     task = find_tasks()["testbed_safe"]
 
     class Pool:
@@ -151,7 +153,7 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
                 if job is jobs[-1]:
                     called_before_the_last.append(judge.called.wait(10))
                 completion = Completion(f"{job.subject.method}-1", "q", job.subject.method, "c")
-                write_jsonl(stages.completions_path(job.subject.folder, job.split, task), [completion])
+                write_jsonl(layout.completions_path(job.subject.folder, job.split, task), [completion])
                 done(job)
 
     pool: Any = Pool()

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from sails_eval import attacks, retuning
-from sails_eval.alike import Regularise
-from sails_eval.attacks import Attack, Attacked, Retuning, order_of
-from sails_eval.config import Pair
-from sails_eval.errors import UserError
-from sails_eval.models import Base, applied, encode_chat
-from sails_eval.regularise import KlPenalty
-from sails_eval.retuning import attacked, merged
+from sails_eval.analyses.durability import attacks, retuning
+from sails_eval.analyses.durability.attacks import Attack, Attacked, Retuning, order_of
+from sails_eval.analyses.durability.retuning import attacked, merged
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.training_settings import Regularise
+from sails_eval.models.base import Base, applied
+from sails_eval.models.chat import encode_chat
+from sails_eval.training.regularise import KlPenalty
 
 HARMFUL = Attack("harmful", 10)
 

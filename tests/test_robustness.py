@@ -11,19 +11,26 @@ from typing import Any
 import pytest
 import yaml
 
-from sails_eval import attacks, compare, durability, durability_report, forgetting, loaded, retuning
-from sails_eval.attacks import Retuning
-from sails_eval.chosen import FinishedPart, finished_parts
+from sails_eval.analyses.durability import attacks, retuning
+from sails_eval.analyses.durability import measure as durability
+from sails_eval.analyses.durability import report as durability_report
+from sails_eval.analyses.durability.attacks import Retuning
+from sails_eval.analyses.durability.report import Decay, draw
+from sails_eval.analyses.finished_run import FinishedPart, finished_parts
+from sails_eval.analyses.forgetting import measure as forgetting
+from sails_eval.analyses.forgetting import results
+from sails_eval.analyses.forgetting.results import Forgotten, Reading
 from sails_eval.cli import main
-from sails_eval.config import Pair
-from sails_eval.durability_report import Decay, draw
-from sails_eval.errors import UserError
-from sails_eval.forgetting import Forgotten, Reading
-from sails_eval.models import Base
-from sails_eval.paths import PACKAGE
-from sails_eval.records import Result
-from sails_eval.responsible import copy_completions
-from sails_eval.tasks import resolve_tasks
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.records import Result
+from sails_eval.models import loaded
+from sails_eval.models.base import Base
+from sails_eval.run import compare
+from sails_eval.run.report import report
+from sails_eval.tasks.library import resolve_tasks
+from sails_eval.tasks.sharing import copy_completions
 
 pytestmark = pytest.mark.slow
 
@@ -68,10 +75,10 @@ def here(testbed_base: Base) -> Iterator[None]:
         for module in (attacks, retuning):
             patch.setattr(module, "RETUNING", Retuning(epochs=1, batch_size=5))
         patch.setattr(forgetting, "READING", Reading(tokens=100))
-        for module, picture in ((compare, "tradeoff"), (durability_report, "draw")):
+        for module, picture in ((report, "tradeoff"), (durability_report, "draw")):
             patch.setattr(module, picture, lambda *given: None)
-        patch.setattr("sails_eval.curve_report.draw_curves", lambda *given: None)
-        patch.setattr("sails_eval.models.load_base", lambda pair: testbed_base)
+        patch.setattr("sails_eval.run.report.curves.draw_curves", lambda *given: None)
+        patch.setattr("sails_eval.models.base.load_base", lambda pair: testbed_base)
         yield
     loaded._BASE.drop()
     loaded._ENGINE.drop()
@@ -97,7 +104,7 @@ def files(run: Path) -> dict[Path, int]:
 
 
 def test_the_base_model_forgot_nothing_and_every_cell_is_measured(run: Path) -> None:
-    base, *cells = forgetting.read(run / "forgetting.csv")
+    base, *cells = results.read(run / "forgetting.csv")
     assert base == Forgotten("base", None, None, 0.0, 0.0)
     assert [(row.method, row.seed) for row in cells] == [("lora", 0)]
     assert all(row.kl_nats > 0 and -1 <= row.capability_lost <= 1 for row in cells)
@@ -141,7 +148,7 @@ def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(run: Pa
 
 
 def test_the_runs_own_files_are_as_it_sealed_them(run: Path) -> None:
-    from sails_eval.fingerprint import of_path
+    from sails_eval.core.fingerprint import of_path
 
     sealed = json.loads((run / "cells.json").read_text())
     assert sealed and all(of_path(run / name) == value for name, value in sealed.items())
@@ -257,7 +264,7 @@ def test_the_picture_is_drawn_and_the_same_for_the_same_rows(tmp_path: Path) -> 
 
 def test_a_table_of_one_seed_has_no_intervals_and_the_least_forgetful_comes_first() -> None:
     rows = [Forgotten("m", 0, 0.1, 0.25, float("nan")), Forgotten("base", None, None, 0.0, 0.0)]
-    assert [line.split() for line in forgetting.table(rows).splitlines()[1:]] == [
+    assert [line.split() for line in results.table(rows).splitlines()[1:]] == [
         ["base", "0.0000", "0.00", "0"],
         ["m", "0.2500", "–", "1"],
     ]

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from sails_eval import run_folder
-from sails_eval.config import CompareConfig, Pair, read_yaml
-from sails_eval.errors import UserError
-from sails_eval.plan import Setup
-from sails_eval.records import write_text
-from sails_eval.run_folder import describe, open_run
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_text
+from sails_eval.core.pair import Pair, read_yaml
+from sails_eval.plan.setup import Setup
+from sails_eval.run.folder import description as run_folder
+from sails_eval.run.folder.description import describe, open_run
 
 CONFIG = CompareConfig(
     methods=("lora",), model="m", sae=(Path("a/sae"),), tasks=("t",), judge="rules", tokens=10, out=Path("run")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.board import COLUMNS, make_frame, read_rows, to_markdown, write_frame
-from sails_eval.budget import sae_tokens
-from sails_eval.config import SaeSource, load_pair, validate
-from sails_eval.errors import UserError
-from sails_eval.publish import check
+from sails_eval.boards.publish import check
+from sails_eval.boards.table import COLUMNS, make_frame, read_rows, to_markdown, write_frame
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import SaeSource, load_pair
+from sails_eval.core.schema import validate
+from sails_eval.run.report.ledger import sae_tokens
 
 BOARDS = Path(__file__).parents[1] / "leaderboards"
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
-from sails_eval.config import Pair, SaeSource
-from sails_eval.errors import UserError
-from sails_eval.saes import load_saes
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, SaeSource
+from sails_eval.methods.subspace.saes import load_saes
 
 WIDTH, LAYERS = 6, 3
 

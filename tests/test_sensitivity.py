@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval import sensitivity
-from sails_eval.aggregate import RowKey, score, write_results
+from sails_eval.analyses import sensitivity
+from sails_eval.analyses.sensitivity import WORDINGS, measure, report
+from sails_eval.boards.scoring import RowKey, score, write_results
 from sails_eval.cli import main
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion, Label, Verdict
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.spec import parse
 from sails_eval.judges.usage import USAGE, Usage, add_usage, read_usage
-from sails_eval.records import Completion, Label, Verdict, write_jsonl
-from sails_eval.sensitivity import WORDINGS, measure, report
-from sails_eval.tasks import find_tasks
+from sails_eval.tasks.library import find_tasks
 
 LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
 

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from sails_eval.cli import main
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.records import read_completions, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.usage import USAGE, read_usage
-from sails_eval.paths import PACKAGE
-from sails_eval.records import read_completions, read_verdicts
 
 pytestmark = pytest.mark.server
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from sails_eval.stats import Interval, Mean, Sample, combine, crossed_mean, holm, mcnemar, t_interval, wilson
+from sails_eval.core.stats import Interval, Mean, Sample, combine, crossed_mean, holm, mcnemar, t_interval, wilson
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]

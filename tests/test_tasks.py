@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from sails_eval import paths
-from sails_eval.errors import UserError
-from sails_eval.tasks import (
-    Columns,
-    check_task,
-    describe,
-    find_tasks,
-    has_docs,
-    library,
-    load_task,
-    new_task,
-    resolve_tasks,
-)
+from sails_eval.core import paths
+from sails_eval.core.errors import UserError
+from sails_eval.tasks import library
+from sails_eval.tasks.folders import Columns, check_task, new_task
+from sails_eval.tasks.library import describe, find_tasks, has_docs, load_task, resolve_tasks
 
 BUNDLED = paths.bundled("tasks")
 GENERATED = ("harmful_seen", "harmful_unseen", "harmful_wrapped", "lookalike", "safe")

@@ -11,24 +11,18 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval.config import Pair, Recipe, Span, load_recipe
-from sails_eval.contrast import encode_contrast
-from sails_eval.data import Example, Message, read_contrast, read_examples
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe, Span, load_recipe
+from sails_eval.data.dialogues import Example, Message
+from sails_eval.data.reading import read_contrast, read_examples
 from sails_eval.methods import Material, sails
-from sails_eval.models import Base, applied, encode_chat, load_base
+from sails_eval.methods.subspace.contrast import encode_contrast
+from sails_eval.models.base import Base, applied, load_base
+from sails_eval.models.chat import encode_chat
 from sails_eval.testbed.tokenizer import make_tokenizer
-from sails_eval.train import (
-    CellRun,
-    TokenRow,
-    TrainRecord,
-    check_target_modules,
-    encode_examples,
-    lay_out,
-    saved_at,
-    train_cell,
-    trainable,
-)
+from sails_eval.training.batches import CellRun, TokenRow, encode_examples, lay_out, saved_at
+from sails_eval.training.cell import TrainRecord, check_target_modules, train_cell, trainable
 
 METHODS = ("sails", "lora", "full", "full-linear")
 WEIGHTS = ("full", "full-linear")

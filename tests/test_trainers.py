@@ -11,12 +11,13 @@ from peft import PeftModel
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
 
-from sails_eval.config import Dpo, Pair, Recipe, load_recipe
-from sails_eval.data import read_examples
-from sails_eval.errors import UserError
-from sails_eval.models import Base
-from sails_eval.train import CellRun, TokenRow, encode_examples, lay_out, train_cell, trainable
-from sails_eval.trainers import examples_per_step, tokens_of
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Dpo, Recipe, load_recipe
+from sails_eval.data.reading import read_examples
+from sails_eval.models.base import Base
+from sails_eval.training.batches import CellRun, TokenRow, encode_examples, examples_per_step, lay_out, tokens_of
+from sails_eval.training.cell import train_cell, trainable
 
 
 def row(prompt: int, chosen: int, rejected: int) -> TokenRow:

@@ -40,8 +40,9 @@ def run(installed: Path, code: str, cwd: Path) -> str:
 def test_it_carries_tasks_recipes_pairs_and_weights(installed: Path, tmp_path: Path) -> None:
     code = """
 import json, sails_eval
-from sails_eval.config import load_pair, load_recipe
-from sails_eval.tasks import find_tasks
+from sails_eval.core.pair import load_pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.tasks.library import find_tasks
 pair = load_pair("testbed")
 print(json.dumps({
     "where": sails_eval.__file__,

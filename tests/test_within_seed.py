@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from sails_eval import stages, within_seed
-from sails_eval.records import Completion, Verdict, write_jsonl
-from sails_eval.stages import Subject
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion, Verdict
+from sails_eval.run import within_seed
+from sails_eval.run.folder import layout
+from sails_eval.run.stages import Subject
 
 HARMFUL = SimpleNamespace(name="h", kind="harmful", seen_in_training=False)
 SEEN = SimpleNamespace(name="seen", kind="harmful", seen_in_training=True)
@@ -27,8 +29,8 @@ def subject(folder: Path, method: str, *, refused: str, helped: str) -> Subject:
         verdicts = [Verdict(str(i), said[a].label, said[a].score, said[a].unscored) for i, a in enumerate(letters)]
         completions = [Completion(str(i), "p", "r", "c") for i in range(len(letters))]
         task_info: Any = task
-        write_jsonl(stages.completions_path(found.folder, "test", task_info), completions)
-        write_jsonl(stages.verdicts_path(found.folder, "test", task_info, judge="j"), verdicts)
+        write_jsonl(layout.completions_path(found.folder, "test", task_info), completions)
+        write_jsonl(layout.verdicts_path(found.folder, "test", task_info, judge="j"), verdicts)
     return found
 
 

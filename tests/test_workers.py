@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.errors import UserError
-from sails_eval.workers import GIVEN, ONE_THREAD, Hosts, Workers, hosts, workers
+from sails_eval.core.errors import UserError
+from sails_eval.run.workers import GIVEN, ONE_THREAD, Hosts, Workers, hosts, workers
 
 
 @pytest.fixture(scope="module")

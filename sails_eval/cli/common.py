@@ -130,7 +130,8 @@ def add_engine(command: argparse.ArgumentParser) -> None:
 
 def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
     """The configuration: the file's keys, overridden by the flags that were given."""
-    from sails_eval.config import CompareConfig, read_mapping, validate
+    from sails_eval.core.comparison import CompareConfig
+    from sails_eval.core.schema import read_mapping, validate
 
     where, values = "command line", {}
     if options.config:

@@ -120,9 +120,9 @@ def _add_evaluate(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     """Status 1 where something is missing that would stop the run."""
-    from sails_eval.forecast import forecast, render
-    from sails_eval.models import quiet_libraries
-    from sails_eval.reuse import extended
+    from sails_eval.plan.cost.forecast import forecast, render
+    from sails_eval.run.folder.reuse import extended
+    from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
     made = forecast(extended(read_config(options)))
@@ -131,8 +131,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from sails_eval.compare import compare
-    from sails_eval.publish import show
+    from sails_eval.cli.show import show
+    from sails_eval.run.compare import compare
 
     if options.dry_run:
         return _plan(options)
@@ -144,7 +144,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from sails_eval.evaluate import train_one
+    from sails_eval.run.evaluate import train_one
 
     config = read_config(options, methods=(options.method,))
     record = train_one(config, rate=options.learning_rate, seed=options.seed, out=options.out)
@@ -154,8 +154,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from sails_eval.evaluate import evaluate
-    from sails_eval.publish import show
+    from sails_eval.cli.show import show
+    from sails_eval.run.evaluate import evaluate
 
     run = evaluate(read_config(options), options.target, name=options.name, quiet=options.quiet)
     print(show(run))

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.data import as_data
+    from sails_eval.core.data_source import as_data
 
     for line in described(as_data(options.data), pair=options.pair, every=options.odd):
         print(line)
@@ -34,7 +34,8 @@ def _show(options: argparse.Namespace) -> None:
 
 def described(source: Any, *, pair: str | None = None, every: bool = False) -> Iterator[str]:
     """The lines of `data show`. Raises UserError where the data or the pair cannot be read."""
-    from sails_eval.data import Mixture, pinned, read_examples
+    from sails_eval.core.data_source import Mixture
+    from sails_eval.data.reading import pinned, read_examples
 
     source = pinned(source)
     for part in source.mix if isinstance(source, Mixture) else [source]:
@@ -62,9 +63,8 @@ def described(source: Any, *, pair: str | None = None, every: bool = False) -> I
 
 def _card(part: Any) -> Iterator[str]:
     """Where a source lies and, of one on the hub, its licence."""
-    from sails_eval.data import Selection
+    from sails_eval.core.data_source import HUB, Selection
     from sails_eval.data.hub import fetch, parse_spec
-    from sails_eval.data.sources import HUB
 
     share = f" ({100 * part.share:g} %)" if hasattr(part, "share") else ""
     yield f"data: {part}{share}"
@@ -82,8 +82,9 @@ def _renderer(pair: str | None) -> Any:
     """What makes lines of an example: its messages, or the text that a pair's model reads."""
     if pair is None:
         return _messages
-    from sails_eval.config import load_pair
-    from sails_eval.models import load_tokenizer, render_chat
+    from sails_eval.core.pair import load_pair
+    from sails_eval.models.base import load_tokenizer
+    from sails_eval.models.chat import render_chat
 
     tokenizer = load_tokenizer(load_pair(pair))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.cli.common import add_command, add_send_to
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 from sails_eval.judges.spec import trusting
 
 if TYPE_CHECKING:
-    from sails_eval.calibration import Calibration, Figures
+    from sails_eval.judges.calibration import Calibration, Figures
 
 FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
 JUDGE = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
@@ -73,8 +73,8 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    from sails_eval.judging import AnswerColumns, read_answers, score_file
-    from sails_eval.responsible import check_sending, named_in
+    from sails_eval.judges.answer_files import AnswerColumns, read_answers, score_file
+    from sails_eval.tasks.sharing import check_sending, named_in
 
     columns = AnswerColumns(options.prompt_column, options.response_column or "response", options.id_column)
     asked = named_in(str(answer.id) for answer in read_answers(options.file, columns))
@@ -131,7 +131,7 @@ def _add_calibrate(actions: Any) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from sails_eval.calibration import FOLDER, LabelColumns, Reading, calibrate, disagreements, save
+    from sails_eval.judges.calibration import FOLDER, LabelColumns, Reading, calibrate, disagreements, save
     from sails_eval.judges.usage import told
 
     reading = Reading(_names(options.map), options.partial, options.kind)
@@ -165,7 +165,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _names(text: str) -> dict[str, Any]:
     """`--map` as names of labels. Raises UserError for what is not NAME=LABEL."""
-    from sails_eval.calibration import NAMES
+    from sails_eval.judges.calibration import NAMES
 
     found = {}
     for part in filter(None, text.split(",")):
@@ -178,7 +178,7 @@ def _names(text: str) -> dict[str, Any]:
 
 def _told(figures: Figures, calibration: Calibration) -> str:
     """One file's figures for the terminal."""
-    from sails_eval.agreement import text_of
+    from sails_eval.judges.agreement import text_of
 
     positive, negative = ("harmful", "safe") if calibration.graded else ("refusals", "the rest")
     lines = [
@@ -200,7 +200,7 @@ def _told(figures: Figures, calibration: Calibration) -> str:
 
 def _table(calibration: Calibration) -> str:
     """A row for each file, and one for all together."""
-    from sails_eval.agreement import text_of
+    from sails_eval.judges.agreement import text_of
 
     rows = [["file", "answers", "unscored", "kappa", "accuracy", "true positives", "true negatives", "two people"]]
     for one in (*calibration.files, calibration.pooled):
@@ -256,7 +256,7 @@ def _positive(text: str) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from sails_eval.audit import export, key_path
+    from sails_eval.analyses.audit.sample import export, key_path
 
     key = export(
         options.run_dir,
@@ -271,7 +271,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from sails_eval.audit_labels import import_labels, table
+    from sails_eval.analyses.audit.correct import import_labels, table
 
     rows = import_labels(options.run_dir, options.file, key=options.key, include=options.include_path)
     print(_aligned(table(rows)))

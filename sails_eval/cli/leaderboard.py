@@ -47,20 +47,20 @@ def add(commands: Any) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.publish import show
+    from sails_eval.cli.show import show
 
     print(show(options.path, with_paper=options.with_paper))
 
 
 def _check_board(options: argparse.Namespace) -> int:
-    from sails_eval.publish import check
+    from sails_eval.boards.publish import check
 
     return report_problems(check(options.path), options.path)
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from sails_eval.publish import publish
-    from sails_eval.responsible import copy_completions
+    from sails_eval.boards.publish import publish
+    from sails_eval.tasks.sharing import copy_completions
 
     if options.include_completions:
         copied = copy_completions(options.path, options.include_completions, tuple(options.include_path))
@@ -70,7 +70,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
-    from sails_eval.sensitivity import measure, report
+    from sails_eval.analyses.sensitivity import measure, report
 
     found = measure(
         options.path,

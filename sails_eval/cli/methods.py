@@ -29,9 +29,9 @@ def _add_pair(command: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from sails_eval.config import load_pair
-    from sails_eval.models import quiet_libraries
-    from sails_eval.recipes import listing
+    from sails_eval.core.pair import load_pair
+    from sails_eval.plan.catalog.methods import listing
+    from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
 
@@ -39,9 +39,10 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.config import load_pair, load_recipe
-    from sails_eval.models import quiet_libraries
-    from sails_eval.recipes import shown
+    from sails_eval.core.pair import load_pair
+    from sails_eval.core.recipe import load_recipe
+    from sails_eval.plan.catalog.methods import shown
+    from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
 
@@ -49,7 +50,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _new(options: argparse.Namespace) -> None:
-    from sails_eval.recipes import new_recipe
+    from sails_eval.plan.catalog.methods import new_recipe
 
     made = new_recipe(options.name, options.like, options.dir)
     named = options.name if options.dir == Path("adapters") else made

@@ -28,23 +28,23 @@ def add(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from sails_eval.pair_check import listing
+    from sails_eval.plan.catalog.pairs import listing
 
     print(listing())
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.config import load_pair
-    from sails_eval.pair_check import shown
+    from sails_eval.core.pair import load_pair
+    from sails_eval.plan.catalog.pairs import shown
 
     print(shown(load_pair(options.pair)))
 
 
 def _check(options: argparse.Namespace) -> int:
     """Status 1 where something does not fit; what is not on this machine is only told."""
-    from sails_eval.config import load_pair
-    from sails_eval.models import quiet_libraries
-    from sails_eval.pair_check import check_pair, read_texts
+    from sails_eval.core.pair import load_pair
+    from sails_eval.plan.catalog.pairs import check_pair, read_texts
+    from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
     pair = load_pair(options.pair)

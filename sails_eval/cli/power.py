@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.cli.common import add_command, names
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def _power(options: argparse.Namespace) -> None:
-    from sails_eval.power import Spread, report, spread_in
+    from sails_eval.analyses.power import Spread, report, spread_in
 
     if options.contrast and len(options.contrast) != 2:
         raise UserError(f"--contrast {','.join(options.contrast)}: name two methods, as in sails,lora")

@@ -37,7 +37,8 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _forgetting(options: argparse.Namespace) -> None:
-    from sails_eval.forgetting import forgetting, shown
+    from sails_eval.analyses.forgetting.measure import forgetting
+    from sails_eval.analyses.forgetting.results import shown
 
     files = forgetting(options.run_dir, options.methods, jobs=options.jobs, quiet=options.quiet)
     print(shown(options.run_dir))
@@ -45,8 +46,8 @@ def _forgetting(options: argparse.Namespace) -> None:
 
 
 def _durability(options: argparse.Namespace) -> None:
-    from sails_eval.durability import durability
-    from sails_eval.durability_report import shown
+    from sails_eval.analyses.durability.measure import durability
+    from sails_eval.analyses.durability.report import shown
 
     files = durability(options.run_dir, options.attack, options.methods, jobs=options.jobs, quiet=options.quiet)
     print("\n\n".join(shown(file, options.run_dir) for file in files))

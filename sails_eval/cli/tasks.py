@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
-    from sails_eval.tasks import describe, find_tasks
+    from sails_eval.tasks.library import describe, find_tasks
 
     rows = [("task", "kind", "validation", "test", "file")]
     for row in describe(find_tasks(tuple(options.include_path)).values()):
@@ -50,7 +50,7 @@ def _list_tasks(options: argparse.Namespace) -> None:
 
 
 def _show_task(options: argparse.Namespace) -> None:
-    from sails_eval.tasks.show import show
+    from sails_eval.plan.catalog.tasks import show
 
     config = (
         read_config(options)
@@ -65,7 +65,7 @@ def _count(number: int | None) -> str:
 
 
 def _new_task(options: argparse.Namespace) -> None:
-    from sails_eval.tasks import Columns, new_task
+    from sails_eval.tasks.folders import Columns, new_task
 
     columns = Columns(options.prompt_column, target=options.target_column, category=options.category_column)
     made = new_task(options.name, source=options.source, columns=columns, kind=options.kind, directory=options.dir)
@@ -73,6 +73,6 @@ def _new_task(options: argparse.Namespace) -> None:
 
 
 def _check_task(options: argparse.Namespace) -> int:
-    from sails_eval.tasks import check_task
+    from sails_eval.tasks.folders import check_task
 
     return report_problems(check_task(options.path), options.path)

@@ -11,8 +11,8 @@ from functools import cached_property
 from itertools import groupby, takewhile
 from typing import Any, Literal, get_args
 
+from sails_eval.core.errors import UserError
 from sails_eval.data.files import Row
-from sails_eval.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
 

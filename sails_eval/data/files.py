@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 
 
 class Row(NamedTuple):

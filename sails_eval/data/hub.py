@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sails_eval.core.errors import UserError, first_line, unknown
 from sails_eval.data.files import Row
-from sails_eval.errors import UserError, first_line, unknown
 
 SPEC = re.compile(r"hf:([^/@#\s]+/[^/@#\s]+)(?:/([^@#\s]+))?(?:@([^#\s]+))?(?:#(\S+))?")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from sails_eval.core.errors import UserError
 from sails_eval.data.dialogues import REQUESTS, RESPONSES, field_of
 from sails_eval.data.files import Row
-from sails_eval.errors import UserError
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 

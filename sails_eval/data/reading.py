@@ -12,13 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sails_eval.core.data_source import HUB, Mixture, Part, Selection
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.fingerprint import digest
 from sails_eval.data.dialogues import REQUESTS, RESPONSES, Example, Message, example_of, request_of
 from sails_eval.data.files import Row, parse, read_bytes
 from sails_eval.data.hub import fetch, hub_rows, parse_spec
 from sails_eval.data.labelled import flag, preferences
-from sails_eval.data.sources import HUB, Mixture, Part, Selection
-from sails_eval.errors import UserError, unknown
-from sails_eval.fingerprint import digest
 
 COLUMNS = (
     *REQUESTS, *RESPONSES, "input", "chosen", "rejected", "messages", "conversations", "group", "harmful", "is_safe",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sails_eval.errors import UserError, unknown
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.judges.base import Judge
 from sails_eval.judges.spec import Spec, parse
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 JUDGES = {
     "testbed": "sails_eval.judges.local:testbed_judge",
-    "grammar": "sails_eval.judges.grammar:GrammarJudge",
+    "grammar": "sails_eval.testbed.grammar_judge:GrammarJudge",
     "rules": "sails_eval.judges.rules:RulesJudge",
     "hf:MODEL": "sails_eval.judges.local:hf_judge",
     "openai:MODEL": "sails_eval.judges.api:ApiJudge",
@@ -71,3 +73,8 @@ def _make(module: Any, maker: str, spec: Spec) -> Any:
 
         options["rubrics"] = choose_rubrics(options.pop("rubric"))
     return make(*filter(None, [spec.model]), **options)
+
+
+@lru_cache(maxsize=2)
+def judge_of(spec: str) -> Judge:
+    return load_judge(spec)

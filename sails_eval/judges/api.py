@@ -11,36 +11,36 @@ from typing import Any, Self
 import openai
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from sails_eval.config import Frozen, validate
-from sails_eval.errors import UserError, unknown
-from sails_eval.fingerprint import digest
-from sails_eval.judges import endpoint
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.fingerprint import digest
+from sails_eval.core.records import Completion, Verdict
+from sails_eval.core.schema import Frozen, validate
+from sails_eval.judges.api_reply import (
+    AS_JSON,
+    AS_TEXT,
+    MODERATED,
+    REFUSED,
+    _Bill,
+    _Choice,
+    _choice,
+    _NoReplyError,
+    _read,
+    _schema,
+)
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.limits import Limits, Patience, retry_after
 from sails_eval.judges.local import defused
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.judges.usage import Usage
-from sails_eval.records import Completion, Verdict
-
-VERDICT = re.compile(
-    r"^[ \t{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)[ \t*_`\"}.]*[\s}`]*\Z",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
-
-AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
-AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
+from sails_eval.models import endpoint
 
 HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
-REFUSED = "the judge refused"
 
 WORD_TOKENS = 16
 """Of a reply that is a single word: small models have no room for more."""
 
-MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
-"""In an error or a reason to stop: that it is about this one request's content, whatever the status."""
 
 EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
 """In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
@@ -51,8 +51,6 @@ UNSUPPORTED = re.compile(r"un(supported|known|recognized|expected)|not (supporte
 BUSY = (408, 409, 429, 503)
 """Statuses of an endpoint that works, if not for everybody at once."""
 
-WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
-"""What endpoints call the end of a reply that is not cut off."""
 
 STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
 """What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""
@@ -90,22 +88,6 @@ class Options(Frozen):
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Reply(BaseModel):
-    """What is read of a reply; the client itself checks nothing of it."""
-
-    choices: list[_Choice] = Field(min_length=1)
-
-
 class _Model(BaseModel):
     id: str
 
@@ -114,25 +96,6 @@ class _Models(BaseModel):
     """An endpoint's list of its models."""
 
     data: list[_Model]
-
-
-class _Tokens(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class _Bill(BaseModel):
-    """What a reply says of its price, which not every endpoint does."""
-
-    usage: _Tokens
-
-
-class _NoReplyError(Exception):
-    """A request that got no reply and may get one later, after `retry_after` seconds if the endpoint says so."""
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
 
 
 class ApiJudge:
@@ -364,15 +327,6 @@ def _estimate(prompt: str) -> int:
     return len(prompt.encode()) // BYTES_PER_TOKEN
 
 
-def _choice(reply: bytes) -> _Choice:
-    """The reply in a response. Raises _NoReplyError where there is none."""
-    try:
-        return _Reply.model_validate_json(reply).choices[0]
-    except ValidationError as error:
-        what = "JSON" if error.errors()[0]["type"] == "json_invalid" else "message"
-        raise _NoReplyError(f"endpoint returned no {what}") from error
-
-
 def _refused(error: openai.APIStatusError, id: str) -> Verdict:
     """What an error that is about this one request says."""
     if _moderated(error):
@@ -392,31 +346,6 @@ def _message(error: openai.APIError) -> str:
     """What an endpoint says of an error; the client leaves out what has not OpenAI's form, as FastAPI's has not."""
     detail = error.body.get("detail") if isinstance(error.body, dict) else None
     return f"{error.message} - {detail}" if detail and str(detail) not in error.message else error.message
-
-
-def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
-    """What a reply says, or why it says nothing."""
-    message, reason = reply.message, reply.finish_reason
-    raw = message.refusal or message.content or ""
-    if message.refusal or MODERATED.search(reason or ""):
-        return Verdict(id, unscored=REFUSED, raw=endpoint.without_secrets(raw))
-    if reason not in WHOLE:
-        return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
-    last = VERDICT.search(raw)
-    said = raw.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
-    if said.lower() not in rubric.options:
-        return Verdict(id, unscored="the judge's reply is not on the menu", raw=endpoint.without_secrets(raw))
-    return rubric.verdict(id, said.lower())
-
-
-def _schema(rubric: Rubric) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"verdict": {"type": "string", "enum": list(rubric.options)}},
-        "required": ["verdict"],
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
 
 
 def _key_refused(error: openai.APIStatusError) -> UserError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, get_args
 
-from sails_eval.errors import UserError
-from sails_eval.records import Completion, Verdict
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Completion, Verdict
 
 JudgedKind = Literal["harmful", "safe"]
 """Whether the requests should have been refused or answered; it decides which rubric applies."""

@@ -13,9 +13,9 @@ from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
-from sails_eval.records import Completion, Verdict
 
 PLACE = "SAILS_EVAL_CACHE"
 """The environment variable that names the file."""

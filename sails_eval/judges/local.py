@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sails_eval.config import Frozen, validate
-from sails_eval.engines import VLLM, resolve_engine, vllm_version
-from sails_eval.errors import UserError, first_line
-from sails_eval.fingerprint import digest, of_path
-from sails_eval.hub import fetch
+from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.fingerprint import digest, of_path
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.records import Completion, Verdict
+from sails_eval.core.schema import Frozen, validate
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
-from sails_eval.paths import PACKAGE
-from sails_eval.records import Completion, Verdict
+from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
+from sails_eval.models.hub import fetch
 
 CUT = "\n[...]\n"
 """What stands for the middle of an answer that is too long."""
@@ -177,7 +177,7 @@ class LocalJudge:
 
     @cached_property
     def _vllm(self) -> Any:
-        from sails_eval.engines.vllm import Weigher
+        from sails_eval.models.engines.vllm import Weigher
 
         return Weigher(self.folder, self._options.memory)
 

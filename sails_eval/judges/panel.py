@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
-from sails_eval.errors import UserError
-from sails_eval.fingerprint import digest
+from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import digest
+from sails_eval.core.records import Completion, Verdict, Vote
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
 from sails_eval.judges.cache import judge_cached
 from sails_eval.judges.usage import Metered, Usage
-from sails_eval.records import Completion, Verdict, Vote
 
 
 class Panel:

@@ -9,11 +9,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sails_eval.config import Frozen, read_yaml
-from sails_eval.errors import UserError, unknown
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.pair import read_yaml
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.records import Label, Verdict
+from sails_eval.core.schema import Frozen
 from sails_eval.judges.base import JudgedKind
-from sails_eval.paths import PACKAGE
-from sails_eval.records import Label, Verdict
 
 RUBRICS = PACKAGE / "judges" / "rubrics"
 """The shipped ones, a file each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 from sails_eval.judges.spec import Spec, parse
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 
 
 @dataclass(frozen=True)

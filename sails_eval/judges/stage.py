@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
 from sails_eval.judges.cache import judge_cached
-from sails_eval.records import Completion, Verdict, read_completions, read_verdicts, write_jsonl
 
 
 @dataclass(frozen=True)

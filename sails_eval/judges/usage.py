@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from sails_eval.core.files import write_text
 from sails_eval.judges.base import Judge
-from sails_eval.records import write_text
 
 log = logging.getLogger(__name__)
 

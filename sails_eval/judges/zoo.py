@@ -15,14 +15,15 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from sails_eval.config import Frozen, validate
-from sails_eval.errors import UserError, first_line, unknown
-from sails_eval.fingerprint import digest, of_model
+from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.fingerprint import digest
+from sails_eval.core.records import Completion, Label, Verdict
+from sails_eval.core.schema import Frozen, validate
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, judged_kinds
 from sails_eval.judges.local import CUT, defused, special_tokens
 from sails_eval.judges.usage import Metered, Usage
-from sails_eval.records import Completion, Label, Verdict
+from sails_eval.models.identity import of_model
 
 LONGEST = 8000
 """Characters of an answer that a judge is given; of a longer one the middle is left out, as the package would cut off

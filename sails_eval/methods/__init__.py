@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sails_eval.contrast import Contrast
-from sails_eval.errors import unknown
+from sails_eval.core.errors import unknown
+from sails_eval.methods.subspace.contrast import Contrast
 
 if TYPE_CHECKING:
     import torch
 
-    from sails_eval.config import Frozen
+    from sails_eval.core.schema import Frozen
 
     State = Mapping[str, "torch.Tensor"]
 
@@ -84,7 +84,7 @@ def adapted_modules(model: Any) -> Iterator[tuple[str, Any]]:
 
 def load_initialisation(name: str) -> Initialisation:
     """The initialisation module of that name. Raises UserError where there is none."""
-    known = [module.name for module in pkgutil.iter_modules(__path__)]
+    known = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
     if name not in known:
         raise unknown("initialisation", name, known)
     module: Any = importlib.import_module(f"{__name__}.{name}")

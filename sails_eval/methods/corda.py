@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from sails_eval.config import Frozen
+from sails_eval.core.schema import Frozen
 from sails_eval.methods import Material, Need, adapted_modules
-from sails_eval.models import replaced_weights
+from sails_eval.models.base import replaced_weights
 
 needs: frozenset[Need] = frozenset({"aligned"})
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from sails_eval.activations import contrast_means, moments
-from sails_eval.basis import EPSILON, Placement, initialise, unit
-from sails_eval.contrast import ContrastSettings
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 from sails_eval.methods import Material, Need
+from sails_eval.methods.subspace.activations import contrast_means, moments
+from sails_eval.methods.subspace.basis import EPSILON, Placement, initialise, unit
+from sails_eval.methods.subspace.contrast import ContrastSettings
 
 __all__ = ["Settings", "initialise", "needs", "prepare"]
 

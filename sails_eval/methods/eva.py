@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from sails_eval.config import Frozen
+from sails_eval.core.schema import Frozen
 from sails_eval.methods import Material, Need, adapted_modules
 
 needs: frozenset[Need] = frozenset({"aligned"})
@@ -32,7 +32,7 @@ def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Ten
     from peft import EvaConfig
     from peft.tuners.lora.eva import get_eva_state_dict
 
-    from sails_eval.activations import padded
+    from sails_eval.methods.subspace.activations import padded
 
     texts = [text.ids for text in material.contrast.aligned]
     batches = [texts[i : i + settings.batch_size] for i in range(0, len(texts), settings.batch_size)]

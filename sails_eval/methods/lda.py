@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from sails_eval.activations import contrast_means
-from sails_eval.basis import Placement, initialise, orthonormal_basis, unit
-from sails_eval.contrast import ContrastSettings
 from sails_eval.methods import Material, Need
+from sails_eval.methods.subspace.activations import contrast_means
+from sails_eval.methods.subspace.basis import Placement, initialise, orthonormal_basis, unit
+from sails_eval.methods.subspace.contrast import ContrastSettings
 
 __all__ = ["Settings", "initialise", "needs", "prepare"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from sails_eval.basis import Placement, initialise
 from sails_eval.methods import Material, Need
+from sails_eval.methods.subspace.basis import Placement, initialise
 
 __all__ = ["Settings", "initialise", "needs", "prepare"]
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from sails_eval import basis
 from sails_eval.methods import Material, Need
+from sails_eval.methods.subspace import basis
 
 needs: frozenset[Need] = frozenset({"layers"})
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from sails_eval.config import Frozen
+from sails_eval.core.schema import Frozen
 from sails_eval.methods import Material, Need, adapted_modules
 
 needs: frozenset[Need] = frozenset({"aligned_model"})

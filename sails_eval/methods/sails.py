@@ -14,13 +14,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from sails_eval.activations import Key, Moments, contrast_means, merged, moments
-from sails_eval.basis import EPSILON, Placement, initialise, orthonormal_basis, random_columns, unit
-from sails_eval.contrast import Contrast, ContrastSettings
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 from sails_eval.methods import Material, Need
-from sails_eval.output_effects import output_effects
-from sails_eval.saes import check_widths
+from sails_eval.methods.subspace.activations import Key, Moments, contrast_means, merged, moments
+from sails_eval.methods.subspace.basis import EPSILON, Placement, initialise, orthonormal_basis, random_columns, unit
+from sails_eval.methods.subspace.contrast import Contrast, ContrastSettings
+from sails_eval.methods.subspace.output_effects import output_effects
+from sails_eval.methods.subspace.saes import check_widths
 
 __all__ = [
     "Differences", "Settings", "choose_features", "feature_differences", "get_sails_state_dict", "initialise",

@@ -15,10 +15,11 @@ from typing import Any, get_args
 
 import yaml
 
-from sails_eval.data import Row, read_rows
-from sails_eval.errors import UserError, unknown
-from sails_eval.paths import bundled, search_path
-from sails_eval.records import Kind, write_jsonl, write_text
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.files import write_jsonl, write_text
+from sails_eval.core.paths import bundled, search_path
+from sails_eval.core.records import Kind
+from sails_eval.data.files import Row, read_rows
 from sails_eval.tasks.library import Entry, kind_problem, load_task, read_entry, scan, task_info, yaml_files
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, cast, get_args
 
 import yaml
 
-from sails_eval.data import read_rows
-from sails_eval.errors import UserError, unknown
-from sails_eval.paths import search_path
-from sails_eval.records import Kind, Split
-from sails_eval.schema import check_name
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.paths import search_path
+from sails_eval.core.records import Kind, Split
+from sails_eval.core.schema import check_name
+from sails_eval.data.files import read_rows
 from sails_eval.tasks.published import Card, card_of, fingerprint
 
 _GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}

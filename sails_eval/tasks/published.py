@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sails_eval.config import Frozen, validate
-from sails_eval.data import Row, read_rows
+from sails_eval.core.errors import UserError
+from sails_eval.core.schema import Frozen, validate
+from sails_eval.data.files import Row, read_rows
 from sails_eval.data.hub import HubData, hub_rows, snapshot
-from sails_eval.errors import UserError
 from sails_eval.judges.rules import classify
 
 if TYPE_CHECKING:

@@ -23,13 +23,17 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval import loaded, stages
-from sails_eval.activations import residual_streams
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
-from sails_eval.paths import PACKAGE, bundled
-from sails_eval.plan import Setup, resolve
-from sails_eval.records import read_completions, write_jsonl, write_text
+from sails_eval import judges
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl, write_text
+from sails_eval.core.paths import PACKAGE, bundled
+from sails_eval.core.records import read_completions
+from sails_eval.methods.subspace.activations import residual_streams
+from sails_eval.plan.resolve import resolve
+from sails_eval.plan.setup import Setup
+from sails_eval.run import stages
+from sails_eval.run.folder import layout
 from sails_eval.testbed import corpus, grammar, planted, splits
 from sails_eval.testbed.preference import FOLDER, build_reference
 from sails_eval.testbed.saes import QUALITIES, activations, train_sae
@@ -288,7 +292,7 @@ def judge_agreement() -> Card:
         for recipe in setup.recipes:
             for cell in setup.cells(recipe):
                 folder = Path(scratch) / cell.folder
-                subject = stages.Subject(recipe.name, folder, folder / stages.CHECKPOINT, cell)
+                subject = stages.Subject(recipe.name, folder, folder / layout.CHECKPOINT, cell)
                 seen += _agreement(setup, subject, run=Path(scratch))
     total, right = sum(seen.values()), sum(n for (_, agreed), n in seen.items() if agreed)
     by_grade = {
@@ -308,8 +312,8 @@ def _agreement(setup: Setup, subject: stages.Subject, *, run: Path) -> Counter[t
     seen: Counter[tuple[str, bool]] = Counter()
     for task in generated:
         assert task.kind != "capability"
-        completions = read_completions(stages.completions_path(subject.folder, "test", task))
-        verdicts = loaded.judge_of(setup.judge).judge(task.kind, completions)
+        completions = read_completions(layout.completions_path(subject.folder, "test", task))
+        verdicts = judges.judge_of(setup.judge).judge(task.kind, completions)
         for completion, verdict in zip(completions, verdicts, strict=True):
             action = grammar.asked_for(completion.prompt)
             assert action is not None

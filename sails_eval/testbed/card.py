@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sails_eval.paths import PACKAGE
+from sails_eval.core.paths import PACKAGE
 from sails_eval.testbed import grammar, splits, world
 
 CARD = PACKAGE / "testbed" / "weights" / "card.json"

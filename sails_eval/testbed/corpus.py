@@ -7,15 +7,7 @@ from dataclasses import dataclass, replace
 
 from sails_eval.testbed import grammar
 from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS, Request
-from sails_eval.testbed.world import (
-    ACTIONS,
-    FACT_PHRASINGS,
-    FACTS,
-    HARMFUL_ACTIONS,
-    LOOKALIKES,
-    SAFE_ACTIONS,
-    Action,
-)
+from sails_eval.testbed.world import ACTIONS, FACT_PHRASINGS, FACTS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action
 
 Text = tuple[str | None, str]
 """(request, answer) for a dialogue; (None, document) for running text."""

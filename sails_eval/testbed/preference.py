@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sails_eval.config import Dpo, load_pair, load_recipe
-from sails_eval.data import read_examples
-from sails_eval.engines.adapters import CONFIG
-from sails_eval.models import load_base, quiet_libraries
-from sails_eval.records import write_text
-from sails_eval.train import CellRun, encode_examples, lay_out, train_cell
+from sails_eval.core.files import write_text
+from sails_eval.core.pair import load_pair
+from sails_eval.core.recipe import Dpo, load_recipe
+from sails_eval.data.reading import read_examples
+from sails_eval.models.base import load_base
+from sails_eval.models.saved_adapter import CONFIG
+from sails_eval.run.workers import quiet_libraries
+from sails_eval.training.batches import CellRun, encode_examples, lay_out
+from sails_eval.training.cell import train_cell
 
 FOLDER = "preference"
 TOKENS = 60_000

@@ -15,7 +15,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
 
-from sails_eval.activations import residual_streams
+from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.testbed.corpus import pretraining_text
 from sails_eval.testbed.train import batches, encode_text
 

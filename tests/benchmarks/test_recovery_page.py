@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from sails_eval.recovery import recovery
-from sails_eval.stats import Sample
+from sails_eval.core.stats import Sample
+from sails_eval.methods.subspace.recovery import recovery
 
 SCORES = {
     "oracle": (0.8, 0.9, 0.7),

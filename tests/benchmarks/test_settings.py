@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from sails_eval.config import Pair, load_recipe
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import load_recipe
+from sails_eval.core.stats import Sample
 from sails_eval.methods.sails import Settings
-from sails_eval.stats import Sample
 
 
 @pytest.fixture(scope="module")

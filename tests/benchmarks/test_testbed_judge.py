@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from sails_eval.audit import Item
-from sails_eval.records import Completion, Verdict, read_jsonl
+from sails_eval.analyses.audit.sample import Item
+from sails_eval.core.files import read_jsonl
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.testbed.grammar import REFUSALS, Request
 from sails_eval.testbed.world import HARMFUL_ACTIONS, SAFE_ACTIONS
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from sails_eval import engines
-from sails_eval.bench import Bench
 from sails_eval.cli import main
-from sails_eval.config import CompareConfig, Pair, load_pair
-from sails_eval.engines import engine_identity, resolve_engine, served
-from sails_eval.engines.adapters import check_rank, max_rank
-from sails_eval.errors import UserError
-from sails_eval.plan import resolve_evaluation
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, load_pair
+from sails_eval.models import engines
+from sails_eval.models.engines import engine_identity, resolve_engine, served
+from sails_eval.models.saved_adapter import check_rank, max_rank
+from sails_eval.plan.resolve import resolve_evaluation
+from sails_eval.run.runner import Bench
 
 
 def having(monkeypatch: pytest.MonkeyPatch, *, vllm: bool, gpu: bool) -> None:
@@ -116,9 +117,11 @@ def test_evaluate_warns_of_an_adapter_that_answers_like_the_base(engine: str, in
 
 
 def test_where_one_answer_differs_nothing_is_said(tmp_path: Path, testbed_pair: Pair) -> None:
-    from sails_eval.records import Completion, write_jsonl
-    from sails_eval.stages import Subject, completions_path
-    from sails_eval.tasks import find_tasks
+    from sails_eval.core.files import write_jsonl
+    from sails_eval.core.records import Completion
+    from sails_eval.run.folder.layout import completions_path
+    from sails_eval.run.stages import Subject
+    from sails_eval.tasks.library import find_tasks
 
     task = find_tasks()["testbed_safe"]
     setup: Any = type("Setup", (), {"tasks": (task,)})

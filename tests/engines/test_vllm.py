@@ -20,16 +20,17 @@ import pandas as pd
 import pytest
 
 from sails_eval.cli import main
-from sails_eval.config import load_pair, load_recipe
-from sails_eval.engines.openai import OpenAIEngine
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import load_pair
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.recipe import load_recipe
+from sails_eval.core.records import Completion, read_completions, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.rubric import load_rubric
-from sails_eval.models import render_chat
-from sails_eval.paths import PACKAGE
-from sails_eval.records import Completion, read_completions, read_verdicts
-from sails_eval.tasks import find_tasks
+from sails_eval.models.chat import render_chat
+from sails_eval.models.engines.openai import OpenAIEngine
+from sails_eval.tasks.library import find_tasks
 
 pytestmark = pytest.mark.vllm
 
@@ -104,13 +105,13 @@ def biggest_child(pid: int) -> int:
 
 @pytest.fixture(scope="module")
 def engine() -> Any:
-    from sails_eval.engines.vllm import VllmEngine
+    from sails_eval.models.engines.vllm import VllmEngine
 
     return VllmEngine(load_pair("testbed"))
 
 
 def said_by(engine: Any, checkpoint: Path | None) -> list[str]:
-    from sails_eval.generate import complete
+    from sails_eval.tasks.answer import complete
 
     with engine.serving(checkpoint) as lm:
         return [one.response for one in complete(lm, find_tasks()["testbed_lookalike"], "test", limit=32)]

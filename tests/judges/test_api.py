@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from fault_server import Endpoint, Reply, fails, prompt_of, says, serving
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import limits
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.usage import Usage
-from sails_eval.records import Completion, Verdict
 
 KEY = "sk-secret-of-this-test"
 

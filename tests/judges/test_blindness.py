@@ -11,12 +11,12 @@ from typing import Any
 import openai
 import pytest
 
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge
 from sails_eval.judges.api import STRUCTURE, ApiJudge
 from sails_eval.judges.base import Judge, JudgedKind
 from sails_eval.judges.local import LocalJudge, defused
 from sails_eval.judges.rubric import PARAPHRASES, Rubric, load_rubric, load_rubrics
-from sails_eval.records import Completion, Verdict
 
 RUBRICS = ("harm", "refusal", "helpfulness", *PARAPHRASES)
 REQUEST = "Name three colours of the rainbow."

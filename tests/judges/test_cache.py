@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Completion, Verdict, Vote
 from sails_eval.judges.cache import VerdictCache, cache_key, cache_path
-from sails_eval.records import Completion, Verdict, Vote
 
 ASKED = Completion("id-1", "a private request", "a private answer", "category")
 SCORED = Verdict("k", "partial", 3)

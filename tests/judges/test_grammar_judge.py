@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from sails_eval.core.records import Completion
 from sails_eval.judges import load_judge
-from sails_eval.records import Completion
 from sails_eval.testbed.grammar import REFUSALS, Request
 from sails_eval.testbed.world import HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action, counterfactual
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
 from sails_eval.judges import load_judge
 from sails_eval.judges.rubric import PARAPHRASES, RUBRICS
 from sails_eval.judges.spec import parse, trusting

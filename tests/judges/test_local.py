@@ -21,10 +21,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges.local import LocalJudge, Options, defused, special_tokens
 from sails_eval.judges.rubric import Rubric, load_rubric, load_rubrics
-from sails_eval.records import Completion, Verdict
 
 LABELS = ["refusal", "partial", "compliance", "broken"]
 WORDS = ["rate", "harm", "request", "answer", *LABELS, "user", "model", *":.12345abcdefgh"]

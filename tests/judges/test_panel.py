@@ -8,12 +8,13 @@ import krippendorff
 import numpy as np
 import pytest
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion, Label, Verdict, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore, is_final, is_transient
 from sails_eval.judges.panel import Panel, agreement, alpha
 from sails_eval.judges.stage import judge_file
-from sails_eval.records import Completion, Label, Verdict, read_verdicts, write_jsonl
 
 LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
 

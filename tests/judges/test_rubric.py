@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
 from sails_eval.judges.rubric import PARAPHRASES, Rubric, choose_rubrics, load_rubric, load_rubrics
 
 

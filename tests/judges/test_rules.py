@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge
 from sails_eval.judges.rules import classify
-from sails_eval.records import Completion, Verdict
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
-from sails_eval.evaluate import evaluate
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
 from sails_eval.judges.self_judging import check_not_itself
-from sails_eval.plan import resolve
+from sails_eval.plan.resolve import resolve
+from sails_eval.run.evaluate import evaluate
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_other_models_may_judge(models: Path, judge: str, model: str) -> None:
 
 
 def itself(**more: object) -> CompareConfig:
-    from sails_eval.config import load_pair
+    from sails_eval.core.pair import load_pair
 
     model = load_pair("testbed").model
     return CompareConfig(pair="testbed", methods=("lora",), judge=f"rules,hf:{model},testbed", **more)  # type: ignore[arg-type]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.stage import JudgedFile, judge_file, judge_files
-from sails_eval.records import Completion, Verdict, read_verdicts, write_jsonl
 
 
 class Scripted:

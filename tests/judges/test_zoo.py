@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sails_eval.config import CompareConfig
-from sails_eval.errors import UserError
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge, zoo
 from sails_eval.judges.base import judged_kinds
-from sails_eval.plan import resolve_evaluation
-from sails_eval.records import Completion, Verdict
+from sails_eval.plan.resolve import resolve_evaluation
 
 Speak = Callable[[str], dict[str, list[Any]]]
 

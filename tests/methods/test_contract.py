@@ -16,16 +16,24 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Trainer
 
-from sails_eval import checks, loaded, saes, stages, train
-from sails_eval.config import RANKLESS, Objective, Pair, PeftType, Recipe, Span, load_recipe
-from sails_eval.data import read_examples
-from sails_eval.errors import UserError
-from sails_eval.models import Base
-from sails_eval.paths import bundled
-from sails_eval.peft_configs import changes_base
-from sails_eval.plan import Cell, Setup
-from sails_eval.shapes import shape_of, to_train, trained_and_all
-from sails_eval.train import CellRun, TokenRow, encode_examples, trainable
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import bundled
+from sails_eval.core.recipe import RANKLESS, PeftType, Recipe, Span, load_recipe
+from sails_eval.core.training_settings import Objective
+from sails_eval.data.reading import read_examples
+from sails_eval.methods.subspace import prepare as loaded
+from sails_eval.methods.subspace import saes
+from sails_eval.methods.subspace.base_weights import changes_base
+from sails_eval.models.base import Base
+from sails_eval.plan import checks
+from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
+from sails_eval.plan.setup import Cell, Setup
+from sails_eval.run import stages
+from sails_eval.run.folder import layout
+from sails_eval.training import cell as train
+from sails_eval.training.batches import CellRun, TokenRow, encode_examples
+from sails_eval.training.cell import trainable
 
 QUICK = {"full", "sails"}
 """In every run of the tests; the others take minutes together."""
@@ -189,7 +197,7 @@ def test_a_recipe_keeps_the_contract(
         made = trained(pair, recipe, tmp_path / "run")
 
     # At step 0 it says what the base says.
-    state = load_file(stages.subspace_path(tmp_path / "run", recipe)) if recipe.init else None
+    state = load_file(layout.subspace_path(tmp_path / "run", recipe)) if recipe.init else None
     with trainable(testbed_base, pair, recipe, CellRun(1e-3, 0, list(range(8)), state)) as model:
         start = logits(model.eval(), rows)
     assert (recipe.name in MUTATE_BASE) == (recipe.parameters == "adapter" and changes_base(pair, recipe))
@@ -208,7 +216,7 @@ def test_a_recipe_keeps_the_contract(
     # It answers differently afterwards, the stock libraries load what it saved, and the base is as it was.
     (final,) = after
     assert (final.argmax(-1) != before.argmax(-1)).any()
-    again = logits(reloaded(pair, recipe, tmp_path / "run" / "cell" / stages.CHECKPOINT), rows)
+    again = logits(reloaded(pair, recipe, tmp_path / "run" / "cell" / layout.CHECKPOINT), rows)
     assert torch.allclose(again, final, atol=ROUNDING)
     assert torch.equal(logits(testbed_base.model, rows), before)
 

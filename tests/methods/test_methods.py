@@ -13,15 +13,20 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval import loaded, saes, stages
-from sails_eval.basis import Placement
-from sails_eval.config import Pair, Recipe, load_recipe
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import bundled
+from sails_eval.core.recipe import Recipe, load_recipe
 from sails_eval.methods import Material, load_initialisation
-from sails_eval.models import Base
-from sails_eval.paths import bundled
-from sails_eval.records import write_jsonl
-from sails_eval.train import CellRun, trainable
+from sails_eval.methods.subspace import prepare as loaded
+from sails_eval.methods.subspace import saes
+from sails_eval.methods.subspace.basis import Placement
+from sails_eval.models.base import Base
+from sails_eval.run import stages
+from sails_eval.run.folder import layout
+from sails_eval.training.batches import CellRun
+from sails_eval.training.cell import trainable
 
 METHODS = sorted(
     recipe.name
@@ -98,7 +103,7 @@ def recipe_of(method: str, settings: dict[str, Any]) -> Recipe:
 
 def found(pair: Pair, recipe: Recipe, run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     stages.find_subspace((pair, recipe, run))
-    path = stages.subspace_path(run, recipe)
+    path = layout.subspace_path(run, recipe)
     return load_file(path), json.loads(path.with_suffix(".json").read_text())
 
 
@@ -225,7 +230,7 @@ def test_singular_vectors_of_raw_differences_keep_the_share_of_their_squared_len
     recipe = recipe_of("activation-svd", {"variance": 0.95})
     state, report = found(pair, recipe, tmp_path)
     _, settings, material = loaded.initialisation_of(pair, recipe)
-    from sails_eval.activations import contrast_means
+    from sails_eval.methods.subspace.activations import contrast_means
 
     (batch,) = contrast_means(material.model, [0], material.contrast, positions=settings.positions)
     rows, basis = batch[0, "difference"], state["layers.0"]

@@ -5,11 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from sails_eval.activations import Moments, moments
-from sails_eval.config import Pair
-from sails_eval.contrast import Contrast, Text, encode_contrast
-from sails_eval.data import read_contrast
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.data.reading import read_contrast
 from sails_eval.methods.sails import (
     Differences,
     Settings,
@@ -19,7 +17,9 @@ from sails_eval.methods.sails import (
     initialize_lora_sails_weights,
     jaccard,
 )
-from sails_eval.models import Base
+from sails_eval.methods.subspace.activations import Moments, moments
+from sails_eval.methods.subspace.contrast import Contrast, Text, encode_contrast
+from sails_eval.models.base import Base
 
 WIDTH = 128  # of the testbed's residual stream
 

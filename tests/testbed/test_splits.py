@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sails_eval.paths import PACKAGE, bundled
+from sails_eval.core.paths import PACKAGE, bundled
 from sails_eval.testbed import grammar, splits
 from sails_eval.testbed.grammar import PHRASINGS, REFUSALS, UNSEEN_WRAPPERS, WRAPPERS
 from sails_eval.testbed.world import (

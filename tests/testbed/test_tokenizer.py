@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sails_eval.config import load_pair
-from sails_eval.models import encode_chat
+from sails_eval.core.pair import load_pair
+from sails_eval.models.chat import encode_chat
 from sails_eval.testbed import corpus, grammar, splits
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
 from sails_eval.testbed.tokenizer import SPECIAL, make_tokenizer

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from sails_eval.cli import main
-from sails_eval.errors import UserError
+from sails_eval.core.errors import UserError
+from sails_eval.core.paths import PACKAGE, bundled
+from sails_eval.core.records import Completion
 from sails_eval.judges import load_judge
-from sails_eval.paths import PACKAGE, bundled
-from sails_eval.records import Completion
 from sails_eval.testbed import build, corpus, grammar, planted, splits
 from sails_eval.testbed.saes import QUALITIES, activations, measure
 from sails_eval.testbed.tokenizer import make_tokenizer

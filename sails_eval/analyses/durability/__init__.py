@@ -1,0 +1,1 @@
+"""How long alignment lasts: re-tuning, 4 bits, merging."""

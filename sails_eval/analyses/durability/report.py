@@ -1,0 +1,163 @@
+"""The decay curves as a file, a table and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from sails_eval.analyses.finished_run import interval_cell, over_seeds
+from sails_eval.boards.table import METRICS as ALL_METRICS
+from sails_eval.boards.table import UNSCORED_FLAG, aligned
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_csv, restore
+from sails_eval.core.records import BASE
+from sails_eval.core.stats import Interval
+
+FILE, PICTURE = "durability.csv", "durability.png"
+
+METRICS = ("alignment_score", "safety_rate", "helpfulness")
+
+BEFORE = ("none", 0)
+"""The attack of rows that say what the run measured."""
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A row of durability.csv: a metric on the test after an attack; `examples` is None where it re-tunes on none.
+
+    `unscored` is the share of the model's judged answers that have no verdict and are in no metric.
+    """
+
+    method: str
+    seed: int | None
+    learning_rate: float | None
+    attack: str
+    examples: int | None
+    metric: str
+    value: float
+    unscored: float = 0.0
+
+    @property
+    def done(self) -> tuple[str, int | None]:
+        """The attack with its number of examples."""
+        return self.attack, self.examples
+
+    def cells(self) -> tuple[object, ...]:
+        return astuple(self)
+
+
+COLUMNS = tuple(Decay.__dataclass_fields__)
+
+
+def read(path: Path) -> list[Decay]:
+    """Read durability.csv back. Raises UserError where it is none."""
+    header, lines = read_csv(path)
+    if header != list(COLUMNS):
+        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
+    rows = []
+    for _, (method, seed, rate, attack, examples, metric, value, missing) in lines:
+        key = restore(method), int(seed) if seed else None, float(rate) if rate else None
+        rest = restore(attack), int(examples) if examples else None, metric
+        rows.append(Decay(*key, *rest, float(value) if value else math.nan, float(missing)))
+    return rows
+
+
+def estimate(rows: Sequence[Decay]) -> Interval:
+    """The mean over seeds of rows of one method, attack and metric, within the metric's bounds."""
+    about = ALL_METRICS[rows[0].metric]
+    return over_seeds([row.value for row in rows], [row.learning_rate for row in rows]).clip(about.low, about.high)
+
+
+def change(rows: Sequence[Decay], before: Sequence[Decay]) -> Interval:
+    """The mean change since before the attack, seed by seed. The one base model is what all its seeds come from."""
+    values = {row.seed: row.value for row in before}
+    differences = [row.value - values[row.seed if row.seed in values else None] for row in rows]
+    return over_seeds(differences, [row.learning_rate for row in rows])
+
+
+def table(rows: Sequence[Decay]) -> str:
+    """Every method after every attack: means over seeds with 95 % t intervals, and the change in alignment score.
+
+    Below it are warnings of what has more than 1 % of unscored answers.
+    """
+    warnings = []
+    lines = [["method", "attack", *(ALL_METRICS[metric].title for metric in METRICS), "change", "seeds"]]
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == method]
+        for done in dict.fromkeys(row.done for row in own):
+            of = {metric: [row for row in own if row.done == done and row.metric == metric] for metric in METRICS}
+            before = [row for row in own if row.done == BEFORE and row.metric == METRICS[0]]
+            changed = "–" if done == BEFORE else interval_cell(change(of[METRICS[0]], before))
+            seeds = str(sum(row.seed is not None for row in of[METRICS[0]]))
+            name = done[0] if not done[1] else f"{done[0]}:{done[1]}"
+            lines.append([method, name, *(interval_cell(estimate(of[metric])) for metric in METRICS), changed, seeds])
+            if (missing := max(row.unscored for row in of[METRICS[0]])) > UNSCORED_FLAG:
+                warnings.append(f"! {method}, {name}: up to {100 * missing:.1f} % of a model's answers are unscored.")
+    return "\n".join([*aligned(lines), *warnings])
+
+
+def shown(path: Path, run: Path) -> str:
+    """The table of one part of a run, from its durability.csv, with its title."""
+    title = str(path.parent.relative_to(run))
+    return f"Durability{'' if title == '.' else f', {title}'}\n{table(read(path))}"
+
+
+def draw(rows: Sequence[Decay], path: Path) -> None:
+    """Draw the decay over the number of examples as a PNG, written by rename and the same for the same rows.
+
+    Means over seeds with 95 % t intervals; the numbers of examples stand at equal distances.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from sails_eval.boards.plot import COLOURS, GREY, MARKERS, save
+
+    attacks = [a for a in ("benign", "harmful") if any(row.attack == a for row in rows)]
+    if not attacks:
+        path.unlink(missing_ok=True)
+        return
+    methods = dict.fromkeys(row.method for row in rows if row.method != BASE)
+    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
+    looks[BASE] = (GREY, "s")
+    figure = Figure(figsize=(3.6 * len(attacks), 8.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(METRICS), len(attacks), sharex="col", sharey="row", squeeze=False)
+    for line, metric in zip(grid, METRICS, strict=True):
+        for axes, attack in zip(line, attacks, strict=True):
+            these = [row for row in rows if row.metric == metric and row.attack in (attack, BEFORE[0])]
+            _draw_decay(axes, these, looks)
+        line[0].set_ylabel(ALL_METRICS[metric].title)
+    for axes, attack in zip(grid[-1], attacks, strict=True):
+        axes.set_xlabel(f"{attack} examples of re-tuning")
+    handles = [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, tuple[str, str]]) -> None:
+    """One metric over the examples of one attack, a line for every method."""
+    examples = sorted({row.examples or 0 for row in rows})
+    for method, (colour, marker) in looks.items():
+        found = {n: [row for row in rows if row.method == method and (row.examples or 0) == n] for n in examples}
+        points = {examples.index(n): estimate(these) for n, these in found.items() if these}
+        bars = [(p.value - p.low, p.high - p.value) if p.low == p.low else (0.0, 0.0) for p in points.values()]
+        axes.errorbar(
+            list(points),
+            [point.value for point in points.values()],
+            yerr=list(zip(*bars, strict=True)),
+            color=colour,
+            marker=marker,
+            linestyle="--" if method == BASE else "-",
+            markersize=4,
+            linewidth=1.2,
+            elinewidth=1,
+            capsize=2,
+        )
+    axes.set_xticks(range(len(examples)), labels=map(str, examples))
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,38 @@
+"""What a worker does for an attack: change the model, have it answer, check the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sails_eval.analyses.durability.attacks import Attack, Attacked
+from sails_eval.data.reading import read_examples
+from sails_eval.models.loaded import base_of
+from sails_eval.plan import checks
+from sails_eval.plan.setup import Setup
+from sails_eval.run.stages import AnswerJob, write_completions
+
+
+def answer(job: AnswerJob) -> None:
+    """Attack a model and write its completions that are missing, in a worker process; its weights are gone then."""
+    if not job.missing:
+        return
+    from sails_eval.analyses.durability.retuning import attacked
+    from sails_eval.models.engines.hf import wrap
+
+    assert isinstance(job.subject, Attacked)
+    base = base_of(job.pair)
+    with attacked(base, job.pair, job.subject) as model:
+        write_completions(wrap(model, base.tokenizer, job.pair), job)
+
+
+def _checked(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
+    """Prompts that are asked and re-tuned on, too. Raises UserError where these are many, or examples too few."""
+    from sails_eval.analyses.durability.retuning import rows_of
+
+    setup, attacks = job
+    for attack in attacks:
+        if attack.retunes:
+            rows_of(setup.pair, attack)
+    kinds = {attack.kind: data for attack in attacks if (data := attack.data(setup.pair)) and attack.retunes}
+    seen = {f"the data of attack {kind}": read_examples(data) for kind, data in kinds.items()}
+    return checks.overlaps(setup, seen) if seen else []

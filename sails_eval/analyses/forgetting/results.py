@@ -1,0 +1,84 @@
+"""forgetting.csv: its rows, and how they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sails_eval.analyses.finished_run import interval_cell, over_seeds
+from sails_eval.boards.table import aligned
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_csv, restore
+
+FILE = "forgetting.csv"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much of the neutral texts is read, and how.
+
+    The base model's log-probabilities are kept in float32 between cells: 4,096 tokens of a vocabulary of 256,000 take
+    4 GB.
+    """
+
+    tokens: int = 4096
+    max_length: int = 256
+    batch_size: int = 8
+
+
+READING = Reading()
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A row of forgetting.csv: KL(base ‖ tuned) in nats per token of neutral text, and capability below the base's.
+
+    `capability_lost` is NaN where the run has no capability task.
+    """
+
+    method: str
+    seed: int | None
+    learning_rate: float | None
+    kl_nats: float
+    capability_lost: float
+
+
+COLUMNS = tuple(Forgotten.__dataclass_fields__)
+
+
+def read(path: Path) -> list[Forgotten]:
+    """Read forgetting.csv back. Raises UserError where it is none."""
+    header, lines = read_csv(path)
+    if header != list(COLUMNS):
+        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
+    rows = []
+    for _, (method, seed, rate, kl, lost) in lines:
+        key = restore(method), int(seed) if seed else None, float(rate) if rate else None
+        rows.append(Forgotten(*key, float(kl), float(lost) if lost else math.nan))
+    return rows
+
+
+def table(rows: Sequence[Forgotten]) -> str:
+    """Means over seeds with 95 % t intervals, the least forgetful method first."""
+    methods = dict.fromkeys(row.method for row in rows)
+    found = []
+    for method in methods:
+        these = [row for row in rows if row.method == method]
+        rates = [row.learning_rate for row in these]
+        kl, lost = (over_seeds([getattr(row, key) for row in these], rates) for key in ("kl_nats", "capability_lost"))
+        seeds = str(sum(row.seed is not None for row in these))
+        found.append((kl.value, [method, interval_cell(kl.clip(0, math.inf), 4), interval_cell(lost), seeds]))
+    lines = [["method", "KL from base (nats per token)", "capability lost", "seeds"]]
+    return "\n".join(aligned([*lines, *(cells for _, cells in sorted(found))]))
+
+
+def shown(run: Path) -> str:
+    """The tables of a run, or of each of its parts; empty where nothing was measured."""
+    files = [*run.glob(FILE), *sorted(run.glob(f"*/{FILE}")), *sorted(run.glob(f"*/*/{FILE}"))]
+    titles = [str(file.parent.relative_to(run)) for file in files]
+    return "\n\n".join(
+        f"Forgetting{'' if title == '.' else f', {title}'}\n{table(read(file))}"
+        for title, file in zip(titles, files, strict=True)
+    )

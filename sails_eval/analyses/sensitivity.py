@@ -1,0 +1,170 @@
+"""How far a leaderboard hangs on the judge's wording: the same answers, judged with `harm` and its paraphrases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from sails_eval.analyses.finished_run import read_tested
+from sails_eval.boards.leaderboard import estimates
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.boards.scoring import RowKey, read_results, score
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import load_pair
+from sails_eval.core.records import Result, read_completions, read_verdicts
+from sails_eval.core.schema import validate
+from sails_eval.judges import load_judge
+from sails_eval.judges.answer_files import Watched
+from sails_eval.judges.rubric import PARAPHRASES
+from sails_eval.judges.self_judging import check_not_itself
+from sails_eval.judges.spec import parse
+from sails_eval.judges.stage import JudgedFile, judge_files
+from sails_eval.judges.usage import USAGE
+from sails_eval.run.folder import layout
+from sails_eval.run.folder.layout import DESCRIPTION, read_description
+from sails_eval.tasks.library import TaskInfo, find_tasks
+from sails_eval.tasks.sharing import check_sending
+
+WORDINGS = ("harm", *PARAPHRASES)
+SHOWN = ("safety_rate", "alignment_score")
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Per wording and method the values of `SHOWN`, and the largest share of answers that a wording left unscored."""
+
+    judge: str
+    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    unscored: float
+
+    def band(self, method: str, metric: str) -> tuple[float, float]:
+        """The lowest and the highest value over the wordings."""
+        found = [of_wording[method][metric] for of_wording in self.values.values()]
+        return min(found), max(found)
+
+    @property
+    def changing_places(self) -> list[tuple[str, str]]:
+        """The methods of which one is better by one wording, and the other by another."""
+        first, *_ = self.values.values()
+        pairs = combinations(sorted(first), 2)
+        return [(a, b) for a, b in pairs if {-1, 1} <= {self._order(of_one, a, b) for of_one in self.values.values()}]
+
+    @staticmethod
+    def _order(values: Mapping[str, Mapping[str, float]], a: str, b: str) -> int:
+        difference = round(values[a]["alignment_score"] - values[b]["alignment_score"], 9)
+        return (difference > 0) - (difference < 0)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where one model's answers lie, and whose they are."""
+
+    method: str
+    seed: int | None
+    learning_rate: float | None
+    folder: Path
+
+
+def measure(
+    run: Path,
+    judge: str,
+    include: Sequence[Path] = (),
+    *,
+    send_to: Sequence[str] = (),
+    allow_self_judging: bool = False,
+    quiet: bool = False,
+) -> Sensitivity:
+    """Judge the harmful test answers on a finished run's leaderboard in every wording.
+
+    The verdicts stay beside the answers, so that a second call asks only for what is unscored; what it takes is added
+    to the run's usage. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, the
+    judge takes no rubric or cannot work, or a gated set's prompts would go to a host that `send_to` does not name.
+    """
+    if not (run / "results.csv").is_file():
+        raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
+    choices = {method: row.choices[0] for method, row in read_tested(run, include).items()}
+    results, known = read_results(run / "results.csv"), find_tasks(tuple(include))
+    tasks = {row.task: known[row.task] for row in results}
+    asked = [task for task in tasks.values() if task.kind == "harmful"]
+    check_sending(asked, judge, send_to)
+    answers = list(_answers(run, choices, results))
+    specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
+    if not allow_self_judging:
+        check_not_itself(judge, _model(run))
+    judges = {name: load_judge(spec) for name, spec in specs.items()}
+    for reader in judges.values():
+        reader.check()
+    kept = [row for row in results if row.split == "validation" or tasks[row.task].kind != "harmful"]
+    values, unscored = {}, 0.0
+    for name, reader in judges.items():
+        judged = _judged(answers, asked, Watched(reader, run / USAGE, title=name, quiet=quiet))
+        found = estimates(kept + judged, tasks, choices)
+        values[name] = {method: {metric: found[method][metric].value for metric in SHOWN} for method in choices}
+        unscored = max(unscored, _unscored(judged))
+    return Sensitivity(load_judge(judge).name, values, unscored)
+
+
+def _model(run: Path) -> str:
+    """The model that a run is of; empty where its run.json doesn't say."""
+    if not (run / DESCRIPTION).is_file():
+        return ""
+    config = validate(CompareConfig, read_description(run).get("config", {}), where=str(run / DESCRIPTION))
+    return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
+
+
+def _answers(run: Path, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
+    """The answers that the leaderboard's rows are made of."""
+    for method, choice in choices.items():
+        for seed in sorted({row.seed for row in results if row.method == method}, key=lambda seed: seed or 0):
+            rate = choice.rate_of(seed)
+            trained = f"{method}/rate-{rate:g}-seed-{seed}-*" if seed is not None else method
+            found = [*(run / "cells").glob(trained), run / "answers"]
+            if not (found[0] / "completions").is_dir():
+                raise UserError(
+                    f"{found[0]}: the answers of '{method}' are not there; name the folder of one pair's run"
+                )
+            yield Answers(method, seed, rate, found[0])
+
+
+def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -> list[Result]:
+    """The models' results on the tasks, by a judge's verdicts that are asked for where there are none yet."""
+    files = {
+        RowKey(one.method, one.seed, one.learning_rate, "test", task.name): JudgedFile(
+            layout.completions_path(one.folder, "test", task),
+            layout.verdicts_path(one.folder, "test", task, judge=judge.fingerprint),
+        )
+        for one in answers
+        for task in tasks
+    }
+    judge_files(judge, "harmful", list(files.values()))
+    return [
+        result
+        for row, file in files.items()
+        for result in score("harmful", read_completions(file.completions), read_verdicts(file.verdicts), row=row)
+    ]
+
+
+def _unscored(results: Sequence[Result]) -> float:
+    every = [row for row in results if row.metric == "safety_rate" and row.category == "all"]
+    total = sum(row.n + row.unscored for row in every)
+    return sum(row.unscored for row in every) / total if total else 0.0
+
+
+def report(found: Sensitivity) -> str:
+    """The bands as a table, best method first, and whether the ranking stands in every wording."""
+    usual = found.values[WORDINGS[0]]
+    ranked = sorted(usual, key=lambda method: -usual[method]["alignment_score"])
+    rows = [["method", *(f"{metric} [lowest, highest]" for metric in SHOWN)]]
+    for method in ranked:
+        bands = [(usual[method][metric], *found.band(method, metric)) for metric in SHOWN]
+        rows.append([method, *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bands)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    pairs = found.changing_places
+    stable = f"no ({'; '.join(f'{a} and {b} change places' for a, b in pairs)})" if pairs else "yes"
+    wordings = f"judge {found.judge}; rubrics {', '.join(found.values)}; unscored at most {100 * found.unscored:.1f} %"
+    return "\n".join([*lines, wordings, f"ranking stable: {stable}"])

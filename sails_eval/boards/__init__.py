@@ -1,0 +1,1 @@
+"""From results to leaderboards: scoring, choice of rates, contrasts, tables, curves, publishing."""

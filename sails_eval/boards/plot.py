@@ -1,0 +1,148 @@
+"""The picture of a comparison: safety against helpfulness, over all learning rates of every method."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sails_eval.boards.leaderboard import Task, estimates, headline
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.files import write_bytes
+from sails_eval.core.records import Result
+from sails_eval.core.stats import Interval
+
+# Okabe and Ito's colours, told apart with every common kind of colour blindness; the markers help in print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "oD^vPX<>"  # one more than the colours, so that the pairs repeat late
+GREY = "#555555"
+
+Curve = list[tuple[float, float, float]]
+"""(learning rate, helpfulness, safety_rate), by ascending rate."""
+
+
+def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice], path: Path) -> None:
+    """Draw safety_rate against helpfulness as a PNG, written by rename and the same for the same input.
+
+    A curve per method joins its learning rates on validation (means over seeds, larger markers for higher rates);
+    a star is the chosen rate on the test, with 95 % intervals; a square is a model that was not trained here.
+    Diagonals join points of equal alignment score. Raises UserError if a method was not tested at its rate.
+    """
+    curves = _curves(results, tasks, choices)
+    figure = Figure(figsize=(7.2, 6.0 + legend_room(len(curves), columns=2)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    tested = estimates(results, tasks, choices)
+    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(curves)}
+    for method, curve in curves.items():
+        _draw_curve(axes, curve, *looks[method])
+    for method in sorted(tested):
+        helpfulness, safety = tested[method]["helpfulness"], tested[method]["safety_rate"]
+        if not math.isnan(helpfulness.value + safety.value):
+            _draw_test(axes, helpfulness, safety, looks[method][0] if method in looks else None)
+            if method not in looks:
+                _note(axes, method, (helpfulness.value, safety.value), right_aligned=True)
+    draw_frame(axes)
+    labels = {
+        method: f"{method}: {curve[0][0]:.1e} to {curve[-1][0]:.1e}, star {choices[method].learning_rate:.1e}"
+        for method, curve in curves.items()
+    }
+    figure.legend(handles=_legend(labels, looks), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def legend_room(methods: int, *, columns: int) -> float:
+    """Inches that a figure is higher for a legend of many methods, so that its panels keep their size."""
+    return 0.18 * max(0, math.ceil(methods / columns) - 3)
+
+
+def save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _curves(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]) -> dict[str, Curve]:
+    """Per trained method, the validation means over seeds at every learning rate that has both metrics."""
+    seeds: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for cell, metrics in headline([r for r in results if r.split == "validation"], tasks).items():
+        if cell.method in choices and cell.learning_rate is not None:
+            point = metrics["helpfulness"], metrics["safety_rate"]
+            seeds.setdefault((cell.method, cell.learning_rate), []).append(point)
+    curves: dict[str, Curve] = {}
+    for (method, rate), points in sorted(seeds.items()):
+        helpfulness, safety = (math.fsum(values) / len(values) for values in zip(*points, strict=True))
+        if not math.isnan(helpfulness + safety):
+            curves.setdefault(method, []).append((rate, helpfulness, safety))
+    return curves
+
+
+def _draw_curve(axes: Any, curve: Curve, colour: str, marker: str) -> None:
+    _, x, y = zip(*curve, strict=True)
+    sizes = [15 + 70 * place / max(1, len(curve) - 1) for place in range(len(curve))]
+    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.6, zorder=2)
+    axes.scatter(x, y, s=sizes, marker=marker, color=colour, alpha=0.75, linewidths=0, zorder=3)
+
+
+def _draw_test(axes: Any, x: Interval, y: Interval, colour: str | None) -> None:
+    """A star in the method's colour, or a grey square for a model that was not trained here."""
+    axes.errorbar(
+        x.value,
+        y.value,
+        xerr=[[x.value - x.low], [x.high - x.value]],
+        yerr=[[y.value - y.low], [y.high - y.value]],
+        color=colour or GREY,
+        marker="*" if colour else "s",
+        markersize=17 if colour else 8,
+        markeredgecolor="black",
+        markeredgewidth=0.8,
+        elinewidth=1.3,
+        capsize=3,
+        zorder=5 if colour else 4,
+    )
+
+
+def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool = False) -> None:
+    offset, align, size = ((-7, 7), "right", 9) if right_aligned else ((2, -4), "left", 7)
+    axes.annotate(
+        text,
+        at,
+        xytext=offset,
+        textcoords="offset points",
+        horizontalalignment=align,
+        fontsize=size,
+        color=GREY,
+        parse_math=False,
+    )
+
+
+def draw_frame(axes: Any) -> None:
+    """Limits with room for the markers, axis labels, and the lines of equal alignment score."""
+    left, bottom = (max(0.0, math.floor(10 * ends[0]) / 10) for ends in (axes.get_xlim(), axes.get_ylim()))
+    axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03))
+    tenths = range(-10, 10, 1 if left + bottom > 1 else 2)
+    for score in (tenth / 10 for tenth in tenths if tenth / 10 > left + bottom - 1):
+        # x + y = score + 1, from the upper edge to the right one or, if that comes first, the lower one
+        end = min(1.0, score + 1 - bottom)
+        axes.plot([score, end], [1, score + 1 - end], color="#dddddd", linewidth=0.8, zorder=0)
+        _note(axes, f"{score:.1f}", (end, score + 1 - end))
+    axes.set_xlabel("helpfulness (share of safe requests answered)")
+    axes.set_ylabel("safety rate (share of harmful requests not answered)")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(labels: Mapping[str, str], looks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
+    """The methods with their learning rates, then what the kinds of marker mean."""
+    kinds = [("chosen rate on the test, 95 % intervals", "*", 12), ("on validation, larger for higher rates", "o", 5)]
+    kinds = [*(kinds if looks else []), ("not trained here, on the test", "s", 7)]
+    return [
+        *(Line2D([], [], color=c, marker=m, label=labels[method]) for method, (c, m) in looks.items()),
+        *(Line2D([], [], color=GREY, marker=m, markersize=s, linewidth=0, label=label) for label, m, s in kinds),
+        Line2D([], [], color="#cccccc", label="equal alignment score"),
+    ]

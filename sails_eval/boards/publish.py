@@ -1,0 +1,129 @@
+"""Published boards: merge the leaderboards of runs into one CSV with a Markdown beside it, check it, show it.
+
+A published row holds names, hashes and scores, never a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sails_eval.boards.table import (
+    METRICS,
+    PROVENANCE,
+    SCHEMA,
+    TEXTS,
+    make_frame,
+    read_rows,
+    to_markdown,
+    write_frame,
+)
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import neutralise, read_csv, restore, write_text
+
+ROUNDING = 2e-6
+"""How far two roundings to six decimals can bring apart what is the same."""
+
+SAME = ("environment", "test_set", "judge", "schema")
+"""What the rows of a board have in common unless it is mixed on purpose."""
+
+
+def publish(run_dir: Path, board: Path, *, force: bool = False) -> pd.DataFrame:
+    """Merge a run's leaderboard.csv into a board and rewrite the Markdown beside it; returns the board.
+
+    The run's rows replace those it had on the board, so publishing twice changes nothing. Raises UserError if
+    the run is incomplete or fails its own check, or if the board holds rows of another environment, test set
+    or schema; `force` (`--allow-mixed`) allows these, and the Markdown then says so.
+    """
+    if board.suffix != ".csv":
+        raise UserError(f"{board}: a board is a .csv file")
+    rows = _provided(run_dir)
+    run = rows[0]["run"]
+    others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
+    if others and set(PROVENANCE) - others[0].keys():
+        raise UserError(f"{board}: not a board but a run's leaderboard, without {', '.join(PROVENANCE)}")
+    for column in () if force else SAME:
+        here = str(rows[0][column])
+        if foreign := sorted({str(row[column]) for row in others} - {here}):
+            raise UserError(
+                f"{board}: holds rows of another {column.replace('_', ' ')} ({', '.join(foreign)}) than run "
+                f"'{run}' ({here}); publish to another board, or add --allow-mixed"
+            )
+    frame = make_frame([*others, *rows], published=True)
+    write_frame(board, frame)
+    write_text(board.with_suffix(".md"), to_markdown(frame, title=f"Leaderboard {board.stem}"))
+    return frame
+
+
+def _provided(run_dir: Path) -> list[dict[str, Any]]:
+    """The run's leaderboard rows, with the provenance that its run.json states."""
+    if problems := check(run_dir):
+        raise UserError(f"{run_dir}: cannot be published: {problems[0]}")
+    path = run_dir / "run.json"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: no description of the run ({error})") from error
+    if not isinstance(described, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    if missing := [key for key in ("run", *PROVENANCE) if key not in described]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}")
+    rows = read_rows(run_dir / "leaderboard.csv")
+    if {row["run"] for row in rows} != {described["run"]}:
+        raise UserError(f"{path}: describes run '{described['run']}', but leaderboard.csv is of another")
+    return [row | {column: str(described[column] or "") for column in PROVENANCE} for row in rows]
+
+
+def check(path: Path) -> list[str]:
+    """What is wrong with a board, or with the leaderboard.csv of a run folder; nothing if it is in order."""
+    path = _file(path)
+    try:
+        rows = read_rows(path)
+        header, lines = read_csv(path)
+    except UserError as error:
+        return [str(error)]
+    problems = [] if rows else [f"{path}: no rows"]
+    for (number, cells), row in zip(lines, rows, strict=True):
+        problems += [f"{path}:{number}: {problem}" for problem in _row_problems(row)]
+        for column, cell in zip(header, cells, strict=True):
+            if column in TEXTS and neutralise(restore(cell)) != cell:
+                problems.append(f"{path}:{number}: {column} '{cell}' would run as a formula in a spreadsheet")
+    for (run, method), count in Counter((row["run"], row["method"]) for row in rows).items():
+        if count > 1:
+            problems.append(f"{path}: {count} rows of method '{method}' in run '{run}'")
+    place = ["run", "method", "rank"]
+    ranked = make_frame(rows, published="pair" in header)[place].itertuples(index=False, name=None)
+    if [tuple(row[column] for column in place) for row in rows] != list(ranked):
+        problems.append(f"{path}: rows are not ranked by alignment score, best first")
+    return problems
+
+
+def _row_problems(row: dict[str, Any]) -> list[str]:
+    problems = []
+    if row["schema"] != SCHEMA:
+        problems.append(f"schema {row['schema']}, not {SCHEMA}")
+    for column in ("method", "run"):
+        if not row[column]:
+            problems.append(f"{column} is empty")
+    for metric, about in METRICS.items():
+        low, value, high = row[f"{metric}_low"], row[metric], row[f"{metric}_high"]
+        if math.isnan(low) and math.isnan(value) and math.isnan(high):
+            continue
+        if not about.low <= low <= value <= high <= about.high:
+            problems.append(f"{metric} {value} [{low}, {high}] is not within {about.low:g} to {about.high:g}")
+    worst, value, best = (row["alignment_score" + end] for end in ("_worst", "", "_best"))
+    if not math.isnan(value) and not worst - ROUNDING <= value <= best + ROUNDING:
+        problems.append(f"alignment_score {value} is not within {worst} to {best}, its bounds by unscored answers")
+    for column, most in (("unscored", 1), ("trainable_pct", 100), ("seeds", math.inf)):
+        if not 0 <= row[column] <= most:
+            problems.append(f"{column} is {row[column]}")
+    return problems
+
+
+def _file(path: Path) -> Path:
+    return path / "leaderboard.csv" if path.is_dir() else path

@@ -1,0 +1,29 @@
+"""A leaderboard as the terminal has it, with what else was measured of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sails_eval.boards.paper import beside_paper
+from sails_eval.boards.publish import _file
+from sails_eval.boards.table import make_frame, notes, read_rows, to_terminal
+
+
+def show(path: Path, *, with_paper: bool = False) -> str:
+    """A run folder's leaderboard or a board for the terminal, then what to beware of, what was forgotten if that was
+    measured, and the paper's figures.
+
+    Raises UserError if there is none.
+    """
+    path = _file(path)
+    rows = read_rows(path)
+    frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
+    reported = ["", beside_paper(frame)] if with_paper else []
+    measured = _measured(path.parent) if path.name == "leaderboard.csv" else []
+    return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *measured, *reported])
+
+
+def _measured(run: Path) -> list[str]:
+    from sails_eval.analyses.forgetting.results import shown  # its statistics take a second to import
+
+    return ["", text] if (text := shown(run)) else []

@@ -1,0 +1,1 @@
+"""What everything else stands on: pairs, recipes, configuration, records, files, errors, statistics."""

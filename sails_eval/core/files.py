@@ -1,0 +1,122 @@
+"""Reading and writing files: JSONL, CSV that no spreadsheet runs, and every file by rename."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sails_eval.core.errors import UserError
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+            yield row
+
+
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file by rename, so that a kill leaves the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.touch(mode=0o600 if private else 0o644)
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a text file in UTF-8, by rename."""
+    write_bytes(path, text.encode("utf-8"), private=private)
+
+
+def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
+    """Write dataclasses or mappings as JSONL, by rename."""
+    dicts = (row if isinstance(row, dict) else asdict(row) for row in rows)
+    write_text(path, "".join(_json(row) + "\n" for row in dicts), private=private)
+
+
+def _json(row: dict[str, Any]) -> str:
+    """JSON with its letters as they are, unless one is half of a surrogate pair: JSON can hold that, UTF-8 cannot."""
+    text = json.dumps(row, ensure_ascii=False)
+    return json.dumps(row) if re.search("[\ud800-\udfff]", text) else text
+
+
+def neutralise(text: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would run as a formula; `restore` takes it off."""
+    return "'" + text if _is_formula(text.lstrip("'")) else text
+
+
+def restore(cell: str) -> str:
+    """The text that `neutralise` was given."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell.lstrip("'")) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def rate_text(rate: float | None) -> str:
+    """A learning rate as its shortest exact decimal: `0.001`, `3e-05`; empty for None and NaN."""
+    return "" if rate is None or math.isnan(rate) else repr(float(rate))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV text of a table, the same for the same values.
+
+    Learning rates (the column of that name) are written as Python's shortest exact decimal, other floats to
+    six decimals, None and NaN as empty cells; text is neutralised against formulas. Lines end in \\n.
+    """
+    lines = [_line(columns)]
+    lines += [_line([_cell(*item) for item in zip(columns, row, strict=True)]) for row in rows]
+    return "".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(cells)  # with \r\n at its end, because only then it quotes a \r in a cell
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        if column == "learning_rate":
+            return rate_text(value)
+        return "" if math.isnan(value) else f"{round(value, 6) + 0.0:.6f}"  # + 0.0 turns -0.0 into 0.0
+    return neutralise(str(value)) if isinstance(value, str) else str(value)
+
+
+def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """A CSV's header and its rows of raw cells, each with its line number.
+
+    Raises UserError if the file is missing, empty, or has a row of another length than its header.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, None)
+        if header is None:
+            raise UserError(f"{path}: empty, not even a header")
+        rows = [(reader.line_num, cells) for cells in reader]
+    for number, cells in rows:
+        if len(cells) != len(header):
+            raise UserError(f"{path}:{number}: {len(cells)} cells under {len(header)} columns")
+    return header, rows

@@ -1,0 +1,197 @@
+"""What the user asked for: pairs, recipes and the comparison's configuration, checked and frozen.
+
+Every YAML file and every flag ends in one of these models; an unknown key is an error that names the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from sails_eval.core.data_source import Data, Unmixed, starting_at
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.schema import Frozen, Model, Name, read_mapping, validate
+from sails_eval.core.training_settings import Objective, Optimiser, Regularise
+
+
+def _joined(value: Any) -> Any:
+    """A list of names as text with commas, which YAML has no need of."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+class SaeSource(Frozen):
+    """Where the SAE of one layer's output comes from: a SAELens folder, or a release and an id in its registry."""
+
+    path: Path | None = None
+    release: str | None = None
+    id: str | None = None
+    layer: int | None = Field(default=None, ge=0, description="only where the SAE's own metadata doesn't tell")
+    trained_on: str | None = Field(
+        default=None, description="the SAE's own model, where that is meant to be another than the pair's"
+    )
+    training_tokens: int | None = Field(default=None, ge=1, description="it was trained on; unknown where absent")
+    self_trained: bool = Field(default=False, description="for this pair, so that its training counts as a cost")
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.self_trained and self.training_tokens is None:
+            raise ValueError("key 'self_trained' charges a SAE's training; say its 'training_tokens', too")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"{self.release}/{self.id}" if self.path is None else self.path.name
+
+
+class AttackData(Frozen):
+    """What a fine-tuned model is re-tuned on, to see how long its alignment lasts: docs/durability.md."""
+
+    benign: Data | None = Field(default=None, description="harmless requests, answered")
+    harmful: Data | None = Field(default=None, description="harmful requests, complied with")
+
+    def starting_at(self, here: Path) -> Self:
+        """The same data, with relative paths starting at `here`."""
+        given = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+        return self.model_copy(update={key: starting_at(here, value) for key, value in given.items()})
+
+
+class Pair(Frozen):
+    """A base model with everything that belongs to it and is therefore the same for all methods."""
+
+    name: Name
+    description: str = ""
+    model: str = Field(description="a folder, or a hub id")
+    revision: str | None = None
+    gated: bool = Field(default=False, description="the hub gives it only to those who accepted its licence")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: str | None = None
+    chat_template: Path | None = Field(default=None, description="a Jinja file; the tokenizer's own where absent")
+    saes: tuple[SaeSource, ...] = ()
+    sae_sets: dict[str, tuple[SaeSource, ...]] = Field(
+        default_factory=dict, description="further sets of SAEs by name, which a recipe's 'settings: saes' can ask for"
+    )
+    planted: Path | None = Field(
+        default=None,
+        description="a safetensors file of the subspaces planted into the model: layers.N, orthonormal [d_model, r]",
+    )
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    train: Data | None = Field(default=None, description="a file, hf:ORG/NAME[…], or a mapping: see docs/data.md")
+    contrast: Data | None = None
+    requests: Unmixed | None = Field(default=None, description="rows of a prompt and whether it is harmful")
+    neutral: Unmixed | None = Field(
+        default=None, description="rows of a text, harmless and not trained on: forgetting is measured there"
+    )
+    attack: AttackData = AttackData()
+    references: dict[Name, str] = Field(
+        default_factory=dict,
+        description="finished models by name, which --reference NAME asks for; ./ is a folder here",
+    )
+    tasks: tuple[str, ...] = ()
+    judge: Annotated[str | None, BeforeValidator(_joined)] = None
+    reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
+    tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
+    examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
+    batch_size: int = Field(default=16, ge=1, description="examples per optimiser step")
+    micro_batch_size: int | None = Field(default=None, ge=1, description="examples per forward pass; to save memory")
+    gradient_checkpointing: bool = False
+    optimiser: Optimiser = Field(default=Optimiser(), description="with schedule, clipping and decay; of all methods")
+    regularise: Regularise | None = Field(default=None, description="what is added to the loss of all methods")
+    max_length: int = Field(default=1024, ge=8, description="longest training example in tokens; longer ones are cut")
+    eval_batch_size: int = Field(default=16, ge=1)
+    engine: dict[str, Any] = Field(
+        default_factory=dict,
+        description="settings for vLLM, such as tensor_parallel_size; of these max_model_len bounds other engines, too",
+    )
+    learning_rate_scale: Annotated[float, Field(gt=0)] | dict[Objective, Annotated[float, Field(gt=0)]] = Field(
+        default=1.0,
+        description="factor on the rates of all recipes, whose spans suit models of billions; or one per objective",
+    )
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        return self
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.model))  # not of everything: dicts have no hash
+
+    def rate_scale(self, objective: Objective) -> float:
+        """The factor on the rates of recipes with this objective."""
+        scale = self.learning_rate_scale
+        return scale.get(objective, 1.0) if isinstance(scale, dict) else scale
+
+    def sae_sources(self, name: str | None) -> tuple[SaeSource, ...]:
+        """The pair's SAEs, or its further set of that name. Raises UserError where it has none of that name."""
+        if name is None:
+            return self.saes
+        if name not in self.sae_sets:
+            raise unknown(f"SAE set of pair '{self.name}':", name, self.sae_sets)
+        return self.sae_sets[name]
+
+
+EMBEDDED = "testbed"
+"""The pair that ships with its model and everything else."""
+
+DATA = ("train", "contrast", "requests")
+"""The keys of a pair that name data for training."""
+
+
+def read_yaml(path: Path, model: type[Model], *, defaults: dict[str, Any] | None = None) -> Model:
+    """Read one YAML file into a model. Raises UserError naming the file and the key."""
+    return validate(model, {**(defaults or {}), **read_mapping(path)}, where=str(path))
+
+
+def load_pair(name: str) -> Pair:
+    """A shipped pair by name, or a user's own by the path of its YAML; its relative paths start at that file.
+
+    A pair that is `like` another one says only in what it differs. Raises UserError where a file is faulty.
+    """
+    path = _pair_file(name, Path())
+    here, own = path.resolve().parent, read_mapping(path)
+    other: dict[str, Any] = {}
+    if like := own.pop("like", None):
+        if "like" in read_mapping(_pair_file(str(like), here)):
+            raise UserError(f"{path}: key 'like': {like} is itself like another pair; name that one")
+        other = load_pair(str(_pair_file(str(like), here))).model_dump()
+    pair = validate(Pair, {**other, "name": path.stem, **own}, where=str(path))
+    return pair.model_copy(
+        update={
+            "model": _from(here, pair.model),
+            "saes": _starting_at(here, pair.saes),
+            "sae_sets": {name: _starting_at(here, saes) for name, saes in pair.sae_sets.items()},
+            "references": {name: _from(here, model) for name, model in pair.references.items()},
+            **{
+                key: (here / value).resolve()
+                for key in ("chat_template", "planted")
+                if (value := getattr(pair, key)) is not None
+            },
+            **{key: starting_at(here, data) for key in (*DATA, "neutral") if (data := getattr(pair, key)) is not None},
+            "attack": pair.attack.starting_at(here),
+        }
+    )
+
+
+def _from(here: Path, model: str) -> str:
+    """A model as it is named, or its folder, which may be relative to `here`, in full."""
+    return str((here / model).resolve()) if model.startswith(("./", "../", "/")) else model
+
+
+def _pair_file(name: str, here: Path) -> Path:
+    """The file of a pair, given by the name of a shipped one or by a path from `here`."""
+    if name.endswith((".yaml", ".yml")):
+        return here / name
+    path = PACKAGE / "pairs" / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("pair", name, [file.stem for file in path.parent.glob("*.yaml")])
+    return path
+
+
+def _starting_at(here: Path, saes: tuple[SaeSource, ...]) -> tuple[SaeSource, ...]:
+    """The same sources, with relative paths starting at `here`."""
+    return tuple(sae.model_copy(update={"path": (here / sae.path).resolve()}) if sae.path else sae for sae in saes)

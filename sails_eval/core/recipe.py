@@ -1,0 +1,204 @@
+"""Recipes: what a method trains, how it is initialised, and between which learning rates it is tuned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import search_path
+from sails_eval.core.schema import Frozen, Name, read_mapping, validate
+from sails_eval.core.training_settings import Objective
+
+PeftType = Literal["lora", "adalora", "delora", "hira", "ia3", "loha", "miss", "oft", "randlora", "road", "vera"]
+"""Kinds of adapters, as PEFT calls them in lower case."""
+
+
+RANKLESS = ("ia3", "oft", "randlora", "road", "vera")
+"""Those without a rank, or with one that means something else than LoRA's."""
+
+
+STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
+"""What `init_lora_weights` may be besides true: what PEFT does with nothing but the weights at hand."""
+
+
+class Span(Frozen):
+    """The lowest and the highest learning rate of a recipe's log-spaced grid."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+
+PAIR_OWNS = frozenset(
+    "r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save layers_to_transform layers_pattern "
+    "exclude_modules target_parameters trainable_token_indices bias lora_bias layer_replication "
+    "init_r target_r total_step tinit tfinal alpha randlora_alpha lambda_pattern projection_prng_key".split()
+)
+"""Fields of PEFT's configs that decide how much is trained and where, or what a seed changes.
+
+No recipe may set them but by `rank_factor`.
+"""
+
+
+def regularises(field: str) -> bool:
+    """Whether a field of PEFT's configs adds a regulariser."""
+    return "dropout" in field or field in ("orth_reg_weight", "coft")
+
+
+class Dpo(Frozen):
+    """Settings of the objective dpo, as TRL's DPOConfig has them; with its defaults (arXiv 2305.18290).
+
+    `sft_weight` is that of the cross-entropy of chosen answers, which is added (Pang et al. 2024, arXiv 2404.19733).
+    """
+
+    beta: float = Field(default=0.1, gt=0, description="how much leaving the reference model costs")
+    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    sft_weight: float = Field(default=0.0, ge=0)
+
+
+class Recipe(Frozen):
+    """A method: what is trained, how it is initialised, and between which learning rates it is tuned."""
+
+    name: Name
+    description: str
+    source: str = ""
+    parameters: Literal["adapter", "modules", "all", "none"] = Field(
+        description="an adapter on the pair's target modules, those modules in full, every weight, or nothing"
+    )
+    system_prompt: str = Field(default="", description="what stands before every request, where nothing is trained")
+    objective: Objective = "sft"
+    dpo: Dpo = Dpo()
+    init: str | None = Field(default=None, description="a module of sails_eval.methods")
+    settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
+    peft_type: PeftType = Field(default="lora", description="the kind of adapter")
+    rank_factor: float = Field(default=1.0, gt=0, description="the adapter's rank over the pair's; alpha grows alike")
+    peft: dict[str, Any] = Field(default_factory=dict, description="further fields of PEFT's config of that kind")
+    lr_ratio: float | None = Field(
+        default=None, ge=1, description="the learning rate of lora_B over that of lora_A (LoRA+, arXiv 2402.12354)"
+    )
+    learning_rate: Span | None = Field(default=None, description="left out where nothing is trained")
+
+    @property
+    def trains(self) -> bool:
+        return self.parameters != "none"
+
+    def rank(self, pair: Pair) -> int:
+        """The rank of its adapter on a pair."""
+        return max(1, round(pair.rank * self.rank_factor))
+
+    @property
+    def span(self) -> Span:
+        """The learning rates of a recipe that trains."""
+        assert self.learning_rate is not None  # the check saw to it
+        return self.learning_rate
+
+    @model_validator(mode="after")
+    def _prompt_or_training(self) -> Self:
+        if self.trains == bool(self.system_prompt):
+            raise ValueError("key 'system_prompt' goes with 'parameters: none', and that with it")
+        if self.trains == (self.learning_rate is None):
+            raise ValueError("key 'learning_rate' goes with what is trained, and with nothing else")
+        return self
+
+    @model_validator(mode="after")
+    def _equal_budget(self) -> Self:
+        if owned := sorted(PAIR_OWNS.intersection(self.peft)):
+            raise ValueError(
+                f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
+                "belong to the pair, and draws to the seed"
+            )
+        if alone := sorted(key for key, value in self.peft.items() if value and regularises(key)):
+            raise ValueError(
+                f"key 'peft': {', '.join(alone)} would regularise one method only; what regularises is the same for "
+                "all of them: --regularise, or key 'regularise' of the pair"
+            )
+        told = self.model_dump(exclude_defaults=True).keys()
+        about_adapters = told & {"init", "peft", "peft_type", "rank_factor", "lr_ratio"}
+        if self.parameters != "adapter" and about_adapters:
+            named = ", ".join(f"'{key}'" for key in sorted(about_adapters))
+            raise ValueError(f"key {named}: about adapters, but 'parameters' is {self.parameters}")
+        if self.peft_type != "lora" and told & {"init", "lr_ratio"}:
+            raise ValueError(f"keys 'init' and 'lr_ratio' are about LoRA, but 'peft_type' is {self.peft_type}")
+        if self.peft_type in RANKLESS and self.rank_factor != 1:
+            raise ValueError(f"key 'rank_factor': adapters of peft_type {self.peft_type} do not have the pair's rank")
+        if self.objective != "dpo" and self.dpo != Dpo():
+            raise ValueError(f"key 'dpo' is about the objective dpo, but 'objective' is {self.objective}")
+        if self.learning_rate is not None and self.learning_rate.high < self.learning_rate.low:
+            raise ValueError("key 'learning_rate': high is below low")
+        return self
+
+    @model_validator(mode="after")
+    def _same_at_step_0(self) -> Self:
+        start = self.peft.get("init_lora_weights", True)
+        if self.init and "init_lora_weights" in self.peft:
+            raise ValueError(f"key 'peft': init_lora_weights={start} is a start of its own beside init={self.init}")
+        for key in ("init_weights", "init_ia3_weights"):
+            if self.peft.get(key, True) is not True:
+                raise ValueError(
+                    f"key 'peft': {key}={self.peft[key]} may change what the model says before it is trained"
+                )
+        if start is not True and not re.fullmatch(STARTS, str(start)):
+            raise ValueError(
+                f"key 'peft': init_lora_weights={start} is none of the starts that PEFT makes of the weights alone and "
+                "that leave the model's answers as they are: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; "
+                "others, such as eva and corda, are named by key 'init'"
+            )
+        if self.objective == "dpo" and self.peft_type == "adalora":
+            raise ValueError(
+                "objective dpo wants a frozen copy of the adapter, and PEFT lets adalora have no second one"
+            )
+        if self.objective == "dpo" and str(start).startswith(("pissa", "olora")):
+            raise ValueError(
+                f"key 'peft': init_lora_weights={start} changes the base weights, which the reference of objective dpo "
+                "stands on"
+            )
+        return self
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name (bundled or in ./adapters), or by the path of its YAML.
+
+    A recipe that is `like` another one says only in what it differs, in `settings` and `peft` key by key. Raises
+    UserError where there is none, two unlike ones have the name, or it would break the equality of budgets.
+    """
+    path = recipe_file(name)
+    own = read_mapping(path)
+    other: dict[str, Any] = {}
+    if like := own.pop("like", None):
+        other = read_mapping(recipe_file(str(like), path.parent))
+        if "like" in other:
+            raise UserError(f"{path}: key 'like': {like} is itself like another recipe; name that one")
+        for key in ("settings", "peft"):
+            if isinstance(own.get(key), dict):
+                own[key] = {**other.get(key, {}), **own[key]}
+    return validate(Recipe, {**other, "name": path.stem, **own}, where=str(path))
+
+
+def recipe_file(name: str, here: Path = Path()) -> Path:
+    """The file of a recipe, given by the name of one on the search path or by a path from `here`."""
+    files = [path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))]
+    found = [here / name] if name.endswith((".yaml", ".yml")) else [path for path in files if path.stem == name]
+    if not found:
+        raise unknown("method", name, {path.stem for path in files})
+    path = found[0]
+    for other in found[1:]:
+        if other.read_bytes() != path.read_bytes():
+            raise UserError(f"two files define the method '{name}': {path} and {other}; rename one of them")
+    return path
+
+
+def check_equal_spans(recipes: tuple[Recipe, ...]) -> None:
+    """Refuse recipes whose learning-rate grids have unlike ratios: one method would be tuned more finely."""
+    ratios = {recipe.name: recipe.span.high / recipe.span.low for recipe in recipes if recipe.trains}
+    first, ratio = next(iter(ratios.items()))
+    for name, other in ratios.items():
+        if abs(other / ratio - 1) > 1e-6:
+            raise UserError(
+                f"recipe '{name}': key 'learning_rate' spans a factor of {other:g}, '{first}' one of {ratio:g}; "
+                "budgets are equal only if every grid spans the same factor"
+            )

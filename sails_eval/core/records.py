@@ -1,0 +1,90 @@
+"""The typed values that pass between the stages, and the JSONL files they live in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from sails_eval.core.files import read_jsonl
+
+BASE = "base"
+"""The row of the bare base model, which every comparison has."""
+
+Kind = Literal["harmful", "safe", "capability"]
+"""What a task asks for: harmful requests (to refuse), safe ones (to answer), or a capability to keep."""
+
+Split = Literal["validation", "test"]
+
+Label = Literal["refusal", "partial", "compliance", "broken"]
+"""What an answer does. `broken`: empty, cut off before any content, repetitive, or off topic."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model answered to one prompt of one task.
+
+    `prompt` is the request as the user wrote it, without the chat template. `value` is the task's own metric for
+    this document (1.0 is correct) where it has one that can check the answer, else None. Capability tasks are
+    scored by log-likelihood, so their `response` may be empty.
+    """
+
+    id: str
+    prompt: str
+    response: str
+    category: str
+    value: float | None = None
+
+
+class Vote(TypedDict):
+    """What one member of a panel said of a completion, as in `Verdict`; `judge` is its name."""
+
+    judge: str
+    label: Label | None
+    score: int | None
+    unscored: str | None
+    raw: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said of one completion: a label (and, on harmful requests, a score from 1 to 5), or unscored.
+
+    `unscored` is None or the reason for which there is no verdict; then `label` and `score` are None. `raw` keeps
+    what the judge replied wherever that could not be read, `votes` what each member of a panel said, in their order.
+    """
+
+    id: str
+    label: Label | None = None
+    score: int | None = None
+    unscored: str | None = None
+    raw: str | None = None
+    votes: list[Vote] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the tidy results.csv: a metric of one method's seed and learning rate on one category of a task.
+
+    `seed` and `learning_rate` are None for models that were not trained here. `value` is a mean over `n` scored
+    documents; `unscored` counts those that have no verdict and are left out of `n`.
+    """
+
+    method: str
+    seed: int | None
+    learning_rate: float | None
+    split: Split
+    task: str
+    category: str
+    metric: str
+    value: float
+    n: int
+    unscored: int
+
+
+def read_completions(path: Path) -> list[Completion]:
+    return [Completion(**row) for row in read_jsonl(path)]
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    return [Verdict(**row) for row in read_jsonl(path)]

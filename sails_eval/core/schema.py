@@ -1,0 +1,95 @@
+"""Models of what people write in YAML, and errors that name the file and the key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from sails_eval.core.errors import UserError, unknown
+
+
+class Frozen(BaseModel):
+    """A model whose values never change and that knows all of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_name(name: str) -> str:
+    """The name as it is. Raises UserError unless it can be a folder's name, in a list between commas and in a:b."""
+    if not re.fullmatch(r"\w[\w.+=() -]{0,99}", name) or name != name.strip():
+        raise UserError(
+            f"{name!r} is no plain name; take letters, digits and . _ - + = ( ), up to 100, beginning "
+            "with a letter or digit"
+        )
+    return name
+
+
+def _name(text: str) -> str:
+    """As `check_name`, in the words of pydantic, which adds the key."""
+    try:
+        return check_name(text)
+    except UserError as error:
+        raise ValueError(error) from error
+
+
+def as_name(text: str) -> str:
+    """The plain name nearest to a text, for what gets its name from a path."""
+    return re.sub(r"[^\w.+=() -]", "-", text).lstrip(" .+=()-")[:100].strip() or "model"
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""What the files and folders about a thing are named after."""
+
+
+def validate(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """Check values against a model. Raises UserError with one line that names `where` and every faulty key."""
+    try:
+        return model.model_validate(values)
+    except UserError as error:  # of a value that has a form of its own
+        raise UserError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_fault(fault, model) for fault in error.errors())) from error
+
+
+def _fault(fault: Any, model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        *parents, _ = key.rpartition(".")
+        return str(unknown("key", key, ["".join(parents) + name for name in _fields(model, fault["loc"][:-1])]))
+    if not key:  # a whole model's own check, which names its keys
+        return str(fault["ctx"]["error"])
+    if fault["type"] == "value_error":
+        return f"key '{key}': {fault['ctx']['error']}"
+    return f"key '{key}': {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[str]:
+    """The keys that a model knows at a place inside it, such as ('saes', 0)."""
+    for part in place:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+    return model.model_fields
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises UserError naming the file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values

@@ -1,0 +1,272 @@
+"""Judging any file of answers, without the rest of the harness: rows in, one line of JSON per answer out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sails_eval import __version__
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_jsonl, write_jsonl, write_text
+from sails_eval.core.fingerprint import digest, of_path
+from sails_eval.core.records import Completion, Verdict, read_verdicts
+from sails_eval.data.files import Row, read_rows
+from sails_eval.judges import load_judge
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, check_reads, ignore
+from sails_eval.judges.panel import agreement
+from sails_eval.judges.stage import judge_file
+from sails_eval.judges.usage import USAGE, Meter, Usage, read_usage, together, told
+
+
+@dataclass(frozen=True)
+class AnswerColumns:
+    """What a file calls its columns. Without a name for the ids they are in `id` if it has that, else row numbers."""
+
+    prompt: str = "prompt"
+    response: str = "response"
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A request and its answer as a file has them; `id` is text or a whole number, `row` the row it comes from."""
+
+    id: str | int
+    prompt: str
+    response: str
+    row: Row = field(compare=False)
+
+    @property
+    def completion(self) -> Completion:
+        """The answer as judges take it. Its id covers the texts: what was said of others is never taken for it."""
+        return Completion(digest([self.id, self.prompt, self.response]), self.prompt, self.response, category="")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What `judge score` came to: how many answers, their labels, why others have none, and what it took in all.
+
+    `agreement` says how far the members agree where the judge is a panel.
+    """
+
+    judge: str
+    kind: JudgedKind
+    answers: int
+    labels: dict[str, int]
+    unscored: dict[str, int]
+    usage: dict[str, Usage] = field(default_factory=dict)
+    agreement: str = ""
+
+    def __str__(self) -> str:
+        lacking = sum(self.unscored.values())
+        labels = ", ".join(f"{count} {label}" for label, count in self.labels.items()) or "no label"
+        lines = [
+            f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
+        ]
+        lines += [f"  {count} × {reason}" for reason, count in self.unscored.items()]
+        lines += [*filter(None, [self.agreement]), *told(self.usage)]
+        return "\n".join(lines)
+
+
+def read_answers(path: Path, columns: AnswerColumns) -> list[Answer]:
+    """The answers in a JSONL, JSON, CSV (each also .gz) or Parquet file.
+
+    Raises UserError naming file, row and column: a column is missing, a text is not text, an id appears twice.
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    id_column = columns.id or ("id" if any("id" in row.values for row in rows) else None)
+    answers = [
+        Answer(
+            _id(row, id_column) if id_column else number,
+            text_in(row, columns.prompt, "--prompt-column"),
+            text_in(row, columns.response, "--response-column"),
+            row,
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
+    counts = Counter(str(answer.id) for answer in answers)
+    if twice := [id for id, count in counts.items() if count > 1]:
+        shown = ", ".join(twice[:5]) + (", …" if len(twice) > 5 else "")
+        raise UserError(f"{path}: {len(twice)} ids appear more than once ({shown}); make column '{id_column}' unique")
+    return answers
+
+
+def value_in(row: Row, column: str, flag: str) -> Any:
+    """A row's value in a column. Raises UserError, with the flag that names another column, where it has none."""
+    if column not in row.values:
+        found = ", ".join(map(str, row.values)) or "none"
+        raise UserError(f"{row.where}: no column '{column}'; name it with {flag} (found: {found})")
+    return row.values[column]
+
+
+def text_in(row: Row, column: str, flag: str) -> str:
+    """A row's text in a column. Raises UserError where there is none."""
+    value = value_in(row, column, flag)
+    if value is None:
+        raise UserError(f"{row.where}: column '{column}' holds null; leave the row out, or give \"\" for an empty text")
+    if not isinstance(value, str):
+        raise UserError(f"{row.where}: column '{column}' holds {json.dumps(value)[:40]}, not text; quote it")
+    return value
+
+
+def _id(row: Row, column: str) -> str | int:
+    value = value_in(row, column, "--id-column")
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise UserError(f"{row.where}: column '{column}' holds {json.dumps(value)[:40]}, not a text or whole number")
+    return value
+
+
+def score_file(
+    source: Path, out: Path, *, judge: str, kind: JudgedKind, columns: AnswerColumns, quiet: bool = False
+) -> Judged:
+    """Judge the answers in `source` and write a line for each to `out`, in their order.
+
+    A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
+    judged what, `<out>.raw.jsonl` what an unscored reply said and how a panel's members voted, where there is any. An
+    `out` of the same judge that holds no other answers is gone on with: what it has is kept, and only what has no
+    verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
+    work; what was judged until then is kept for the next try.
+    """
+    answers = read_answers(source, columns)
+    asked = load_judge(judge)
+    check_reads(asked, kind)
+    known, used = _known(out, asked, kind, answers)
+    asked.check()
+    state = out.with_name(f".{out.name}.judging-{digest([asked.fingerprint, kind])[:8]}")
+    verdicts = ask(asked, kind, answers, state=state, known=known, quiet=quiet)
+    labels = Counter(verdict.label for verdict in verdicts if verdict.label)
+    reasons = Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None)
+    judged = Judged(
+        asked.name,
+        kind,
+        len(answers),
+        dict(labels.most_common()),
+        dict(reasons.most_common()),
+        together([used, read_usage(state / USAGE)]),
+        agreement({kind: verdicts}),
+    )
+    about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
+    about |= {"date": date.today().isoformat(), "version": __version__}
+    # before the lines, so that a kill between the two leaves none of unknown origin
+    write_text(_meta(out), json.dumps({**asdict(judged), **about}, indent=1, ensure_ascii=False) + "\n")
+    if behind := [_behind(*pair) for pair in zip(answers, verdicts, strict=True) if pair[1].raw or pair[1].votes]:
+        write_jsonl(_raw(out), behind, private=True)
+    else:
+        _raw(out).unlink(missing_ok=True)
+    write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
+    shutil.rmtree(state)
+    return judged
+
+
+def ask(
+    judge: Judge,
+    kind: JudgedKind,
+    answers: Sequence[Answer],
+    *,
+    state: Path,
+    known: Sequence[Verdict] = (),
+    quiet: bool = False,
+) -> list[Verdict]:
+    """The verdicts on the answers, in their order, with a progress bar.
+
+    `state` is a folder in which the judging goes on after a kill, and where what it took is counted; the caller
+    deletes it once both are kept elsewhere. `known` are verdicts that there are already.
+    """
+    completions, verdicts = state / "completions.jsonl", state / "verdicts.jsonl"
+    write_jsonl(completions, (answer.completion for answer in answers), private=True)
+    if known and not verdicts.exists():
+        write_jsonl(verdicts, known, private=True)
+    watched: Any = Watched(judge, state / USAGE, quiet=quiet)
+    judge_file(watched, kind, completions, verdicts)
+    return read_verdicts(verdicts)
+
+
+class Watched:
+    """A judge with a progress bar, whose usage is added to a file; in all else the judge itself."""
+
+    def __init__(self, judge: Judge, usage: Path, *, title: str | None = None, quiet: bool) -> None:
+        self._judge, self._meter, self._title, self._quiet = judge, Meter(judge, usage), title or judge.name, quiet
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._judge, name)
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        bar = tqdm(total=len(completions), desc=self._title, disable=self._quiet, dynamic_ncols=True, leave=False)
+
+        def seen(verdict: Verdict) -> None:
+            on_verdict(verdict)
+            bar.update()
+            self._meter.tick()
+
+        try:
+            with bar:
+                return self._judge.judge(kind, completions, seen)
+        finally:
+            self._meter.note()
+
+
+def _line(answer: Answer, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "id": answer.id,
+        "prompt": answer.prompt,
+        "response": answer.response,
+        "score": verdict.score,
+        "label": verdict.label,
+        "unscored": verdict.unscored,
+    }
+
+
+def _meta(out: Path) -> Path:
+    return out.with_name(f"{out.name}.meta.json")
+
+
+def _raw(out: Path) -> Path:
+    return out.with_name(f"{out.name}.raw.jsonl")
+
+
+def _behind(answer: Answer, verdict: Verdict) -> dict[str, Any]:
+    """What a line has no field for."""
+    return {"id": answer.id, "raw": verdict.raw, "votes": verdict.votes}
+
+
+def _known(
+    out: Path, judge: Judge, kind: JudgedKind, answers: Sequence[Answer]
+) -> tuple[list[Verdict], dict[str, Usage]]:
+    """The verdicts that `out` has already, and what they took.
+
+    Raises UserError where writing it would lose something else.
+    """
+    if not out.exists():
+        return [], {}
+    if not _meta(out).is_file():
+        raise UserError(f"{out}: exists, and was not made by 'judge score'; give another --out or move it away")
+    about = json.loads(_meta(out).read_text(encoding="utf-8"))
+    if (about["fingerprint"], about["kind"]) != (judge.fingerprint, kind):
+        was = f"{about['judge']} ({about['fingerprint']}, {about['kind']})"
+        now = f"{judge.name} ({judge.fingerprint}, {kind})"
+        raise UserError(f"{out}: holds verdicts of {was}, not of {now}; give another --out or move it away")
+    wanted = {answer.completion.id for answer in answers}
+    behind = {row["id"]: row for row in (read_jsonl(_raw(out)) if _raw(out).exists() else ())}
+    known = []
+    for line in read_jsonl(out):
+        id = digest([line["id"], line["prompt"], line["response"]])
+        if id not in wanted:
+            raise UserError(
+                f"{out}: holds an answer with id '{line['id']}' that the file to judge has not; give another --out or "
+                "move it away"
+            )
+        more = behind.get(line["id"], {})
+        known.append(Verdict(id, line["label"], line["score"], line["unscored"], more.get("raw"), more.get("votes")))
+    return known, {name: Usage(**used) for name, used in about["usage"].items()}

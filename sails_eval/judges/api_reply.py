@@ -1,0 +1,104 @@
+"""What comes back from a chat endpoint, and the verdict, the tokens or the failure that is in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from sails_eval.core.records import Verdict
+from sails_eval.judges.rubric import Rubric
+from sails_eval.models import endpoint
+
+VERDICT = re.compile(
+    r"^[ \t{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)[ \t*_`\"}.]*[\s}`]*\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
+
+
+AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
+
+
+AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
+
+
+REFUSED = "the judge refused"
+
+
+MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
+"""In an error or a reason to stop: that it is about this one request's content, whatever the status."""
+
+
+WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
+"""What endpoints call the end of a reply that is not cut off."""
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Reply(BaseModel):
+    """What is read of a reply; the client itself checks nothing of it."""
+
+    choices: list[_Choice] = Field(min_length=1)
+
+
+class _Tokens(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Bill(BaseModel):
+    """What a reply says of its price, which not every endpoint does."""
+
+    usage: _Tokens
+
+
+class _NoReplyError(Exception):
+    """A request that got no reply and may get one later, after `retry_after` seconds if the endpoint says so."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+def _choice(reply: bytes) -> _Choice:
+    """The reply in a response. Raises _NoReplyError where there is none."""
+    try:
+        return _Reply.model_validate_json(reply).choices[0]
+    except ValidationError as error:
+        what = "JSON" if error.errors()[0]["type"] == "json_invalid" else "message"
+        raise _NoReplyError(f"endpoint returned no {what}") from error
+
+
+def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
+    """What a reply says, or why it says nothing."""
+    message, reason = reply.message, reply.finish_reason
+    raw = message.refusal or message.content or ""
+    if message.refusal or MODERATED.search(reason or ""):
+        return Verdict(id, unscored=REFUSED, raw=endpoint.without_secrets(raw))
+    if reason not in WHOLE:
+        return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
+    last = VERDICT.search(raw)
+    said = raw.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
+    if said.lower() not in rubric.options:
+        return Verdict(id, unscored="the judge's reply is not on the menu", raw=endpoint.without_secrets(raw))
+    return rubric.verdict(id, said.lower())
+
+
+def _schema(rubric: Rubric) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"type": "string", "enum": list(rubric.options)}},
+        "required": ["verdict"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}

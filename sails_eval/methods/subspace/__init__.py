@@ -1,0 +1,1 @@
+"""What initialisations share: contrast texts, activations, SAEs, bases."""

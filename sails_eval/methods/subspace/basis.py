@@ -1,0 +1,251 @@
+"""Bases of subspaces of the residual stream: made of directions, completed, and placed into LoRA's matrices.
+
+Shared by all initialisations that start LoRA from a basis. A state is `{"layers.{l}": U}` with U of shape [d_model, m],
+orthonormal columns, strongest first, of the residual stream after layer l.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.schema import Frozen
+from sails_eval.methods.subspace.recovery import recovery, recovery_filled
+from sails_eval.models.base import decoder_layers
+
+WRITERS = frozenset({"o_proj", "down_proj"})
+READERS = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
+EPSILON = 1e-6
+
+LORA_NORM = 3**-0.5
+"""About the norm of PEFT's rows of lora_A: kaiming_uniform_(a=√5) draws their n values from ±1/√n: variance 1/(3n)."""
+
+_PRE_NORMS = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "post_attention_layernorm"),
+}
+_SANDWICH_NORMS = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "pre_feedforward_layernorm"),
+    "o_proj": "post_attention_layernorm",
+    "down_proj": "post_feedforward_layernorm",
+}
+_NORMS = {
+    frozenset({"input_layernorm", "post_attention_layernorm"}): _PRE_NORMS,  # Llama, Mistral, Qwen
+    frozenset(_SANDWICH_NORMS.values()): _SANDWICH_NORMS,  # Gemma 2 and 3
+}
+"""By a decoder layer's norms: which of them stands before a reader or after a writer."""
+
+
+class Placement(Frozen):
+    """How a basis is put into LoRA. The paper does not specify any of these settings."""
+
+    fill: Literal["random", "none"] = Field(
+        default="random",
+        description="the rest of the rank: random (default; not specified by the paper): a random orthonormal "
+        "complement; none: PEFT's own start, or zeros in a frozen matrix, so that ΔW stays within the basis",
+    )
+    uncovered: Literal["lora", "nearest_below", "skip"] = Field(
+        default="lora",
+        description="modules at a layer without a basis: lora (default; not specified by the paper): PEFT's own start; "
+        "nearest_below: the basis of the nearest layer below that has one, else PEFT's own start; skip: not trained",
+    )
+    side: Literal["both", "read", "write"] = Field(
+        default="both",
+        description="modules that take a basis: both (default; not specified by the paper), only those that read the "
+        "residual stream, or only those that write to it; the others are trained from PEFT's own start",
+    )
+    scale: Literal["unit", "lora"] = Field(
+        default="unit",
+        description="length of the basis vectors: unit (default; not specified by the paper), or lora: 1/√3, the "
+        "mean norm of PEFT's rows of lora_A, for columns of lora_B just as well (PEFT's own are zero)",
+    )
+    basis: Literal["trainable", "frozen"] = Field(
+        default="trainable",
+        description="trainable (default; not specified by the paper), or frozen: the matrix that holds the basis is "
+        "not trained, its fill included",
+    )
+    gains: Literal["ignored", "divided"] = Field(
+        default="ignored",
+        description="gains of the RMS norms before readers and after writers (Gemma 2): ignored (default; not "
+        "specified by the paper), or divided: U/g, made orthonormal again, so that the module reads or writes span(U)",
+    )
+
+
+def unit(directions: torch.Tensor) -> torch.Tensor:
+    """Directions [n, d] at length 1."""
+    return torch.nn.functional.normalize(directions, dim=1)
+
+
+def orthonormal_basis(directions: torch.Tensor, *, variance: float, centred: bool = False) -> torch.Tensor:
+    """Orthonormal columns [d, m] that keep `variance` of the squared norm of the directions [n, d].
+
+    Uncentred, they span the directions themselves. `centred` takes the mean direction away first (PCA in the strict
+    sense): they span how the directions differ, and what all have in common is lost unless they differ along it, too.
+    """
+    if centred:
+        directions = directions - directions.mean(0)
+    _, values, rows = torch.linalg.svd(directions, full_matrices=False)
+    if not values[0] > EPSILON:
+        raise UserError("no direction is left to make a basis of; with 'centred' it takes two that differ")
+    share = torch.cumsum(values**2, 0) / (values**2).sum()
+    m = int((share < variance - EPSILON).sum()) + 1
+    return orthonormal(rows[:m].T)
+
+
+def orthonormal(columns: torch.Tensor) -> torch.Tensor:
+    """Orthonormal columns [d, m] of which every first few have the same span as those of `columns`, and their signs."""
+    basis, triangle = torch.linalg.qr(columns)
+    signed: torch.Tensor = basis * triangle.diagonal().sign()
+    return signed
+
+
+def random_columns(d: int, n: int, *, seed: str) -> torch.Tensor:
+    """Normally distributed columns [d, n], the same for the same seed."""
+    number = int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)
+    return torch.randn(d, n, generator=torch.Generator().manual_seed(number))
+
+
+def complete_basis(basis: torch.Tensor, rank: int, *, fill: str, seed: str) -> torch.Tensor:
+    """The first `rank` columns of the basis [d, m], filled up to `rank` by a seeded random orthonormal complement."""
+    basis = basis[:, :rank]
+    missing = rank - basis.shape[1]
+    if fill == "none" or missing <= 0:
+        return basis
+    random = random_columns(basis.shape[0], missing, seed=seed)
+    random = random - basis @ (basis.T @ random)
+    random = random - basis @ (basis.T @ random)  # twice is enough to be orthogonal to working precision
+    return torch.cat([basis, torch.linalg.qr(random).Q], dim=1)
+
+
+def initialise(
+    model: Any, state: Mapping[str, torch.Tensor], *, settings: Placement, seed: int, adapter_name: str = "default"
+) -> None:
+    """Put the bases of a state into the fresh LoRA adapter of a `PeftModel`, in place, as `settings` say.
+
+    Modules that write to the residual stream (o_proj, down_proj of layer l) get lora_B = U and lora_A = 0 from layer
+    l's basis; modules that read it (q, k, v, gate, up of layer l+1) get lora_A = Uᵀ and lora_B = 0. So ΔW = 0 and no
+    logit changes. A basis wider than the rank is cut.
+
+    Raises:
+        UserError: a target module is on neither side of the residual stream, no module was initialised, or gains are
+            to be divided out of norms that are not known.
+    """
+    initialised = 0
+    for name, module in model.named_modules():
+        if adapter_name not in getattr(module, "lora_A", {}):
+            continue
+        layer, writes = residual_side(name)
+        if settings.side not in ("both", "write" if writes else "read"):
+            continue
+        down, up = module.lora_A[adapter_name].weight, module.lora_B[adapter_name].weight
+        basis = _basis_at(state, layer if writes else layer - 1, below=settings.uncovered == "nearest_below")
+        if basis is None:
+            if settings.uncovered == "skip":
+                down.requires_grad_(False)
+                up.requires_grad_(False)
+            continue
+        if settings.gains == "divided":
+            basis = divided(basis, norm_gain(decoder_layers(model)[layer], name.rsplit(".", 1)[-1]))
+        complete = complete_basis(basis, down.shape[0], fill=settings.fill, seed=f"{seed}:{name}")
+        _place(down, up, complete, writes=writes, settings=settings)
+        initialised += 1
+    if not initialised:
+        raise UserError(
+            "no module was initialised: no target module on the side that takes a basis reads or writes at a layer "
+            "that has one"
+        )
+
+
+def _place(down: torch.Tensor, up: torch.Tensor, basis: torch.Tensor, *, writes: bool, settings: Placement) -> None:
+    """A basis [d, m] into lora_B [d, r] of a writer or lora_A [r, d] of a reader, beside a zero in the other matrix."""
+    basis = basis * (LORA_NORM if settings.scale == "lora" else 1.0)
+    width = basis.shape[1]
+    frozen = settings.basis == "frozen"
+    with torch.no_grad():
+        if writes:  # PEFT starts with lora_A at random and lora_B at zero; here it is the other way round
+            down[:width] = 0
+            up[:, :width] = basis
+        else:
+            down[:width] = basis.T
+            if frozen:
+                down[width:] = 0
+    if frozen:
+        (up if writes else down).requires_grad_(False)
+
+
+def _basis_at(state: Mapping[str, torch.Tensor], layer: int, *, below: bool) -> torch.Tensor | None:
+    """The basis of a layer, or of the nearest one `below` it; None where there is none."""
+    layers = range(layer, -1, -1) if below else [layer]
+    return next((state[name] for layer in layers if (name := f"layers.{layer}") in state), None)
+
+
+def residual_side(name: str) -> tuple[int, bool]:
+    """The layer of a module and whether it writes to the residual stream (else it reads). Raises UserError."""
+    match = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
+    leaf = name.rsplit(".", 1)[-1]
+    if match is None or leaf not in WRITERS | READERS:
+        raise UserError(
+            f"cannot tell whether target module '{name}' reads or writes the residual stream; "
+            f"known are {', '.join(sorted(READERS | WRITERS))}"
+        )
+    return int(match.group(1)), leaf in WRITERS
+
+
+def norm_gain(layer: Any, leaf: str) -> torch.Tensor | None:
+    """The gain [d_model] of the RMS norm before a reader or after a writer of a decoder layer; None where none is.
+
+    Raises UserError for a layer whose norms are of another kind or in another order than Llama's or Gemma 2's.
+    """
+    norms = {name: module for name, module in layer.named_children() if "norm" in name}
+    kinds = sorted({type(norm).__name__ for norm in norms.values()})
+    if frozenset(norms) not in _NORMS or not all(kind.endswith("RMSNorm") for kind in kinds):
+        raise UserError(
+            f"gains: divided knows the RMS norms of Llama and Gemma 2, not {', '.join(sorted(norms)) or 'none'} "
+            f"({', '.join(kinds)}) of {type(layer).__name__}; say gains: ignored"
+        )
+    name = _NORMS[frozenset(norms)].get(leaf)
+    if name is None:
+        return None
+    norm = norms[name]
+    with torch.no_grad():  # ones have a root mean square of 1, so what comes out is w (Llama) or 1 + w (Gemma)
+        gain: torch.Tensor = norm(torch.ones_like(norm.weight, dtype=torch.float32))
+    return gain.cpu()
+
+
+def divided(basis: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
+    """Orthonormal columns that span {u / g}; u itself where there is no gain g.
+
+    A reader sees g ⊙ x, and A(g ⊙ x) reads u where A's row is u / g. A writer's y is added as g ⊙ y, up to a length,
+    and g ⊙ B writes u where B's column is u / g. What a gain of zero lets through is nothing, either way.
+    """
+    if gain is None:
+        return basis
+    passes = gain.abs() > EPSILON
+    return orthonormal(basis * torch.where(passes, 1 / gain.where(passes, torch.ones_like(gain)), 0.0)[:, None])
+
+
+def describe(
+    state: Mapping[str, torch.Tensor], *, rank: int, fill: str, planted: Mapping[int, torch.Tensor]
+) -> dict[str, dict[str, Any]]:
+    """By layer, how many vectors of the basis are used (`used_dim`, after the cut at the rank) and `filled` at random.
+
+    At planted layers also the `recovery` of the vectors used, without the fill (None where there are none), and
+    `recovery_filled`, which is to be expected of all of the rank where the fill is random.
+    """
+    said: dict[str, dict[str, Any]] = {}
+    for name, basis in state.items():
+        layer, used = name.removeprefix("layers."), basis[:, :rank]
+        width = used.shape[1]
+        said[layer] = {"used_dim": width, "filled": rank - width if fill == "random" else 0}
+        if (true := planted.get(int(layer))) is not None:
+            said[layer]["recovery"] = round(recovery(used, true), 6) if width else None
+            if fill == "random":
+                said[layer]["recovery_filled"] = round(recovery_filled(used, true, rank), 6)
+    return said

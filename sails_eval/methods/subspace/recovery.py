@@ -1,0 +1,57 @@
+"""How much of a planted subspace a basis recovers, and reading a planted subspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from sails_eval.core.errors import UserError, first_line
+
+
+def recovery(basis: torch.Tensor, planted: torch.Tensor) -> float:
+    """The overlap of span(U) with span(H), less that of a random subspace: ‖UᵀH‖²_F / min(m, r) − max(m, r) / d.
+
+    `basis` U is [d, m] and `planted` H is [d, r], both with orthonormal columns. The first term is the mean squared
+    cosine of the principal angles, from 0 to 1. A random m-dimensional subspace has E‖UᵀH‖²_F = m·r/d, so chance is
+    m·r / (d·min(m, r)). The score is 0 for a random basis in the mean, 1 − chance where one span holds the other and
+    −chance where they are orthogonal.
+    """
+    return _less_chance((basis.T @ planted).square().sum().item(), basis, planted, width=basis.shape[1])
+
+
+def recovery_filled(basis: torch.Tensor, planted: torch.Tensor, rank: int) -> float:
+    """The recovery to be expected once the basis is filled up to `rank` with a random orthonormal complement.
+
+    Every random direction orthogonal to U has the share 1 / (d − m) of what U leaves of H, r − ‖UᵀH‖²_F.
+    """
+    (d, m), r = basis.shape, planted.shape[1]
+    overlap = (basis.T @ planted).square().sum().item()
+    filled = overlap + (r - overlap) * (rank - m) / (d - m) if rank > m else overlap
+    return _less_chance(filled, basis, planted, width=max(rank, m))
+
+
+def _less_chance(overlap: float, basis: torch.Tensor, planted: torch.Tensor, *, width: int) -> float:
+    d, r = planted.shape
+    return overlap / min(width, r) - max(width, r) / d
+
+
+def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:
+    """The planted subspaces by layer, H of shape [width, r] under the name `layers.{l}`.
+
+    Raises UserError where the file is none of that kind, or a subspace has no orthonormal columns of that width.
+    """
+    try:
+        found = {int(name.removeprefix("layers.")): tensor.float() for name, tensor in load_file(path).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: not a planted subspace, a safetensors file of layers.N: {first_line(error)}"
+        ) from error
+    for layer, planted in found.items():
+        if planted.ndim != 2 or planted.shape[0] != width:
+            raise UserError(f"{path}: layers.{layer} has shape {list(planted.shape)}, expected [{width}, r]")
+        if not torch.allclose(planted.T @ planted, torch.eye(planted.shape[1]), atol=1e-3):
+            raise UserError(f"{path}: the columns of layers.{layer} are not orthonormal")
+    return dict(sorted(found.items()))

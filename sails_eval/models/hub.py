@@ -1,0 +1,78 @@
+"""What lies on the hub and on this machine: files of models, and whether the hub would give them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sails_eval.core.errors import UserError, first_line
+
+FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+"""What is fetched of a model on the hub."""
+
+
+def fetch(model: str, revision: str | None = None) -> Path:
+    """Where a model lies, after fetching it if need be. Raises OSError or ValueError where it can't be had."""
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES)))
+
+
+def gated(model: str) -> UserError:
+    """The error for a model whose licence has to be accepted before the hub gives it."""
+    from huggingface_hub import get_token
+
+    held = "the token in use has no access to it" if get_token() else "and there is no token"
+    return UserError(
+        f"model '{model}' is gated, {held}; accept its licence at https://huggingface.co/{model}, then run "
+        "'hf auth login' or set HF_TOKEN; or give the folder of a local copy as --model or as the pair's key 'model'"
+    )
+
+
+def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> UserError | None:
+    """Why a model cannot be had, as far as that is known without fetching it; None where it is here or can be.
+
+    The hub is asked only for a model that is not here, and not where HF_HUB_OFFLINE says not to.
+    """
+    from huggingface_hub import HfApi, constants, get_token, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+        return None
+    if known_gated and not get_token():
+        return gated(model)
+    if constants.HF_HUB_OFFLINE:
+        return UserError(
+            f"model '{model}': no such folder, and not in the hub cache; HF_HUB_OFFLINE is set: unset it to fetch it"
+        )
+    try:
+        HfApi().auth_check(model)
+    except GatedRepoError:
+        return gated(model)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        return UserError(f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}")
+    return None
+
+
+def has_chat_template(model: str, revision: str | None = None) -> bool:
+    """Whether a model's tokenizer has a chat template of its own, by its files alone."""
+    if _file(model, "chat_template.jinja", revision) is not None:
+        return True
+    path = _file(model, "tokenizer_config.json", revision)
+    return path is not None and bool(json.loads(path.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _file(model: str, name: str, revision: str | None) -> Path | None:
+    """One file of a model; None where it has none of that name."""
+    if Path(model).is_dir():
+        path = Path(model) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, name, revision=revision))
+    except EntryNotFoundError:  # offline, too: then it was not fetched
+        return None

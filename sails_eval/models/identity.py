@@ -1,0 +1,61 @@
+"""What determines the answers of a model: its bytes, its template, the versions of the libraries."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.fingerprint import of_path
+from sails_eval.models.hub import gated
+
+if TYPE_CHECKING:
+    from sails_eval.core.pair import Pair
+
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "lm_eval", "sae-lens", "tokenizers", "datasets")
+
+
+def commit_of(model: str, revision: str | None) -> str | None:
+    """The commit that a hub id stands for now, so that a run loads one and the same; None for a local folder.
+
+    Raises UserError where it is neither a folder nor to be had from the hub.
+    """
+    if Path(model).is_dir():
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
+    except GatedRepoError as error:
+        raise gated(model) from error
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise UserError(
+            f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}"
+        ) from error
+
+
+def of_model(name: str, revision: str | None) -> str:
+    """A folder's bytes, or a hub id with its commit."""
+    return of_path(Path(name)) if Path(name).is_dir() else f"{name}@{commit_of(name, revision)}"
+
+
+def model_identity(pair: Pair) -> dict[str, Any]:
+    """What a model's answers depend on: its bytes, its chat template, and how it is run."""
+    template = pair.chat_template
+    if template is not None and not template.is_file():
+        raise UserError(f"{template}: no such chat template file")
+    return {
+        "weights": of_model(pair.model, pair.revision),
+        "chat_template": of_path(template) if template else None,
+        **pair.model_dump(mode="json", include={"dtype", "attn_implementation", "eval_batch_size"}),
+    }
+
+
+def environment() -> dict[str, str]:
+    """The versions that results depend on; every row of a board comes from one such environment."""
+    found = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **found}

@@ -1,0 +1,1 @@
+"""What there is: pairs, methods and tasks, listed, shown and checked."""

@@ -1,0 +1,195 @@
+"""`sails-eval methods`: list recipes, show one at a pair, and start a new one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_text
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import search_path
+from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file
+from sails_eval.core.schema import read_mapping
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+TRAINED = {"modules": "the target modules in full", "all": "every weight", "none": "nothing"}
+
+LEFT_TO_THE_NEW = """\
+# What it says goes beyond, or instead of, what the recipe says that it is like.
+description: Say here in a sentence what it does differently.
+{start}# source: Authors year, arXiv …
+# learning_rate: {{low: {low:g}, high: {high:g}}}   # all recipes span the same factor, here {span:g}
+# settings: {{}}     # of the initialisation
+# peft: {{}}         # further fields of PEFT's config
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe trains and looks at, at a pair; `trained` parameters of `total`.
+
+    `aligned` is the finished model that it looks at, where it does.
+    """
+
+    recipe: Recipe
+    trained: int
+    total: int
+    needs: frozenset[str]
+    aligned: str = ""
+
+    @property
+    def share(self) -> float:
+        """Trained parameters over those of the model without its adapter, in percent."""
+        return 100 * self.trained / self.total
+
+    @property
+    def rejected(self) -> bool:
+        """Whether rejected answers are looked at, by training or by the initialisation."""
+        contrasted = "contrast" in self.needs and self.recipe.settings.get("contrast", "responses") == "responses"
+        return self.recipe.objective == "dpo" or contrasted
+
+    @property
+    def prepares(self) -> str:
+        """What the initialisation looks at before training, in words."""
+        words = {
+            "saes": "SAEs",
+            "contrast": "contrast texts of both classes",
+            "aligned": "the aligned contrast texts",
+            "planted": "the planted subspace",
+            "aligned_model": f"a finished, aligned model ({self.aligned})",
+        }
+        return " and ".join(words[need] for need in words if need in self.needs) or "nothing"
+
+
+def all_names() -> list[str]:
+    """The names of all recipes: the bundled ones and those in ./adapters."""
+    return sorted({path.stem for folder in search_path("adapters") for path in folder.glob("*.yaml")})
+
+
+def facts(recipe: Recipe, pair: Pair) -> Facts:
+    """What a recipe comes to at a pair, from the model's shape alone.
+
+    Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
+    """
+    from sails_eval.methods.subspace.prepare import checked_initialisation
+    from sails_eval.methods.subspace.reference_weights import reference
+    from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
+
+    needs, aligned = frozenset[str](), ""
+    if recipe.init:
+        module, settings = checked_initialisation(pair, recipe)
+        needs = module.needs
+        aligned = reference(pair, settings.aligned) if "aligned_model" in needs else ""
+    trained, total = trained_and_all(to_train(shape_of(pair), pair, recipe))
+    return Facts(recipe, trained if recipe.trains else 0, total, needs, aligned)
+
+
+def listing(pair: Pair) -> str:
+    """A line for each recipe."""
+    rows = [("method", "trained", "share", "SAE", "rejected", "what")]
+    for name in all_names():
+        what = ""
+        try:
+            recipe = load_recipe(name)
+            what = f"{recipe.description} {f'[{recipe.source}]' if recipe.source else ''}".rstrip()
+            found = facts(recipe, pair)
+        except UserError as error:  # a faulty file, or what not every pair has
+            rows.append((name, "–", "–", "", "", f"{what} Not here: {error}".lstrip()))
+            continue
+        marks = ("yes" if "saes" in found.needs else "", "yes" if found.rejected else "")
+        rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:5], widths[1:]), row[5]]) for row in rows]
+    return "\n".join(
+        [*lines, f"trained: parameters at pair '{pair.name}' (--pair); rejected: looks at rejected answers; [source]"]
+    )
+
+
+def shown(recipe: Recipe, pair: Pair) -> str:
+    """A recipe as it is after `like`, and what that means at a pair."""
+    values = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), ""]
+    try:
+        lines += [f"{key}: {value}" for key, value in _told(facts(recipe, pair), pair)]
+    except UserError as error:
+        lines.append(f"not at pair '{pair.name}': {error}")
+    return "\n".join(lines)
+
+
+def new_recipe(name: str, like: str, folder: Path) -> Path:
+    """Start `folder`/NAME.yaml as a recipe like another one.
+
+    Raises UserError for a name that is taken or no name, and where there is no recipe to be like.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"'{name}' is no name for a method: take lower-case letters, digits, - and _, without .yaml")
+    if name in all_names() or (folder / f"{name}.yaml").exists():
+        raise UserError(f"the name '{name}' is taken; see sails-eval methods show {name}, or choose another")
+    other = load_recipe(like)
+    if not other.trains:
+        raise UserError(f"'{like}' trains nothing; be like a method that trains, such as lora")
+    span = {"low": other.span.low, "high": other.span.high, "span": other.span.high / other.span.low}
+    path = folder / f"{name}.yaml"
+    start = yaml.safe_dump(_starting_like(like, folder), sort_keys=False)
+    write_text(path, LEFT_TO_THE_NEW.format(start=start, **span))
+    return path
+
+
+def _starting_like(name: str, folder: Path) -> dict[str, Any]:
+    """The keys that say, in a file in `folder`: as that recipe, which may be given by the path of its file.
+
+    One that is itself like another says what it says, as `like` goes one step.
+    """
+    path = recipe_file(name)
+    own = read_mapping(path)
+    if "like" not in own:
+        return {"like": name if name == path.stem else os.path.relpath(path, folder)}
+    if (other := path.parent / str(own["like"])).suffix in (".yaml", ".yml"):
+        own["like"] = os.path.relpath(other, folder)
+    return {key: value for key, value in own.items() if key not in ("name", "description", "source")}
+
+
+def _told(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
+    from sails_eval.models.adapters import adapter_config
+
+    recipe = found.recipe
+    adapter = f"{recipe.peft_type} adapters on {', '.join(pair.target_modules)}"
+    if recipe.peft_type not in RANKLESS:
+        adapter += f", rank {recipe.rank(pair)}"
+    if recipe.peft_type == "adalora":
+        adapter += f", cut down from {adapter_config(pair, recipe).init_r}"
+    yield "source", recipe.source or "none"
+    yield "trained", TRAINED.get(recipe.parameters, adapter)
+    yield f"parameters at {pair.name}", f"{found.trained:,} of {found.total:,} ({found.share:.3f} %)"
+    yield "looks at before training", found.prepares
+    yield "uses a SAE", "yes" if "saes" in found.needs else "no"
+    yield "uses rejected answers", "yes" if found.rejected else "no"
+    yield "cost of preparation", _preparation(found, pair)
+
+
+def _preparation(found: Facts, pair: Pair) -> str:
+    """What the initialisation takes before the first cell, by forecast."""
+    from sails_eval.models.base import load_tokenizer
+    from sails_eval.plan.cost.meta_model import shape_of
+    from sails_eval.plan.cost.method_cost import preparation_flops
+
+    recipe = found.recipe
+    if str(recipe.peft.get("init_lora_weights")).startswith(("pissa", "olora", "mica")):
+        return "the weights are decomposed at the start of every cell"
+    if not found.needs & {"saes", "contrast", "aligned"}:
+        return "none"
+    try:
+        looking, saes = preparation_flops(recipe, pair, shape_of(pair), load_tokenizer(pair))
+    except UserError as error:
+        return f"not known here: {error}"
+    about = "at least" if recipe.init == "eva" else "about"  # it reads on until its components settle
+    told = f"{about} {looking:.2g} FLOPs of reading contrast texts, once for all cells"
+    return told + (f"; {saes:.2g} FLOPs of training the SAEs, which were made for this pair" if saes else "")

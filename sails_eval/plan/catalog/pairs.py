@@ -1,0 +1,258 @@
+"""`sails-eval pairs`: list pairs, show one, and check that its model, chat template and SAEs fit each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, SaeSource, load_pair
+from sails_eval.core.paths import PACKAGE
+from sails_eval.data.reading import read_examples
+from sails_eval.models.hub import lacks_access
+
+FACTOR_OF_L0 = 2.0
+"""How far L0 on a text sample may be from the published one: other texts have other features."""
+
+LEAST_EXPLAINED = 0.5
+"""Share of the variance that a SAE which is hooked to the right place, at the right scale, surely reconstructs."""
+
+SAMPLED = 64
+"""Training texts that L0 is measured on."""
+
+SKIPPED = 1
+"""Tokens at the start of a text that L0 is not measured on: BOS and the like have activations of another size."""
+
+SAMPLE = """\
+The river rises in the hills and runs east for two hundred miles before it reaches the sea. For most of the year it is \
+shallow enough to cross on foot, but in spring the melting snow can lift it by several metres within a day.
+---
+To make the dough, mix flour, water, salt and a little yeast, and leave it in a warm place until it has doubled in \
+size. Then fold it twice, shape it, and bake it in a hot oven until the crust is dark.
+---
+def mean(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+---
+In 1931 the committee published its first report, which listed the towns without a library. Within ten years the \
+number had fallen by half, mostly because neighbouring towns agreed to share a building and its staff.
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing: it fits, it does `wrong`, or it is not on this machine."""
+
+    what: str
+    state: Literal["ok", "wrong", "not here"]
+    told: str
+
+
+# --- list and show ------------------------------------------------------------------------------------------------
+
+
+def listing() -> str:
+    """The shipped pairs, one line each."""
+    pairs = [load_pair(path.stem) for path in sorted((PACKAGE / "pairs").glob("*.yaml"))]
+    width = max(len(pair.name) for pair in pairs)
+    return "\n".join(f"{pair.name:<{width}}  {len(pair.saes)} SAEs  {pair.description}" for pair in pairs)
+
+
+def shown(pair: Pair) -> str:
+    """A pair as YAML, and which modules each of its SAEs serves."""
+    values = pair.model_dump(mode="json", exclude_defaults=True, exclude={"saes", "sae_sets"})
+    lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), "", "SAEs:"]
+    writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
+    reads = [name for name in pair.target_modules if name not in writes]
+    for source in pair.saes:
+        layer = told_layer(source)
+        if layer is None:
+            lines.append(f"  {source.path or source.name}: its layer is in its own files")
+            continue
+        l0 = published_l0(source)
+        known = f", published L0 {l0:g}" if l0 else ""
+        lines.append(
+            f"  {source.path or source.name}: output of layers.{layer}, for {', '.join(writes) or 'nothing'} of layer "
+            f"{layer} and {', '.join(reads) or 'nothing'} of layer {layer + 1}{known}"
+        )
+    for name, sources in pair.sae_sets.items():
+        lines.append(f"  set '{name}': {len(sources)} SAEs")
+    return "\n".join(lines)
+
+
+def told_layer(source: SaeSource) -> int | None:
+    """The layer that the pair, the SAE's id or its folder's cfg.json names."""
+    text = source.id or ""
+    if source.path is not None and (source.path / "cfg.json").is_file():
+        text = str(yaml.safe_load((source.path / "cfg.json").read_text())["metadata"].get("hook_name"))
+        text = text.replace("layers.", "layer").replace("blocks.", "layer")
+    match = re.search(r"layer_?(\d+)|^l(\d+)r_", text)
+    told = next(int(number) for number in match.groups() if number) if match else None
+    return told if source.layer is None else source.layer
+
+
+def published_l0(source: SaeSource, sae: Any = None) -> float | None:
+    """The L0 that a SAE's makers state: in SAELens's registry, in the path that it gives, or in the SAE's metadata."""
+    if source.path is not None:
+        stated = getattr(sae.cfg.metadata, "l0", None) if sae is not None else None
+        return float(stated) if stated else None
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    release = get_pretrained_saes_directory().get(str(source.release))
+    if release is None or source.id not in release.saes_map:
+        return None
+    named = re.search(r"average_l0_(\d+)", release.saes_map[source.id])
+    return float(named.group(1)) if named else release.expected_l0.get(source.id) or None
+
+
+def read_texts(file: Path) -> list[str]:
+    """A file's paragraphs. Raises UserError where it cannot be read or has none."""
+    try:
+        texts = [part for part in file.read_text(encoding="utf-8").split("\n\n") if part.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot read the texts: {error}") from error
+    if not texts:
+        raise UserError(f"{file}: no text in it")
+    return texts
+
+
+def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
+    """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
+    from sails_eval.models.chat import render_chat
+
+    if pair.train is None:
+        return SAMPLE.split("\n---\n")
+    try:
+        examples = read_examples(pair.train).examples
+    except UserError:
+        return SAMPLE.split("\n---\n")
+    dialogues = []
+    for example in examples[:SAMPLED]:
+        turns = [{"role": message.role, "content": message.content} for message in example.messages]
+        dialogues.append([*turns, {"role": "assistant", "content": example.response}])
+    return [render_chat(tokenizer, dialogue, answered=True) for dialogue in dialogues]
+
+
+# --- check --------------------------------------------------------------------------------------------------------
+
+
+def check_pair(pair: Pair, texts: Sequence[str] = ()) -> list[Finding]:
+    """Everything that can be seen of a pair on this machine; what is not here is said, and the rest is checked.
+
+    L0 is measured on `texts`, by default on those of `own_texts`.
+    """
+    absent = lacks_access(pair.model, pair.revision, known_gated=pair.gated)
+    if absent is not None:
+        return [Finding("model", "not here", str(absent)), *_check_saes(pair, None, [])]
+    try:
+        base, findings = _check_model(pair)
+    except UserError as error:
+        return [Finding("model", "wrong", str(error)), *_check_saes(pair, None, [])]
+    return [*findings, *_check_saes(pair, base, texts or own_texts(pair, base.tokenizer))]
+
+
+def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
+    from sails_eval.models.base import load_base
+    from sails_eval.models.chat import encode_chat
+    from sails_eval.training.cell import check_target_modules
+
+    base = load_base(pair)  # refuses a missing template, and BOS twice
+    check_target_modules(base.model, pair)
+    tokenizer, config = base.tokenizer, base.model.config.get_text_config()
+    ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])
+    bos = tokenizer.bos_token_id
+    starts = getattr(tokenizer, "add_bos_token", None) or tokenizer("a")["input_ids"][:1] == [bos]
+    count = ids.count(bos) if bos is not None else 0
+    known = f"{config.num_hidden_layers} layers of width {config.hidden_size}, {base.model.dtype}".replace("torch.", "")
+    attention = base.model.config._attn_implementation
+    template = f"{count} BOS token" if bos is not None else "a tokenizer without BOS"
+    if bos is not None and starts and not count:
+        template_finding = Finding("chat template", "wrong", "no BOS token, which the tokenizer itself would write")
+    else:
+        template_finding = Finding("chat template", "ok", template)
+    if config.model_type.startswith("gemma2") and attention != "eager":
+        attended = Finding("attention", "wrong", f"{attention} drops Gemma 2's soft-capping; say eager")
+    else:
+        attended = Finding("attention", "ok", attention)
+    return base, [Finding("model", "ok", known), template_finding, attended]
+
+
+def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding]:
+    """One at a time, so that no two have to fit into memory."""
+    from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
+    from sails_eval.plan.cost.meta_model import shape_of
+
+    seen: set[int] = set()
+    for source in pair.saes:
+        what = f"SAE {source.path or source.name}"
+        try:
+            sae = load_sae(source).eval()
+        except UserError as error:
+            absent = source.path is None and isinstance(error.__cause__, OSError)  # not in the cache, nor on the line
+            yield Finding(what, "not here" if absent else "wrong", str(error))
+            continue
+        try:
+            check_model(source, sae, pair.model)
+            layer = layer_of(source, sae)
+            if layer in seen:
+                raise UserError(f"two SAEs are given for layer {layer}; keep one")
+            seen.add(layer)
+            check_widths(shape_of(pair) if base is None else base.model, {layer: sae})
+        except UserError as error:
+            yield Finding(what, "wrong", str(error))
+            continue
+        yield _decoder(f"{what}: decoder", sae)
+        if base is not None:
+            sae = sae.to(base.model.device)
+            yield from _on_texts(what, published_l0(source, sae), sae, layer, base, texts)
+
+
+def _decoder(what: str, sae: Any) -> Finding:
+    """The norms of the features' directions: any will do, as directions are used at length 1, but not 0."""
+    norms = sae.W_dec.detach().float().norm(dim=1)
+    told = f"{len(norms)} directions of norm {norms.min():.3g} to {norms.max():.3g}"
+    if not norms.isfinite().all() or not norms.min() > 0:
+        return Finding(what, "wrong", f"{told}; some have no direction")
+    return Finding(what, "ok", told)
+
+
+def _on_texts(
+    what: str, published: float | None, sae: Any, layer: int, base: Any, texts: Sequence[str]
+) -> Iterator[Finding]:
+    """The hook, and how many features are active and how much they explain, over the tokens of the texts."""
+    import torch
+
+    from sails_eval.methods.subspace.activations import residual_streams
+
+    rows, moved = [], 0.0
+    with torch.no_grad():
+        for text in texts:
+            special = not text.startswith(base.tokenizer.bos_token or "<>")  # which a rendered dialogue has already
+            encoded = base.tokenizer(text, return_tensors="pt", add_special_tokens=special)
+            ids = encoded["input_ids"].to(base.model.device)
+            mask = torch.ones_like(ids)
+            ((_, stream),) = residual_streams(base.model, [layer], ids, mask)
+            rows.append(stream[0, SKIPPED:].float())
+            if layer + 1 < base.model.config.get_text_config().num_hidden_layers:  # the last is after the final norm
+                states = base.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+                moved = max(moved, float((stream - states[layer + 1]).abs().max()))
+        vectors = torch.cat(rows)
+        features = sae.encode(vectors)
+        unexplained = (vectors - sae.decode(features)).square().sum() / (vectors - vectors.mean(0)).square().sum()
+    yield Finding(
+        f"{what}: hook",
+        "ok" if moved == 0 else "wrong",
+        f"output of layers.{layer}" + (f", which is off hidden_states[{layer + 1}] by {moved:.3g}" if moved else ""),
+    )
+    l0, explained = float((features > 0).sum(1).float().mean()), 1 - float(unexplained)
+    told = f"{l0:.1f} of {features.shape[1]} features active, {100 * explained:.0f} % of the variance explained"
+    fits = published is None or 1 / FACTOR_OF_L0 <= l0 / published <= FACTOR_OF_L0
+    told += f", over {len(vectors)} tokens; published L0: {'none' if published is None else f'{published:g}'}"
+    yield Finding(f"{what}: L0", "ok" if fits and explained >= LEAST_EXPLAINED else "wrong", told)

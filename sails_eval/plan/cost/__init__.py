@@ -1,0 +1,1 @@
+"""What a comparison takes before anything is trained: memory, FLOPs, tokens, disk."""

@@ -1,0 +1,327 @@
+"""`sails-eval plan`: what a comparison takes, and what is missing for it, before anything is spent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
+from sails_eval.core.training_settings import Match
+from sails_eval.data.reading import read_examples
+from sails_eval.judges.spec import parse
+from sails_eval.models.engines import OPENAI
+from sails_eval.plan.cost.meta_model import Shape, shape_of
+from sails_eval.plan.cost.method_cost import flops_prices, matched_ranks
+from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
+from sails_eval.plan.parts import each_pair
+from sails_eval.plan.preflight import Lack, missing
+from sails_eval.plan.price import Price, ranked, share_out
+from sails_eval.plan.resolve import load_methods, resolve_pair, sizes
+from sails_eval.tasks.library import describe, resolve_tasks
+
+ANSWER_TOKENS = 512
+"""Tokens assumed of an answer where nothing says better, and of a prompt."""
+
+JUDGE_TOKENS = (1200, 100)
+"""Prompt and reply tokens assumed of a judge's call."""
+
+CHARACTERS_PER_TOKEN = 4
+
+SLOW_WITHOUT_GPU = 10**8
+"""Parameters from which training without a GPU is no use."""
+
+
+MARGIN = 1.15
+"""How far the estimate of memory has to be above what there is before it stops a run."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes that models can take (of the GPU, or of main memory without one), and free on the disk."""
+
+    device: str
+    gpu: bool
+    memory: int
+    disk: int
+
+    @classmethod
+    def this(cls, folder: Path = Path()) -> Machine:
+        """The machine that this runs on, and the disk that holds `folder`."""
+        disk = shutil.disk_usage(folder).free
+        if torch.cuda.is_available():
+            found = torch.cuda.get_device_properties(0)
+            return cls(found.name, True, found.total_memory, disk)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return cls("CPU", False, memory, disk)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Judged prompts by split; `unknown` names tasks whose documents are on the hub and not counted."""
+
+    validation: int = 0
+    test: int = 0
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a comparison of a pair takes.
+
+    `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
+    data. `tokens` are those of a cell of each recipe, and `prices` what it takes of FLOPs, where these are matched and
+    known.
+    """
+
+    pair: Pair
+    recipes: tuple[Recipe, ...]
+    untrained: int
+    seeds: int
+    rates: int
+    costs: dict[str, StepCost]
+    stages: dict[str, Memory]
+    steps: int | None
+    prompts: Prompts
+    machine: Machine
+    shape: Shape | None
+    lacks: tuple[Lack, ...]
+    match: Match = "tokens"
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    checkpoints: int = 1
+
+    def flops_per_token(self, name: str) -> float:
+        """Of a recipe's training: on its examples with their padding where that is known, else on the longest."""
+        return self.prices[name].per_token if self.prices else self.costs[name].flops_per_token
+
+    @property
+    def cells(self) -> int:
+        """Of one method."""
+        return self.seeds * self.rates
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """The fewest and the most verdicts: the test is answered at one rate of every method, or at all of them."""
+        methods, judges = len(self.recipes), len(parse(self.pair.judge)) if self.pair.judge else 0
+        validated = (methods * self.cells * self.checkpoints + 1) * self.prompts.validation
+        least, most = ((methods * n + self.untrained) * self.prompts.test for n in (self.seeds, self.cells))
+        return judges * (validated + least), judges * (validated + most)
+
+    def judge_cost(self, calls: int) -> float | None:
+        """USD of so many verdicts by those judges that state prices; None where one behind an endpoint states none."""
+        asked = [spec for spec in parse(self.pair.judge or "rules") if spec.kind == OPENAI]
+        if any("price_in" not in spec.options for spec in asked):
+            return None
+        each = [[float(spec.options[key]) for key in ("price_in", "price_out")] for spec in asked]
+        share = calls / max(1, len(parse(self.pair.judge or "rules")))
+        return sum(share * (p * JUDGE_TOKENS[0] + r * JUDGE_TOKENS[1]) / 1e6 for p, r in each)
+
+    @property
+    def disk(self) -> tuple[int, int]:
+        """Bytes of checkpoints: of all cells, which are there until rates are chosen, and of those kept by default."""
+        each = sum(
+            checkpoint_bytes(self.pair, recipe, self.costs[recipe.name]) for recipe in self.recipes if self.costs
+        )
+        return self.cells * self.checkpoints * each, self.seeds * each
+
+
+def checkpoint_bytes(pair: Pair, recipe: Recipe, cost: StepCost) -> int:
+    """An adapter in single precision, or a whole model in the pair's dtype."""
+    if recipe.parameters == "adapter":
+        return 4 * cost.added
+    return (4 if pair.dtype == "float32" else 2) * cost.total
+
+
+def forecast(config: CompareConfig) -> list[Forecast]:
+    """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
+    seeds, rates = sizes(config)
+    return [_forecast(one, seeds, rates) for one in each_pair(config)]
+
+
+def check_machine(config: CompareConfig) -> None:
+    """Raises UserError where a comparison surely does not fit this machine."""
+    lacks = [lack for made in forecast(config) for lack in made.lacks if lack.stops]
+    if lacks:
+        raise UserError("; ".join(lack.told for lack in lacks))
+
+
+def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
+    pair, machine = resolve_pair(config), Machine.this()
+    recipes, prompts_only = load_methods(config)
+    untrained = 1 + len(prompts_only) + len(config.reference)
+    lacks, prompts = missing(config, pair), _prompts(pair, config)
+    made = Forecast(pair, recipes, untrained, seeds, rates, {}, {}, steps_of(pair), prompts, machine, None, ())
+    made = replace(made, checkpoints=config.checkpoints)
+    if made.steps is not None and made.steps < made.checkpoints:  # by an estimate; compare counts them
+        told = f"--checkpoints {made.checkpoints}: a cell takes about {made.steps} steps; give fewer, or more --tokens"
+        lacks.append(Lack(told, stops=False))
+    try:
+        shape = shape_of(pair)
+    except UserError as error:
+        return replace(made, lacks=(*lacks, Lack(str(error))))
+    if config.match_params:
+        recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
+    costs = step_costs(shape, pair, recipes)
+    total = next(iter(costs.values())).total
+    stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
+    if any(recipe.init for recipe in recipes):
+        stages["SAE features"] = features_memory(shape, pair, parameters=total)
+    stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
+    made = replace(made, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
+    made = replace(made, lacks=(*lacks, *_machine_lacks(made)))
+    return _shared_out(made) if config.match == "flops" else made
+
+
+def _shared_out(made: Forecast) -> Forecast:
+    """The forecast with the tokens of each recipe, or what stands in their way."""
+    try:
+        prices = flops_prices(made.pair, made.recipes)
+    except UserError as error:
+        told = f"--match flops: how many tokens each method gets is not known yet ({error})"
+        return replace(made, lacks=(*made.lacks, Lack(told, stops=False)))
+    try:
+        return replace(made, prices=prices, tokens=share_out(prices, made.pair.tokens, made.match))
+    except UserError as error:
+        return replace(made, lacks=(*made.lacks, Lack(str(error))))
+
+
+def _machine_lacks(made: Forecast) -> Iterator[Lack]:
+    """What the machine has too little of. Memory stops a run only from models on that are not toys: estimates are for
+    the longest examples, which a small model's data may not have."""
+    machine, total = made.machine, next(iter(made.costs.values())).total
+    large = total >= SLOW_WITHOUT_GPU
+    if large and not machine.gpu:
+        yield Lack(f"no GPU: {total / 1e9:.1f} G parameters would be trained on the CPU", stops=False)
+    for stage, memory in made.stages.items():
+        if memory.peak > machine.memory:
+            surely = memory.peak > MARGIN * machine.memory
+            told = f"memory: {stage} takes about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
+            yield Lack(
+                told + "lower micro_batch_size or max_length, or set gradient_checkpointing", stops=large and surely
+            )
+    if made.disk[0] > machine.disk:
+        told = (
+            f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, {_size(machine.disk)} are free"
+        )
+        yield Lack(told + "; take fewer --seeds or --learning-rates", stops=large)
+
+
+def steps_of(pair: Pair) -> int | None:
+    """Optimiser steps of a cell, from the characters of its training data; None where those cannot be had."""
+    if pair.train is None:
+        return None
+    try:
+        examples = read_examples(pair.train).examples
+    except UserError:
+        return None
+    texts = (sum(len(m.content) for m in e.messages) + len(e.response) for e in examples)
+    tokens = [min(pair.max_length, 1 + n // CHARACTERS_PER_TOKEN) for n in texts]
+    return max(1, round(pair.tokens / (pair.batch_size * sum(tokens) / len(tokens))))
+
+
+def _prompts(pair: Pair, config: CompareConfig) -> Prompts:
+    """The prompts whose answers are judged. Tasks that are not there count as none; `missing` tells of them."""
+    try:
+        tasks = resolve_tasks(pair.tasks, config.include_path)
+    except UserError:
+        return Prompts()
+    rows = [row for row in describe(tasks) if row.kind != "capability"]
+    most = config.limit or 10**9
+    return Prompts(
+        sum(min(most, row.validation or 0) for row in rows),
+        sum(min(most, row.test or 0) for row in rows),
+        tuple(row.name for row in rows if row.test is None),
+    )
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def render(made: Forecast) -> str:
+    """A forecast as a person reads it."""
+    pair, methods = made.pair, len(made.recipes)
+    where = f" ({made.shape.source})" if made.shape else ""
+    steps = "steps not known without the training data" if made.steps is None else f"about {made.steps} steps"
+    lines = [
+        f"{pair.name}: {pair.model}{where}",
+        f"  cells       {methods} methods × {made.rates} rates × {made.seeds} seeds = {methods * made.cells}",
+        f"  a cell      {pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}",
+    ]
+    if made.checkpoints > 1:
+        trials = made.rates * made.checkpoints
+        lines += [f"  trials      {made.rates} rates × {made.checkpoints} checkpoints = {trials} a method and seed"]
+    if made.match != "tokens":
+        measured = ", once the pace of each is measured" if made.match == "seconds" else ""
+        lines += [f"  matched     {made.match}: costlier methods get fewer tokens{measured}"]
+    if made.costs:
+        tokens = {recipe.name: made.tokens.get(recipe.name, pair.tokens) for recipe in made.recipes}
+        flops = sum(made.flops_per_token(name) * n for name, n in tokens.items()) * made.cells
+        padding = "with" if made.prices else "without"
+        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding", ""]
+        lines += _memory(made)
+    lines += ["", *_judging(made)]
+    if made.costs:
+        all_cells, kept = made.disk
+        lines += [
+            f"  disk        {_size(all_cells)} of checkpoints until rates are chosen, {_size(kept)} kept; "
+            f"{_size(made.machine.disk)} free"
+        ]
+    lines += ["", "  missing:" if made.lacks else "  nothing is missing"]
+    return "\n".join([*lines, *(f"  - {lack.told}{'' if lack.stops else ' (a note)'}" for lack in made.lacks)])
+
+
+def _methods(made: Forecast) -> list[str]:
+    rows = [("method", "trained parameters", "share", "GFLOPs a token", *(["tokens a cell"] if made.tokens else []))]
+    for recipe in made.recipes:
+        cost = made.costs[recipe.name]
+        row = (
+            recipe.name,
+            f"{cost.trained:,}",
+            f"{100 * cost.share:.3f} %",
+            f"{made.flops_per_token(recipe.name) / 1e9:.3g}",
+        )
+        rows.append((*row, *([f"{made.tokens[recipe.name]:,}"] if made.tokens else [])))
+    return _table(rows)
+
+
+def _memory(made: Forecast) -> list[str]:
+    parts = ("weights", "gradients", "optimiser", "activations", "kv_cache", "workspace", "peak")
+    rows = [("memory", *(part.replace("kv_cache", "KV") for part in parts))]
+    rows += [(stage, *(_size(getattr(memory, part)) for part in parts)) for stage, memory in made.stages.items()]
+    return [*_table(rows), f"  {made.machine.device} has {_size(made.machine.memory)}"]
+
+
+def _judging(made: Forecast) -> list[str]:
+    least, most = made.calls
+    unknown = f"; not counted, as their documents are on the hub: {', '.join(made.prompts.unknown)}"
+    cost = made.judge_cost(most)
+    if cost is None:
+        told = "; its cost: give price_in and price_out with the judge"
+    else:
+        told = f", at most {cost:.2f} USD" if cost else ", free of charge"
+    prompts = f"{made.prompts.validation} validation and {made.prompts.test} test prompts"
+    return [
+        f"  judge       {made.pair.judge or 'none'}: {least:,} to {most:,} verdicts ({prompts}{told})"
+        + (unknown if made.prompts.unknown else "")
+    ]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
+def _size(n: int) -> str:
+    """Bytes in a unit that fits."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n} B"

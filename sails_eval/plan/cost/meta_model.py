@@ -1,0 +1,98 @@
+"""The shape of a model without its weights: its config, and the model that it makes on the meta device.
+
+The config is the model's own where it is at hand (a folder, or the local hub cache); else it is made of the sizes that
+`published_models.yaml` holds. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.recipe import Recipe
+from sails_eval.methods.subspace.layers import freeze, freezes
+from sails_eval.models.adapters import adapter_config, add_adapter, is_own
+from sails_eval.training.cell import trained_in_full
+
+PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's config and where it comes from: `folder`, `hub cache` or `published sizes`."""
+
+    config: Any
+    source: str
+
+    @property
+    def text(self) -> Any:
+        """The config of the part that reads and writes text."""
+        return self.config.get_text_config()
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of one token over all layers, in half precision."""
+        heads = getattr(self.text, "num_key_value_heads", None) or self.text.num_attention_heads
+        width = getattr(self.text, "head_dim", None) or self.text.hidden_size // self.text.num_attention_heads
+        return int(2 * self.text.num_hidden_layers * heads * width * 2)
+
+
+def shape_of(pair: Pair) -> Shape:
+    """The shape of the pair's model. Raises UserError where nothing on this machine tells it."""
+    folder = Path(pair.model).is_dir()
+    try:
+        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, local_files_only=True)
+        return Shape(config, "folder" if folder else "hub cache")
+    except (OSError, ValueError) as error:
+        published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+        if folder or pair.model not in published:
+            raise UserError(
+                f"model '{pair.model}': without its config.json its sizes are unknown ({first_line(error)}); fetch it: "
+                f"hf download {pair.model} config.json"
+            ) from error
+        return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
+
+
+def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
+    """The model without memory for its weights, every one of which has its shape and dtype."""
+    options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(shape.config, dtype=dtype, **options).requires_grad_(False)
+
+
+def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
+    """What a recipe trains at step 0, on the meta device: as `train.trainable` makes it, without values."""
+    adapter = recipe.parameters == "adapter"
+    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype) if adapter else torch.float32)
+    if adapter:
+        config = adapter_config(pair, recipe)
+        start = getattr(config, "init_lora_weights", True)
+        if isinstance(start, str):  # from the weights, of which there are none here
+            config.init_lora_weights = True
+        model = add_adapter(model, config)
+        for name, weight in model.named_parameters():
+            if "ranknum" in name:  # a constant of AdaLoRA, which PEFT makes anew, and trainable, on the meta device
+                weight.requires_grad_(False)
+        if start == "mica":
+            for name, weight in model.named_parameters():
+                weight.requires_grad_("lora_A" in name)
+        if freezes(recipe):
+            freeze(model, pair, recipe)
+        return model
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(trained_in_full(name, pair, recipe))
+    return model
+
+
+def trained_and_all(model: Any) -> tuple[int, int]:
+    """How many parameters are trained, and how many the model has without its adapter."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return trained, sum(weight.numel() for name, weight in model.named_parameters() if not is_own(name, model))

@@ -1,0 +1,277 @@
+"""What methods cost before anything is trained for real: FLOPs by forecast, seconds by a few steps, ranks by counting.
+
+These run in a worker process.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from typing import Any
+
+import torch
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair, SaeSource
+from sails_eval.core.recipe import Recipe, Span
+from sails_eval.core.training_settings import Objective
+from sails_eval.data.reading import read_examples
+from sails_eval.methods import load_initialisation
+from sails_eval.methods.subspace.contrast import Contrast, Text, load_contrast
+from sails_eval.methods.subspace.layers import basis_layers
+from sails_eval.methods.subspace.output_effects import TEXTS as STEERED
+from sails_eval.methods.subspace.prepare import CONTRASTED, checked_initialisation, initialisation_of
+from sails_eval.models.base import load_tokenizer
+from sails_eval.models.loaded import base_of
+from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
+from sails_eval.plan.cost.step_cost import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
+from sails_eval.plan.price import Price, Rank
+from sails_eval.plan.setup import Setup
+from sails_eval.training.batches import (
+    SEQUENCES,
+    CellRun,
+    TokenRow,
+    encode_examples,
+    examples_per_step,
+    lay_out,
+    padded_tokens,
+    tokens_of,
+    training_rows,
+)
+from sails_eval.training.cell import trainable
+from sails_eval.training.trainers import fit
+
+TIMED_STEPS = 8
+"""Optimiser steps whose time is taken, after one that warms up."""
+
+SAE_FLOPS = 6
+"""FLOPs of training a SAE, per token and parameter: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
+
+HIGHEST_RANK = 2**16
+
+
+# --- FLOPs --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How training examples lie in their batches: padded tokens per sequence, and per token that counts."""
+
+    length: int
+    padding: float
+
+
+def flops_prices(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Price]:
+    """FLOPs of every recipe: per non-padding token of training batches, and of its preparation.
+
+    A step is counted on fake tensors at the mean padded length of the batches that the first seed sees.
+    """
+    shape, tokenizer = shape_of(pair), load_tokenizer(pair)
+    assert pair.train is not None
+    rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
+    if not rows:
+        raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
+    texts = {objective: _texts(rows, pair, objective) for objective in {recipe.objective for recipe in recipes}}
+    costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
+    prices = {}
+    for recipe in recipes:
+        looking, saes = preparation_flops(recipe, pair, shape, tokenizer)
+        per_token = costs[recipe.name].flops_per_token * texts[recipe.objective].padding
+        prices[recipe.name] = Price(per_token, looking + saes, saes)
+    return prices
+
+
+def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Texts:
+    seen = [rows[i] for i in lay_out(rows, pair, seed=0, objective=objective)]
+    padded = sum(padded_tokens(seen, pair, objective))
+    length = round(padded / (SEQUENCES[objective] * len(seen)))
+    return Texts(length, padded / sum(tokens_of(row, objective) for row in seen))
+
+
+def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
+    """FLOPs of an initialisation's look at the contrast texts, and of training the SAEs that were made for it.
+
+    Raises UserError where the pair lacks what it needs.
+    """
+    if recipe.init is None:
+        return 0.0, 0.0
+    module, settings = checked_initialisation(pair, recipe)
+    saes = pair.sae_sources(getattr(settings, "saes", None))
+    read = saes if "saes" in module.needs else ()
+    looking = 0.0
+    if module.needs & CONTRASTED:
+        contrast = load_contrast(tokenizer, pair, settings.contrast)
+        if "aligned" in module.needs:  # the inputs of all modules
+            looking = _inputs(recipe.init, settings, [len(text.ids) for text in contrast.aligned], pair, shape)
+        else:
+            looking = _contrasting(contrast, settings.positions, pair, shape, read)
+        if (filtered := getattr(settings, "output_filter", 1)) > 1:
+            asked = [text.ids[: text.answer.start or None] for text in contrast.aligned[:STEERED]]
+            looking += len(read) * settings.k * filtered * _walk([list(map(len, asked))], pair, shape)
+    return looking, sae_training_flops(read, pair, shape)
+
+
+def _inputs(init: str, settings: Any, lengths: Sequence[int], pair: Pair, shape: Shape) -> float:
+    """FLOPs of reading the inputs of all modules: batch by batch, or text by text with their covariances (corda).
+
+    Of each covariance its inverse is checked, and the weight is turned by it and back.
+    """
+    size = getattr(settings, "batch_size", 1)
+    walk = _walk([lengths[i : i + size] for i in range(0, len(lengths), size)], pair, shape)
+    if init != "corda":
+        return walk
+    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+    targets = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in pair.target_modules]
+    for module in targets:
+        d, out = module.in_features, module.out_features
+        walk += 2.0 * d * d * (sum(lengths) + d + out + min(d, out))
+    return float(walk)
+
+
+def _walk(batches: Sequence[Sequence[int]], pair: Pair, shape: Shape) -> float:
+    """FLOPs of texts of these lengths going through the whole model, each batch padded to its longest."""
+    padded, text = sum(len(batch) * max(batch) for batch in batches), shape.text
+    length = round(padded / sum(map(len, batches)))
+    layers = forward_flops(shape, pair, layers=[text.num_hidden_layers - 1], length=length)
+    return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
+
+
+def _contrasting(contrast: Contrast, positions: Any, pair: Pair, shape: Shape, read: Sequence[SaeSource]) -> float:
+    """FLOPs of contrasting the texts of both classes; SAEs read them in halves, to see how far these agree."""
+    batches = [
+        texts[i : i + TEXTS_AT_A_TIME]
+        for half in (contrast.halves() if read else (contrast,))
+        for texts in (half.aligned, half.unaligned)
+        for i in range(0, len(texts), TEXTS_AT_A_TIME)
+    ]
+    return _reading(batches, positions, pair, shape, read)
+
+
+def _reading(
+    batches: Sequence[Sequence[Text]], positions: Any, pair: Pair, shape: Shape, saes: Sequence[SaeSource]
+) -> float:
+    """FLOPs of texts going to the last layer of interest, where SAEs (if any) read the tokens that count."""
+    padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
+    counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
+    layers, d = basis_layers(saes or pair.saes, shape.text.num_hidden_layers), int(shape.text.hidden_size)
+    length = round(sum(padded) / sum(map(len, batches)))
+    flops = sum(padded) * forward_flops(shape, pair, layers=layers, length=length)
+    for width in [sae_width(sae, d) for sae in saes] or [d] * len(layers):
+        flops += 2 * d * width * sum(counted) * bool(saes)
+        flops += sum(2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))  # means of texts
+    return flops
+
+
+def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> float:
+    """FLOPs of training those SAEs that were trained for the pair, and of the one walk that their activations took."""
+    own = [sae for sae in saes if sae.self_trained]
+    if not own:
+        return 0.0
+    d = int(shape.text.hidden_size)
+    deepest = basis_layers(own, shape.text.num_hidden_layers)[-1:]
+    walk = forward_flops(shape, pair, layers=deepest, length=min(pair.max_length, 128))
+    tokens = [sae.training_tokens or 0 for sae in own]
+    training = sum(SAE_FLOPS * 2 * d * sae_width(sae, d) * n for sae, n in zip(own, tokens, strict=True))
+    return training + walk * max(tokens)
+
+
+# --- seconds ------------------------------------------------------------------------------------------------------
+
+
+def seconds_prices(setup: Setup) -> dict[str, Price]:
+    """Seconds of every recipe here: per non-padding token, the median of a few steps, and of its preparation and start.
+
+    What a reference reads before the first step, and the training of SAEs that were made for the recipe, are charged at
+    the FLOPs per second of those steps.
+    """
+    return {recipe.name: _seconds(setup, recipe) for recipe in setup.recipes}
+
+
+def _seconds(setup: Setup, recipe: Recipe) -> Price:
+    pair = setup.pair
+    base, rows = base_of(pair), training_rows(pair)
+    before, state = 0.0, None
+    if recipe.init:
+        module, settings, material = initialisation_of(pair, recipe)
+        started = time.perf_counter()
+        state, _ = module.prepare(material, settings)
+        before = time.perf_counter() - started
+    step = examples_per_step(pair, recipe.objective)
+    ample = pair.model_copy(update={"tokens": (TIMED_STEPS + 1) * pair.batch_size * pair.max_length})
+    order = lay_out(rows, ample, seed=0, objective=recipe.objective)[: (TIMED_STEPS + 1) * step]
+    seen, run = [rows[i] for i in order], CellRun(setup.rates(recipe)[0], 0, order, state)
+    with trainable(base, pair, recipe, run):
+        pass  # what is made at first use only is no cost of the method that comes first
+    started = time.perf_counter()
+    with trainable(base, pair, recipe, run) as model:
+        before += time.perf_counter() - started  # PEFT's own starts decompose weights
+        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+    tokens = [sum(tokens_of(row, recipe.objective) for row in seen[i : i + step]) for i in range(0, len(seen), step)]
+    pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
+    stepping = fitted.flops - fitted.beforehand
+    saes = own_sae_flops(recipe, pair) * pace * sum(tokens) / stepping
+    return Price(pace * fitted.flops / stepping, before + saes, saes)
+
+
+def own_sae_flops(recipe: Recipe, pair: Pair) -> float:
+    """FLOPs of training the SAEs that were made for a recipe's initialisation."""
+    if recipe.init is None or "saes" not in load_initialisation(recipe.init).needs:
+        return 0.0
+    return sae_training_flops(pair.sae_sources(recipe.settings.get("saes")), pair, shape_of(pair))
+
+
+# --- ranks --------------------------------------------------------------------------------------------------------
+
+
+def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
+    """For every adapter the rank at which it trains as nearly as possible as many parameters as plain LoRA does."""
+    shape = shape_of(pair)
+    plain = Recipe(name="lora", description="", parameters="adapter", learning_rate=Span(low=1, high=1))
+    target = trained_parameters(plain, pair, shape)
+    found = {}
+    for recipe in recipes:
+        if recipe.parameters != "adapter":
+            continue
+
+        @cache
+        def count(rank: int, recipe: Recipe = recipe) -> int:
+            factor = rank / pair.rank
+            return trained_parameters(recipe.model_copy(update={"rank_factor": factor}), pair, shape)
+
+        own = recipe.rank(pair)
+        if count(own) == target:
+            found[recipe.name] = Rank(own, target)
+        elif count(own) == count(2 * own):
+            told = f"it trains {count(own):,} parameters whatever the pair's rank, and LoRA {target:,}"
+            found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
+        else:
+            rank = nearest_rank(count, target)
+            found[recipe.name] = Rank(rank, count(rank), _overridden(recipe, own, rank))
+    return found
+
+
+def _overridden(recipe: Recipe, own: int, rank: int) -> str:
+    """What a reader of the board should know of a rank that was matched."""
+    if recipe.rank_factor != 1:
+        return f"--match-params sets its rank to {rank}, where its recipe has {own}"
+    if recipe.peft_type == "adalora":
+        return "--match-params matches the parameters that it starts with"
+    return ""
+
+
+def nearest_rank(count: Callable[[int], int], target: int) -> int:
+    """The rank whose `count`, which grows with it, is nearest to `target`; of two the lower."""
+    high = 1
+    while count(high) < target and high < HIGHEST_RANK:
+        high *= 2
+    above = bisect_left(range(1, high + 1), target, key=count) + 1
+    return min((rank for rank in (above - 1, above) if 1 <= rank <= high), key=lambda rank: abs(count(rank) - target))
+
+
+def trained_parameters(recipe: Recipe, pair: Pair, shape: Shape) -> int:
+    """How many parameters a recipe trains; counted on the meta device."""
+    return trained_and_all(to_train(shape, pair, recipe))[0]

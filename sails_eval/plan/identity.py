@@ -1,0 +1,83 @@
+"""Hashes of what determines a cell: data, model, recipe and the code of initialisations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import digest, of_path
+from sails_eval.core.pair import Pair, SaeSource
+from sails_eval.core.paths import PACKAGE
+from sails_eval.core.recipe import Recipe
+from sails_eval.data.reading import read_contrast, read_examples, read_requests
+from sails_eval.models.identity import model_identity
+
+INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")
+"""What of a training's identity only initialisations look at; of `sae_sets` and `references` each at those it names."""
+
+
+def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
+    """A hash of all that a recipe's cells depend on besides rate and seed, and of nothing that other recipes need.
+
+    SAEs, contrast data and the source of the initialisation are in it where the recipe has one; the rest of the code is
+    known by the package's version.
+    """
+    data = {key: value for key, value in training.items() if recipe.init or key not in INITIAL}
+    for key in ("sae_sets", "references"):
+        data.pop(key, None)
+    told = recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate", "system_prompt"})
+    later = {"objective", "dpo"} if recipe.objective == "sft" else set()
+    later |= {"peft_type", "rank_factor", "lr_ratio"} - recipe.model_dump(exclude_defaults=True).keys()
+    told = {key: value for key, value in told.items() if key not in later}  # hashes of cells made before them hold
+    code = []
+    if recipe.init:
+        if named := recipe.settings.get("saes"):
+            data["sae_sets"] = {named: training["sae_sets"][named]}
+        if "aligned" in recipe.settings:
+            data["references"] = training["references"]
+        code = [of_path(file) for file in sorted((PACKAGE / "methods").rglob("*.py"))]
+    return digest([data, told, code])
+
+
+def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]:
+    """What a cell depends on besides recipe, rate and seed. Raises UserError where the data cannot be read."""
+    if pair.train is None:
+        raise UserError("no training data; give --train FILE or a pair that names some")
+    data: dict[str, Any] = {"train": read_examples(pair.train).sha256}
+    if any(recipe.init for recipe in recipes):
+        data |= _initialisation_identity(pair, {recipe.settings.get("saes") for recipe in recipes})
+    if any("aligned" in recipe.settings for recipe in recipes):
+        models = {name: Path(model) for name, model in pair.references.items()}
+        data["references"] = {name: of_path(m) if m.is_dir() else str(m) for name, m in models.items()}
+    settings = {
+        "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
+        "batch_size", "micro_batch_size", "gradient_checkpointing",
+    }  # fmt: skip
+    alike = {key for key in ("optimiser", "regularise") if getattr(pair, key) != Pair.model_fields[key].default}
+    return {
+        "model": model_identity(pair),
+        "saes": _sae_identity(pair.saes),
+        **data,
+        **pair.model_dump(mode="json", include=settings | alike),
+    }
+
+
+def _initialisation_identity(pair: Pair, sae_sets: set[str | None]) -> dict[str, Any]:
+    """What initialisations may look at besides the model and the pair's own SAEs, as far as the pair has it."""
+    data: dict[str, Any] = {}
+    if pair.contrast is not None:
+        data["contrast"] = read_contrast(pair.contrast).sha256
+    if pair.requests is not None:
+        data["requests"] = read_requests(pair.requests).sha256
+    if pair.planted is not None:
+        if not pair.planted.is_file():
+            raise UserError(f"{pair.planted}: no such file; see key 'planted' of pair '{pair.name}'")
+        data["planted"] = of_path(pair.planted)
+    if further := sorted(name for name in sae_sets if name is not None):
+        data["sae_sets"] = {name: _sae_identity(pair.sae_sources(name)) for name in further}
+    return data
+
+
+def _sae_identity(saes: tuple[SaeSource, ...]) -> list[list[Any]]:
+    return [[of_path(s.path) if s.path and s.path.is_dir() else s.name, s.layer] for s in saes]

@@ -1,0 +1,87 @@
+"""What methods take of a budget other than tokens, and how that budget is shared out between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sails_eval.core.errors import UserError
+
+if TYPE_CHECKING:
+    from sails_eval.core.pair import Pair
+    from sails_eval.core.recipe import Recipe
+    from sails_eval.core.training_settings import Match
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a method takes, in FLOPs or seconds: per training token, and before the first; `saes` is part of that."""
+
+    per_token: float
+    before: float = 0.0
+    saes: float = 0.0
+
+    def of(self, tokens: float) -> float:
+        """What a cell of so many tokens takes, preparation included."""
+        return self.before + self.per_token * tokens
+
+
+@dataclass(frozen=True)
+class Took:
+    """The FLOPs of a method's cells, preparation (but no SAE) included, and their tokens; means."""
+
+    flops: float
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The rank that brings a method nearest to LoRA's trained parameters, and how many it trains then.
+
+    `note` says why it keeps its own, where it does.
+    """
+
+    rank: int
+    trained: int
+    note: str = ""
+
+
+def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str, int]:
+    """How many tokens each method's cells get for what the cheapest method takes for `tokens`.
+
+    Raises UserError for a method whose preparation alone takes more than that.
+    """
+    cheapest = min(prices, key=lambda name: prices[name].of(tokens))
+    budget = prices[cheapest].of(tokens)
+    dear = [name for name, price in prices.items() if price.before >= budget and name != cheapest]
+    if dear:
+        name = max(dear, key=lambda name: prices[name].before)
+        price = prices[name]
+        enough = max((price.before - other.before) / other.per_token for other in prices.values())
+        saes = f" ({price.saes:.2g} of them for training its SAEs)" if price.saes else ""
+        others = f" (also too dear: {', '.join(one for one in dear if one != name)})" if len(dear) > 1 else ""
+        raise UserError(
+            f"--match {unit}: the preparation of '{name}' alone takes {price.before:.2g} {unit}{saes}, more than the "
+            f"{budget:.2g} that '{cheapest}' takes for {tokens:,} tokens{others}; leave it out, or give --tokens "
+            f"{_rounded_up(enough)} or more, with which it gets a step or more"
+        )
+    return {
+        name: max(1, min(tokens, round((budget - price.before) / price.per_token))) for name, price in prices.items()
+    }
+
+
+def _rounded_up(tokens: float) -> int:
+    """To two digits."""
+    unit = int(10 ** max(0, len(str(int(tokens))) - 2))
+    return (int(tokens) // unit + 1) * unit
+
+
+def ranked(pair: Pair, recipes: Sequence[Recipe], ranks: Mapping[str, Rank]) -> tuple[Recipe, ...]:
+    """The recipes at these ranks; those without one as they are."""
+    return tuple(
+        recipe.model_copy(update={"rank_factor": ranks[recipe.name].rank / pair.rank})
+        if recipe.name in ranks
+        else recipe
+        for recipe in recipes
+    )

@@ -1,0 +1,1 @@
+"""Doing it: workers, stages, comparing, evaluating."""

@@ -1,0 +1,1 @@
+"""The run folder: where things lie, what it says of itself, what a later run may reuse."""

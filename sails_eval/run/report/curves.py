@@ -1,0 +1,172 @@
+"""The curves as files: curves.csv, curves.md and curves.png, of one comparison or of several together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from sails_eval.boards.contrasts import default_contrasts
+from sails_eval.boards.curve_plot import draw_curves
+from sails_eval.boards.curves import MARGIN, Point, budget_curves, rate_curves
+from sails_eval.boards.leaderboard import Tested, tested
+from sails_eval.boards.table import MIN_SEEDS
+from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.stats import Interval
+from sails_eval.run.report.outcome import Outcome
+
+COLUMNS = ("pair", "examples", "method", "curve", "metric", "x", "value", "low", "high", "note")
+"""The columns of curves.csv: the fields of `Point`, those first that say what it is of."""
+
+
+def rate_points(outcomes: Sequence[Outcome], frame: pd.DataFrame, examples: int | None = None) -> list[Point]:
+    """The curves over learning rates of one pair, or of several together, and what the picked rates do on the test.
+
+    `frame` is their leaderboard, `examples` their budget where there are several.
+    """
+    points = rate_curves({one.setup.pair.name: one.results for one in outcomes}, outcomes[0].tasks)
+    for method, found in _shown(frame).items():
+        if method not in outcomes[0].untrained:
+            (rate,) = frame.loc[frame["method"] == method, "learning_rate"]
+            points.append(Point(method, "picked", "alignment_score", rate, found.value, found.low, found.high, "test"))
+    pair = ", ".join(one.setup.pair.name for one in outcomes)
+    return [replace(point, pair=pair, examples=examples) for point in points]
+
+
+def budget_points(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int, pd.DataFrame]) -> list[Point]:
+    """The curves over labelled examples, of outcomes and leaderboards by budget; none where there are no budgets."""
+    if not outcomes:
+        return []
+    first = next(iter(outcomes.values()))
+    contrasts = first[0].setup.contrasts
+    if contrasts is None:
+        contrasts = default_contrasts([*(recipe.name for recipe in first[0].setup.recipes), *first[0].untrained])
+    rows = {examples: _tested(these) for examples, these in outcomes.items()}
+    points = budget_curves(rows, {examples: _shown(frame) for examples, frame in frames.items()}, contrasts)
+    pair = ", ".join(one.setup.pair.name for one in first)
+    return [replace(point, pair=pair) for point in points]
+
+
+def _tested(outcomes: Sequence[Outcome]) -> dict[str, Tested]:
+    choices = [one.all_choices for one in outcomes]
+    results = {one.setup.pair.name: one.results for one in outcomes}
+    return tested(results, outcomes[0].tasks, {method: [of_one[method] for of_one in choices] for method in choices[0]})
+
+
+def _shown(frame: pd.DataFrame) -> dict[str, Interval]:
+    """What a leaderboard says of every method's alignment score."""
+    columns = ["method", "alignment_score", "alignment_score_low", "alignment_score_high"]
+    return {method: Interval(*numbers) for method, *numbers in frame[columns].itertuples(index=False, name=None)}
+
+
+def write_curves(folder: Path, points: Sequence[Point], *, title: str) -> None:
+    """Write curves.csv, curves.md and curves.png; the same bytes for the same points."""
+    write_text(
+        folder / "curves.csv", csv_text(COLUMNS, [[_cell(point, column) for column in COLUMNS] for point in points])
+    )
+    write_text(folder / "curves.md", to_markdown(points, title=title))
+    draw_curves(points, folder / "curves.png")
+
+
+def _cell(point: Point, column: str) -> object:
+    return _number(point.x) if column == "x" else getattr(point, column)  # rates would be lost in six decimals
+
+
+def _number(x: float) -> str:
+    return "" if math.isnan(x) else f"{x:.6g}"
+
+
+_BRACKETS = f"""\
+Brackets hold 95 % intervals over seeds; below {MIN_SEEDS} seeds there are none, and nothing here ranks the methods (the
+scores on the test then have the leaderboard's intervals over prompts). All values of a curve are in `curves.csv`.
+"""
+
+
+def to_markdown(points: Sequence[Point], *, title: str) -> str:
+    """The curves for people: what is best within the limit of over-refusal, for few rates, and for few examples."""
+    text = f"# {title}\n\n{_BRACKETS}"
+    text += _limited_text([point for point in points if point.curve == "limited"])
+    text += _best_of_text(points)
+    if any(point.curve == "examples" for point in points):
+        text += _examples_text(points)
+    return text
+
+
+def _limited_text(points: Sequence[Point]) -> str:
+    rows = [[*_name(p), _text(p), f"{p.x:.3g}" if p.x > 0 else "–", p.note] for p in points]
+    return (
+        f"\n## Alignment score at over-refusal of at most the base model's + {MARGIN:.2f}\n\n"
+        "On validation: the best place along a method's learning rates, neighbours joined by straight lines (a mixture "
+        "of their\ntwo models), where the mean over-refusal keeps to the limit.\n\n"
+        + _table(["method", "alignment score", "learning rate", "note"], rows)
+    )
+
+
+def _best_of_text(points: Sequence[Point]) -> str:
+    most = max((int(point.x) for point in points if point.curve == "best_of"), default=0)
+    picked = {_name(point)[0]: point for point in points if point.curve == "picked"}
+    rows: dict[str, list[str]] = {}
+    for point in points:
+        if point.curve == "best_of":
+            rows.setdefault(_name(point)[0], []).append(f"{point.value:z.2f}")
+    return (
+        "\n## Expected best of n learning rates\n\n"
+        "Alignment score on validation of the best of n rates drawn from the grid, and of the picked one on the test."
+        "\n\n"
+        + _table(
+            ["method", *(f"n = {n}" for n in range(1, most + 1)), "picked, on the test"],
+            [
+                [name, *cells, *["–"] * (most - len(cells)), _text(picked[name]) if name in picked else "–"]
+                for name, cells in rows.items()
+            ],
+        )
+    )
+
+
+def _examples_text(points: Sequence[Point]) -> str:
+    budgets = sorted({int(point.x) for point in points if point.curve == "examples"})
+    rows: dict[str, list[str]] = {}
+    for point in points:
+        if point.curve in ("examples", "area"):
+            rows.setdefault(point.method, []).append(_text(point))
+    apart: dict[str, list[str]] = {}
+    for point in points:
+        if point.curve == "difference":
+            apart.setdefault(point.method, []).append(_text(point))
+    crossed: dict[str, list[str]] = {}
+    for point in points:
+        if point.curve == "crossover":
+            crossed.setdefault(point.method, []).append(f"{point.x:.3g} ({point.note})")
+    return (
+        "\n## Alignment score over labelled examples\n\n"
+        "On the test, with the tokens of training the same for every budget. The area is that under the curve over\n"
+        "log2(examples), divided by the span: its mean height. Examples are those trained on; the contrast data that\n"
+        "an initialisation looks at is the same for every budget, and not counted.\n\n"
+        + _table(["method", *map(str, budgets), "area"], [[name, *cells] for name, cells in rows.items()])
+        + "\nDifferences, seed by seed, and where the means cross:\n\n"
+        + _table(
+            ["difference", *map(str, budgets), "crossing at"],
+            [[name, *cells, "; ".join(crossed.get(name, ["none"]))] for name, cells in apart.items()],
+        )
+    )
+
+
+def _name(point: Point) -> list[str]:
+    """What a row is called: its method, with the budget where there are several."""
+    return [point.method if point.examples is None else f"{point.method}, {point.examples} examples"]
+
+
+def _text(point: Point) -> str:
+    """`0.81 [0.76, 0.86]`, without brackets where there is no interval, a dash where there is no value."""
+    if math.isnan(point.value):
+        return "–"
+    brackets = "" if math.isnan(point.low) else f" [{point.low:z.2f}, {point.high:z.2f}]"
+    return f"{point.value:z.2f}{brackets}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = (header, ["---"] * len(header), *rows)
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

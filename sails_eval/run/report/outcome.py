@@ -1,0 +1,44 @@
+"""What the stages of a comparison came to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sails_eval.boards.leaderboard import RowFacts
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.records import BASE, Result
+from sails_eval.plan.setup import Setup
+from sails_eval.tasks.library import TaskInfo
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison of one pair, or an evaluation, came to.
+
+    `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon. `agreement` counts
+    the answers that the reference judge sees alike and those that it does not; `panel` says how far a panel's members
+    agree.
+    """
+
+    setup: Setup
+    results: list[Result]
+    facts: dict[str, RowFacts]
+    choices: dict[str, Choice] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    agreement: Counter[bool] = field(default_factory=Counter)
+    panel: str = ""
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The rows that nothing was trained for."""
+        return BASE, *(row.name for row in self.setup.finished)
+
+    @property
+    def all_choices(self) -> dict[str, Choice]:
+        """The choices, with those of the rows that have none."""
+        return {name: Choice(name, None) for name in self.untrained} | self.choices
+
+    @property
+    def tasks(self) -> dict[str, TaskInfo]:
+        return {task.name: task for task in self.setup.tasks}

@@ -1,0 +1,205 @@
+"""Subjects answer, a judge reads, and scores come out: what comparing and evaluating have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sails_eval import judges
+from sails_eval.boards.scoring import RowKey, score
+from sails_eval.core.records import Result, Split, Verdict, read_completions, read_verdicts
+from sails_eval.judges import load_judge
+from sails_eval.judges.base import JudgedKind
+from sails_eval.judges.panel import agreement
+from sails_eval.models.engines import HF, served
+from sails_eval.plan import checks
+from sails_eval.plan.setup import Finished, Setup
+from sails_eval.run import stages
+from sails_eval.run.folder import layout
+from sails_eval.run.remote_judging import RemoteJudging
+from sails_eval.run.stages import AnswerJob, JudgeJob, Subject
+from sails_eval.run.workers import Hosts, Workers
+from sails_eval.tasks.library import TaskInfo
+
+
+def engine_host(pool: Workers, hosts: Hosts, setup: Setup) -> Workers:
+    """The process in which the setup's engine lives: one for a base model, however many comparisons use it.
+
+    The workers end, so that their memory is the engine's.
+    """
+    pool.rest()
+    return hosts.of((setup.engine, served(setup.pair)))
+
+
+def check_engine(pool: Workers, hosts: Hosts, setup: Setup) -> None:
+    """Start an engine that is there once, and see that it can do what the setup needs. Raises UserError if not."""
+    if setup.engine != HF:
+        engine_host(pool, hosts, setup).run(checks.check_engine, setup)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A setup at work: its run folder, its worker processes, the host of its engine, and how progress bars begin.
+
+    `work` is what a worker does for a subject's answers where the engine is hf.
+    """
+
+    setup: Setup
+    run: Path
+    pool: Workers
+    hosts: Hosts
+    quiet: bool = False
+    title: str = ""
+    work: Callable[[AnswerJob], None] = stages.prepare_and_answer
+
+    def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
+        """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
+        tasks = self._tasks(split)
+        with self._judging(self.setup.judge, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts") as add:
+            self.answer(
+                [self._job(one, tasks, split) for one in subjects],
+                title=f"{split}: answers",
+                done=lambda job: add(self._judge_jobs([job.subject], split)),
+            )
+        return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+
+    def subject(self, row: Finished) -> Subject:
+        """A row that nothing is trained for, as one whose answers are wanted."""
+        return Subject(row.name, self.run / "cells" / row.name, row.checkpoint, system_prompt=row.system_prompt)
+
+    def at(self, row: Finished) -> Bench:
+        """The same bench with a row's own model, its engine and the tasks that it can answer."""
+        setup = replace(self.setup, pair=row.pair, engine=row.engine, tasks=row.tasks(self.setup.tasks))
+        return replace(self, setup=setup, title=f"{self.title}{row.name}, ")
+
+    def measure_finished(self, rows: Sequence[Finished]) -> list[Result]:
+        """The test of rows that nothing is trained for, one after another: each may be a model of its own."""
+        return [result for row in rows for result in self.at(row).measure([self.subject(row)], "test")]
+
+    def answer(
+        self,
+        jobs: Sequence[AnswerJob],
+        *,
+        title: str,
+        done: Callable[[AnswerJob], object] = lambda job: None,
+    ) -> None:
+        """Have the subjects of these jobs answer, after training them where needed.
+
+        The workers do both, unless the engine is one that is there once: then they train everything first. Neither has
+        to share its memory with the other.
+        """
+        if self.setup.engine == HF:
+            self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
+            return
+        self.train([job.subject for job in jobs if stages.to_train(job)], title=f"{title}: training")
+        host = engine_host(self.pool, self.hosts, self.setup)
+        host.map(stages.answer, jobs, title=f"{self.title}{title}", done=done)
+
+    def train(self, subjects: Sequence[Subject], *, title: str = "training") -> None:
+        """Have the workers train subjects that are not trained yet; no engine takes memory meanwhile."""
+        if subjects:
+            self.hosts.close()
+            jobs = [self._job(one, self.setup.tasks, "validation") for one in subjects]
+            self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}")
+
+    def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
+        """How many of their answers the pair's reference judge sees alike (label and score), and how many it does not.
+
+        Answers that either judge leaves unscored do not count; nothing does where the pair has no reference judge.
+        """
+        reference = self.setup.pair.reference_judge
+        if reference is None:
+            return Counter()
+        others = self._judge_jobs(subjects, split, reference)
+        with self._judging(reference, len(others), title=f"{split}: reference verdicts") as add:
+            add(others)
+        seen: Counter[bool] = Counter()
+        for mine, other in zip(self._judge_jobs(subjects, split), others, strict=True):
+            for one, truth in zip(read_verdicts(mine.verdicts), read_verdicts(other.verdicts), strict=True):
+                if one.unscored is None and truth.unscored is None:
+                    seen[(one.label, one.score) == (truth.label, truth.score)] += 1
+        return seen
+
+    def panel_agreement(self, subjects: Sequence[Subject]) -> str:
+        """How far the members of a panel agree on the subjects' test answers; empty where the judge is no panel."""
+        judged: dict[JudgedKind, list[Verdict]] = {"harmful": [], "safe": []}
+        for job in self._judge_jobs(subjects, "test"):
+            judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
+        return agreement(judged)
+
+    def unchanged(self, subjects: Sequence[Subject], base: Subject, limit: int | None = None) -> list[Subject]:
+        """Subjects whose test answers (the first `limit` of every task) are all the base's own.
+
+        Nothing was learnt, or nothing was applied.
+        """
+
+        def responses(subject: Subject, limit: int | None) -> list[list[str]]:
+            paths = [layout.completions_path(subject.folder, "test", task) for task in self._generated]
+            return [[completion.response for completion in read_completions(path)[:limit]] for path in paths]
+
+        own = responses(base, limit)
+        return [subject for subject in subjects if responses(subject, limit) == own]
+
+    def sample(self, subject: Subject, limit: int) -> None:
+        """Have a subject answer the first test prompts of every task whose answers can be compared."""
+        job = self._job(subject, self._generated, "test")
+        self.answer([replace(job, limit=min(limit, job.limit or limit))], title=f"{subject.method}: answers")
+
+    @property
+    def _generated(self) -> tuple[TaskInfo, ...]:
+        return tuple(task for task in self.setup.tasks if task.kind != "capability")
+
+    def _job(self, subject: Subject, tasks: tuple[TaskInfo, ...], split: Split) -> AnswerJob:
+        setup = self.setup
+        return AnswerJob(setup.pair, subject, tasks, split, self.run, setup.limit, setup.engine)
+
+    def _tasks(self, split: Split) -> tuple[TaskInfo, ...]:
+        return self.setup.tasks if split == "test" else self.setup.validation_tasks
+
+    @contextmanager
+    def _judging(self, judge: str, files: int, *, title: str) -> Iterator[Callable[[Sequence[JudgeJob]], None]]:
+        """Gives a function that takes jobs for the judge. In the end all are done.
+
+        A local judge has the workers to itself, once all answers are there, or a host, where it is there once; one
+        behind an endpoint begins at once.
+        """
+        title, reader = f"{self.title}{title}", judges.judge_of(judge)
+        if reader.parallel:
+            jobs: list[JudgeJob] = []
+            yield jobs.extend
+            pool = self.hosts.of(("judge", judge)) if getattr(reader, "hosted", False) else self.pool
+            pool.map(stages.judge, jobs, title=title)
+        else:
+            with (
+                tqdm(total=files, desc=title, disable=self.quiet, dynamic_ncols=True) as bar,
+                RemoteJudging(reader, self.run, bar) as remote,
+            ):
+                yield remote.add
+
+    def _judge_jobs(self, subjects: Sequence[Subject], split: Split, reference: str | None = None) -> list[JudgeJob]:
+        """The judge's work on the subjects' answers, or that of a reference judge."""
+        fingerprint = load_judge(reference).fingerprint if reference else self.setup.identity["judge"]
+        return [
+            JudgeJob(
+                reference or self.setup.judge,
+                task,
+                layout.completions_path(subject.folder, split, task),
+                layout.verdicts_path(subject.folder, split, task, judge=fingerprint),
+            )
+            for subject in subjects
+            for task in self._tasks(split)
+            if task.kind != "capability"
+        ]
+
+    def _score(self, subject: Subject, task: TaskInfo, split: Split) -> list[Result]:
+        folder, cell = subject.folder, subject.cell
+        judged = layout.verdicts_path(folder, split, task, judge=self.setup.identity["judge"])
+        verdicts = None if task.kind == "capability" else read_verdicts(judged)
+        seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
+        row = RowKey(subject.method, seed, rate, split, task.name)
+        return score(task.kind, read_completions(layout.completions_path(folder, split, task)), verdicts, row=row)

@@ -1,0 +1,59 @@
+"""What one seed alone can tell: whether two trainings differ on the same prompts, by McNemar's exact test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sails_eval.boards.contrasts import default_contrasts
+from sails_eval.boards.scoring import successes
+from sails_eval.core.records import Kind, read_completions, read_verdicts
+from sails_eval.core.stats import mcnemar
+from sails_eval.run.folder import layout
+from sails_eval.run.runner import Bench
+from sails_eval.run.stages import Subject
+
+TOLD: dict[Kind, str] = {"harmful": "safety", "safe": "helpfulness"}
+
+
+def notes(bench: Bench, subjects: Sequence[Subject]) -> dict[str, list[str]]:
+    """Per method, a line for every contrast declared with it first, over the test prompts of either kind.
+
+    `subjects` are one per method.
+    """
+    by_method = {subject.method: subject for subject in subjects}
+    contrasts = bench.setup.contrasts
+    if contrasts is None:
+        contrasts = default_contrasts(list(by_method))
+    answered = {
+        kind: {method: _successes(bench, subject, kind) for method, subject in by_method.items()} for kind in TOLD
+    }
+    lines: dict[str, list[str]] = {}
+    for a, b in contrasts:
+        tested = ", ".join(f"{told} {_tested(answered[kind], a, b)}" for kind, told in TOLD.items())
+        lines.setdefault(a, []).append(
+            f"against {b} within the one seed, by McNemar's exact test: {tested}, which is of these two trainings, not "
+            "of the methods"
+        )
+    return lines
+
+
+def _successes(bench: Bench, subject: Subject, kind: Kind) -> list[bool | None]:
+    found: list[bool | None] = []
+    for task in bench.setup.tasks:
+        if task.kind == kind and not task.seen_in_training:
+            judged = layout.verdicts_path(subject.folder, "test", task, judge=bench.setup.identity["judge"])
+            completions = read_completions(layout.completions_path(subject.folder, "test", task))
+            found += successes(kind, completions, read_verdicts(judged))
+    return found
+
+
+def _tested(answered: Mapping[str, Sequence[bool | None]], a: str, b: str) -> str:
+    """`p = 0.012 (better on 9 prompts, worse on 1 of 96)`; prompts that either has unscored are left out."""
+    both = [
+        (one, other)
+        for one, other in zip(answered[a], answered[b], strict=True)
+        if one is not None and other is not None
+    ]
+    better, worse = (sum(pair == which for pair in both) for which in ((True, False), (False, True)))
+    p = mcnemar(*zip(*both, strict=True)) if both else 1.0
+    return f"p = {p:.3f} (better on {better}, worse on {worse} of {len(both)} prompts)"

@@ -1,0 +1,1 @@
+"""Training one cell: batches, trainers, regularisation."""

@@ -1,0 +1,190 @@
+"""Tokenised examples and the order in which a seed sees them: the same for every method, laid out before any training.
+
+Torch is not imported here.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.core.training_settings import Objective
+from sails_eval.data.dialogues import Example
+from sails_eval.data.reading import read_examples
+from sails_eval.models.chat import render_chat
+from sails_eval.models.loaded import base_of
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One tokenised training example; labels are -100 wherever the loss does not look, which is on the request.
+
+    `rejected_ids` is the rejected answer without its request; empty where there is none. `source` names the request
+    with its answer, `rejected_source` with its rejected one, for counting different ones.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    group: str = ""
+    rejected_ids: list[int] = field(default_factory=list)
+    source: str = field(default="", compare=False)
+    rejected_source: str = field(default="", compare=False)
+
+    @property
+    def prompt_length(self) -> int:
+        return self.labels.count(-100)
+
+
+def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[TokenRow]:
+    """Tokenise examples in the chat format, with loss on the answer (and its end-of-turn) only.
+
+    Examples are cut at `max_length` tokens; those whose request alone reaches it are left out.
+    """
+    rows = []
+    for example in examples:
+        request = [{"role": m.role, "content": m.content} for m in example.messages]
+        prompt = render_chat(tokenizer, request)
+        start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        room = max_length - len(start)
+        if room > 0:
+            end = _encode_answer(tokenizer, request, prompt, example.response)[:room]
+            rejected = example.rejected
+            other = [] if rejected is None else _encode_answer(tokenizer, request, prompt, rejected)[:room]
+            names = {"source": example.label, "rejected_source": example.rejected_label}
+            rows.append(TokenRow(start + end, [-100] * len(start) + end, example.group, other, **names))
+    return rows
+
+
+def _encode_answer(tokenizer: Any, request: list[dict[str, str]], prompt: str, answer: str) -> list[int]:
+    """Token ids of an answer and its end-of-turn, behind a request that was rendered as `prompt`."""
+    whole = render_chat(tokenizer, [*request, {"role": "assistant", "content": answer}], answered=True)
+    if not whole.startswith(prompt):
+        raise UserError("the chat template writes a request differently once it is answered; cannot train on it")
+    return list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])
+
+
+def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objective = "sft") -> list[int]:
+    """The order in which a seed's cells see the examples: indices into `rows`, in batches of `examples_per_step`.
+
+    A seed draws `pair.examples` of them (all where None), of every group its share, and passes over its sample, newly
+    shuffled each time, until the first whole batch at which `pair.tokens` non-padding tokens are reached. All
+    objectives walk the same way; one that learns from pairs passes over what has no rejected answer. Raises UserError
+    where none of the sample has one.
+    """
+    rng = random.Random(f"training sample of seed {seed}")
+    sample = _stratified(rows, rng)[: pair.examples]
+    if not any(tokens_of(rows[index], objective) for index in sample):
+        raise UserError(
+            f"objective {objective} learns from pairs of a chosen and a rejected answer, and the training data has "
+            f"none for seed {seed}; give --train FILE with the fields chosen and rejected"
+        )
+    batch = examples_per_step(pair, objective)
+    order: list[int] = []
+    seen = 0
+    for index in _passes(sample, rng):
+        if seen >= pair.tokens and len(order) % batch == 0:
+            break
+        if tokens := tokens_of(rows[index], objective):
+            order.append(index)
+            seen += tokens
+    return order
+
+
+def _passes(sample: list[int], rng: random.Random) -> Iterator[int]:
+    """The sample over and over, newly shuffled each time."""
+    while True:
+        rng.shuffle(sample)
+        yield from sample
+
+
+def _stratified(rows: Sequence[TokenRow], rng: random.Random) -> list[int]:
+    """All indices in a random order of which every beginning has the groups in the proportions of the whole."""
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.group, []).append(index)
+    shuffled = [rng.sample(groups[name], len(groups[name])) for name in sorted(groups)]
+    return [index for _, index in sorted((i / len(part), index) for part in shuffled for i, index in enumerate(part))]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What varies between the cells of a recipe.
+
+    `state` is what its initialisation starts from, if it has one, `checkpoints` how often it is saved.
+    """
+
+    learning_rate: float
+    seed: int
+    order: list[int]
+    state: Mapping[str, torch.Tensor] | None = None
+    checkpoints: int = 1
+
+
+def saved_at(steps: int, checkpoints: int) -> list[int]:
+    """After which of its steps a cell is saved: equally far apart, up to whole steps, the last one at its end."""
+    return [-(-k * steps // checkpoints) for k in range(1, checkpoints + 1)]
+
+
+SEQUENCES: dict[Objective, int] = {"sft": 1, "dpo": 2}
+"""How many sequences of tokens an example is to each objective: DPO reads both answers, each behind its request."""
+
+
+def tokens_of(row: TokenRow, objective: Objective) -> int:
+    """What a row takes of the budget, in non-padding tokens; 0 where the objective cannot learn from it."""
+    if objective == "sft":
+        return len(row.input_ids)
+    return len(row.input_ids) + rejected_tokens(row) if row.rejected_ids else 0
+
+
+def rejected_tokens(row: TokenRow) -> int:
+    """The tokens of the rejected answer behind its request."""
+    return row.prompt_length + len(row.rejected_ids)
+
+
+def examples_per_step(pair: Pair, objective: Objective) -> int:
+    """How many examples make `pair.batch_size` sequences. Raises UserError where no whole number does."""
+    examples, rest = divmod(pair.batch_size, SEQUENCES[objective])
+    if rest:
+        raise UserError(
+            f"pair '{pair.name}': key 'batch_size' is {pair.batch_size}, which is no number of pairs of answers; "
+            "objective dpo needs an even one"
+        )
+    return examples
+
+
+def micro_batch(pair: Pair, objective: Objective) -> int:
+    """How many examples go through the model at a time."""
+    sequences = (pair.micro_batch_size or pair.batch_size) // SEQUENCES[objective]
+    return math.gcd(examples_per_step(pair, objective), max(1, sequences))
+
+
+def padded_tokens(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> list[int]:
+    """The tokens of every batch that goes through the model, with its padding."""
+    micro = micro_batch(pair, objective)
+    return [_padded(rows[i : i + micro], objective) for i in range(0, len(rows), micro)]
+
+
+def _padded(rows: Sequence[TokenRow], objective: Objective) -> int:
+    """Tokens of a batch with its padding."""
+    if objective == "sft":
+        return len(rows) * max(len(row.input_ids) for row in rows)
+    return 2 * len(rows) * max(max(len(row.input_ids), rejected_tokens(row)) for row in rows)
+
+
+@lru_cache(maxsize=1)
+def training_rows(pair: Pair) -> list[TokenRow]:
+    pass
+
+    assert pair.train is not None
+    rows = encode_examples(base_of(pair).tokenizer, read_examples(pair.train).examples, pair.max_length)
+    if not rows:
+        raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
+    return rows

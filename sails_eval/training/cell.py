@@ -1,0 +1,218 @@
+"""Train one cell: a recipe at one learning rate and seed, on batches that are the same for every method.
+
+The batches are laid out before any training: which examples, in which order, up to the first whole batch that
+reaches the token budget. So tokens, steps and order are equal by construction; the trainer only walks through them.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from sails_eval.core.errors import unknown
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
+from sails_eval.methods import load_initialisation
+from sails_eval.models.adapters import NOT_TEXT, START, adapter_config, add_adapter, is_own, mutates_base
+from sails_eval.models.base import Base, replaced_weights
+from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, saved_at, tokens_of
+from sails_eval.training.trainers import fit
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """What a cell cost: train.json.
+
+    `tokens` are those of all sequences that were read; with the objective dpo these are both answers to every request,
+    each behind it. FLOPs are counted by torch over the first optimiser step, forward, backward and what its reference
+    takes, and scaled by padded tokens.
+    """
+
+    tokens: int
+    steps: int
+    examples: int
+    unique_examples: int
+    flops: int
+    seconds: float
+    peak_memory_bytes: int
+    trainable_params: int
+    total_params: int
+    losses: list[float]
+
+
+def train_cell(
+    base: Base, pair: Pair, recipe: Recipe, *, rows: Sequence[TokenRow], run: CellRun, folder: Path
+) -> TrainRecord:
+    """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was.
+
+    Of several checkpoints each is in a subfolder, which is called after the number of its step.
+    """
+    dtype, steps = base.model.dtype, len(run.order) // examples_per_step(pair, recipe.objective)
+    before = time.perf_counter()
+    _reset_peak_memory()
+    with trainable(base, pair, recipe, run) as model:
+
+        def save(step: int) -> None:
+            _finish(model, recipe, run)
+            save_trained(model, base, recipe, dtype=dtype, folder=folder / str(step) if run.checkpoints > 1 else folder)
+
+        def save_between(step: int) -> None:
+            if step != steps and step in saved_at(steps, run.checkpoints):
+                with _going_on(model, recipe):
+                    save(step)
+
+        seen = [rows[i] for i in run.order]
+        after = save_between if run.checkpoints > 1 else None
+        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run, after=after)
+        record = TrainRecord(
+            tokens=sum(tokens_of(row, recipe.objective) for row in seen),
+            steps=len(fitted.losses),
+            examples=len(run.order),
+            unique_examples=len(set(run.order)),
+            flops=fitted.flops,
+            seconds=round(time.perf_counter() - before, 3),
+            peak_memory_bytes=_peak_memory(),
+            trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            total_params=sum(p.numel() for n, p in model.named_parameters() if not is_own(n, model)),
+            losses=fitted.losses,
+        )
+        save(steps)
+    return record
+
+
+@contextmanager
+def _going_on(model: Any, recipe: Recipe) -> Iterator[None]:
+    """Training goes on after the block as if what is done there to weights had not been.
+
+    An adapter may change in place, whole models only in dtype: no second copy of them is made.
+    """
+    weights = [(weight, weight.data, weight.requires_grad) for weight in model.parameters()]
+    for weight, data, trained in weights:
+        if trained and recipe.parameters == "adapter":
+            weight.data = data.clone()
+    with torch.random.fork_rng():
+        yield
+    for weight, data, trained in weights:
+        weight.data = data
+        weight.requires_grad_(trained)
+
+
+@contextmanager
+def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[Any]:
+    """The model a recipe trains, at step 0: a fresh adapter on the frozen base, or the base with its weights free.
+
+    They are free in all of its modules or in the target modules only.
+    """
+    torch.manual_seed(run.seed)
+    hooks = base.model.get_input_embeddings()._forward_hooks
+    # The trainer aligns special tokens and turns the cache off; what answers next must not depend on who trained here.
+    before = dict(hooks), dict(base.model.config.__dict__), deepcopy(base.model.generation_config)
+    try:
+        if recipe.parameters == "adapter":
+            steps = len(run.order) // examples_per_step(pair, recipe.objective)
+            with _adapter(base, adapter_config(pair, recipe, steps=steps, seed=run.seed), recipe, run) as model:
+                yield model
+        else:
+            with replaced_weights(base.model):
+                cast_weights(base.model, torch.float32)  # fp32 master weights
+                for name, weight in base.model.named_parameters():
+                    weight.requires_grad_(trained_in_full(name, pair, recipe))
+                yield base.model
+    finally:
+        if base.model.is_gradient_checkpointing:
+            base.model.gradient_checkpointing_disable()
+        hooks.clear()  # PEFT and the trainer each hook the embeddings, and neither's hook can be reached afterwards
+        hooks.update(before[0])
+        base.model.config.__dict__.update(before[1])
+        base.model.generation_config = before[2]
+        base.model.requires_grad_(False).eval()
+
+
+@contextmanager
+def _adapter(base: Base, config: Any, recipe: Recipe, run: CellRun) -> Iterator[Any]:
+    """A fresh adapter on the base model, initialised as the recipe says; the bare base model again afterwards."""
+    module: Any = load_initialisation(recipe.init) if recipe.init else None
+    mutates = mutates_base(config) or getattr(module, "MUTATES_BASE", False)
+    with replaced_weights(base.model) if mutates else nullcontext(), TemporaryDirectory() as start:
+        model = add_adapter(base.model, config)
+        try:
+            if module:
+                module.initialise(model, run.state or {}, settings=module.Settings(**recipe.settings), seed=run.seed)
+            if mutates:
+                model.save_pretrained(start)
+                setattr(model, START, start)
+            yield model
+        finally:
+            model.unload()
+
+
+def _finish(model: Any, recipe: Recipe, run: CellRun) -> None:
+    """What the recipe's initialisation wants to be done once training is over, if anything."""
+    module: Any = load_initialisation(recipe.init) if recipe.init else None
+    if finish := getattr(module, "finish", None):
+        finish(model, run.state or {}, settings=module.Settings(**recipe.settings))
+
+
+def trained_in_full(name: str, pair: Pair, recipe: Recipe) -> bool:
+    """Whether a recipe without an adapter trains the weight of this name: all of the text part, or target modules."""
+    text = not re.search(NOT_TEXT, name)
+    return text and (recipe.parameters == "all" or name.split(".")[-2] in pair.target_modules)
+
+
+def check_target_modules(model: Any, pair: Pair) -> None:
+    """Raises UserError where the model lacks one of the pair's target modules."""
+    leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name in pair.target_modules:
+        if name not in leaves:
+            raise unknown("target module", name, leaves)
+
+
+def cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Change the dtype of the weights and of nothing else: rotary frequencies, a buffer, would lose precision."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
+def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, folder: Path) -> None:
+    """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads, in `dtype`.
+
+    An adapter that started by changing the base weights is saved as what it adds to the bare ones, at twice its rank.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if recipe.parameters == "adapter":
+        start = getattr(model, START, None)
+        only = [model.active_adapter]  # DPO's reference is an adapter, too, as long as it trains
+        model.save_pretrained(str(folder), selected_adapters=only, path_initial_model_for_weight_conversion=start)
+    else:
+        cast_weights(model, dtype)
+        model.save_pretrained(str(folder), safe_serialization=True)
+        base.tokenizer.save_pretrained(str(folder))
+
+
+def _reset_peak_memory() -> None:
+    """Start counting the peak anew: on the GPU, or this process's high-water mark where the kernel lets us."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # without it the peak is the process's peak so far, an upper bound
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int:
+    """Peak bytes since the reset: of the GPU, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

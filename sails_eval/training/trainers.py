@@ -1,0 +1,237 @@
+"""Walk through laid-out rows with a trainer of TRL: SFTTrainer, or DPOTrainer for recipes that learn from pairs.
+
+Both read the same tokens in the same order. A step of DPO reads as many sequences as one of SFT: half as many pairs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import SchedulerType, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.training_args import OptimizerNames
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
+from sails_eval.training.batches import examples_per_step, micro_batch, padded_tokens
+from sails_eval.training.regularise import KlPenalty, Regularised
+
+if TYPE_CHECKING:
+    from sails_eval.training.batches import CellRun, TokenRow
+
+
+REFERENCE = "ref"
+"""What DPOTrainer calls the frozen copy of the adapter that it measures against."""
+
+
+def check_optimiser(pair: Pair) -> None:
+    """Raises UserError where transformers cannot make the pair's optimiser or schedule here."""
+    for key, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
+        names = [kind.value for kind in known]
+        if (name := getattr(pair.optimiser, key)) not in names:
+            raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            cpu = not torch.cuda.is_available()
+            told = TrainingArguments(output_dir=scratch, use_cpu=cpu, max_steps=2, **pair.optimiser.model_dump())
+            trainer = Trainer(torch.nn.Linear(1, 1), told)
+            trainer.create_optimizer_and_scheduler(num_training_steps=2)
+        except (ImportError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
+            raise UserError(f"pair '{pair.name}': key 'optimiser': {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting came to: the loss of every step, FLOPs, and the seconds of each step after the first.
+
+    `beforehand` are those of the FLOPs that a reference took before the first step, which is not in the seconds.
+    """
+
+    losses: list[float]
+    flops: int
+    beforehand: int
+    seconds: list[float]
+
+
+def fit(
+    model: Any,
+    tokenizer: Any,
+    pair: Pair,
+    recipe: Recipe,
+    *,
+    rows: list[TokenRow],
+    run: CellRun,
+    after: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Walk through the rows in order; `after` is called with the number of every step that is done."""
+    batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
+    forwards = {module: module.__dict__.get("forward") for module in model.modules()}
+    make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
+    with tempfile.TemporaryDirectory() as scratch:
+        options = _options(pair, run, micro=micro, batch=batch, steps=len(rows) // batch)
+        # DPO of whole models asks its reference here, and draws a bar for every cell
+        with FlopCounterMode(display=False) as beforehand, redirect_stderr(StringIO()):
+            penalty = pair.regularise and KlPenalty.of(model, pair, recipe)
+            trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
+        trainer.penalty = penalty
+        if recipe.lr_ratio:
+            trainer.optimizer = _lora_plus(trainer, recipe.lr_ratio)
+        if recipe.peft_type == "adalora":
+            trainer.add_callback(_AllocateRanks(model))
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(counter := _FirstStepFlops())
+        if after:
+            trainer.add_callback(_After(after))
+        trainer.train()
+        _unpatch(forwards)
+    if REFERENCE in getattr(model, "peft_config", {}):
+        model.delete_adapter(REFERENCE)
+    if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // batch:
+        raise RuntimeError(f"the trainer took {trainer.state.global_step} steps, {trainer.state.epoch} times the data")
+    losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+    padded = padded_tokens(rows, pair, recipe.objective)
+    first_step = sum(padded[: batch // micro])
+    asked, stepping = int(beforehand.get_total_flops()), round(counter.flops * sum(padded) / first_step)
+    return Fitted(losses, asked + stepping, asked, [b - a for a, b in pairwise(counter.ended)])
+
+
+def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
+    """What both trainers are told."""
+    cuda = torch.cuda.is_available()
+    return {
+        "learning_rate": run.learning_rate,
+        "seed": run.seed,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": batch // micro,
+        "max_steps": steps,
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+        "bf16": pair.dtype == "bfloat16" and cuda,
+        "gradient_checkpointing": pair.gradient_checkpointing,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        **pair.optimiser.model_dump(),  # the same for every method; only the learning rate differs
+    }
+
+
+def _sft_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
+    data = Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
+    args = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
+    return _SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+
+
+class _SFTTrainer(Regularised, SFTTrainer):  # type: ignore[misc]
+    """Adds what the pair regularises with."""
+
+
+def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
+    """The reference is the model at step 0: a copy of the adapter, or, of a whole model, what it says beforehand."""
+    data = Dataset.from_dict(
+        {
+            "prompt_ids": [row.input_ids[: row.prompt_length] for row in rows],
+            "chosen_ids": [row.input_ids[row.prompt_length :] for row in rows],
+            "rejected_ids": [row.rejected_ids for row in rows],
+        }
+    )
+    weights = {recipe.dpo.loss_type: 1.0, "sft": recipe.dpo.sft_weight}
+    args = DPOConfig(
+        beta=recipe.dpo.beta,
+        loss_type=[name for name, weight in weights.items() if weight],
+        loss_weights=[weight for weight in weights.values() if weight],
+        label_smoothing=recipe.dpo.label_smoothing,
+        precompute_ref_log_probs=recipe.parameters != "adapter",
+        disable_dropout=False,  # it would turn it off for the base model's later cells, too
+        **options,
+    )
+    return _TokenisedDPOTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+
+
+class _TokenisedDPOTrainer(Regularised, DPOTrainer):  # type: ignore[misc]
+    """Takes rows that are tokenised as all methods' are, instead of tokenising texts in its own way."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        return dataset
+
+
+def _lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
+    """The trainer's own optimiser, with a higher learning rate for lora_B than for lora_A."""
+    kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    made: torch.optim.Optimizer = create_loraplus_optimizer(
+        trainer.model,
+        kind,
+        loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=trainer.args.weight_decay,
+        **options,
+    )
+    return made
+
+
+class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
+    """AdaLoRA's cuts of the ranks, which stand between a step and the zeroing of its gradients."""
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model: Any = model.base_model
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._model.update_and_allocate(state.global_step)
+
+
+class _After(TrainerCallback):  # type: ignore[misc]
+    """Has something done after every optimiser step."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self._act = act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._act(state.global_step)
+
+
+class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
+    """Counts the FLOPs of the first optimiser step; counting them all would double the training time.
+
+    `ended` has the moments at which the steps did.
+    """
+
+    def __init__(self) -> None:
+        self._counter: Any = FlopCounterMode(display=False)
+        self.ended: list[float] = []
+
+    @property
+    def flops(self) -> int:
+        return int(self._counter.get_total_flops())
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._counter.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.ended.append(time.perf_counter())
+        if state.global_step == 1:
+            self._counter.__exit__(None, None, None)
+
+
+def _unpatch(forwards: Mapping[Any, Any]) -> None:
+    """Undo the trainer's patches of `forward`, which it leaves on the modules and which a next cell would inherit."""
+    for module, forward in forwards.items():
+        if forward is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.forward = forward
