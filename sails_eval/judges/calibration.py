@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from sails_eval import __version__
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import write_jsonl, write_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import Label, Verdict
 from sails_eval.core.schema import Frozen, validate
 from sails_eval.core.stats import Interval, wilson
+from sails_eval.core.version import __version__
 from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
 from sails_eval.judges.agreement import Agreement, agreement, graded_kappa, text_of

@@ -108,7 +108,7 @@ def check_finished(job: tuple[Setup, Finished]) -> None:
 
     setup, row = job
     if row.chats:
-        engine_of(row.engine, row.pair).check(())
+        engine_of(row.engine, row.pair).check((), {})
         return
     if row.engine == HF:
         tokenizer = base_of(row.pair).tokenizer
@@ -132,6 +132,8 @@ def _check_documents(setup: Setup, pair: Pair, tokenizer: Any, split: Split, tas
 
 def check_engine(setup: Setup) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
+    from sails_eval.methods.subspace.base_weights import saved_rank
+
     ranks = {recipe.name: recipe.rank(setup.pair) for recipe in setup.recipes if recipe.parameters == "adapter"}
     highest = max(ranks, key=lambda name: ranks[name], default="")
     if setup.engine == VLLM and highest and ranks[highest] > (limit := max_rank(setup.pair)):
@@ -139,7 +141,8 @@ def check_engine(setup: Setup) -> None:
             f"method '{highest}' has rank {ranks[highest]}, and vLLM is started for {limit}; set 'engine: "
             f"{{max_lora_rank: {ranks[highest]}}}' in the pair's YAML"
         )
-    engine_of(setup.engine, setup.pair).check(setup.recipes)
+    saved = {recipe.name: saved_rank(setup.pair, recipe) for recipe in setup.recipes if recipe.parameters == "adapter"}
+    engine_of(setup.engine, setup.pair).check(setup.recipes, saved)
 
 
 def check_training(setup: Setup) -> Checked:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from sails_eval import __version__
 from sails_eval.boards.contrasts import check_contrasts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.data_source import starting_at
@@ -16,6 +15,7 @@ from sails_eval.core.pair import DATA, Pair, SaeSource, load_pair
 from sails_eval.core.recipe import Recipe, check_equal_spans, load_recipe
 from sails_eval.core.records import BASE
 from sails_eval.core.schema import as_name
+from sails_eval.core.version import __version__
 from sails_eval.data.reading import pinned
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads

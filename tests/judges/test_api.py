@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fault_server import Endpoint, Reply, fails, prompt_of, says, serving
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
@@ -17,6 +16,7 @@ from sails_eval.judges import limits
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.usage import Usage
+from tests.judges.fault_server import Endpoint, Reply, fails, prompt_of, says, serving
 
 KEY = "sk-secret-of-this-test"
 

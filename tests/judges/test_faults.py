@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says, serving
 
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
@@ -28,6 +27,7 @@ from sails_eval.judges.cache import VerdictCache, cache_key
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.judges.usage import USAGE, read_usage
+from tests.judges.fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says, serving
 
 pytestmark = pytest.mark.server
 

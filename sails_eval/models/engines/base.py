@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """The same prompts, ends of answers and decoding on all engines: greedy answers are equal but for rounding."""
 
-    def check(self, recipes: Sequence[Recipe]) -> None:
-        """Raise UserError if what these recipes train could not answer here."""
+    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
+        """Raise UserError if what these recipes train could not answer here.
+
+        `saved_ranks` are those of the adapters on disk, by the recipe's name.
+        """
 
     def serving(self, checkpoint: Path | None, name: str | None = None) -> AbstractContextManager[LM]:
         """The base model with an adapter or with other weights, as lm-eval takes it; the bare base model afterwards.

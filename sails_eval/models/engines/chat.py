@@ -6,7 +6,7 @@ It gives texts and no log-likelihoods. Which weights answer, today or tomorrow, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class ChatEngine:
     def __init__(self, pair: Pair) -> None:
         self._model = pair.model
 
-    def check(self, recipes: Sequence[Recipe]) -> None:
+    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
         """One request. Raises UserError where the key is missing or wrong, or endpoint or model isn't there."""
         client = openai.OpenAI(
             api_key=_key(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class HfEngine:
         self._base = base
         self._pair = pair
 
-    def check(self, recipes: Sequence[Recipe]) -> None:
+    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
         """What can be trained here can answer here."""
 
     @contextmanager

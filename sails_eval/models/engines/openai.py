@@ -7,7 +7,7 @@ other engines. That the served weights are the pair's is the user's word; nothin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class OpenAIEngine:
         self._folder = fetch(pair.model, pair.revision)
         self._tokenizer = load_tokenizer(pair)
 
-    def check(self, recipes: Sequence[Recipe]) -> None:
+    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
         """Raises UserError where the server is out of reach, lacks the model or reads too little of it.
 
         So it does where a recipe trains whole models, or the server loads no adapters.

@@ -7,7 +7,7 @@ adapter that cannot be loaded is an error here instead of the end of an engine e
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -81,9 +81,8 @@ class VllmEngine:
         self._ids = count(1)  # never reused: vLLM would go on with the adapter that had the id
         self._lm = _start(pair, self._folder, self._max_rank)
 
-    def check(self, recipes: Sequence[Recipe]) -> None:
+    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
         """Raises UserError where vLLM reads less than the pair's context, or cannot adapt its modules as recipes do."""
-        from sails_eval.methods.subspace.base_weights import saved_rank
         from sails_eval.models.adapters import adapter_config
 
         if self._lm.max_length < context_of(self._pair) < BOUNDLESS:
@@ -104,7 +103,7 @@ class VllmEngine:
         for recipe in adapters:
             if recipe.peft_type != "lora":
                 raise UserError(f"recipe '{recipe.name}': vLLM serves LoRA, not {recipe.peft_type}; give --engine hf")
-            if (rank := saved_rank(self._pair, recipe)) > self._max_rank:
+            if (rank := saved_ranks[recipe.name]) > self._max_rank:
                 raise UserError(
                     f"recipe '{recipe.name}': its adapters are of rank {rank}, and vLLM permits {self._max_rank} here; "
                     f"set 'engine: {{max_lora_rank: {rank}}}' in the pair's YAML, or give --engine hf"

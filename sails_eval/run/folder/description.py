@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from sails_eval import __version__
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.fingerprint import digest
+from sails_eval.core.version import __version__
 from sails_eval.models.engines import HF
 from sails_eval.plan.parts import Part, max_examples, run_identity
 from sails_eval.plan.setup import QUICK, Setup

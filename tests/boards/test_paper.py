@@ -8,7 +8,7 @@ from sails_eval.boards.paper import COLUMNS, read_paper
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 
-BOARD = Path(__file__).parents[1] / "leaderboards" / "testbed.csv"
+BOARD = Path(__file__).parents[2] / "leaderboards" / "testbed.csv"
 
 
 def test_every_figure_of_the_paper_has_a_source() -> None:

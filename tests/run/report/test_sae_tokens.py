@@ -11,7 +11,7 @@ from sails_eval.core.pair import SaeSource, load_pair
 from sails_eval.core.schema import validate
 from sails_eval.run.report.ledger import sae_tokens
 
-BOARDS = Path(__file__).parents[1] / "leaderboards"
+BOARDS = Path(__file__).parents[3] / "leaderboards"
 
 
 def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from judges.fault_server import Endpoint, fails, says, serving
 
 from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
@@ -26,6 +25,7 @@ from sails_eval.plan.references import prompted, reference
 from sails_eval.plan.resolve import resolve
 from sails_eval.tasks.answer import complete
 from sails_eval.tasks.library import find_tasks
+from tests.judges.fault_server import Endpoint, fails, says, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ASK = [{"role": "user", "content": "hello"}]
@@ -159,7 +159,7 @@ def test_a_model_behind_an_endpoint_answers_and_gives_no_likelihoods(endpoint: E
     assert (row.name, row.engine, row.identity) == ("model", CHAT, {"model": "some/model", "url": endpoint.url})
     assert row.tasks([tasks["testbed_safe"], tasks["testbed_facts"]]) == (tasks["testbed_safe"],)
     engine = load_engine(CHAT, row.pair, lambda: pytest.fail("no base model is needed"))
-    engine.check(())
+    engine.check((), {})
     with engine.serving(None) as lm:
         answers = complete(lm, tasks["testbed_safe"], "test", limit=3)
     assert [answer.response for answer in answers] == ["hello there ."] * 3
@@ -177,10 +177,10 @@ def test_an_endpoint_that_refuses_is_named_without_the_key(
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret-key")
     endpoint.chat = lambda body: fails(401, "wrong key: a-secret-key")
     with pytest.raises(UserError, match=r"reference 'openai:m' at http://127.*wrong key: \[key\]"):
-        engine.check(())
+        engine.check((), {})
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match="references openai:MODEL need OPENAI_API_KEY"):
-        engine.check(())
+        engine.check((), {})
 
 
 # --- the base model under a system prompt ------------------------------------------------------------------------

@@ -179,12 +179,12 @@ def test_an_adapter_that_cannot_be_loaded_is_an_error_and_no_end(
 
 
 def test_what_vllm_cannot_adapt_is_refused_before_anything_is_trained(engine: Any) -> None:
-    engine.check([load_recipe("sails"), load_recipe("full")])
+    engine.check([load_recipe("sails"), load_recipe("full")], {"sails": 8})
     pair = engine._pair
     try:
         engine._pair = pair.model_copy(update={"target_modules": ("q_proj", "input_layernorm")})
         with pytest.raises(UserError, match=r"vLLM cannot adapt input_layernorm of this model .*target_modules"):
-            engine.check([load_recipe("lora")])
+            engine.check([load_recipe("lora")], {"lora": 8})
     finally:
         engine._pair = pair
     wide = load_recipe("lora").model_copy(update={"name": "wide", "rank_factor": 64})
@@ -194,7 +194,7 @@ def test_what_vllm_cannot_adapt_is_refused_before_anything_is_trained(engine: An
         (wide, r"recipe 'wide': its adapters are of rank 512, .*max_lora_rank: 512"),
     ):
         with pytest.raises(UserError, match=complaint):
-            engine.check([recipe])
+            engine.check([recipe], {recipe.name: 512 if recipe is wide else 8})
 
 
 def test_too_little_memory_is_named_before_anything_is_trained(
@@ -297,9 +297,9 @@ def test_served_adapters_answer_by_name_and_new_ones_are_loaded(
                 file = f"completions/test/{task}.jsonl"
                 answers = read_completions(run / "answers" / file)
                 assert answers == read_completions(adapter.parent / file)[:16] and len(answers) == 16
-        OpenAIEngine(url, load_pair("testbed")).check([load_recipe("lora")])
+        OpenAIEngine(url, load_pair("testbed")).check([load_recipe("lora")], {"lora": 8})
         with pytest.raises(UserError, match="method 'full' trains weights, which a server cannot take"):
-            OpenAIEngine(url, load_pair("testbed")).check([load_recipe("full")])
+            OpenAIEngine(url, load_pair("testbed")).check([load_recipe("full")], {})
 
 
 def test_a_server_out_of_reach_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
