@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,3 +85,15 @@ def testbed_saes(testbed_pair: Pair, testbed_base: Base) -> dict[int, Any]:
     from sails_eval.methods.subspace.saes import load_saes
 
     return load_saes(testbed_pair, testbed_base.model)
+
+
+@pytest.fixture(scope="session")
+def example_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The example of a package of one's own, installed into a folder that is on the path while tests use it."""
+    target = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(ROOT / "tests" / "example_package")], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(target)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")])))
+        yield target

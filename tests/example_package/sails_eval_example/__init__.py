@@ -1,0 +1,1 @@
+"""A small package that adds one of each kind to sails-eval."""
