@@ -18,8 +18,8 @@ from sails_eval.models.engines import HF, VLLM, engine_of
 from sails_eval.models.hub import fetch
 from sails_eval.models.loaded import base_of
 from sails_eval.models.saved_adapter import max_rank
-from sails_eval.plan.parts import Part
-from sails_eval.plan.setup import Finished, Setup
+from sails_eval.plan.plan import EvaluationPlan, ReferenceModel, SubRun
+from sails_eval.plan.problems import Problems
 from sails_eval.tasks.library import TaskInfo, has_docs
 from sails_eval.training.batches import training_rows
 
@@ -46,24 +46,24 @@ class Checked:
     notes: list[str]
 
 
-def check(setup: Setup) -> Checked:
+def check(sub_run: SubRun) -> Checked:
     """See that a comparison can work, before anything is trained."""
-    check_evaluation(setup)
-    checked = check_training(setup)
-    return replace(checked, notes=[*checked.notes, *_overlaps(setup)])
+    check_evaluation(sub_run)
+    checked = check_training(sub_run)
+    return replace(checked, notes=[*checked.notes, *_overlaps(sub_run)])
 
 
-def _overlaps(setup: Setup) -> list[str]:
+def _overlaps(sub_run: SubRun) -> list[str]:
     """Prompts that are asked and trained on, too. Raises UserError where these are many and not allowed."""
-    pair = setup.pair
+    pair = sub_run.pair
     assert pair.train is not None
     seen = {"the training data": read_examples(pair.train)}
     if pair.contrast is not None:
         seen["the contrast data"] = read_contrast(pair.contrast)
-    return overlaps(setup, seen)
+    return overlaps(sub_run, seen)
 
 
-def overlaps(setup: Setup, seen: Mapping[str, DataFile]) -> list[str]:
+def overlaps(plan: EvaluationPlan, seen: Mapping[str, DataFile]) -> list[str]:
     """Prompts that are asked and stand in data of these names, too. Raises UserError where these are many and not
     allowed."""
     from sails_eval.data.overlap import check_overlaps
@@ -71,42 +71,42 @@ def overlaps(setup: Setup, seen: Mapping[str, DataFile]) -> list[str]:
 
     asked = {
         f"task '{task.name}', {split}": prompts_of(task, split)
-        for task in setup.tasks
+        for task in plan.tasks
         if not task.seen_in_training and task.kind != "capability"
         for split in get_args(Split)
         if has_docs(task, split)
     }
     requests = {name: [example.messages[-1].content for example in file.examples] for name, file in seen.items()}
-    return check_overlaps(asked, requests, allowed=setup.allow_overlap)
+    return check_overlaps(asked, requests, allowed=plan.allow_overlap)
 
 
-def check_evaluation(setup: Setup) -> None:
+def check_evaluation(plan: EvaluationPlan) -> None:
     """See that model, judge and tasks can be loaded and fit. Raises UserError for the first that does not."""
     from sails_eval.models.base import load_tokenizer
 
-    pair = setup.pair
+    pair = plan.pair
     # another engine has the weights to itself, where nothing is trained
-    tokenizer = base_of(pair).tokenizer if setup.engine == HF else load_tokenizer(pair)
-    check_judge(setup)
-    _check_documents(setup, pair, tokenizer, "test", setup.tasks)
-    if setup.recipes:
-        _check_documents(setup, pair, tokenizer, "validation", setup.validation_tasks)
+    tokenizer = base_of(pair).tokenizer if plan.engine == HF else load_tokenizer(pair)
+    check_judge(plan)
+    _check_documents(plan, pair, tokenizer, "test", plan.tasks)
+    if isinstance(plan, SubRun):
+        _check_documents(plan, pair, tokenizer, "validation", plan.validation_tasks)
 
 
-def check_judge(setup: Setup) -> None:
+def check_judge(plan: EvaluationPlan) -> None:
     """See that the judge is there. Raises UserError where it is not."""
-    judge = judge_of(setup.judge)
+    judge = judge_of(plan.judge)
     judge.check()
     if not judge.parallel:
         VerdictCache().close()
 
 
-def check_finished(job: tuple[Setup, Finished]) -> None:
+def check_reference(job: tuple[EvaluationPlan, ReferenceModel]) -> None:
     """See that a row that nothing is trained for could answer the test. Raises UserError where it could not."""
     from sails_eval.models.base import applied, load_tokenizer
     from sails_eval.models.chat import instructed
 
-    setup, row = job
+    plan, row = job
     if row.chats:
         engine_of(row.engine, row.pair).check((), {})
         return
@@ -116,64 +116,68 @@ def check_finished(job: tuple[Setup, Finished]) -> None:
         fetch(row.pair.model, row.pair.revision)
         tokenizer = load_tokenizer(row.pair)
     with instructed(tokenizer, row.system_prompt):
-        _check_documents(setup, row.pair, tokenizer, "test", row.tasks(setup.tasks))
+        _check_documents(plan, row.pair, tokenizer, "test", row.tasks(plan.tasks))
     if row.checkpoint is not None and row.engine == HF:
         with applied(base_of(row.pair), row.checkpoint):
             pass
 
 
-def _check_documents(setup: Setup, pair: Pair, tokenizer: Any, split: Split, tasks: Sequence[TaskInfo]) -> None:
+def _check_documents(plan: EvaluationPlan, pair: Pair, tokenizer: Any, split: Split, tasks: Sequence[TaskInfo]) -> None:
     from sails_eval.models.base import context_of
     from sails_eval.tasks.answer import check_documents
 
     for task in tasks:
-        check_documents(task, split, tokenizer=tokenizer, context=context_of(pair), limit=setup.limit)
+        check_documents(task, split, tokenizer=tokenizer, context=context_of(pair), limit=plan.limit)
 
 
-def check_engine(setup: Setup) -> None:
+def check_engine(sub_run: SubRun) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
     from sails_eval.methods.subspace.base_weights import saved_rank
 
-    ranks = {recipe.name: recipe.rank(setup.pair) for recipe in setup.recipes if recipe.parameters == "adapter"}
+    ranks = {recipe.name: recipe.rank(sub_run.pair) for recipe in sub_run.recipes if recipe.parameters == "adapter"}
     highest = max(ranks, key=lambda name: ranks[name], default="")
-    if setup.engine == VLLM and highest and ranks[highest] > (limit := max_rank(setup.pair)):
+    if sub_run.engine == VLLM and highest and ranks[highest] > (limit := max_rank(sub_run.pair)):
         raise UserError(
             f"method '{highest}' has rank {ranks[highest]}, and vLLM is started for {limit}; set 'engine: "
             f"{{max_lora_rank: {ranks[highest]}}}' in the pair's YAML"
         )
-    saved = {recipe.name: saved_rank(setup.pair, recipe) for recipe in setup.recipes if recipe.parameters == "adapter"}
-    engine_of(setup.engine, setup.pair).check(setup.recipes, saved)
+    saved = {
+        recipe.name: saved_rank(sub_run.pair, recipe) for recipe in sub_run.recipes if recipe.parameters == "adapter"
+    }
+    engine_of(sub_run.engine, sub_run.pair).check(sub_run.recipes, saved)
 
 
-def check_training(setup: Setup) -> Checked:
-    """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
+def check_training(sub_run: SubRun) -> Checked:
+    """See that data, SAEs and target modules fit the model. Raises UserError with a line for all that does not."""
     from sails_eval.models.adapters import adapter_config
     from sails_eval.training.batches import examples_per_step, lay_out, tokens_of
     from sails_eval.training.cell import check_target_modules
     from sails_eval.training.trainers import check_optimiser
 
-    check_optimiser(setup.pair)
-    check_target_modules(base_of(setup.pair).model, setup.pair)
-    for recipe in setup.recipes:
+    problems = Problems()
+    problems.attempt(check_optimiser, sub_run.pair)
+    problems.attempt(check_target_modules, base_of(sub_run.pair).model, sub_run.pair)
+    for recipe in sub_run.recipes:
         if recipe.parameters == "adapter":
-            adapter_config(setup.pair, recipe)
+            problems.attempt(adapter_config, sub_run.pair, recipe)
         if recipe.init:
-            initialisation_of(setup.pair, recipe)
-    rows = training_rows(setup.pair)
+            problems.attempt(initialisation_of, sub_run.pair, recipe)
+    problems.check()
+    rows = training_rows(sub_run.pair)
     layouts = []
-    alike = {recipe.name if setup.tokens else recipe.objective: recipe for recipe in setup.recipes}
-    for (name, recipe), seed in product(alike.items(), range(setup.seeds)):
-        pair, objective = setup.pair.model_copy(update={"tokens": setup.tokens_of(recipe)}), recipe.objective
+    alike = {recipe.name if sub_run.budget.tokens else recipe.objective: recipe for recipe in sub_run.recipes}
+    for (name, recipe), seed in product(alike.items(), range(sub_run.seeds)):
+        pair, objective = sub_run.pair.model_copy(update={"tokens": sub_run.tokens_of(recipe)}), recipe.objective
         order = lay_out(rows, pair, seed=seed, objective=objective)
         tokens = sum(tokens_of(rows[i], objective) for i in order)
         steps = len(order) // examples_per_step(pair, objective)
-        if steps < setup.checkpoints:
+        if steps < sub_run.checkpoints:
             raise UserError(
-                f"--checkpoints {setup.checkpoints}: {name} takes {steps} steps with seed {seed}; give --checkpoints "
+                f"--checkpoints {sub_run.checkpoints}: {name} takes {steps} steps with seed {seed}; give --checkpoints "
                 f"{steps} or fewer, or more --tokens"
             )
         layouts.append(Layout(name, seed, tokens, steps, len(set(order))))
-    return Checked(layouts, _left_out(setup.pair))
+    return Checked(layouts, _left_out(sub_run.pair))
 
 
 def _left_out(pair: Pair) -> list[str]:
@@ -190,19 +194,18 @@ def _left_out(pair: Pair) -> list[str]:
     return notes
 
 
-def check_budgets(parts: Sequence[Part], checked: Sequence[Checked]) -> None:
-    """Raises UserError where a cell would not see all the labelled examples of its budget: the curve would lie."""
-    for part, found in zip(parts, checked, strict=True):
-        least = min(found.layouts, key=lambda layout: layout.unique_examples)
-        if part.examples is None or least.unique_examples >= part.examples:
-            continue
-        train = part.setup.pair.train
-        assert train is not None
-        held = len(read_examples(train).examples)
-        share = part.setup.tokens.get(least.of, part.setup.pair.tokens) / part.setup.pair.tokens
-        enough = round(least.tokens / share * part.examples / least.unique_examples)
-        fix = f"{train.name} has {held}" if held < part.examples else f"give about --tokens {enough} or more"
-        raise UserError(
-            f"--examples {part.examples}: the cells of '{part.pair}' would see {least.unique_examples} different "
-            f"examples only; {fix}"
-        )
+def check_examples(sub_run: SubRun, checked: Checked) -> None:
+    """Raises UserError where a cell would not see all its labelled examples: the curve over them would lie."""
+    least = min(checked.layouts, key=lambda layout: layout.unique_examples)
+    if sub_run.examples is None or least.unique_examples >= sub_run.examples:
+        return
+    train, tokens = sub_run.pair.train, sub_run.pair.tokens
+    assert train is not None
+    held = len(read_examples(train).examples)
+    share = sub_run.budget.tokens.get(least.of, tokens) / tokens
+    enough = round(least.tokens / share * sub_run.examples / least.unique_examples)
+    fix = f"{train.name} has {held}" if held < sub_run.examples else f"give about --tokens {enough} or more"
+    raise UserError(
+        f"--examples {sub_run.examples}: the cells of '{sub_run.pair.name}' would see {least.unique_examples} different "
+        f"examples only; {fix}"
+    )

@@ -1,17 +1,74 @@
-"""Hashes of what determines a cell: data, model, recipe and the code of initialisations."""
+"""Hashes of what determines results: of a run as a whole, and of each recipe's cells."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
+from sails_eval.core.schema import Frozen
 from sails_eval.data.reading import read_contrast, read_examples, read_requests
 from sails_eval.models.identity import model_identity
+
+
+class Identity(Frozen):
+    """Hashes of all that determines results, as run.json has them; what does not apply is empty or None.
+
+    Of a run of several, `parts` has that of each by its folder, and the rest is empty.
+    """
+
+    model: dict[str, Any] = Field(default={}, description="weights, chat template, and how the model is run")
+    checkpoint: dict[str, Any] | None = Field(default=None, description="the adapter that is evaluated")
+    tasks: dict[str, str] = Field(default={}, description="settings, code and data of every task")
+    limit: int | None = Field(default=None, description="only the first documents of every task and split")
+    engine: dict[str, Any] = Field(default={}, description="what has the models answer")
+    judge: str = ""
+    version: str = Field(default="", description="of this package")
+    environment: dict[str, str] = Field(default={}, description="versions of Python and the libraries")
+    training: dict[str, Any] = Field(default={}, description="what all cells depend on")
+    recipes: dict[str, str] = Field(default={}, description="what the cells of each recipe depend on")
+    seeds: int | None = None
+    learning_rates: dict[str, list[float]] = {}
+    match: str | None = None
+    match_params: bool | None = None
+    tokens: dict[str, int] = Field(default={}, description="of each recipe's cells, where tokens are not matched")
+    checkpoints: int | None = None
+    contrasts: list[list[str]] | None = None
+    finished: dict[str, dict[str, Any]] = Field(default={}, description="of rows that nothing is trained for")
+    parts: dict[str, Identity] = {}
+
+    def told(self) -> dict[str, Any]:
+        """What it says, without what does not apply."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.told())
+
+    def differences(self, other: Identity) -> list[str]:
+        """The keys whose values differ, nested ones with their parents."""
+        if bool(self.parts) != bool(other.parts):
+            return ["its pairs or budgets"]
+        return differences(self.told(), other.told())
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys whose values differ, nested ones with their parents."""
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        mine, theirs = one.get(key), other.get(key)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found += differences(mine, theirs, f"{prefix}{key}.")
+        elif mine != theirs:
+            found.append(f"{prefix}{key}")
+    return found
+
 
 INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")
 """What of a training's identity only initialisations look at; of `sae_sets` and `references` each at those it names."""

@@ -14,16 +14,16 @@ from sails_eval.models.engines import CHAT, OPENAI
 from sails_eval.models.hub import has_chat_template
 from sails_eval.models.identity import commit_of, model_identity
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
-from sails_eval.plan.setup import Finished
+from sails_eval.plan.plan import ReferenceModel
 
 
-def prompted(recipe: Recipe, pair: Pair, engine: str) -> Finished:
+def prompted(recipe: Recipe, pair: Pair, engine: str) -> ReferenceModel:
     """The pair's base model under a recipe's system prompt."""
     identity = {"system_prompt": recipe.system_prompt}
-    return Finished(recipe.name, pair.name, pair, engine, identity, system_prompt=recipe.system_prompt)
+    return ReferenceModel(recipe.name, pair.name, pair, engine, identity, system_prompt=recipe.system_prompt)
 
 
-def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -> Finished:
+def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -> ReferenceModel:
     """A finished model: an adapter's or a model's folder, a hub id (ID@REVISION), `openai:MODEL`, or one of the pair's.
 
     A model is asked by its own chat template, or the pair's where it has none. Raises UserError where it can't be had.
@@ -36,19 +36,21 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
             raise UserError(f"reference '{target}' is not of the form openai:MODEL")
         identity = {"model": called, "url": endpoint.url()}
         other = pair.model_copy(update={"model": called, "revision": None})
-        return Finished(name, target, other, CHAT, identity)
+        return ReferenceModel(name, target, other, CHAT, identity)
     folder = Path(target)
     if (folder / CONFIG).is_file():
         read_adapter(folder)
         identity = {"adapter": of_path(folder)}
-        return Finished(name, f"{pair.name} + {folder.resolve().name}", pair, engine, identity, folder)
+        return ReferenceModel(name, f"{pair.name} + {folder.resolve().name}", pair, engine, identity, folder)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise UserError(f"reference '{target}': no adapter there, and no model: no weights as safetensors")
     model, _, revision = (target, "", "") if folder.is_dir() else target.partition("@")
     commit = commit_of(model, revision or None)
     template = None if has_chat_template(model, commit) else pair.chat_template
     other = pair.model_copy(update={"model": model, "revision": commit, "chat_template": template})
-    return Finished(name, folder.resolve().name if folder.is_dir() else model, other, engine, model_identity(other))
+    return ReferenceModel(
+        name, folder.resolve().name if folder.is_dir() else model, other, engine, model_identity(other)
+    )
 
 
 def name_of(target: str) -> str:

@@ -1,11 +1,13 @@
-"""From what the user asked for to a checked list of cells: nothing here trains, loads a model, or takes long."""
+"""Single nouns of a comparison, from what the user said to what is meant: pair, methods, judge, contrasts, sizes.
+
+Nothing here loads a model; each raises UserError for what is wrong.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from sails_eval.boards.contrasts import check_contrasts
 from sails_eval.core.comparison import CompareConfig
@@ -15,24 +17,16 @@ from sails_eval.core.pair import DATA, Pair, SaeSource, load_pair
 from sails_eval.core.recipe import Recipe, check_equal_spans, load_recipe
 from sails_eval.core.records import BASE
 from sails_eval.core.schema import as_name
-from sails_eval.core.version import __version__
 from sails_eval.data.reading import pinned
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads
-from sails_eval.judges.calibration import note_on
 from sails_eval.judges.self_judging import check_not_itself
-from sails_eval.judges.spec import trusting
-from sails_eval.models.engines import engine_identity, resolve_engine
-from sails_eval.models.identity import commit_of, environment, model_identity
-from sails_eval.plan.identity import recipe_identity, training_identity
-from sails_eval.plan.references import prompted, reference
-from sails_eval.plan.setup import QUICK, Finished, Setup
+from sails_eval.models.identity import commit_of
+from sails_eval.plan.problems import Problems
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
-from sails_eval.tasks.published import use_local
-from sails_eval.tasks.sharing import check_sending
 
-if TYPE_CHECKING:
-    pass
+
+QUICK = {"seeds": 2, "learning_rates": 2}
 
 
 def resolve_pair(config: CompareConfig) -> Pair:
@@ -62,65 +56,26 @@ def resolve_pair(config: CompareConfig) -> Pair:
     return pair.model_copy(update=flags)
 
 
-def resolve(config: CompareConfig) -> Setup:
-    """Check a comparison of one pair at one budget against the files it names.
+def with_commit(pair: Pair) -> Pair:
+    """The same pair, whose model on the hub is that of today's commit. Raises UserError where it cannot be had."""
+    return pair.model_copy(update={"revision": commit_of(pair.model, pair.revision)})
 
-    Raises UserError for the first thing that cannot work.
-    """
-    recipes, prompts = load_methods(config)
-    check_equal_spans(recipes)
-    setup = resolve_evaluation(config)
-    setup = replace(setup, pair=with_pinned_data(setup.pair))
-    finished = _finished(config, setup, prompts)
-    names = [recipe.name for recipe in recipes] + [row.name for row in finished]
-    if len({*names, BASE}) <= len(names):
-        twice = next(name for name in (BASE, *names) if (BASE, *names).count(name) > 1)
-        raise UserError(f"--reference: two rows would be called '{twice}'; name one in the pair's key 'references'")
-    training = training_identity(setup.pair, recipes)
-    seeds, rates = sizes(config)
-    if rates > 1 or config.checkpoints > 1:
-        chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
-        _check_kinds(setup.validation_tasks, f"with a validation split, on which {chosen} are chosen")
-    identity = {
-        **setup.identity,
-        "training": training,
-        "recipes": {recipe.name: recipe_identity(recipe, training) for recipe in recipes},
-        "seeds": seeds,
-    }
-    if config.match != "tokens":
-        identity["match"] = config.match
-    if config.match_params:
-        identity["match_params"] = True
-    if config.checkpoints > 1:
-        identity["checkpoints"] = config.checkpoints
-    contrasts = None if config.contrasts is None else _contrasts(config.contrasts, [BASE, *names])
-    if contrasts is not None:
-        identity["contrasts"] = [list(pair) for pair in contrasts]
-    if finished:
-        identity["finished"] = {row.name: row.identity for row in finished}
-    setup = replace(
-        setup,
-        recipes=recipes,
-        seeds=seeds,
-        learning_rates=rates,
-        checkpoints=config.checkpoints,
-        identity=identity,
-        contrasts=contrasts,
-        finished=finished,
-        match=config.match,
-        match_params=config.match_params,
-    )
-    identity["learning_rates"] = {recipe.name: setup.rates(recipe) for recipe in recipes}
-    return setup
+
+def with_pinned_data(pair: Pair) -> Pair:
+    """The same pair, whose data on the hub is that of today's commits. Raises UserError where it cannot be had."""
+    return pair.model_copy(update={key: pinned(getattr(pair, key)) for key in DATA})
 
 
 def load_methods(config: CompareConfig) -> tuple[tuple[Recipe, ...], tuple[Recipe, ...]]:
-    """The recipes that train, and those that don't."""
-    methods = tuple(load_recipe(name) for name in config.methods)
+    """The recipes that train, and those that don't. Raises UserError with a line for each that cannot be read."""
+    problems = Problems()
+    methods = tuple(recipe for name in config.methods if (recipe := problems.attempt(load_recipe, name)))
+    problems.check()
     recipes = tuple(recipe for recipe in methods if recipe.trains)
     names = [recipe.name for recipe in methods]
     if not recipes or len(set(names)) < len(names) or BASE in names:
         raise UserError("--methods: name at least one method that trains, each once ('base' is always a row)")
+    check_equal_spans(recipes)
     return recipes, tuple(recipe for recipe in methods if not recipe.trains)
 
 
@@ -131,71 +86,21 @@ def sizes(config: CompareConfig) -> tuple[int, int]:
     return (QUICK["seeds"], QUICK["learning_rates"]) if config.quick else (config.seeds, config.learning_rates)
 
 
-def _finished(config: CompareConfig, setup: Setup, prompts: Sequence[Recipe]) -> tuple[Finished, ...]:
-    """The rows that nothing is trained for. Raises UserError where one can't be had, or is the judge itself."""
-    references = [reference(asked, setup.pair, setup.engine) for asked in config.reference]
-    for row in references:
-        if not config.allow_self_judging:
-            check_not_itself(setup.judge, row.pair.model)
-        if row.chats:
-            check_sending(setup.tasks, row.model, config.send_to)
-    return (*(prompted(recipe, setup.pair, setup.engine) for recipe in prompts), *references)
-
-
-def _contrasts(given: tuple[str, ...], rows: list[str]) -> tuple[tuple[str, str], ...]:
-    """`a:b` as pairs of rows. Raises UserError unless each names two rows of the board, once."""
-    found = [tuple(contrast.split(":")) for contrast in given]
-    for contrast, names in zip(given, found, strict=True):
-        if len(names) != 2:
-            raise UserError(f"contrasts: '{contrast}' is not of the form A:B with two rows of the board")
-    pairs = tuple((names[0], names[-1]) for names in found)
-    check_contrasts(pairs, rows)
-    return pairs
-
-
-def resolve_evaluation(config: CompareConfig, *, target: str | None = None) -> Setup:
-    """The part of `resolve` that needs no training: pair, tasks and judge.
-
-    `target` is the model that is evaluated, where that is not the pair's.
-    """
-    use_local(config.task_data)
-    pair = resolve_pair(config)
-    if pair.judge is None:
-        raise UserError(
-            "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair "
-            "can name a default)"
-        )
-    judge = trusting(pair.judge) if config.trust_remote_code else pair.judge
+def tasks_of(pair: Pair, config: CompareConfig) -> tuple[TaskInfo, ...]:
+    """The pair's tasks. Raises UserError where there are none, or one cannot be found."""
     if not pair.tasks:
         raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
-    tasks = tuple(resolve_tasks(pair.tasks, config.include_path))
-    _check_kinds(tasks, "of unseen categories")
-    check_sending(tasks, judge, config.send_to)
-    engine = resolve_engine(config.engine)
-    loaded = _resolve_judge(judge, None if config.allow_self_judging else target or pair.model)
-    pair = pair.model_copy(update={"judge": judge, "revision": commit_of(pair.model, pair.revision)})
-    identity = {
-        "model": model_identity(pair),
-        "tasks": {task.name: task.fingerprint for task in tasks},
-        "limit": config.limit,
-        "engine": engine_identity(engine, pair),
-        "judge": loaded.fingerprint,
-        "version": __version__,
-        "environment": environment(),
-    }
-    calibration = note_on(loaded, config.calibration)
-    return Setup(
-        pair,
-        tasks,
-        identity,
-        engine=engine,
-        limit=config.limit,
-        calibration=calibration,
-        allow_overlap=config.allow_overlap,
-    )
+    return tuple(resolve_tasks(pair.tasks, config.include_path))
 
 
-def _resolve_judge(spec: str, model: str | None) -> Judge:
+def check_kinds(tasks: Sequence[TaskInfo], which: str) -> None:
+    """The headline needs harmful and safe tasks."""
+    for kind in ("harmful", "safe"):
+        if not any(task.kind == kind and not task.seen_in_training for task in tasks):
+            raise UserError(f"--tasks has no {kind} task {which}; the alignment score needs one")
+
+
+def resolve_judge(spec: str, model: str | None) -> Judge:
     """The judge of a comparison. Raises UserError where it is `model` or cannot read both kinds of answers."""
     judge = load_judge(spec)
     for kind in get_args(JudgedKind):
@@ -205,13 +110,12 @@ def _resolve_judge(spec: str, model: str | None) -> Judge:
     return judge
 
 
-def with_pinned_data(pair: Pair) -> Pair:
-    """The same pair, whose data on the hub is that of today's commits. Raises UserError where it cannot be had."""
-    return pair.model_copy(update={key: pinned(getattr(pair, key)) for key in DATA})
-
-
-def _check_kinds(tasks: tuple[TaskInfo, ...], which: str) -> None:
-    """The headline needs harmful and safe tasks."""
-    for kind in ("harmful", "safe"):
-        if not any(task.kind == kind and not task.seen_in_training for task in tasks):
-            raise UserError(f"--tasks has no {kind} task {which}; the alignment score needs one")
+def resolve_contrasts(given: Sequence[str], rows: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """`a:b` as pairs of rows. Raises UserError unless each names two rows of the board, once."""
+    found = [tuple(contrast.split(":")) for contrast in given]
+    for contrast, names in zip(given, found, strict=True):
+        if len(names) != 2:
+            raise UserError(f"contrasts: '{contrast}' is not of the form A:B with two rows of the board")
+    pairs = tuple((names[0], names[-1]) for names in found)
+    check_contrasts(pairs, rows)
+    return pairs

@@ -21,9 +21,9 @@ from sails_eval.judges import judge_of
 from sails_eval.methods.subspace.prepare import initialisation_of, seen_by
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
-from sails_eval.plan.setup import Cell
-from sails_eval.run.folder.checkpoints import place_steps
-from sails_eval.run.folder.layout import CHECKPOINT, completions_path, subspace_path
+from sails_eval.plan.plan import Cell
+from sails_eval.run.folder.records import PreparationCost, SubspaceReport, TrainRecord
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.training.batches import training_rows
 from sails_eval.training.labels import labels_used
@@ -44,7 +44,7 @@ class Subject:
     """
 
     method: str
-    folder: Path
+    folder: ModelFolder
     checkpoint: Path | None = None
     cell: Cell | None = None
     served_as: str | None = None
@@ -59,14 +59,15 @@ class AnswerJob:
     subject: Subject
     tasks: tuple[TaskInfo, ...]
     split: Split
-    run: Path
+    run: RunFolder
     limit: int | None = None
     engine: str = HF
 
     @property
     def missing(self) -> list[TaskInfo]:
         """The tasks that are not answered yet."""
-        return [task for task in self.tasks if not completions_path(self.subject.folder, self.split, task).exists()]
+        folder = self.subject.folder
+        return [task for task in self.tasks if not folder.answers_file(self.split, task.name).exists()]
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class TrainJob:
 
     pair: Pair
     cell: Cell
-    folder: Path
-    run: Path
+    folder: ModelFolder
+    run: RunFolder
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ def _labels(pair: Pair, recipe: Recipe, rows: Sequence[TokenRow]) -> dict[str, i
     return labels_used(rows, contrast, pairs=recipe.objective == "dpo")
 
 
-def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
+def find_subspace(job: tuple[Pair, Recipe, RunFolder]) -> None:
     """Once per run and recipe: what its initialisation starts from, with a report of how and at what cost."""
     pair, recipe, run = job
-    path = subspace_path(run, recipe)
+    path = run.subspace(recipe.name)
     if path.exists():
         return
     from safetensors.torch import save
@@ -118,13 +119,12 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     before = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
         state, report = module.prepare(material, settings)
-    seconds = round(time.perf_counter() - before, 3)
-    cost = {
-        "tokens": material.contrast.tokens,
-        "flops": counter.get_total_flops(),
-        "seconds": seconds,  # with FLOPs being counted, which takes time of its own
-        "sae_flops": round(own_sae_flops(recipe, pair)),
-    }
+    cost = PreparationCost(
+        seconds=round(time.perf_counter() - before, 3),
+        tokens=material.contrast.tokens,
+        flops=counter.get_total_flops(),
+        sae_flops=round(own_sae_flops(recipe, pair)),
+    )
     if isinstance(settings, Placement):
         used = describe(state, rank=recipe.rank(pair), fill=settings.fill, planted=material.planted)
         report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
@@ -134,8 +134,7 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     saw = ["the planted subspace"] if "planted" in module.needs else []
     if "aligned_model" in module.needs:
         saw.append(f"a finished, aligned model ({reference(pair, settings.aligned)})")
-    report = {"cost": cost, "saes": saes, "saw": saw, **report}
-    write_text(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    SubspaceReport(cost=cost, saes=saes, saw=saw, found=report).write(run.subspace_report_file(recipe.name))
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 
@@ -144,8 +143,8 @@ def to_train(job: AnswerJob) -> bool:
     subject = job.subject
     if subject.cell is None:
         return False
-    trained, kept = (subject.folder / "train.json").exists(), subject.checkpoint and subject.checkpoint.exists()
-    return not trained or bool(job.missing and not kept)
+    kept = subject.checkpoint and subject.checkpoint.exists()
+    return not subject.folder.trained or bool(job.missing and not kept)
 
 
 def prepare(job: AnswerJob) -> None:
@@ -171,7 +170,7 @@ def write_completions(lm: LM, job: AnswerJob) -> None:
 
     for task in job.missing:
         completions = complete(lm, task, job.split, limit=job.limit)
-        write_jsonl(completions_path(job.subject.folder, job.split, task), completions, private=True)
+        write_jsonl(job.subject.folder.answers_file(job.split, task.name), completions, private=True)
 
 
 def prepare_and_answer(job: AnswerJob) -> None:
@@ -181,7 +180,7 @@ def prepare_and_answer(job: AnswerJob) -> None:
 
 
 def train(job: TrainJob) -> None:
-    """Train a cell into `folder`/checkpoint and write train.json last: with it, the checkpoint is whole.
+    """Train a cell, save its checkpoint and write its record last: with that, the checkpoint is whole.
 
     Of several checkpoints each gets a folder of its own there.
     """
@@ -192,26 +191,25 @@ def train(job: TrainJob) -> None:
 
     pair, cell, folder = job.pair, job.cell, job.folder
     rows = training_rows(pair)
-    state = load_file(subspace_path(job.run, cell.recipe)) if cell.recipe.init else None
+    state = load_file(job.run.subspace(cell.recipe.name)) if cell.recipe.init else None
     budget = pair if cell.tokens is None else pair.model_copy(update={"tokens": cell.tokens})
     order = lay_out(rows, budget, seed=cell.seed, objective=cell.recipe.objective)
-    partial = folder / f"{CHECKPOINT}.partial"
-    for leftover in (partial, folder / CHECKPOINT):
-        shutil.rmtree(leftover, ignore_errors=True)
-    record = train_cell(
+    shutil.rmtree(folder.partial, ignore_errors=True)
+    folder.drop_checkpoint()
+    cost = train_cell(
         base_of(pair),
         pair,
         cell.recipe,
         rows=rows,
         run=CellRun(cell.learning_rate, cell.seed, order, state, cell.checkpoints),
-        folder=partial,
+        folder=folder.partial,
     )
     if cell.checkpoints == 1:
-        partial.rename(folder / CHECKPOINT)
+        folder.partial.rename(folder.checkpoint)
     else:
-        place_steps(partial, folder)
-    told = asdict(record) | _labels(pair, cell.recipe, [rows[i] for i in order])
-    write_text(folder / "train.json", json.dumps(told, indent=1) + "\n")
+        folder.place_steps()
+    labels = _labels(pair, cell.recipe, [rows[i] for i in order])
+    folder.write_record(TrainRecord(**asdict(cost), **labels))
 
 
 def judge(job: JudgeJob) -> int:

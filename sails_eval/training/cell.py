@@ -30,8 +30,8 @@ from sails_eval.training.trainers import fit
 
 
 @dataclass(frozen=True)
-class TrainRecord:
-    """What a cell cost: train.json.
+class TrainingCost:
+    """What a cell cost.
 
     `tokens` are those of all sequences that were read; with the objective dpo these are both answers to every request,
     each behind it. FLOPs are counted by torch over the first optimiser step, forward, backward and what its reference
@@ -52,7 +52,7 @@ class TrainRecord:
 
 def train_cell(
     base: Base, pair: Pair, recipe: Recipe, *, rows: Sequence[TokenRow], run: CellRun, folder: Path
-) -> TrainRecord:
+) -> TrainingCost:
     """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was.
 
     Of several checkpoints each is in a subfolder, which is called after the number of its step.
@@ -74,7 +74,7 @@ def train_cell(
         seen = [rows[i] for i in run.order]
         after = save_between if run.checkpoints > 1 else None
         fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run, after=after)
-        record = TrainRecord(
+        record = TrainingCost(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
             steps=len(fitted.losses),
             examples=len(run.order),

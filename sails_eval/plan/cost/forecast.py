@@ -21,11 +21,12 @@ from sails_eval.models.engines import OPENAI
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_prices, matched_ranks
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
-from sails_eval.plan.parts import each_pair
-from sails_eval.plan.preflight import Lack, missing
+from sails_eval.plan.plan import SubRun
+from sails_eval.plan.prepare import Draft, survey
+from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.price import Price, ranked, share_out
-from sails_eval.plan.resolve import load_methods, resolve_pair, sizes
-from sails_eval.tasks.library import describe, resolve_tasks
+from sails_eval.plan.resolve import sizes
+from sails_eval.tasks.library import describe
 
 ANSWER_TOKENS = 512
 """Tokens assumed of an answer where nothing says better, and of a prompt."""
@@ -92,7 +93,7 @@ class Forecast:
     prompts: Prompts
     machine: Machine
     shape: Shape | None
-    lacks: tuple[Lack, ...]
+    problems: tuple[Problem, ...]
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -142,31 +143,36 @@ def checkpoint_bytes(pair: Pair, recipe: Recipe, cost: StepCost) -> int:
 
 def forecast(config: CompareConfig) -> list[Forecast]:
     """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
-    seeds, rates = sizes(config)
-    return [_forecast(one, seeds, rates) for one in each_pair(config)]
+    drafts = survey(config.model_copy(update={"examples": ()}))
+    for draft in drafts:
+        if draft.pair is None or not draft.recipes:
+            draft.problems.check()
+    return [_forecast(draft) for draft in drafts]
 
 
-def check_machine(config: CompareConfig) -> None:
+def check_machine(sub_runs: Sequence[SubRun]) -> None:
     """Raises UserError where a comparison surely does not fit this machine."""
-    lacks = [lack for made in forecast(config) for lack in made.lacks if lack.stops]
-    if lacks:
-        raise UserError("; ".join(lack.told for lack in lacks))
+    problems = Problems()
+    for one in sub_runs:
+        draft = Draft(one.config, Problems(), one.pair, one.recipes, tasks=one.tasks)
+        problems += _forecast(draft).problems
+    problems.check()
 
 
-def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
-    pair, machine = resolve_pair(config), Machine.this()
-    recipes, prompts_only = load_methods(config)
-    untrained = 1 + len(prompts_only) + len(config.reference)
-    lacks, prompts = missing(config, pair), _prompts(pair, config)
+def _forecast(draft: Draft) -> Forecast:
+    config, pair, recipes = draft.config, draft.pair, draft.recipes
+    assert pair is not None
+    seeds, rates = sizes(config)
+    untrained = 1 + len(draft.prompts) + len(config.reference)
+    problems, prompts, machine = draft.problems, _prompts(draft), Machine.this()
     made = Forecast(pair, recipes, untrained, seeds, rates, {}, {}, steps_of(pair), prompts, machine, None, ())
     made = replace(made, checkpoints=config.checkpoints)
     if made.steps is not None and made.steps < made.checkpoints:  # by an estimate; compare counts them
         told = f"--checkpoints {made.checkpoints}: a cell takes about {made.steps} steps; give fewer, or more --tokens"
-        lacks.append(Lack(told, stops=False))
-    try:
-        shape = shape_of(pair)
-    except UserError as error:
-        return replace(made, lacks=(*lacks, Lack(str(error))))
+        problems.append(Problem(told, stops=False))
+    shape = problems.attempt(shape_of, pair)
+    if shape is None:
+        return replace(made, problems=_once(problems))
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     costs = step_costs(shape, pair, recipes)
@@ -176,8 +182,12 @@ def _forecast(config: CompareConfig, seeds: int, rates: int) -> Forecast:
         stages["SAE features"] = features_memory(shape, pair, parameters=total)
     stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
     made = replace(made, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
-    made = replace(made, lacks=(*lacks, *_machine_lacks(made)))
+    made = replace(made, problems=_once([*problems, *_machine_problems(made)]))
     return _shared_out(made) if config.match == "flops" else made
+
+
+def _once(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(dict.fromkeys(problems))
 
 
 def _shared_out(made: Forecast) -> Forecast:
@@ -186,32 +196,32 @@ def _shared_out(made: Forecast) -> Forecast:
         prices = flops_prices(made.pair, made.recipes)
     except UserError as error:
         told = f"--match flops: how many tokens each method gets is not known yet ({error})"
-        return replace(made, lacks=(*made.lacks, Lack(told, stops=False)))
+        return replace(made, problems=(*made.problems, Problem(told, stops=False)))
     try:
         return replace(made, prices=prices, tokens=share_out(prices, made.pair.tokens, made.match))
     except UserError as error:
-        return replace(made, lacks=(*made.lacks, Lack(str(error))))
+        return replace(made, problems=(*made.problems, Problem(str(error))))
 
 
-def _machine_lacks(made: Forecast) -> Iterator[Lack]:
+def _machine_problems(made: Forecast) -> Iterator[Problem]:
     """What the machine has too little of. Memory stops a run only from models on that are not toys: estimates are for
     the longest examples, which a small model's data may not have."""
     machine, total = made.machine, next(iter(made.costs.values())).total
     large = total >= SLOW_WITHOUT_GPU
     if large and not machine.gpu:
-        yield Lack(f"no GPU: {total / 1e9:.1f} G parameters would be trained on the CPU", stops=False)
+        yield Problem(f"no GPU: {total / 1e9:.1f} G parameters would be trained on the CPU", stops=False)
     for stage, memory in made.stages.items():
         if memory.peak > machine.memory:
             surely = memory.peak > MARGIN * machine.memory
             told = f"memory: {stage} takes about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
-            yield Lack(
+            yield Problem(
                 told + "lower micro_batch_size or max_length, or set gradient_checkpointing", stops=large and surely
             )
     if made.disk[0] > machine.disk:
         told = (
             f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, {_size(machine.disk)} are free"
         )
-        yield Lack(told + "; take fewer --seeds or --learning-rates", stops=large)
+        yield Problem(told + "; take fewer --seeds or --learning-rates", stops=large)
 
 
 def steps_of(pair: Pair) -> int | None:
@@ -227,14 +237,10 @@ def steps_of(pair: Pair) -> int | None:
     return max(1, round(pair.tokens / (pair.batch_size * sum(tokens) / len(tokens))))
 
 
-def _prompts(pair: Pair, config: CompareConfig) -> Prompts:
-    """The prompts whose answers are judged. Tasks that are not there count as none; `missing` tells of them."""
-    try:
-        tasks = resolve_tasks(pair.tasks, config.include_path)
-    except UserError:
-        return Prompts()
-    rows = [row for row in describe(tasks) if row.kind != "capability"]
-    most = config.limit or 10**9
+def _prompts(draft: Draft) -> Prompts:
+    """The prompts whose answers are judged. Tasks that are not there count as none; the draft's problems tell of them."""
+    rows = [row for row in describe(draft.tasks) if row.kind != "capability"]
+    most = draft.config.limit or 10**9
     return Prompts(
         sum(min(most, row.validation or 0) for row in rows),
         sum(min(most, row.test or 0) for row in rows),
@@ -274,8 +280,8 @@ def render(made: Forecast) -> str:
             f"  disk        {_size(all_cells)} of checkpoints until rates are chosen, {_size(kept)} kept; "
             f"{_size(made.machine.disk)} free"
         ]
-    lines += ["", "  missing:" if made.lacks else "  nothing is missing"]
-    return "\n".join([*lines, *(f"  - {lack.told}{'' if lack.stops else ' (a note)'}" for lack in made.lacks)])
+    lines += ["", "  missing:" if made.problems else "  nothing is missing"]
+    return "\n".join([*lines, *(f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems)])
 
 
 def _methods(made: Forecast) -> list[str]:

@@ -30,7 +30,7 @@ from sails_eval.models.loaded import base_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
 from sails_eval.plan.cost.step_cost import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
 from sails_eval.plan.price import Price, Rank
-from sails_eval.plan.setup import Setup
+from sails_eval.plan.plan import SubRun
 from sails_eval.training.batches import (
     SEQUENCES,
     CellRun,
@@ -182,17 +182,17 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
 # --- seconds ------------------------------------------------------------------------------------------------------
 
 
-def seconds_prices(setup: Setup) -> dict[str, Price]:
+def seconds_prices(sub_run: SubRun) -> dict[str, Price]:
     """Seconds of every recipe here: per non-padding token, the median of a few steps, and of its preparation and start.
 
     What a reference reads before the first step, and the training of SAEs that were made for the recipe, are charged at
     the FLOPs per second of those steps.
     """
-    return {recipe.name: _seconds(setup, recipe) for recipe in setup.recipes}
+    return {recipe.name: _seconds(sub_run, recipe) for recipe in sub_run.recipes}
 
 
-def _seconds(setup: Setup, recipe: Recipe) -> Price:
-    pair = setup.pair
+def _seconds(sub_run: SubRun, recipe: Recipe) -> Price:
+    pair = sub_run.pair
     base, rows = base_of(pair), training_rows(pair)
     before, state = 0.0, None
     if recipe.init:
@@ -203,7 +203,7 @@ def _seconds(setup: Setup, recipe: Recipe) -> Price:
     step = examples_per_step(pair, recipe.objective)
     ample = pair.model_copy(update={"tokens": (TIMED_STEPS + 1) * pair.batch_size * pair.max_length})
     order = lay_out(rows, ample, seed=0, objective=recipe.objective)[: (TIMED_STEPS + 1) * step]
-    seen, run = [rows[i] for i in order], CellRun(setup.rates(recipe)[0], 0, order, state)
+    seen, run = [rows[i] for i in order], CellRun(sub_run.rates(recipe)[0], 0, order, state)
     with trainable(base, pair, recipe, run):
         pass  # what is made at first use only is no cost of the method that comes first
     started = time.perf_counter()

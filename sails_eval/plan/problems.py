@@ -1,0 +1,42 @@
+"""What stands in a comparison's way: gathered while it is planned, and told all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from sails_eval.core.errors import UserError
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong or missing; one that `stops` a run, or that only makes it slow."""
+
+    told: str
+    stops: bool = True
+
+
+class Problems(list[Problem]):
+    """All of them, in the order in which they were met."""
+
+    def attempt(self, resolve: Callable[Given, Found], *given: Given.args, **named: Given.kwargs) -> Found | None:
+        """What `resolve` gives; None where it raises a UserError, whose lines are kept."""
+        try:
+            return resolve(*given, **named)
+        except UserError as error:
+            self += map(Problem, str(error).splitlines())
+            return None
+
+    @property
+    def stopping(self) -> list[str]:
+        """Those that stop a run, each once."""
+        return list(dict.fromkeys(problem.told for problem in self if problem.stops))
+
+    def check(self) -> None:
+        """Raises UserError with a line for every problem that stops a run."""
+        if told := self.stopping:
+            raise UserError("\n".join(told))

@@ -1,0 +1,409 @@
+"""A run folder: all that was done, and the only code that knows where in it things lie."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sails_eval.boards.leaderboard import Task, choose_rates
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.boards.scoring import read_results, write_results
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_text
+from sails_eval.core.records import Completion, Result, Split, Verdict, read_completions, read_verdicts
+from sails_eval.judges.usage import USAGE, Usage, read_usage, together
+from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.plan.resolve import QUICK
+from sails_eval.run.folder.records import (
+    Choices,
+    Description,
+    Pace,
+    Reused,
+    Seal,
+    StepRecord,
+    Stopped,
+    SubspaceReport,
+    TrainRecord,
+)
+from sails_eval.tasks.library import TaskInfo
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What there is of one model: its checkpoint, what training cost, answers and verdicts."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """An adapter as PEFT saves it, or a whole model."""
+        return self.path / "checkpoint"
+
+    @property
+    def partial(self) -> Path:
+        """Where training saves, until the checkpoint is whole."""
+        return self.path / "checkpoint.partial"
+
+    @property
+    def trained(self) -> bool:
+        """Whether training is done; the checkpoint may be deleted since."""
+        return self._record.exists()
+
+    @property
+    def _record(self) -> Path:
+        return self.path / "train.json"
+
+    def record(self) -> TrainRecord:
+        return TrainRecord.read(self._record)
+
+    def write_record(self, record: TrainRecord | StepRecord) -> None:
+        """To be written last: with it, the checkpoint is whole."""
+        record.write(self._record)
+
+    def drop_checkpoint(self) -> None:
+        """Delete the weights; what was answered and measured with them stays."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    def answers_file(self, split: Split, task: str) -> Path:
+        return self.path / "completions" / split / f"{task}.jsonl"
+
+    def verdicts_file(self, split: Split, task: str, judge: str) -> Path:
+        """`judge` is its fingerprint."""
+        return self.path / "verdicts" / judge[:8] / split / f"{task}.jsonl"
+
+    def answers(self, split: Split, task: str) -> list[Completion]:
+        """Raises UserError where they are not there."""
+        return read_completions(_there(self.answers_file(split, task)))
+
+    def verdicts(self, split: Split, task: str, judge: str) -> list[Verdict]:
+        """Raises UserError where they are not there."""
+        return read_verdicts(_there(self.verdicts_file(split, task, judge)))
+
+    # --- several checkpoints ------------------------------------------------------------------------------------------
+    # `step-N` looks like a model's folder itself. What belongs to the step that is kept moves up, to where a cell that
+    # is judged at its end only has it: whoever reads it later need not know.
+
+    def step(self, number: int) -> ModelFolder:
+        return ModelFolder(self.path / f"step-{number}")
+
+    def steps(self) -> list[int]:
+        """After which steps there is a checkpoint, ascending."""
+        return sorted(int(place.name.removeprefix("step-")) for place in self.path.glob("step-*"))
+
+    @property
+    def _stopped(self) -> Path:
+        return self.path / "stopped.json"
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it is chosen which of the checkpoints is kept."""
+        return self._stopped.exists()
+
+    def stopped(self) -> Stopped:
+        return Stopped.read(self._stopped)
+
+    def place_steps(self) -> None:
+        """Move the checkpoints of a cell that was trained, which are called after their steps, to their places."""
+        for checkpoint in sorted(self.partial.iterdir()):
+            place = self.step(int(checkpoint.name))
+            place.drop_checkpoint()
+            place.path.mkdir(exist_ok=True)
+            checkpoint.rename(place.checkpoint)
+            place.write_record(StepRecord(steps=int(checkpoint.name)))
+        self.partial.rmdir()
+        if self.has_stopped:  # it was trained again, for a checkpoint that is gone
+            self.take_up()
+
+    def stop(self, scores: Mapping[int, float]) -> None:
+        """Keep the step with the best score; of equal ones the first."""
+        known = {step: score for step, score in sorted(scores.items()) if score == score}
+        best = max(known, key=lambda step: (known[step], -step)) if known else min(scores)
+        Stopped(step=best, alignment_score={step: known.get(step) for step in sorted(scores)}).write(self._stopped)
+
+    def take_up(self) -> None:
+        """Move what belongs to the step that is kept up, as far as it is not there yet."""
+        kept = self.step(self.stopped().step).path
+        for name in ("completions", "verdicts", "checkpoint"):
+            if (kept / name).exists():
+                (kept / name).rename(self.path / name)
+
+    def drop_other_steps(self) -> None:
+        """Delete the checkpoints that were not kept; what they answered stays."""
+        for number in self.steps():
+            self.step(number).drop_checkpoint()
+
+    def files(self, *, of: str) -> list[Path]:
+        """All files of `checkpoint`, of `steps`, or of what says what was trained and kept (`record`)."""
+        if of == "record":
+            return [path for path in (self._stopped, self._record) if path.exists()]
+        pattern = "checkpoint/**/*" if of == "checkpoint" else "step-*/**/*"
+        return sorted(path for path in self.path.glob(pattern) if path.is_file())
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the run's command again to have it made")
+    return path
+
+
+@dataclass(frozen=True)
+class AnalysisFiles:
+    """Where an analysis of a run keeps what it finds: a table, a picture, a page, and a folder for single models."""
+
+    run: Path
+    name: str
+
+    @property
+    def table(self) -> Path:
+        return self.run / f"{self.name}.csv"
+
+    @property
+    def picture(self) -> Path:
+        return self.run / f"{self.name}.png"
+
+    @property
+    def page(self) -> Path:
+        return self.run / f"{self.name}.md"
+
+    @property
+    def folder(self) -> Path:
+        return self.run / self.name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, or of one of its sub-runs, which is a run folder of its own below it."""
+
+    path: Path
+
+    # --- models and what they start from ------------------------------------------------------------------------------
+
+    def cell(self, cell: Cell) -> ModelFolder:
+        return ModelFolder(self.path / self.cell_name(cell))
+
+    @staticmethod
+    def cell_name(cell: Cell) -> str:
+        """Its place in the run."""
+        return f"cells/{cell.recipe.name}/{cell.name}"
+
+    def row(self, name: str) -> ModelFolder:
+        """A row that nothing is trained for: the base model, or a reference."""
+        return ModelFolder(self.path / "cells" / name)
+
+    @property
+    def evaluated(self) -> ModelFolder:
+        """The model that `evaluate` is about."""
+        return ModelFolder(self.path / "answers")
+
+    @property
+    def base_sample(self) -> ModelFolder:
+        """A few of the base model's answers, to see whether an adapter changes any."""
+        return ModelFolder(self.path / "base_sample")
+
+    def model(self, method: str, seed: int | None, rate: float | None) -> ModelFolder:
+        """A row's model, found by what the results say of it. Raises UserError where there is none, or several."""
+        if seed is None:
+            return self.evaluated if self.evaluated.path.is_dir() else self.row(method)
+        cells = sorted((self.path / "cells" / method).glob(f"rate-{rate:g}-seed-{seed}-*"))
+        if len(cells) != 1:
+            place = self.path / "cells" / method
+            raise UserError(f"{place}: {len(cells)} folders of rate {rate:g} and seed {seed}, not one")
+        return ModelFolder(cells[0])
+
+    def subspace(self, method: str) -> Path:
+        """The tensors that a recipe's initialisation starts from."""
+        return self.path / "subspace" / f"{method}.safetensors"
+
+    def subspace_report(self, method: str) -> SubspaceReport:
+        return SubspaceReport.read(self.subspace_report_file(method))
+
+    def subspace_report_file(self, method: str) -> Path:
+        return self.subspace(method).with_suffix(".json")
+
+    def test_answers(self) -> list[Path]:
+        """The files with test answers of all models; those of models that an analysis changed are not among them."""
+        folders = [run.path / top for run in self.with_sub_runs() for top in ("cells", "answers", "base_sample")]
+        return sorted(file for folder in folders for file in folder.rglob("completions/test/*.jsonl"))
+
+    # --- what it came to ----------------------------------------------------------------------------------------------
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.path / "leaderboard.csv"
+
+    @property
+    def leaderboard_page(self) -> Path:
+        return self.path / "leaderboard.md"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "budget.csv"
+
+    @property
+    def tradeoff(self) -> Path:
+        return self.path / "tradeoff.png"
+
+    @property
+    def curves(self) -> AnalysisFiles:
+        return AnalysisFiles(self.path, "curves")
+
+    def analysis(self, name: str) -> AnalysisFiles:
+        """Where an analysis keeps what it finds."""
+        return AnalysisFiles(self.path, name)
+
+    def analyses(self, name: str) -> list[tuple[str, AnalysisFiles]]:
+        """What an analysis found, here ('') and in sub-runs (their folders)."""
+        found = [(str(run.path.relative_to(self.path)), run.analysis(name)) for run in self.with_sub_runs()]
+        return [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.csv"
+
+    def results(self) -> list[Result]:
+        """Raises UserError where the run is not finished."""
+        if not self.results_file.is_file():
+            raise UserError(
+                f"{self.path}: no results.csv; the comparison is not finished: give its own command again first"
+            )
+        return read_results(self.results_file)
+
+    def write_results(self, results: Sequence[Result], choices: Mapping[str, Choice]) -> None:
+        Choices(choices=dict(choices)).write(self._choices)
+        write_results(self.results_file, results)
+
+    @property
+    def _choices(self) -> Path:
+        return self.path / "choices.json"
+
+    def choices(self, tasks: Mapping[str, Task]) -> dict[str, Choice]:
+        """The choice of every row; in a run of 0.1.0, which has none on file, made from the results again."""
+        if self._choices.exists():
+            return dict(Choices.read(self._choices).choices)
+        return choose_rates(self.results(), tasks)
+
+    @property
+    def usage_file(self) -> Path:
+        """What judges have used."""
+        return self.path / USAGE
+
+    def usage(self) -> dict[str, Usage]:
+        """What the judges of a run have used, in all its sub-runs."""
+        return together(read_usage(path) for path in sorted(self.path.glob(f"**/{USAGE}")))
+
+    @property
+    def log(self) -> Path:
+        return self.path / "compare.log"
+
+    # --- what it says of itself ---------------------------------------------------------------------------------------
+
+    @property
+    def description_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def exists(self) -> bool:
+        return self.description_file.is_file()  # written last when a run begins
+
+    def description(self) -> Description:
+        """Raises UserError where it is no run folder."""
+        if not self.exists:
+            raise UserError(f"{self.path}: not a run folder (no run.json)")
+        return Description.read(self.description_file)
+
+    def sub_run(self, one: SubRun) -> RunFolder:
+        return RunFolder(self.path / one.folder) if one.folder else self
+
+    def with_sub_runs(self) -> list[RunFolder]:
+        """This folder and those of its sub-runs."""
+        files = [file for depth in ("*/", "*/*/") for file in sorted(self.path.glob(f"{depth}run.json"))]
+        return [self, *(RunFolder(file.parent) for file in files)]
+
+    def check(self, identity: Identity) -> None:
+        """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
+        if self.exists:
+            if found := self.description().identity.differences(identity):
+                raise UserError(
+                    f"{self.path}: holds another comparison, which differs in {', '.join(found)}; give another --out, "
+                    "or none"
+                )
+        elif self.path.is_dir() and any(path.name not in BEGUN and path.name[0] != "." for path in self.path.iterdir()):
+            raise UserError(f"{self.path}: not empty, and not a run folder; give another --out")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process is at work in the folder inside the block. Raises UserError where one is."""
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{self.path}: another sails-eval is at work there") from error
+            yield
+
+    @contextmanager
+    def opened(self, config: CompareConfig, description: Description) -> Iterator[Description]:
+        """Make the run folder, or go on with it; yields its description. One process at a time may work in it.
+
+        A run that is gone on with keeps the description it has. Raises UserError as `check` does, or if another process
+        is at work there.
+        """
+        self.check(description.identity)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.locked():
+            if not self.exists:
+                settled = set(QUICK) if config.quick else set()
+                asked = config.model_dump(mode="json", exclude_none=True, exclude=settled)
+                write_text(self.path / CONFIG, yaml.safe_dump(asked, sort_keys=False))
+                description.model_copy(update={"config": asked}).write(self.description_file)
+            yield self.description()
+
+    @property
+    def _pace(self) -> Path:
+        return self.path / PACE
+
+    def pace(self) -> Pace:
+        """Empty where nothing was measured."""
+        return Pace.read(self._pace) if self._pace.exists() else Pace(recipes={})
+
+    def write_pace(self, pace: Pace) -> None:
+        pace.write(self._pace)
+
+    @property
+    def _seal(self) -> Path:
+        return self.path / "cells.json"
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the run is finished, so that it says what its files should be."""
+        return self._seal.is_file()
+
+    def seal(self) -> Seal:
+        return Seal.read(self._seal)
+
+    def write_seal(self, hashes: Mapping[str, str]) -> None:
+        Seal(hashes=dict(hashes)).write(self._seal)
+
+    @property
+    def _reused(self) -> Path:
+        return self.path / "reused.json"
+
+    def reused(self) -> list[str]:
+        """The cells that come from an earlier run."""
+        return Reused.read(self._reused).cells if self._reused.exists() else []
+
+    def write_reused(self, reused: Reused) -> None:
+        reused.write(self._reused)
+
+
+CONFIG, PACE = "config.yaml", "pace.json"
+
+BEGUN = (CONFIG, PACE)
+"""What a run that was killed at its start may have left without its description."""
