@@ -441,6 +441,7 @@ def test_where_that_cannot_be_told_the_request_is_tried_again(endpoint: Endpoint
 def test_check_passes_an_endpoint_that_is_busy_or_counts_tokens_otherwise(endpoint: Endpoint, reply: Reply) -> None:
     endpoint.chat = lambda body: reply
     ApiJudge("another").check()
+    assert {body["model"] for body in endpoint.asked} == {"another"}
 
 
 def test_check_asks_nothing_of_a_listed_model(endpoint: Endpoint) -> None:
