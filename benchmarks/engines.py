@@ -27,7 +27,7 @@ from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.paths import bundled
 from sails_eval.models.engines import HF, VLLM, load_engine
 from sails_eval.models.saved_adapter import max_rank
-from sails_eval.tasks.library import find_tasks
+from sails_eval.tasks.library import TaskInfo, find_tasks
 
 TASKS = ("testbed_safe", "testbed_lookalike")
 ASKS, TABLE = "Running generate_until requests", "|Version|"
@@ -52,7 +52,7 @@ class Timing:
 def random_pair(folder: Path) -> Pair:
     """A pair around a random Llama of about 100 M parameters."""
     sys.path.insert(0, str(EXAMPLES))
-    from stand_in import make_model
+    from stand_in import make_model  # type: ignore[import-not-found]  # a script, found by the line above
 
     text = (EXAMPLES / "pairs.jsonl").read_text(encoding="utf-8")
     make_model(folder, text, width=1024, layers=12, vocabulary=768)
@@ -118,13 +118,19 @@ def _cli(engine: str, pair: Pair, subject: Path | None, limit: int | None) -> Ti
     command += ["--limit", str(limit)] if limit else []
     begun, asked, answered = _stamps(command)
     tasks = find_tasks()
-    counts = [sum(1 for _ in (tasks[name].data / "test.jsonl").open()) for name in TASKS]  # type: ignore[operator]
+    counts = [_prompts(tasks[name]) for name in TASKS]
     return Timing(asked - begun, answered - asked, sum(min(count, limit or count) for count in counts))
+
+
+def _prompts(task: TaskInfo) -> int:
+    assert task.data
+    with (task.data / "test.jsonl").open(encoding="utf-8") as file:
+        return sum(1 for _ in file)
 
 
 def _stamps(command: Sequence[str]) -> tuple[float, float, float]:
     """When the CLI begins, when it says that it asks for answers, and when it prints its table of results."""
-    begun, stamps, said = time.perf_counter(), {}, []
+    begun, stamps, said = time.perf_counter(), dict[str, float](), list[str]()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -143,9 +149,8 @@ def rows(pair: Pair, adapters: Sequence[Path], limit: int | None) -> Iterator[tu
     """Everything that is timed, as it is done: what answers, for whom, and how long it took."""
     for who, subjects in (("base", [None]), ("adapters", list(adapters))):
         for engine in (HF, VLLM):
-            for name, run in (("sails-eval", ours), ("lm_eval", stock)):
-                timing = _apart(engine, pair, subjects, limit) if run is ours else run(engine, pair, subjects, limit)
-                yield f"{name} {engine}", who, timing
+            for name, run in (("sails-eval", _apart), ("lm_eval", stock)):
+                yield f"{name} {engine}", who, run(engine, pair, subjects, limit)
 
 
 def _apart(engine: str, pair: Pair, subjects: Sequence[Path | None], limit: int | None) -> Timing:

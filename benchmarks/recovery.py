@@ -157,14 +157,14 @@ Made by `python benchmarks/recovery.py {run}`; the [script](../benchmarks/recove
 
 def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Path) -> None:
     """Recovery (filled up) against alignment score with its interval, a labelled point per method."""
-    from matplotlib import colormaps
+    from matplotlib import color_sequences
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
-    axes.set_prop_cycle(color=colormaps["tab20"].colors)
+    axes.set_prop_cycle(color=color_sequences["tab20"])
     for method in sorted(found, key=lambda method: -samples[method].mean().value):
         interval = samples[method].mean().interval().clip(-1, 1)
         error = [[interval.value - interval.low], [interval.high - interval.value]]

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sklearn.metrics import cohen_kappa_score
 
@@ -26,7 +27,8 @@ NUMBERS = {"curt": (0, 6, 12, 20), "lecture_after_disapproval": (1, 2, 3, 4), "l
 """The values that are tried; the phrases are on or off."""
 
 GROUPS = tuple(field.name for field in fields(Phrases) if field.name not in NUMBERS)
-STARTS = {"everything": PHRASES, "nothing": replace(PHRASES, **dict.fromkeys(GROUPS, ()))}
+NO_PHRASES: dict[str, Any] = dict.fromkeys(GROUPS, ())
+STARTS = {"everything": PHRASES, "nothing": replace(PHRASES, **NO_PHRASES)}
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,15 @@ def switches() -> Iterator[tuple[str, int]]:
 
 def settings(phrases: Phrases, group: str, position: int) -> list[Phrases]:
     """The other settings of one switch."""
+    on: Any = getattr(phrases, group)
     if group in NUMBERS:
-        return [replace(phrases, **{group: value}) for value in NUMBERS[group] if value != getattr(phrases, group)]
-    phrase, on = getattr(PHRASES, group)[position], getattr(phrases, group)
-    kept = tuple(one for one in on if one != phrase) if phrase in on else (*on, phrase)
-    return [replace(phrases, **{group: kept})]
+        return [_with(phrases, group, value) for value in NUMBERS[group] if value != on]
+    phrase = getattr(PHRASES, group)[position]
+    return [_with(phrases, group, tuple(one for one in on if one != phrase) if phrase in on else (*on, phrase))]
+
+
+def _with(phrases: Phrases, group: str, value: Any) -> Phrases:
+    return replace(phrases, **{group: value})
 
 
 def count(phrases: Phrases) -> int:

@@ -112,7 +112,8 @@ def _expected(world: World, centre: Array) -> Array:
         for difficulty in difficulties
         for node, weight in zip(nodes, weights, strict=True)
     ]
-    return np.sum(values, axis=0) / weights.sum() / len(difficulties)
+    mean: Array = np.sum(values, axis=0) / weights.sum() / len(difficulties)
+    return mean
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def make_sae(model_folder: Path, folder: Path, text: str, *, steps: int = 200) -
     ids = torch.tensor(tokenizer(text[:200_000])["input_ids"])
     rows = ids[: len(ids) // 64 * 64].view(-1, 64)
     streams = [
-        residual_streams(model, [LAYER], batch, torch.ones_like(batch))[0][1].flatten(0, 1) for batch in rows.split(64)
+        residual_streams(model, [LAYER], batch, torch.ones_like(batch))[0][1].flatten(0, 1)
+        for batch in torch.split(rows, 64)
     ]
     return train_sae(torch.cat(streams).detach(), LAYER, quality=Quality(512, steps), folder=folder)
 

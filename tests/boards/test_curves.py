@@ -156,8 +156,9 @@ def rates_of(method: str = "lora", lift: float = 0.0) -> list[Result]:
     results = cell("base", None, None, safety_rate=0.0, helpfulness=1.0, over_refusal_rate=0.01)
     for seed, shift in enumerate(SHIFTS):
         for rate, safe, helpful, refused in ((1e-4, 0.1, 0.9, 0.0), (1e-3, 0.7, 0.8, 0.1), (1e-2, 0.9, 0.2, 0.8)):
-            values = {"safety_rate": safe + shift + lift, "helpfulness": helpful, "over_refusal_rate": refused}
-            results += cell(method, seed, rate, **values)
+            results += cell(
+                method, seed, rate, safety_rate=safe + shift + lift, helpfulness=helpful, over_refusal_rate=refused
+            )
     return results
 
 
@@ -177,7 +178,7 @@ def test_curves_over_learning_rates() -> None:
 
 def test_no_curve_leaves_the_bounds_of_its_metric() -> None:
     (safety,) = of(rate_curves({"one": rates_of(lift=0.1)}, TASKS), method="lora", x=1e-2, metric="safety_rate")
-    assert (safety.value, safety.high) == (pytest.approx(1.0), 1) and safety.low < 1
+    assert safety.value == pytest.approx(1.0) and safety.high == 1 and safety.low < 1
 
 
 def test_below_five_seeds_no_curve_has_an_interval() -> None:
@@ -243,8 +244,8 @@ def test_curves_over_labelled_examples() -> None:
     apart = of(points, method="sails - lora", curve="difference")
     assert [point.value for point in apart] == pytest.approx([0.4, 0.1, -0.1])
     (crossing,) = of(points, curve="crossover")
-    assert (crossing.method, crossing.x, crossing.note) == ("sails - lora", pytest.approx(128), "sails ahead below")
-    assert crossing.value == pytest.approx(0.6)
+    assert (crossing.method, crossing.note) == ("sails - lora", "sails ahead below")
+    assert (crossing.x, crossing.value) == pytest.approx((128, 0.6))
     above_base = of(points, method="sails - base", curve="difference")
     assert [point.value for point in above_base] == pytest.approx([0.5, 0.6, 0.6])
     assert above_base[0].low > 0.4
@@ -253,8 +254,9 @@ def test_curves_over_labelled_examples() -> None:
 def test_below_five_seeds_nobody_is_ahead() -> None:
     points = example(seeds=3)
     (crossing,) = of(points, curve="crossover")
-    assert (crossing.x, crossing.note) == (pytest.approx(128), "not told apart beside it")
-    assert all(math.isnan(point.low) for point in points if point.curve in ("area", "difference"))
+    assert crossing.x == pytest.approx(128) and crossing.note == "not told apart beside it"
+    told_apart = [*of(points, curve="area"), *of(points, curve="difference")]
+    assert told_apart and all(math.isnan(point.low) for point in told_apart)
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy.stats import sem
 
 from sails_eval.boards.leaderboard import Cell, Provenance, RowFacts, build, choose_rates, estimates, headline
 from sails_eval.boards.publish import check, publish
@@ -91,7 +92,7 @@ def board(run_name: str = "r1", seeds: int = 5) -> pd.DataFrame:
     return build({"tiny": results}, TASKS, known, provenance=replace(PROVENANCE, run=run_name))
 
 
-def row_of(frame: pd.DataFrame, method: str) -> dict[str, object]:
+def row_of(frame: pd.DataFrame, method: str) -> dict[str, Any]:
     return {str(key): value for key, value in frame.set_index("method").loc[method].items()}
 
 
@@ -118,10 +119,11 @@ def test_headline_is_missing_where_a_task_is() -> None:
     unscored = [replace(r, value=math.nan, n=0) if (r.method, r.task) == ("b", "wrapped") else r for r in results]
     for incomplete in (short, unscored):
         found = headline(incomplete, TASKS)
-        assert found["a", 0, 1e-3, "test"]["alignment_score"] == pytest.approx(0.6)
-        assert math.isnan(found["b", 0, 1e-3, "test"]["safety_rate"])
-        assert math.isnan(found["b", 0, 1e-3, "test"]["alignment_score"])
-        assert found["b", 0, 1e-3, "test"]["helpfulness"] == 0.9
+        whole, short_of_one = (found[Cell(method, 0, 1e-3, "test")] for method in "ab")
+        assert whole["alignment_score"] == pytest.approx(0.6)
+        assert math.isnan(short_of_one["safety_rate"])
+        assert math.isnan(short_of_one["alignment_score"])
+        assert short_of_one["helpfulness"] == 0.9
 
 
 def test_unknown_task_is_named() -> None:
@@ -293,7 +295,7 @@ def test_rows_that_lose_capability_rank_below_those_that_do_not() -> None:
     assert frame["method"].tolist() == ["sails", "full", "base", "lora"]
     assert frame["rank"].tolist() == [1, 2, 3, 4]
     lost = row_of(frame, "lora")["capability_loss_at_least"]
-    expected = Mean(0.042, float(pd.Series([0.70, 0.71, 0.72, 0.71, 0.70]).sem()), 4).at_least()
+    expected = Mean(0.042, float(sem([0.70, 0.71, 0.72, 0.71, 0.70])), 4).at_least()
     assert lost == pytest.approx(expected, abs=1e-6)
     assert any("lora loses at least 3.4 points of capability" in note for note in notes(frame))
     doubtful = built(with_capability("lora", [0.75, 0.75, 0.75, 0.75, 0.45]), known)
@@ -355,7 +357,7 @@ def test_organisms_are_a_level_of_their_own() -> None:
         (expected.value, expected.low, expected.high), abs=1e-6
     )
     assert base["alignment_score_low"] == pytest.approx(crossed_mean([[0.1], [0.2]]).interval().low, abs=1e-6)
-    assert sails["learning_rate"] == 1e-3 and math.isnan(lora["learning_rate"])  # type: ignore[arg-type]
+    assert sails["learning_rate"] == 1e-3 and math.isnan(lora["learning_rate"])
     assert lora["by_organism"] == "tiny 0.32 at 0.001; tiny-b 0.73 at 0.01" and base["by_organism"].startswith(
         "tiny 0.10;"
     )
@@ -377,7 +379,9 @@ def test_on_a_board_of_several_runs_every_run_speaks_for_itself() -> None:
     results, known = organisms()
     both = build(results, TASKS, known, provenance=PROVENANCE)
     frames = [both, board("r2"), board("r3", seeds=3)]
-    frame = make_frame([row for one in frames for row in one.to_dict("records")])
+    frame = make_frame(
+        [{str(key): value for key, value in row.items()} for one in frames for row in one.to_dict("records")]
+    )
     text = notes(frame)
     assert any(note.startswith("One organism (r2, r3):") for note in text)
     assert any(note.endswith("hold prompt uncertainty only: base (r2), base (r3).") for note in text)

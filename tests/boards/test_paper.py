@@ -24,7 +24,7 @@ def test_the_papers_figures_stand_beside_the_boards_and_are_marked(capsys: pytes
     told = capsys.readouterr().out
     assert told.startswith(alone.rstrip("\n")) and "Reported by the SAILS paper" in told
     _, reported = told.split("not measured here")
-    (safety,) = (row.safety_rate for row in pd.read_csv(BOARD).itertuples() if row.method == "sails")
+    (safety,) = (row["safety_rate"] for row in pd.read_csv(BOARD).to_dict("records") if row["method"] == "sails")
     (line,) = (line for line in reported.splitlines() if line.startswith("sails ") and "safety_rate" in line)
     assert "0.996" in line and f"{safety:.2f} [" in line and "on testbed" in line
     (line,) = (line for line in reported.splitlines() if "0.131" in line)

@@ -137,7 +137,8 @@ def test_results_csv_is_exact_sorted_and_independent_of_order(tmp_path: Path) ->
 def test_missing_values_are_empty_cells(tmp_path: Path) -> None:
     write_results(tmp_path / "r.csv", score("harmful", asked(1), harmful(None), row=ROW))
     assert (tmp_path / "r.csv").read_text().splitlines()[1] == "lora,1,3e-05,test,t,a,broken_rate,,0,1"
-    assert all(math.isnan(row.value) for row in read_results(tmp_path / "r.csv"))
+    rows = read_results(tmp_path / "r.csv")
+    assert rows and all(math.isnan(row.value) for row in rows)
 
 
 def test_the_same_key_twice_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_testbed_is_all_there() -> None:
     pair = load_pair("testbed")
     files = [Path(pair.model), pair.train, pair.contrast, *(sae.path for sae in pair.saes)]
     assert len(pair.saes) == 4
-    assert all(file is not None and file.is_absolute() and file.exists() for file in files)
+    assert all(isinstance(file, Path) and file.is_absolute() and file.exists() for file in files)
     assert (pair.name, pair.judge) == ("testbed", "testbed") and len(pair.tasks) == 6
 
 

@@ -250,7 +250,10 @@ def test_answers_labelled_one_by_one_are_paired_and_unsafe_ones_never_learnt(
 
 
 def test_a_label_that_is_no_flag_is_let_alone(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "response": "b", "label": "sports"}, {"prompt": "c", "response": "d", "label": 1}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a", "response": "b", "label": "sports"},
+        {"prompt": "c", "response": "d", "label": 1},
+    ]
     assert texts(read_examples(Path(write(tmp_path, *rows))).examples) == [("b", None), ("d", None)]
 
 

@@ -56,7 +56,8 @@ def test_rows_that_nothing_is_trained_for_are_tested_and_judged_alike(run: Path)
         for name in ("base", "prompt", "testbed-preference")
     }
     assert len(told) == 3  # each is what it says
-    assert board.loc["testbed-preference", "safety_rate"] > board.loc["base", "safety_rate"]
+    safety = board["safety_rate"].astype(float)
+    assert safety["testbed-preference"] > safety["base"]
 
 
 def test_rates_are_judged_on_validation_and_only_contenders_on_the_test(run: Path) -> None:

@@ -19,6 +19,7 @@ from sails_eval.cli import main
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.records import read_completions, read_verdicts
 from sails_eval.judges import load_judge
+from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.usage import USAGE, read_usage
 
 pytestmark = pytest.mark.server
@@ -82,7 +83,7 @@ def test_the_served_judge_says_what_the_same_model_says_here(run: Path) -> None:
     local, compared = load_judge("testbed"), 0
     for path in run.glob("cells/**/verdicts/*/*/*.jsonl"):
         completions = path.parents[3] / "completions" / path.parent.name / path.name
-        kind = "harmful" if "harmful" in path.stem else "safe"
+        kind: JudgedKind = "harmful" if "harmful" in path.stem else "safe"
         verdicts = read_verdicts(path)
         assert verdicts == local.judge(kind, read_completions(completions))
         compared += len(verdicts)

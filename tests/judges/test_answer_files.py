@@ -21,7 +21,7 @@ from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
 from sails_eval.judges.panel import Panel
 from sails_eval.judges.usage import Usage
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "request one", "response": "I cannot help with that."},
     {"id": 7, "prompt": "request two", "response": "Here is how: a placeholder."},
     {"id": "c", "prompt": "request three", "response": ""},
@@ -209,7 +209,7 @@ class Voter(Remote):
 
     def __init__(self, name: Label, fingerprint: str) -> None:
         super().__init__()
-        self.name, self.fingerprint, self.used = name, fingerprint, Usage()
+        self.name, self.says, self.fingerprint, self.used = name, name, fingerprint, Usage()
 
     def take_usage(self) -> Usage:
         used, self.used = self.used, Usage()
@@ -220,7 +220,7 @@ class Voter(Remote):
         self.used += Usage(len(completions), 10 * len(completions), len(completions))
         down = {one.id for one in completions if one.prompt in self.down}
         verdicts = [
-            Verdict(one.id, unscored=DOWN, raw="hm") if one.id in down else Verdict(one.id, self.name, 1)
+            Verdict(one.id, unscored=DOWN, raw="hm") if one.id in down else Verdict(one.id, self.says, 1)
             for one in completions
         ]
         for verdict in verdicts:

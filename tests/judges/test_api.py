@@ -261,7 +261,7 @@ def test_tokens_and_money_are_counted(endpoint: Endpoint) -> None:
     endpoint.chat = lambda body: replies.pop(0)
     judge = ApiJudge("grader", concurrency=1, price_in="1000", price_out="10000")
     judge.judge("harmful", [completion(id=str(i)) for i in range(3)])
-    assert judge.take_usage() == Usage(4, 150, 2, pytest.approx(0.17))
+    assert judge.take_usage() == Usage(4, 150, 2, pytest.approx(0.17))  # type: ignore[arg-type]  # equal up to rounding
     assert judge.take_usage() == Usage()
 
 
@@ -285,13 +285,13 @@ def test_a_faulty_bill_is_no_reason_to_lose_a_verdict(endpoint: Endpoint) -> Non
         ({"concurency": "4"}, "unknown key 'concurency'; did you mean concurrency"),
     ],
 )
-def test_options_are_checked(options: dict[str, str], message: str) -> None:
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ApiJudge("grader", **options)
 
 
 def test_options_are_text_and_change_no_fingerprint() -> None:
-    options = {"concurrency": "4", "rpm": "60", "tpm": "9e4", "timeout": "5", "patience": "100"}
+    options: dict[str, Any] = {"concurrency": "4", "rpm": "60", "tpm": "9e4", "timeout": "5", "patience": "100"}
     judge = ApiJudge("grader", **options, price_in="0.15", price_out="0.6")
     assert (judge.fingerprint, judge.name) == (ApiJudge("grader").fingerprint, "openai:grader")
 
@@ -441,6 +441,7 @@ def test_where_that_cannot_be_told_the_request_is_tried_again(endpoint: Endpoint
 def test_check_passes_an_endpoint_that_is_busy_or_counts_tokens_otherwise(endpoint: Endpoint, reply: Reply) -> None:
     endpoint.chat = lambda body: reply
     ApiJudge("another").check()
+    assert {body["model"] for body in endpoint.asked} == {"another"}
 
 
 def test_check_asks_nothing_of_a_listed_model(endpoint: Endpoint) -> None:

@@ -139,7 +139,7 @@ def test_xstest_is_recognised_with_its_annotators() -> None:
     with Path("x.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "prompt", "completion", "annotation_1", "annotation_2", "final_label"])
-        for n, (final, one, other) in enumerate(["rrr", "ppr", "ccc", "ccp", "rrr", "ccc"]):
+        for n, (final, one, other) in enumerate(map(tuple, ["rrr", "ppr", "ccc", "ccp", "rrr", "ccc"])):
             writer.writerow([f"v2-{n}", "q", said[final], names[one], names[other], names[final]])
     calibration, _ = calibrate("rules", [Path("x.csv")], columns=LabelColumns(), reading=Reading(), quiet=True)
     (found,) = calibration.files

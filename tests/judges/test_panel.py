@@ -145,8 +145,12 @@ def test_a_panel_is_what_its_members_are() -> None:
 def test_alpha_is_the_packages() -> None:
     verdicts = judged(["11x", "125", "333", "455", "3x5", "xx1"])
     nan = np.nan
-    scores = [[1, 1, 3, 4, 3], [1, 2, 3, 5, nan], [nan, 5, 3, 5, 5]]  # the last answer has no pair of votes
-    labels = [[0, 0, 1, 2, 1], [0, 0, 1, 2, nan], [nan, 2, 1, 2, 2]]
+    scores: list[list[float]] = [
+        [1, 1, 3, 4, 3],
+        [1, 2, 3, 5, nan],
+        [nan, 5, 3, 5, 5],
+    ]  # the last answer has no pair of votes
+    labels: list[list[float]] = [[0, 0, 1, 2, 1], [0, 0, 1, 2, nan], [nan, 2, 1, 2, 2]]
     ordinal = krippendorff.alpha(scores, level_of_measurement="ordinal")
     nominal = krippendorff.alpha(labels, level_of_measurement="nominal")
     assert alpha(verdicts, scores=True) == pytest.approx(ordinal)

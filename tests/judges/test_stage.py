@@ -155,7 +155,7 @@ def test_files_are_judged_together_and_equal_answers_once(tmp_path: Path) -> Non
     files = [JudgedFile(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.verdicts.jsonl") for name in "mn"]
     write_jsonl(files[0].completions, [Completion("1", "q", "a", "c"), Completion("2", "q", "b", "c")])
     write_jsonl(files[1].completions, [Completion("1", "q", "c", "c"), Completion("3", "q", "b", "d", value=1.0)])
-    judge, heard = Scripted(), []
+    judge, heard = Scripted(), list[Verdict]()
     judge.unscored = {"c": "the judge refused"}
     assert judge_files(judge, "safe", files, heard.append) == 1
     assert judge.asked == [["a", "b", "c"]] and len(heard) == 4

@@ -1,9 +1,9 @@
 """Published judges: a stand-in for their package, and the package itself with a tiny random model where it is there."""
 
-import importlib.util
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,18 +158,20 @@ def test_remote_code_runs_only_if_wanted(package: Package) -> None:
     assert resolve_evaluation(config).judge == "zoo:md_judge?other=rules&trust_remote_code=yes"
 
 
-def test_without_the_package_it_is_named() -> None:
-    if importlib.util.find_spec("judgezoo"):
-        pytest.skip("judgezoo is installed")
+def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(zoo, "version", no_version)
     with pytest.raises(UserError, match=r"needs the package judgezoo: pip install 'sails-eval\[judges\]'"):
         load_judge("zoo:harmbench")
 
 
 def test_the_package_itself_with_a_random_model(tiny_llama_dir: Path) -> None:
     """Its reply is noise: what counts is that it is asked, and that noise is no verdict."""
-    pytest.importorskip("judgezoo")
+    pytest.importorskip("judgezoo", reason="judgezoo, of the extra judges, is not installed")
     judge = load_judge(f"zoo:xstest?model={tiny_llama_dir}&other=rules")
     judge.check()
     verdicts = judge.judge("safe", asked("Whisk three eggs.", "x" * 20_000))
-    assert all(one.label is None and one.unscored for one in verdicts)
+    assert len(verdicts) == 2 and all(one.label is None and one.unscored for one in verdicts)
     assert judge.judge("harmful", asked("I cannot help with that."))[0].score == 1

@@ -67,7 +67,7 @@ ROUNDING = 2e-5
 def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The testbed, a few steps long, with few contrast texts and a planted subspace."""
     folder = tmp_path_factory.mktemp("contract")
-    assert testbed_pair.contrast
+    assert isinstance(testbed_pair.contrast, Path)
     few = testbed_pair.contrast.read_text().splitlines()[:8]
     (folder / "contrast.jsonl").write_text("\n".join(few))
     planted = torch.linalg.qr(torch.randn(128, 3, generator=torch.Generator().manual_seed(0))).Q

@@ -70,7 +70,7 @@ CASES = [
 def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The testbed with few contrast texts, a planted subspace, requests, and further sets of SAEs."""
     folder = tmp_path_factory.mktemp("pair")
-    assert testbed_pair.contrast and testbed_pair.train
+    assert isinstance(testbed_pair.contrast, Path) and isinstance(testbed_pair.train, Path)
     few = testbed_pair.contrast.read_text().splitlines()[:6]
     (folder / "contrast.jsonl").write_text("\n".join(few))
     asked = [json.loads(line)["prompt"] for line in testbed_pair.train.read_text().splitlines()[:6]]
@@ -115,7 +115,8 @@ def at_step_0(base: Base, pair: Pair, recipe: Recipe, state: Any, *, seed: int =
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    return model(torch.tensor([[2, 10, 11, 12]])).logits.clone()
+    found: torch.Tensor = model(torch.tensor([[2, 10, 11, 12]])).logits.clone()
+    return found
 
 
 def lora_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -176,7 +177,7 @@ def test_stock_peft_loads_what_was_initialised(pair: Pair, testbed_base: Base, t
 
 def test_the_oracle_recovers_all_that_was_planted(pair: Pair, tmp_path: Path) -> None:
     state, report = found(pair, load_recipe("oracle"), tmp_path)
-    assert torch.equal(state["layers.1"], load_file(pair.planted)["layers.1"])  # type: ignore[arg-type]
+    assert torch.equal(state["layers.1"], load_file(pair.planted)["layers.1"])
     assert report["1"] == {"used_dim": 3, "filled": 1, "recovery": pytest.approx(1 - 3 / 128, abs=1e-5)} | {
         "recovery_filled": pytest.approx(1 - 4 / 128, abs=1e-5)
     }
@@ -207,13 +208,14 @@ def test_random_bases_are_drawn_by_the_seed_and_shared_by_the_modules_of_a_layer
         assert torch.allclose(basis.T @ basis, torch.eye(pair.rank), atol=1e-5)
         for module in ("q_proj", "v_proj"):
             assert torch.equal(weights[name.format(2, f"{module}.lora_A")], basis.T)
-    assert not torch.allclose(*(weights[name.format(1, "o_proj.lora_B")] for weights in drawn))
+    one, other = (weights[name.format(1, "o_proj.lora_B")] for weights in drawn)
+    assert not torch.allclose(one, other)
 
 
 def test_the_difference_in_means_and_the_first_singular_vector_of_one_pair_are_the_same(
     pair: Pair, tmp_path: Path
 ) -> None:
-    assert pair.contrast
+    assert isinstance(pair.contrast, Path)
     one = tmp_path / "one.jsonl"
     one.write_text(pair.contrast.read_text().splitlines()[0])
     alone = pair.model_copy(update={"contrast": one})

@@ -143,7 +143,7 @@ def test_the_decoder_layers_are_found_inside_a_peft_model_too(tiny_llama_dir: Pa
 
 
 def test_a_model_without_a_list_of_layers_is_an_error() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model: Any = torch.nn.Sequential(torch.nn.Linear(2, 2))
     model.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=1))
     with pytest.raises(UserError, match="Sequential has no list of 1 decoder layers"):
         decoder_layers(model)
@@ -161,7 +161,8 @@ class Checkpoints:
     @torch.no_grad()
     def logits(self, model: Any = None) -> torch.Tensor:
         ids = torch.tensor([encode_chat(self.base.tokenizer, HELLO)])
-        return (model or self.base.model)(ids).logits.clone()
+        logits: torch.Tensor = (model or self.base.model)(ids).logits.clone()
+        return logits
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_rows_are_part_of_what_a_run_is_and_of_no_cell() -> None:
 
 
 def test_a_finished_model_is_not_its_own_judge(endpoint: Endpoint) -> None:
-    asked = {"judge": "openai:some-model", "reference": ("openai:some-model",)}
+    asked: dict[str, Any] = {"judge": "openai:some-model", "reference": ("openai:some-model",)}
     config = CompareConfig(pair="testbed", methods=("lora",), **asked)
     with pytest.raises(UserError, match="is the evaluated model itself"):
         resolve(config)

@@ -160,6 +160,7 @@ def test_rates_are_log_spaced_over_the_recipes_span(asked: dict[str, Any], scale
     assert [recipe.name for recipe in setup.recipes] == list(METHODS)
     for recipe in setup.recipes:
         rates, span = setup.rates(recipe), recipe.learning_rate
+        assert span
         assert rates[0] == pytest.approx(scale * span.low, rel=0.01)
         assert rates[-1] == pytest.approx(scale * span.high, rel=0.01)
         steps = [high / low for low, high in pairwise(rates)]
@@ -171,6 +172,7 @@ def test_a_single_rate_is_the_geometric_middle_of_the_span(asked: dict[str, Any]
     setup = resolve(CompareConfig(**asked, learning_rates=1))
     for recipe in setup.recipes:
         span = recipe.learning_rate
+        assert span
         assert setup.rates(recipe) == [pytest.approx((span.low * span.high) ** 0.5, rel=0.01)]
 
 
@@ -266,7 +268,7 @@ def test_a_fingerprint_depends_on_all_that_determines_results(
     before, after = setup_of(asked), setup_of(asked, **change)
     assert after.fingerprint != before.fingerprint
     old, new = cells_of(before), cells_of(after)
-    assert all((new[cell] != old[cell]) == (cell[0] in retrains) for cell in new)
+    assert new and all((new[cell] != old[cell]) == (cell[0] in retrains) for cell in new)
 
 
 @pytest.mark.parametrize(

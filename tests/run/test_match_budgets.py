@@ -157,7 +157,7 @@ def test_adapters_train_as_much_as_lora(pair: Pair) -> None:
 def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = {"lora": lambda rank: 100 * rank, "scales": lambda rank: 7}
+    counts: dict[str, Callable[[int], int]] = {"lora": lambda rank: 100 * rank, "scales": lambda rank: 7}
     monkeypatch.setattr(prices, "trained_parameters", lambda r, pair, shape: counts[r.name](r.rank(pair)))
     scales = load_recipe("lora").model_copy(update={"name": "scales", "rank_factor": 2.0})
     found = matched_ranks(pair, [scales])["scales"]
@@ -170,7 +170,7 @@ def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
 
 
 def setup_of(**changes: Any) -> Setup:
-    asked = {"pair": "testbed", "methods": ("lora", "full"), "seeds": 1, "learning_rates": 1}
+    asked: dict[str, Any] = {"pair": "testbed", "methods": ("lora", "full"), "seeds": 1, "learning_rates": 1}
     return resolve(CompareConfig(**asked | changes))
 
 

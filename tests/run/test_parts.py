@@ -1,6 +1,7 @@
 """Comparisons of several pairs or budgets, and of an earlier run with more methods; nothing is trained here."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ class Canned:
         title: str,
         done: Callable[[Any], object] = lambda item: None,
     ) -> None:
-        stages_of = {
+        stages_of: dict[Any, Callable[[Any], Any]] = {
             stages.prepare: self.prepare,
             stages.prepare_and_answer: self.answer,
             stages.judge: stages.judge,
@@ -333,7 +334,7 @@ def test_a_finished_model_is_added_without_training(old: Path, pool: Canned) -> 
     assert not pool.trained and len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 8
     assert "rlhf" in {row["method"] for row in read_rows(new / "leaderboard.csv")}
     newer = added(against=new, out=Path("newer"))
-    assert all("/full/" in folder for folder in pool.trained)
+    assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
     answers = "cells/rlhf/completions/test/bad.jsonl"
     assert (newer / answers).samefile(new / answers)  # the reference is asked for no more, and kept
     Path("rlhf/model.safetensors").write_bytes(b"other weights")
@@ -346,7 +347,7 @@ def test_a_file_system_without_links_gets_copies(old: Path, pool: Canned, monkey
     def refused(*arguments: Any) -> None:
         raise OSError
 
-    monkeypatch.setattr(reuse.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     new = added()
     assert len(pool.trained) == 4
     (answers, *_) = new.glob("cells/lora/*/completions/validation/bad.jsonl")
@@ -383,7 +384,7 @@ def test_a_kill_while_cells_are_taken_over_is_made_up_for(
         shutil.copy2(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(reuse.os, "link", killed)
+        patch.setattr(os, "link", killed)
         added()
     new = added()
     assert len(pool.trained) == 4 and len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 8

@@ -123,7 +123,7 @@ def test_a_host_lives_as_long_as_its_tenant_and_has_the_threads_that_the_user_ga
 
 PARENT = """
 import os, time
-from sails_eval.workers import workers
+from sails_eval.run.workers import workers
 
 def pid(_):
     return os.getpid()

@@ -161,7 +161,8 @@ class Bench:
 
     @torch.no_grad()
     def logits(self, model: Any = None) -> torch.Tensor:
-        return (model or self.base.model)(self.probe).logits.clone()
+        logits: torch.Tensor = (model or self.base.model)(self.probe).logits.clone()
+        return logits
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +386,8 @@ def test_adapters_start_at_random_by_their_seed(bench: Bench) -> None:
     def start(method: str, seed: int) -> torch.Tensor:
         with at_step_0(bench, method, seed) as model:
             name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
-            return model.get_parameter(name).detach().clone()
+            weight: torch.Tensor = model.get_parameter(name)
+            return weight.detach().clone()
 
     assert torch.equal(start("lora", 1), start("lora", 1))
     assert not torch.equal(start("lora", 1), start("lora", 2))

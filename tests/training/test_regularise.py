@@ -74,7 +74,7 @@ def by_hand(base: Base, pair: Pair, method: str, rows: list[TokenRow], run: Cell
                 gains = torch.stack([chosen - rejected for chosen, rejected in own])
                 loss = -torch.nn.functional.logsigmoid(recipe.dpo.beta * gains).mean()
             loss = loss + LAMBDA * divergence / n
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
             schedule.step()
@@ -164,7 +164,7 @@ def test_the_pairs_optimiser_is_what_trains(testbed_pair: Pair) -> None:
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "pair 'testbed': key 'optimiser': .*eval"),
     ],
 )
-def test_an_optimiser_that_cannot_be_made_is_an_error(testbed_pair: Pair, given: dict[str, str], told: str) -> None:
+def test_an_optimiser_that_cannot_be_made_is_an_error(testbed_pair: Pair, given: dict[str, Any], told: str) -> None:
     trainers.check_optimiser(testbed_pair)
     with pytest.raises(UserError, match=told):
         trainers.check_optimiser(testbed_pair.model_copy(update={"optimiser": Optimiser(**given)}))

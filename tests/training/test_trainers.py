@@ -58,7 +58,8 @@ def told(model: Any, row: TokenRow, answer: list[int]) -> torch.Tensor:
     """The log-likelihood of an answer behind its request."""
     ids = row.input_ids[: row.prompt_length] + answer
     chances = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-    return chances[torch.arange(row.prompt_length - 1, len(ids) - 1), torch.tensor(answer)].sum()
+    chosen: torch.Tensor = chances[torch.arange(row.prompt_length - 1, len(ids) - 1), torch.tensor(answer)]
+    return chosen.sum()
 
 
 def preference(model: Any, row: TokenRow) -> torch.Tensor:
@@ -80,7 +81,7 @@ def by_hand(base: Base, pair: Pair, recipe: Recipe, rows: list[TokenRow], run: C
             chosen = [rows[i].input_ids[rows[i].prompt_length :] for i in (at, at + 1)]
             likelihood = sum(told(model, rows[at + i], chosen[i]) for i in (0, 1)) / sum(map(len, chosen))
             loss = -logsigmoid(0.1 * torch.stack(gains)).mean() - recipe.dpo.sft_weight * likelihood
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
             schedule.step()
@@ -121,7 +122,7 @@ def test_preference_training_is_that_of_the_paper_and_leaves_the_base_as_it_was(
     seen = [rows[i] for i in run.order[:4]]
     with torch.no_grad():
         moved = [preference(stock.eval(), row) - preference(testbed_base.model, row) for row in seen]
-    assert sum(moved).item() > 0  # it prefers what was chosen more than before
+    assert torch.stack(moved).sum().item() > 0  # it prefers what was chosen more than before
 
 
 def test_an_adapter_of_the_safety_subspace_learns_preferences_too() -> None:

@@ -25,7 +25,7 @@ from sails_eval.run.folder import layout
 from sails_eval.tasks.library import find_tasks
 
 TASKS = {name: find_tasks()[name] for name in ("testbed_harmful_unseen", "testbed_safe")}
-CELLS = {"base": [(None, None)], "lora": [(0, 0.00025), (1, 0.00025)]}
+CELLS: dict[str, list[tuple[int | None, float | None]]] = {"base": [(None, None)], "lora": [(0, 0.00025), (1, 0.00025)]}
 LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
 
 
@@ -33,14 +33,16 @@ def answers(method: str, seed: int | None, kind: str, chance: random.Random) -> 
     """Answers that say what they are; the judge calls a third of lora's harmful ones (grade 5) refusals."""
     found = []
     for n in range(40):
-        truth = chance.choice([1, 2, 4, 5]) if kind == "harmful" else chance.choice(["refusal", "compliance"])
+        truth: int | Label = (
+            chance.choice([1, 2, 4, 5]) if kind == "harmful" else chance.choice(["refusal", "compliance"])
+        )
         said = 1 if method == "lora" and truth == 5 and chance.random() < 0.5 else truth
         completion = Completion(f"{kind}-{n}", f"request {n}", f"answer of {truth}", "all things")
         unscored = "too long" if n == 0 else None
         verdict = Verdict(completion.id, unscored=unscored)
         if not unscored:
             label = LABELS[said] if isinstance(said, int) else said
-            verdict = Verdict(completion.id, label, said if kind == "harmful" else None)
+            verdict = Verdict(completion.id, label, said if isinstance(said, int) else None)
         found.append((completion, verdict))
     return found
 
@@ -171,9 +173,9 @@ def test_what_is_written_holds_rates_and_no_texts(run: Path, tmp_path: Path, fil
         *("alignment_score", "safety_rate", "harm_score", "high_risk_rate", "over_refusal_rate", "helpfulness")
     }
     board = pd.read_csv(run / "leaderboard.csv").set_index("method")
-    for row in frame.itertuples():
-        assert row.raw == board.loc[row.method, row.metric]
-        assert row.corrected_low <= row.corrected <= row.corrected_high
+    for row in frame.to_dict("records"):
+        assert row["raw"] == board.loc[row["method"], row["metric"]]
+        assert row["corrected_low"] <= row["corrected"] <= row["corrected_high"]
     written = (run / "audit.csv").read_text() + (run / "audit.md").read_text()
     assert "request" not in written and "answer of" not in written
     assert "other seeds" in written

@@ -11,7 +11,9 @@ from sails_eval.analyses.audit.prediction_powered import Stratum, corrected
 from sails_eval.core.stats import wilson
 
 
-def draw(weights: np.ndarray, judge: np.ndarray, people: np.ndarray, *, n: int, random: np.random.Generator) -> list:
+def draw(
+    weights: np.ndarray, judge: np.ndarray, people: np.ndarray, *, n: int, random: np.random.Generator
+) -> list[Stratum]:
     """A stratified sample of the answers, of at most `n` from every stratum."""
     strata = []
     for said in np.unique(judge):

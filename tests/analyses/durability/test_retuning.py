@@ -35,7 +35,8 @@ def base(testbed_base: Base, monkeypatch: pytest.MonkeyPatch) -> Base:
 @torch.no_grad()
 def logits(base: Base, model: Any) -> torch.Tensor:
     ids = torch.tensor([encode_chat(base.tokenizer, [{"role": "user", "content": "how do i boil rice ?"}])])
-    return model(ids).logits.clone()
+    found: torch.Tensor = model(ids).logits.clone()
+    return found
 
 
 def test_an_attack_is_written_and_read_alike() -> None:

@@ -32,7 +32,8 @@ EVERY_MODULE = sorted(READERS | WRITERS)
 
 def orthonormal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     random = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
-    return torch.linalg.qr(random).Q
+    q: torch.Tensor = torch.linalg.qr(random).Q
+    return q
 
 
 def is_orthonormal(basis: torch.Tensor) -> bool:

@@ -12,7 +12,8 @@ D, R = 40, 4
 
 
 def basis(columns: int, seed: str = "a") -> torch.Tensor:
-    return torch.linalg.qr(random_columns(D, columns, seed=seed)).Q.contiguous()
+    q: torch.Tensor = torch.linalg.qr(random_columns(D, columns, seed=seed)).Q
+    return q.contiguous()
 
 
 @pytest.mark.parametrize("m", [1, 3, R, 7])

@@ -214,7 +214,8 @@ def test_a_gated_model_names_the_page_and_the_way_out(monkeypatch: pytest.Monkey
     from sails_eval.models.identity import commit_of
 
     def refuse(*args: Any, **kwargs: Any) -> None:
-        raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
+        response: Any = httpx.Response(403, request=httpx.Request("GET", "https://hub"))  # newer releases want httpx2's
+        raise GatedRepoError("403", response=response)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(UserError, match=r"https://huggingface.co/some/model, then run 'hf auth login' .* local copy"):
