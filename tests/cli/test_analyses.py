@@ -48,9 +48,7 @@ def test_one_of_ones_own_is_listed_and_runs(
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_none_is_looked_for_where_a_command_of_ours_is_asked_for(
-    installed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_none_is_looked_for_where_a_command_of_ours_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sails_eval.core.plugins", None)  # cannot be imported
     assert main(["power", "--difference", "0.05", "--sd", "0.05"]) == 0
 
