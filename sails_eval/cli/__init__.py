@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sails_eval.cli import compare, data, judge, leaderboard, methods, pairs, power, robustness, tasks, testbed
+from sails_eval.cli import analyses, compare, data, judge, leaderboard, methods, pairs, tasks, testbed
 from sails_eval.core.errors import UserError
 from sails_eval.core.version import __version__
 
@@ -26,10 +26,11 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status. Bad input is one line on stderr and status 2."""
-    options = parser().parse_args(arguments)
-    _set_up(options)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return int(options.run(options) or 0)
+        options = parser(*arguments[:1]).parse_args(arguments)
+        _set_up(options)
+        return int(options.run_command(options) or 0)
     except UserError as error:
         print(f"sails-eval: error: {error}", file=sys.stderr)
         return 2
@@ -38,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(asked: str = "") -> argparse.ArgumentParser:
+    """The whole command line. Packages of the user's own are looked for only where no command of ours is asked for."""
     top = argparse.ArgumentParser(
         prog="sails-eval",
         description="Which fine-tuning method makes a language model safest without making it useless, "
@@ -49,8 +50,10 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, leaderboard, robustness, judge, methods, pairs, power, data, tasks, testbed):
+    for module in (compare, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed):
         module.add(commands)
+    if asked not in commands.choices:
+        analyses.add_plugins(commands, asked)
     return top
 
 

@@ -6,19 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sails_eval.core.names import names
+
 
 def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     """A command with its function, help text and the flags that all have."""
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(run=run)
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text.replace("%", "%%"), description=text)
+    command.set_defaults(run_command=run)
     noise = command.add_mutually_exclusive_group()
     noise.add_argument("-v", "--verbose", action="store_true", help="print what is logged, too")
     noise.add_argument("-q", "--quiet", action="store_true", help="no progress bars, only the outcome")
     return command
-
-
-def names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from sails_eval.cli.common import (
     add_judging,
     add_model,
     add_training,
-    names,
     print_usage,
     read_config,
 )
+from sails_eval.core.names import names
 
 
 def add(commands: Any) -> None:

@@ -34,7 +34,6 @@ def _list(options: argparse.Namespace) -> None:
     from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
-
     print(listing(load_pair(options.pair)))
 
 
@@ -45,7 +44,6 @@ def _show(options: argparse.Namespace) -> None:
     from sails_eval.run.workers import quiet_libraries
 
     quiet_libraries()
-
     print(shown(load_recipe(options.name), load_pair(options.pair)))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from sails_eval.core.data_source import Data
+from sails_eval.core.names import names
 from sails_eval.core.pair import EMBEDDED, _joined
 from sails_eval.core.schema import Frozen
 from sails_eval.core.training_settings import Match, Regularise, parse_regularise
@@ -74,5 +75,4 @@ class CompareConfig(Frozen):
     @property
     def pairs(self) -> tuple[str, ...]:
         """The pairs that `pair` names; the embedded one where no other model is named either."""
-        names = tuple(name.strip() for name in (self.pair or "").split(",") if name.strip())
-        return names or ((EMBEDDED,) if self.model is None else ())
+        return names(self.pair or "") or ((EMBEDDED,) if self.model is None else ())

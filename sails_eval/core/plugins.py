@@ -29,5 +29,5 @@ def load_plugin(point: EntryPoint) -> Any:
     """What an entry point names. Raises UserError where it cannot be imported."""
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the code of others raises
         raise UserError(f"{point.group}: '{point.name}' cannot be imported: {first_line(error)}") from error

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sails_eval.analyses.power import Spread, power, seeds_needed
+from sails_eval.analyses.power.measure import Spread, power, seeds_needed
 from sails_eval.boards.scoring import write_results
 from sails_eval.cli import main
 from sails_eval.core.records import Result

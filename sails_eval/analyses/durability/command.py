@@ -1,0 +1,27 @@
+"""The command durability."""
+
+import argparse
+
+from sails_eval.analyses.base import Analysis
+from sails_eval.core.names import names
+
+
+class Command(Analysis):
+    name = "durability"
+    help = "How much of the alignment of a finished run's chosen models is left after re-tuning, 4 bits and merging."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        text = "benign:N, harmful:N (re-tuned on N examples), quantise:4bit, merge (default: all of these that the "
+        text += "pair's data and this machine allow, with N = 10 and 100)"
+        parser.add_argument("--attack", type=names, default=(), metavar="A,B", help=text)
+
+    def run(self, options: argparse.Namespace) -> None:
+        from sails_eval.analyses.durability.measure import durability
+        from sails_eval.analyses.durability.report import shown
+        from sails_eval.judges.usage import told, used_in
+
+        run = options.run_dir
+        files = durability(run, options.attack, options.methods, jobs=options.jobs, quiet=options.quiet)
+        print("\n\n".join(shown(file, run) for file in files))
+        print(*told(used_in(run)), *(f"written to {file}" for file in files), sep="\n")

@@ -1,0 +1,19 @@
+"""The command forgetting."""
+
+import argparse
+
+from sails_eval.analyses.base import Analysis
+
+
+class Command(Analysis):
+    name = "forgetting"
+    help = (
+        "How far the chosen models of a finished run moved from the base on neutral text, and what they can't do now."
+    )
+
+    def run(self, options: argparse.Namespace) -> None:
+        from sails_eval.analyses.forgetting.measure import forgetting
+        from sails_eval.analyses.forgetting.results import shown
+
+        files = forgetting(options.run_dir, options.methods, jobs=options.jobs, quiet=options.quiet)
+        print(shown(options.run_dir), *(f"written to {file}" for file in files), sep="\n")
