@@ -33,7 +33,7 @@ from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import features_memory, sae_width, step_cost
 from sails_eval.run.workers import quiet_libraries
 from sails_eval.training.batches import CellRun, TokenRow
-from sails_eval.training.cell import TrainRecord, _peak_memory, _reset_peak_memory, train_cell
+from sails_eval.training.cell import TrainingCost, _peak_memory, _reset_peak_memory, train_cell
 
 TINY = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2,
@@ -123,7 +123,7 @@ def steps(method: str, pair: Pair, shape: Shape, base: Base, *, state: Mapping[s
     recipe = load_recipe(method)
     rows = [TokenRow(ids, ids) for ids in random_ids(shape, n * pair.batch_size, pair.max_length)]
     assert recipe.learning_rate
-    records: list[TrainRecord] = []
+    records: list[TrainingCost] = []
     with tempfile.TemporaryDirectory() as folder:
         for taken in (SHORT, SHORT, n):  # the first one warms up
             run = CellRun(recipe.learning_rate.low, 0, list(range(taken * pair.batch_size)), state)

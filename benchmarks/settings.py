@@ -28,6 +28,7 @@ from sails_eval.core.paths import bundled
 from sails_eval.core.schema import read_mapping
 from sails_eval.core.stats import Mean, Sample, holm
 from sails_eval.run.compare import compare
+from sails_eval.run.folder.run_folder import RunFolder
 
 VARIANTS: list[dict[str, Any]] = [
     {"contrast": "requests", "positions": "prompt_last"},
@@ -95,7 +96,7 @@ def main() -> None:
     told = ("pair", "seeds", "learning_rates", "tokens", "limit")
     flags = [f"--{key.replace('_', '-')} {value}" for key in told if (value := getattr(options, key)) is not None]
     command = " ".join(["python benchmarks/settings.py", *flags])
-    samples = {method: row.sample("alignment_score") for method, row in read_tested(run).items()}
+    samples = {method: row.sample("alignment_score") for method, row in read_tested(RunFolder(run)).items()}
     write_text(options.doc, page(samples, done, lacking, command=command, pair=pair))
     print(f"written to {options.doc}")
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from sails_eval.analyses.audit.sample import population
 from sails_eval.core.files import write_jsonl
 from sails_eval.judges import load_judge
+from sails_eval.run.folder.run_folder import RunFolder
 
 
 def write_labels(run: Path, out: Path) -> dict[str, int]:
     """Write `harmful.jsonl` and `safe.jsonl` into `out`; how many answers each holds."""
     grammar, counts = load_judge("grammar"), {}
-    items = population(run)
+    items = population(RunFolder(run))
     for kind in ("harmful", "safe"):
         asked = list(
             {

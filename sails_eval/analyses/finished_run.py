@@ -1,37 +1,37 @@
-"""The cells that a finished run's leaderboard stands on, and their checkpoints, for what is measured afterwards."""
+"""The models that a finished run's leaderboard stands on, for what is measured afterwards."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from sails_eval.boards.leaderboard import Cell as Place
-from sails_eval.boards.leaderboard import Scores, Tested, choose_rates, headline, scores_by_cell, tested, unscored
-from sails_eval.boards.scoring import read_results
-from sails_eval.core.comparison import CompareConfig
+from sails_eval.boards.leaderboard import Scores, Tested, headline, scores_by_cell, tested, unscored
+from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.records import BASE, Result
-from sails_eval.core.schema import validate
 from sails_eval.core.stats import Interval, Sample
+from sails_eval.core.version import __version__
 from sails_eval.models.saved_adapter import CONFIG
-from sails_eval.plan.parts import Part, placed, resolve_parts
-from sails_eval.plan.setup import Cell
-from sails_eval.run.folder.description import differences, open_run
-from sails_eval.run.folder.layout import CHECKPOINT, DESCRIPTION, read_description
+from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.plan.prepare import prepare
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched
 from sails_eval.run.workers import workers
 from sails_eval.tasks.library import find_tasks
 
 log = logging.getLogger(__name__)
 
+CODE = {"version", "environment", "recipes", "judge"}
+"""What of an identity another version of this package changes by itself."""
+
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedModel:
     """A model on the leaderboard: a method's cell of one seed, at the rate where it is tested, or the base model."""
 
     method: str
@@ -57,52 +57,52 @@ class Chosen:
             return self.method
         return f"{self.method}/rate-{self.cell.learning_rate:g}-seed-{self.cell.seed}"
 
+    @property
+    def place(self) -> Place:
+        """Where its test scores are among the results."""
+        return Place(self.method, self.seed, self.learning_rate, "test")
+
 
 @dataclass(frozen=True)
-class FinishedPart:
-    """One pair at one budget of a finished run, in its folder; `methods` are those that are looked at."""
+class FinishedRun:
+    """One pair at one budget of a finished run; `methods` are those that are looked at."""
 
-    folder: Path
-    part: Part
+    run: RunFolder
+    plan: SubRun
     results: tuple[Result, ...]
+    choices: Mapping[str, Choice]
     methods: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """What tells it from other parts; empty where it is the whole run."""
-        return self.part.folder
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """No other process is at work in the folder inside the block. Raises UserError where one is."""
-        with open_run(self.folder, self.part.config, {"identity": self.part.setup.identity}):
-            yield
+        """What tells it from other sub-runs; empty where it is the whole run."""
+        return self.plan.folder
 
     @cached_property
-    def scores(self) -> dict[Place, dict[str, float]]:
+    def _scores(self) -> dict[Place, dict[str, float]]:
         """The headline metrics of everything that was tested."""
-        return headline(self.results, {task.name: task for task in self.part.setup.tasks})
+        return headline(self.results, self.plan.named_tasks)
 
-    def score(self, chosen: Chosen, metric: str) -> float:
+    def score(self, model: SelectedModel, metric: str) -> float:
         """A metric of a model on the test."""
-        return self.scores[Place(chosen.method, chosen.seed, chosen.learning_rate, "test")][metric]
+        return self._scores[model.place][metric]
 
-    def unscored(self, chosen: Chosen) -> float:
+    def unscored(self, model: SelectedModel) -> float:
         """The share of its judged test answers that have no verdict."""
-        return unscored([self._answered[Place(chosen.method, chosen.seed, chosen.learning_rate, "test")]])
+        return unscored([self._answered[model.place]])
 
     @cached_property
     def _answered(self) -> dict[Place, Scores]:
-        return scores_by_cell(self.results, {task.name: task for task in self.part.setup.tasks})
+        return scores_by_cell(self.results, self.plan.named_tasks)
 
     @cached_property
-    def chosen(self) -> list[Chosen]:
+    def models(self) -> list[SelectedModel]:
         """The base model, then every trained method's cell of every seed whose checkpoint is kept."""
-        return [Chosen(BASE), *(one for one in self._on_board if one.checkpoint and one.checkpoint.is_dir())]
+        return [SelectedModel(BASE), *(one for one in self._on_board if one.checkpoint and one.checkpoint.is_dir())]
 
     def warn_of_missing(self) -> None:
         """Log whose checkpoints are not there."""
-        wanted, kept = (Counter(one.method for one in these) for these in (self._on_board, self.chosen))
+        wanted, kept = (Counter(one.method for one in these) for these in (self._on_board, self.models))
         for method, n in wanted.items():
             if kept[method] < n:
                 log.warning(
@@ -114,48 +114,51 @@ class FinishedPart:
                 )
 
     @cached_property
-    def _on_board(self) -> list[Chosen]:
-        setup = self.part.setup
-        choices = choose_rates(self.results, {task.name: task for task in setup.tasks})
+    def _on_board(self) -> list[SelectedModel]:
         cells = [
             cell
-            for recipe in setup.recipes
+            for recipe in self.plan.recipes
             if recipe.name in self.methods
-            for cell in setup.cells(recipe)
-            if cell.learning_rate == choices[recipe.name].rate_of(cell.seed)
+            for cell in self.plan.cells(recipe)
+            if cell.learning_rate == self.choices[recipe.name].rate_of(cell.seed)
         ]
-        return [Chosen(cell.recipe.name, cell, self.folder / cell.folder / CHECKPOINT) for cell in cells]
+        return [SelectedModel(cell.recipe.name, cell, self.run.cell(cell).checkpoint) for cell in cells]
 
 
-def finished_parts(run: Path, methods: Sequence[str] = ()) -> list[FinishedPart]:
-    """The parts of a finished run, checked against what determines them here and now; no `methods` means all.
+def finished_runs(path: Path, methods: Sequence[str] = ()) -> list[FinishedRun]:
+    """The sub-runs of a finished run, checked against what determines them here and now; no `methods` means all.
 
-    Raises UserError where the folder is none of a run, the run is not finished, has no such method, or what it is made
-    of has changed.
+    What another version of this package changes by itself is no obstacle, and is told. Raises UserError where the
+    folder is none of a run, the run is not finished, has no such method, or what it is made of has changed.
     """
-    if not (run / DESCRIPTION).is_file() or "config" not in (described := read_description(run)):
-        raise UserError(f"{run}: not the folder of a comparison (no {DESCRIPTION} with its configuration)")
-    config = validate(CompareConfig, described["config"], where=str(run / DESCRIPTION))
-    parts = resolve_parts(config)
+    run = RunFolder(path)
+    if not run.exists or run.description().config is None:
+        raise UserError(f"{path}: not the folder of a comparison (no run.json with its configuration)")
+    config = run.description().asked(run.description_file)
+    plan = prepare(config)
     if config.match_params or config.match != "tokens":  # ranks and tokens that only a worker can tell
         with workers(1, quiet=True) as pool:
-            parts = matched(parts, run, pool)
-    trained = tuple(recipe.name for recipe in parts[0].setup.recipes)
+            plan = matched(plan, pool, run)
+    trained = tuple(recipe.name for recipe in plan.sub_runs[0].recipes)
     for name in methods:
         if name not in trained:
-            raise unknown(f"trained method of {run}", name, trained)
-    return [_finished(placed(run, part), part, tuple(methods) or trained) for part in parts]
+            raise unknown(f"trained method of {path}", name, trained)
+    return [_finished(run.sub_run(one), one, tuple(methods) or trained) for one in plan.sub_runs]
 
 
-def _finished(folder: Path, part: Part, methods: tuple[str, ...]) -> FinishedPart:
-    path = folder / "results.csv"
-    if not path.is_file():
-        raise UserError(f"{folder}: no results.csv; the comparison is not finished: give its own command again first")
-    if changed := differences(read_description(folder)["identity"], part.setup.identity):
+def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> FinishedRun:
+    results, described = tuple(run.results()), run.description()
+    changed = described.identity.differences(plan.identity)
+    if described.version != __version__:
+        log.warning("%s was made by sails-eval %s, and this is %s", run.path, described.version, __version__)
+        changed = [key for key in changed if key.partition(".")[0] not in CODE]
+    if changed:
         raise UserError(
-            f"{folder}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
+            f"{run.path}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
         )
-    return FinishedPart(folder, part, tuple(read_results(path)), methods)
+    # cells are called as the run called them; new answers are judged by the judge of today
+    identity = described.identity.model_copy(update={"judge": plan.identity.judge})
+    return FinishedRun(run, replace(plan, identity=identity), results, run.choices(plan.named_tasks), methods)
 
 
 def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interval:
@@ -177,16 +180,15 @@ def interval_cell(interval: Interval, digits: int = 2) -> str:
     return f"{interval.value:z.{digits}f}{brackets}"
 
 
-def read_tested(run: Path, include: Sequence[Path] = ()) -> dict[str, Tested]:
-    """Every row's scores on the test, from the results.csv of one pair's finished run.
+def read_tested(run: RunFolder, include: Sequence[Path] = ()) -> dict[str, Tested]:
+    """Every row's scores on the test, from the results of one pair's finished run.
 
-    Raises UserError where the file or one of its tasks cannot be found.
+    Raises UserError where these or one of their tasks cannot be found.
     """
-    path = run / "results.csv"
-    results = [row for row in read_results(path) if row.metric in ("safety_rate", "helpfulness")]
+    results = [row for row in run.results() if row.metric in ("safety_rate", "helpfulness")]
     known = find_tasks(tuple(include))
     if strange := sorted({row.task for row in results} - known.keys()):
-        raise unknown(f"task of {path}", strange[0], known)
+        raise unknown(f"task of {run.results_file}", strange[0], known)
     tasks = {row.task: known[row.task] for row in results}
-    choices = choose_rates(results, tasks)
-    return tested({run.name: results}, tasks, {method: [choice] for method, choice in choices.items()})
+    choices = run.choices(tasks)
+    return tested({run.path.name: results}, tasks, {method: [choice] for method, choice in choices.items()})

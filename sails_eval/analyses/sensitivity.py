@@ -11,21 +11,17 @@ from typing import Any
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.boards.leaderboard import estimates
 from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.scoring import RowKey, read_results, score
-from sails_eval.core.comparison import CompareConfig
+from sails_eval.boards.scoring import RowKey, score
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
 from sails_eval.core.records import Result, read_completions, read_verdicts
-from sails_eval.core.schema import validate
 from sails_eval.judges import load_judge
 from sails_eval.judges.answer_files import Watched
 from sails_eval.judges.rubric import PARAPHRASES
 from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.judges.spec import parse
 from sails_eval.judges.stage import JudgedFile, judge_files
-from sails_eval.judges.usage import USAGE
-from sails_eval.run.folder import layout
-from sails_eval.run.folder.layout import DESCRIPTION, read_description
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo, find_tasks
 from sails_eval.tasks.sharing import check_sending
 
@@ -66,7 +62,7 @@ class Answers:
     method: str
     seed: int | None
     learning_rate: float | None
-    folder: Path
+    folder: ModelFolder
 
 
 def measure(
@@ -84,58 +80,53 @@ def measure(
     to the run's usage. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, the
     judge takes no rubric or cannot work, or a gated set's prompts would go to a host that `send_to` does not name.
     """
-    if not (run / "results.csv").is_file():
+    folder = RunFolder(run)
+    if not folder.results_file.is_file():
         raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
-    choices = {method: row.choices[0] for method, row in read_tested(run, include).items()}
-    results, known = read_results(run / "results.csv"), find_tasks(tuple(include))
+    choices = {method: row.choices[0] for method, row in read_tested(folder, include).items()}
+    results, known = folder.results(), find_tasks(tuple(include))
     tasks = {row.task: known[row.task] for row in results}
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     check_sending(asked, judge, send_to)
-    answers = list(_answers(run, choices, results))
+    answers = list(_answers(folder, choices, results))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
     if not allow_self_judging:
-        check_not_itself(judge, _model(run))
+        check_not_itself(judge, _model(folder))
     judges = {name: load_judge(spec) for name, spec in specs.items()}
     for reader in judges.values():
         reader.check()
     kept = [row for row in results if row.split == "validation" or tasks[row.task].kind != "harmful"]
     values, unscored = {}, 0.0
     for name, reader in judges.items():
-        judged = _judged(answers, asked, Watched(reader, run / USAGE, title=name, quiet=quiet))
+        judged = _judged(answers, asked, Watched(reader, folder.usage_file, title=name, quiet=quiet))
         found = estimates(kept + judged, tasks, choices)
         values[name] = {method: {metric: found[method][metric].value for metric in SHOWN} for method in choices}
         unscored = max(unscored, _unscored(judged))
     return Sensitivity(load_judge(judge).name, values, unscored)
 
 
-def _model(run: Path) -> str:
+def _model(run: RunFolder) -> str:
     """The model that a run is of; empty where its run.json doesn't say."""
-    if not (run / DESCRIPTION).is_file():
+    if not run.exists or run.description().config is None:
         return ""
-    config = validate(CompareConfig, read_description(run).get("config", {}), where=str(run / DESCRIPTION))
+    config = run.description().asked(run.description_file)
     return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
 
 
-def _answers(run: Path, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
+def _answers(run: RunFolder, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
     """The answers that the leaderboard's rows are made of."""
     for method, choice in choices.items():
         for seed in sorted({row.seed for row in results if row.method == method}, key=lambda seed: seed or 0):
             rate = choice.rate_of(seed)
-            trained = f"{method}/rate-{rate:g}-seed-{seed}-*" if seed is not None else method
-            found = [*(run / "cells").glob(trained), run / "answers"]
-            if not (found[0] / "completions").is_dir():
-                raise UserError(
-                    f"{found[0]}: the answers of '{method}' are not there; name the folder of one pair's run"
-                )
-            yield Answers(method, seed, rate, found[0])
+            yield Answers(method, seed, rate, run.model(method, seed, rate))
 
 
 def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -> list[Result]:
     """The models' results on the tasks, by a judge's verdicts that are asked for where there are none yet."""
     files = {
         RowKey(one.method, one.seed, one.learning_rate, "test", task.name): JudgedFile(
-            layout.completions_path(one.folder, "test", task),
-            layout.verdicts_path(one.folder, "test", task, judge=judge.fingerprint),
+            one.folder.answers_file("test", task.name),
+            one.folder.verdicts_file("test", task.name, judge.fingerprint),
         )
         for one in answers
         for task in tasks

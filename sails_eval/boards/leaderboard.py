@@ -299,19 +299,21 @@ def build(
     facts: Mapping[str, RowFacts],
     *,
     provenance: Provenance,
+    choices: Sequence[Mapping[str, Choice]] | None = None,
     contrasts: Sequence[tuple[str, str]] | None = None,
 ) -> pd.DataFrame:
     """The leaderboard: a row per method of `facts`, best first, from the results of each organism by its name.
 
-    Rates are chosen here, on every organism's own validation results. Without `contrasts` the declared ones are
+    `choices` has those of each organism; without it rates are chosen here, on every organism's own validation results.
+    Without `contrasts` the declared ones are
     those of `default_contrasts`. Raises UserError if a method's test results are missing or come from another
     number of seeds than its facts say, or if a contrast names no row.
     """
-    chosen = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
-    lacking = [method for method in facts if any(method not in choices for choices in chosen)]
-    if lacking:
+    if choices is None:
+        choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
+    if lacking := [method for method in facts if any(method not in of_one for of_one in choices)]:
         raise UserError(f"{lacking[0]}: no results")
-    rows = tested(results, tasks, {method: [choices[method] for choices in chosen] for method in facts})
+    rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in facts})
     trained = [method for method in facts if facts[method].seeds]
     if contrasts is None:
         contrasts = default_contrasts([*trained, *(method for method in facts if method not in trained)])

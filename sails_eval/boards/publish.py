@@ -5,9 +5,9 @@ A published row holds names, hashes and scores, never a prompt or an answer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,15 @@ SAME = ("environment", "test_set", "judge", "schema")
 """What the rows of a board have in common unless it is mixed on purpose."""
 
 
-def publish(run_dir: Path, board: Path, *, force: bool = False) -> pd.DataFrame:
-    """Merge a run's leaderboard.csv into a board and rewrite the Markdown beside it; returns the board.
+def publish(rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = False) -> pd.DataFrame:
+    """Merge a run's rows, with their provenance, into a board and rewrite the Markdown beside it; returns the board.
 
-    The run's rows replace those it had on the board, so publishing twice changes nothing. Raises UserError if
-    the run is incomplete or fails its own check, or if the board holds rows of another environment, test set
-    or schema; `force` (`--allow-mixed`) allows these, and the Markdown then says so.
+    They replace those it had on the board, so publishing twice changes nothing. Raises UserError if the board holds
+    rows of another environment, test set or schema; `force` (`--allow-mixed`) allows these, and the Markdown then says
+    so.
     """
     if board.suffix != ".csv":
         raise UserError(f"{board}: a board is a .csv file")
-    rows = _provided(run_dir)
     run = rows[0]["run"]
     others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
     if others and set(PROVENANCE) - others[0].keys():
@@ -60,28 +59,8 @@ def publish(run_dir: Path, board: Path, *, force: bool = False) -> pd.DataFrame:
     return frame
 
 
-def _provided(run_dir: Path) -> list[dict[str, Any]]:
-    """The run's leaderboard rows, with the provenance that its run.json states."""
-    if problems := check(run_dir):
-        raise UserError(f"{run_dir}: cannot be published: {problems[0]}")
-    path = run_dir / "run.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: no description of the run ({error})") from error
-    if not isinstance(described, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    if missing := [key for key in ("run", *PROVENANCE) if key not in described]:
-        raise UserError(f"{path}: lacks {', '.join(missing)}")
-    rows = read_rows(run_dir / "leaderboard.csv")
-    if {row["run"] for row in rows} != {described["run"]}:
-        raise UserError(f"{path}: describes run '{described['run']}', but leaderboard.csv is of another")
-    return [row | {column: str(described[column] or "") for column in PROVENANCE} for row in rows]
-
-
 def check(path: Path) -> list[str]:
-    """What is wrong with a board, or with the leaderboard.csv of a run folder; nothing if it is in order."""
-    path = _file(path)
+    """What is wrong with a board, or with a run's leaderboard; nothing if it is in order."""
     try:
         rows = read_rows(path)
         header, lines = read_csv(path)
@@ -123,7 +102,3 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
         if not 0 <= row[column] <= most:
             problems.append(f"{column} is {row[column]}")
     return problems
-
-
-def _file(path: Path) -> Path:
-    return path / "leaderboard.csv" if path.is_dir() else path

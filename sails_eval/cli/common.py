@@ -143,9 +143,10 @@ def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
 
 def print_usage(run: Path) -> None:
     """Print what the judges of a run have used so far, as far as they count it."""
-    from sails_eval.judges.usage import told, used_in
+    from sails_eval.judges.usage import told
+    from sails_eval.run.folder.run_folder import RunFolder
 
-    for line in told(used_in(run)):
+    for line in told(RunFolder(run).usage()):
         print(line)
 
 

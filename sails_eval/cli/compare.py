@@ -127,7 +127,7 @@ def _plan(options: argparse.Namespace) -> int:
     quiet_libraries()
     made = forecast(extended(read_config(options)))
     print("\n\n".join(render(one) for one in made))
-    return int(any(lack.stops for one in made for lack in one.lacks))
+    return int(any(problem.stops for one in made for problem in one.problems))
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -148,8 +148,8 @@ def _train(options: argparse.Namespace) -> None:
 
     config = read_config(options, methods=(options.method,))
     record = train_one(config, rate=options.learning_rate, seed=options.seed, out=options.out)
-    losses = record["losses"]
-    print(f"{record['tokens']} tokens in {record['steps']} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
+    losses = record.losses
+    print(f"{record.tokens} tokens in {record.steps} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
     print(f"written to {options.out / 'checkpoint'}")
 
 

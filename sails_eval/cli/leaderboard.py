@@ -54,18 +54,21 @@ def _show(options: argparse.Namespace) -> None:
 
 def _check_board(options: argparse.Namespace) -> int:
     from sails_eval.boards.publish import check
+    from sails_eval.run.folder.run_folder import board_file
 
-    return report_problems(check(options.path), options.path)
+    return report_problems(check(board_file(options.path)), options.path)
 
 
 def _publish(options: argparse.Namespace) -> None:
     from sails_eval.boards.publish import publish
-    from sails_eval.tasks.sharing import copy_completions
+    from sails_eval.run.folder.run_folder import RunFolder
+    from sails_eval.run.report.published import copy_completions, published_rows
 
+    run = RunFolder(options.path)
     if options.include_completions:
-        copied = copy_completions(options.path, options.include_completions, tuple(options.include_path))
+        copied = copy_completions(run, options.include_completions, tuple(options.include_path))
         print(f"{options.include_completions}: {copied} files of completions")
-    frame = publish(options.path, options.board, force=options.allow_mixed)
+    frame = publish(published_rows(run), options.board, force=options.allow_mixed)
     print(f"{options.board}: {len(frame)} rows")
 
 

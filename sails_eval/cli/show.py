@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sails_eval.boards.paper import beside_paper
-from sails_eval.boards.publish import _file
 from sails_eval.boards.table import make_frame, notes, read_rows, to_terminal
+from sails_eval.run.folder.run_folder import RunFolder, board_file
 
 
 def show(path: Path, *, with_paper: bool = False) -> str:
@@ -15,15 +15,16 @@ def show(path: Path, *, with_paper: bool = False) -> str:
 
     Raises UserError if there is none.
     """
-    path = _file(path)
+    path = board_file(path)
     rows = read_rows(path)
     frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
     reported = ["", beside_paper(frame)] if with_paper else []
-    measured = _measured(path.parent) if path.name == "leaderboard.csv" else []
+    run = RunFolder(path.parent)
+    measured = _measured(run) if path == run.leaderboard else []
     return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *measured, *reported])
 
 
-def _measured(run: Path) -> list[str]:
+def _measured(run: RunFolder) -> list[str]:
     from sails_eval.analyses.forgetting.results import shown  # its statistics take a second to import
 
     return ["", text] if (text := shown(run)) else []

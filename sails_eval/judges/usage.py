@@ -90,11 +90,6 @@ def add_usage(path: Path, judge: str, usage: Usage) -> Usage:
     return rows[judge]
 
 
-def used_in(run: Path) -> dict[str, Usage]:
-    """What the judges of a run have used, in all its parts."""
-    return together(read_usage(path) for path in sorted(run.glob(f"**/{USAGE}")))
-
-
 def together(several: Iterable[Mapping[str, Usage]]) -> dict[str, Usage]:
     """The sums by the judge's name."""
     total: dict[str, Usage] = {}

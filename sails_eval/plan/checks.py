@@ -130,21 +130,20 @@ def _check_documents(plan: EvaluationPlan, pair: Pair, tokenizer: Any, split: Sp
         check_documents(task, split, tokenizer=tokenizer, context=context_of(pair), limit=plan.limit)
 
 
-def check_engine(sub_run: SubRun) -> None:
+def check_engine(plan: EvaluationPlan) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
     from sails_eval.methods.subspace.base_weights import saved_rank
 
-    ranks = {recipe.name: recipe.rank(sub_run.pair) for recipe in sub_run.recipes if recipe.parameters == "adapter"}
-    highest = max(ranks, key=lambda name: ranks[name], default="")
-    if sub_run.engine == VLLM and highest and ranks[highest] > (limit := max_rank(sub_run.pair)):
+    pair, recipes = plan.pair, plan.recipes if isinstance(plan, SubRun) else ()
+    adapters = [recipe for recipe in recipes if recipe.parameters == "adapter"]
+    highest = max(adapters, key=lambda recipe: recipe.rank(pair), default=None)
+    if plan.engine == VLLM and highest and (rank := highest.rank(pair)) > (limit := max_rank(pair)):
         raise UserError(
-            f"method '{highest}' has rank {ranks[highest]}, and vLLM is started for {limit}; set 'engine: "
-            f"{{max_lora_rank: {ranks[highest]}}}' in the pair's YAML"
+            f"method '{highest.name}' has rank {rank}, and vLLM is started for {limit}; set 'engine: {{max_lora_rank: "
+            f"{rank}}}' in the pair's YAML"
         )
-    saved = {
-        recipe.name: saved_rank(sub_run.pair, recipe) for recipe in sub_run.recipes if recipe.parameters == "adapter"
-    }
-    engine_of(sub_run.engine, sub_run.pair).check(sub_run.recipes, saved)
+    saved = {recipe.name: saved_rank(pair, recipe) for recipe in adapters}
+    engine_of(plan.engine, pair).check(recipes, saved)
 
 
 def check_training(sub_run: SubRun) -> Checked:
@@ -206,6 +205,6 @@ def check_examples(sub_run: SubRun, checked: Checked) -> None:
     enough = round(least.tokens / share * sub_run.examples / least.unique_examples)
     fix = f"{train.name} has {held}" if held < sub_run.examples else f"give about --tokens {enough} or more"
     raise UserError(
-        f"--examples {sub_run.examples}: the cells of '{sub_run.pair.name}' would see {least.unique_examples} different "
-        f"examples only; {fix}"
+        f"--examples {sub_run.examples}: the cells of '{sub_run.pair.name}' would see {least.unique_examples} "
+        f"different examples only; {fix}"
     )

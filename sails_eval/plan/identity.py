@@ -23,25 +23,27 @@ class Identity(Frozen):
     Of a run of several, `parts` has that of each by its folder, and the rest is empty.
     """
 
-    model: dict[str, Any] = Field(default={}, description="weights, chat template, and how the model is run")
+    model: dict[str, Any] = Field(default_factory=dict, description="weights, chat template, and how the model is run")
     checkpoint: dict[str, Any] | None = Field(default=None, description="the adapter that is evaluated")
-    tasks: dict[str, str] = Field(default={}, description="settings, code and data of every task")
+    tasks: dict[str, str] = Field(default_factory=dict, description="settings, code and data of every task")
     limit: int | None = Field(default=None, description="only the first documents of every task and split")
-    engine: dict[str, Any] = Field(default={}, description="what has the models answer")
+    engine: dict[str, Any] = Field(default_factory=dict, description="what has the models answer")
     judge: str = ""
     version: str = Field(default="", description="of this package")
-    environment: dict[str, str] = Field(default={}, description="versions of Python and the libraries")
-    training: dict[str, Any] = Field(default={}, description="what all cells depend on")
-    recipes: dict[str, str] = Field(default={}, description="what the cells of each recipe depend on")
+    environment: dict[str, str] = Field(default_factory=dict, description="versions of Python and the libraries")
+    training: dict[str, Any] = Field(default_factory=dict, description="what all cells depend on")
+    recipes: dict[str, str] = Field(default_factory=dict, description="what the cells of each recipe depend on")
     seeds: int | None = None
-    learning_rates: dict[str, list[float]] = {}
+    learning_rates: dict[str, list[float]] = Field(default_factory=dict)
     match: str | None = None
     match_params: bool | None = None
-    tokens: dict[str, int] = Field(default={}, description="of each recipe's cells, where tokens are not matched")
+    tokens: dict[str, int] = Field(
+        default_factory=dict, description="of each recipe's cells, where tokens are not matched"
+    )
     checkpoints: int | None = None
     contrasts: list[list[str]] | None = None
-    finished: dict[str, dict[str, Any]] = Field(default={}, description="of rows that nothing is trained for")
-    parts: dict[str, Identity] = {}
+    finished: dict[str, dict[str, Any]] = Field(default_factory=dict, description="of rows that nothing is trained for")
+    parts: dict[str, Identity] = Field(default_factory=dict)
 
     def told(self) -> dict[str, Any]:
         """What it says, without what does not apply."""

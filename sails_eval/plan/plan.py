@@ -71,8 +71,9 @@ class ReferenceModel:
 class EvaluationPlan:
     """What having models answer and be judged takes: a pair with the flags folded in, tasks, a judge, an engine.
 
-    `identity` has hashes of all that determines results. `references` are the rows, besides the base model, that nothing
-    is trained for. `calibration` says how far the judge agrees with people, as far as that is known.
+    `identity` has hashes of all that determines results. `references` are the rows, besides the base model, that
+    nothing is trained for. `contrasts` are the differences that are tested, as pairs of rows; None where none were
+    declared. `calibration` says how far the judge agrees with people, as far as that is known.
     """
 
     pair: Pair
@@ -124,8 +125,7 @@ class SubRun(EvaluationPlan):
     """One pair at one number of examples: a comparison with everything it needs in a folder of its own.
 
     `folder` is its place inside the run, '' where it is the whole run. `examples` is its number of labelled examples
-    where there are several, else None. `recipes` are those that train; `contrasts` the differences that are tested, as
-    pairs of rows, None where none were declared.
+    where there are several, else None. `recipes` are those that train.
     """
 
     folder: str = ""
@@ -153,6 +153,8 @@ class SubRun(EvaluationPlan):
 
     def rates(self, recipe: Recipe) -> list[float]:
         """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits."""
+        if known := self.identity.learning_rates.get(recipe.name):
+            return known
         scale, n = self.pair.rate_scale(recipe.objective), self.learning_rates
         low, high = scale * recipe.span.low, scale * recipe.span.high
         if n == 1:

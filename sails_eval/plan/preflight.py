@@ -20,8 +20,8 @@ from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import Problems
 
 NO_JUDGE = (
-    "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair can name a "
-    "default)"
+    "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair can name "
+    "a default)"
 )
 
 

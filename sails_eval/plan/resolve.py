@@ -25,7 +25,6 @@ from sails_eval.models.identity import commit_of
 from sails_eval.plan.problems import Problems
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
 
-
 QUICK = {"seeds": 2, "learning_rates": 2}
 
 

@@ -7,38 +7,38 @@ chosen without one of the seeds, and by the bare base model.
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.pair import EMBEDDED
 from sails_eval.core.records import BASE, Result
-from sails_eval.plan import checks
-from sails_eval.plan.checks import check_budgets
-from sails_eval.plan.parts import Part, placed, resolve_parts, run_folder, run_identity
-from sails_eval.plan.preflight import check_ready, is_large
-from sails_eval.plan.setup import Cell, Setup
-from sails_eval.run import match_budgets, stages, within_seed
+from sails_eval.plan.checks import Checked
+from sails_eval.plan.plan import Cell, Plan, SubRun
+from sails_eval.plan.prepare import prepare
+from sails_eval.run import stages, within_seed
+from sails_eval.run.check import check_machine, check_plan
 from sails_eval.run.early_stopping import stop_early
-from sails_eval.run.folder import layout
-from sails_eval.run.folder.description import check_folder, describe, describe_parts, open_run
-from sails_eval.run.folder.reuse import adopt, check_sealed, extended, seal
+from sails_eval.run.folder.description import describe, describe_plan
+from sails_eval.run.folder.records import Description
+from sails_eval.run.folder.reuse import adopt, extended, seal
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
 from sails_eval.run.report.outcome import Outcome
 from sails_eval.run.report.report import write_joint, write_outcome
-from sails_eval.run.report.row_facts import _facts, _took
-from sails_eval.run.runner import Bench, check_engine
+from sails_eval.run.report.row_facts import row_facts, took
+from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 from sails_eval.run.workers import hosts, workers
 
 log = logging.getLogger(__name__)
+
+Choices = Mapping[str, Choice]
 
 
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
@@ -46,153 +46,179 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
 
     Several pairs or budgets are as many comparisons, each in a subfolder that is a run of its own.
     """
-    old, config = config.against, extended(config)
-    check_ready(config)
-    parts = resolve_parts(config)
-    run = config.out or run_folder(parts)
+    old = RunFolder(config.against) if config.against else None
+    plan = prepare(extended(config))
+    run = RunFolder(plan.folder)
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
-        if any(is_large(part.setup.pair) for part in parts):
-            pool.run(match_budgets.check_machine, config)
-        parts = matched(parts, run, pool, old=old)
-        check_folder(run, run_identity(parts))
-        for part in parts:
-            check_folder(placed(run, part), part.setup.identity)
-        if old is not None:
-            check_sealed(old, parts)
-        checked = [pool.run(checks.check, part.setup) for part in parts]  # bad input leaves no folder behind
-        check_budgets(parts, checked)
-        for part in parts:
-            for row in part.setup.finished:
-                pool.run(checks.check_finished, (part.setup, row))
-            check_engine(pool, engines, part.setup)
-        if config.pair is None and config.model is None and not quiet:
-            print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
-        for part in parts:
-            write_pace(placed(run, part), part.setup)
-        with open_run(run, config, describe_parts(parts)) as described, _log_to(run / "compare.log"):
+        check_machine(plan, pool)
+        plan = matched(plan, pool, run, old=old)
+        checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
+        with _opened(run, plan, quiet=quiet) as described:
             outcomes = []
-            for number, (part, found) in enumerate(zip(parts, checked, strict=True), start=1):
-                title = f"{number}/{len(parts)} {part.folder} " if len(parts) > 1 else ""
-                bench = Bench(part.setup, placed(run, part), pool, engines, quiet, title)
-                with _opened(bench, part, described) as own:
-                    _note_training(bench, found)
-                    if old is not None:
-                        _reuse(placed(old, part), bench)
-                    outcomes.append(_one(bench, own, keep=config.keep))
-            if len(parts) > 1:
-                write_joint(run, parts, outcomes, described)
-    return run
+            for one, found, title in zip(plan.sub_runs, checked, _titles(plan), strict=True):
+                evaluator = Evaluator(one, run.sub_run(one), pool, engines, quiet, title)
+                with _sub_run_opened(evaluator, one, described) as own:
+                    _note_training(evaluator, one, found)
+                    _reuse(old, evaluator, one)
+                    outcomes.append(compare_methods(evaluator, one, own))
+            if len(outcomes) > 1:
+                write_joint(run, plan, outcomes, described)
+    return run.path
 
 
-@contextmanager
-def _opened(bench: Bench, part: Part, described: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The run folder of a part, with its log, if it is not the whole run's; yields its run.json."""
-    if not part.folder:
-        yield described
-        return
-    config = part.config.model_copy(update={"out": bench.run})
-    with open_run(bench.run, config, describe(bench.setup)) as own, _log_to(bench.run / "compare.log"):
-        yield own
-
-
-def _note_training(bench: Bench, checked: checks.Checked) -> None:
-    """Log what is trained on."""
-    for found in checked.layouts:
-        log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(found).values())
-    for recipe in bench.setup.recipes if bench.setup.match_params else ():
-        log.info("%s: rank %d", recipe.name, recipe.rank(bench.setup.pair))
-    for note in checked.notes:
-        log.info(note)
-    if checked.notes:
-        log.warning("%d notes on the training data, in %s", len(checked.notes), bench.run / "compare.log")
-
-
-def _reuse(old: Path, bench: Bench) -> None:
-    """Take over what an earlier run has of the cells, and say how many."""
-    found = adopt(old, bench.run, bench.setup, quiet=bench.quiet, title=bench.title)
-    for reason in found.refused:
-        log.warning(reason)
-    told = f"{bench.title}{found.reused} of {found.cells} cells from {old}, {found.cells - found.reused} trained here"
-    log.info(told)
-    if not bench.quiet:
-        print(told, file=sys.stderr)
-
-
-def _one(bench: Bench, described: dict[str, Any], *, keep: str) -> Outcome:
-    """One pair at one budget: all stages and all files of its folder."""
-    outcome = _run(bench, keep=keep)
-    for method, warnings in outcome.warnings.items():
-        for warning in warnings:
-            log.warning("%s%s: %s", bench.title, method, warning)
-    write_outcome(bench.run, outcome, described)
-    _drop_checkpoints(bench.run, bench.setup.all_cells() if keep == "none" else [])
-    seal(bench.run, bench.setup)
+def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Outcome:
+    """One pair at one budget: find subspaces, train and validate, choose rates, test, report."""
+    _find_subspaces(evaluator, sub_run)
+    validated = _validate(evaluator, sub_run)
+    choices = _choose(sub_run, validated)
+    tested = _test(evaluator, sub_run, choices)
+    outcome = _outcome(evaluator, sub_run, choices, [*validated, *tested])
+    write_outcome(evaluator.run, sub_run, outcome, described)
+    _drop_checkpoints(evaluator.run, sub_run.all_cells() if sub_run.config.keep == "none" else [])
+    seal(evaluator.run, sub_run)
     return outcome
 
 
-def _run(bench: Bench, *, keep: str) -> Outcome:
-    """All stages: subspaces, validation of every cell, choice of rates, test of the cells that may be chosen.
+# --- the stages -------------------------------------------------------------------------------------------------------
 
-    With several checkpoints, each cell's best one is chosen before.
+
+def _find_subspaces(evaluator: Evaluator, sub_run: SubRun) -> None:
+    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
+    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
+
+
+def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
+    """Every cell, trained where it is not yet, and the base model on validation.
+
+    Of several checkpoints, each cell's best one is chosen before.
     """
-    setup, run, cells = bench.setup, bench.run, bench.setup.all_cells()
-    jobs = [(setup.pair, recipe, run) for recipe in setup.recipes if recipe.init]
-    bench.pool.map(stages.find_subspace, jobs, title=f"{bench.title}subspaces")
-    base = Subject(BASE, run / "cells" / BASE)
-    everyone = [base, *(_subject(run, cell) for cell in cells)]
-    if setup.checkpoints > 1:
-        stop_early(bench, keep=keep)
-    validated = bench.measure(everyone, "validation")
-    choices = _choose(setup, validated)
+    if sub_run.checkpoints > 1:
+        stop_early(evaluator, sub_run, keep=sub_run.config.keep)
+    return evaluator.measure(_with_base(evaluator, sub_run.all_cells()), "validation")
+
+
+def _choose(sub_run: SubRun, validated: Sequence[Result]) -> Choices:
+    if sub_run.learning_rates == 1:
+        choices = {recipe.name: Choice(recipe.name, sub_run.rates(recipe)[0]) for recipe in sub_run.recipes}
+    else:
+        found = choose_rates(validated, sub_run.named_tasks)
+        choices = {recipe.name: found[recipe.name] for recipe in sub_run.recipes}
     for choice in choices.values():
         log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
-    tested = [cell for cell in cells if cell.learning_rate in choices[cell.recipe.name].contenders]
-    chosen = [cell for cell in cells if cell.learning_rate == choices[cell.recipe.name].learning_rate]
-    if keep != "all":
-        _drop_checkpoints(run, [cell for cell in cells if cell not in tested])
-    candidates = [base, *(_subject(run, cell) for cell in tested)]
-    results = validated + bench.measure(candidates, "test") + bench.measure_finished(setup.finished)
-    finished = [bench.subject(row) for row in setup.finished]
-    candidates += finished
-    agreement = bench.agreement(everyone, "validation") + bench.agreement(candidates, "test")
-    if keep != "all":
-        on_board = [cell for cell in tested if cell.learning_rate == choices[cell.recipe.name].rate_of(cell.seed)]
-        _drop_checkpoints(run, [cell for cell in tested if cell not in [*chosen, *on_board]])
+    return choices
+
+
+def _test(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> list[Result]:
+    """Those cells that may be chosen, the base model and the references on the test; other checkpoints go."""
+    cells, run, keep_all = sub_run.all_cells(), evaluator.run, sub_run.config.keep == "all"
+    contenders = _contenders(sub_run, choices)
+    _drop_checkpoints(run, [] if keep_all else [cell for cell in cells if cell not in contenders])
+    results = evaluator.measure(_with_base(evaluator, contenders), "test")
+    results += evaluator.measure_references(sub_run.references)
+    kept = [
+        cell
+        for cell in contenders
+        if cell.learning_rate in (choices[cell.recipe.name].learning_rate, choices[cell.recipe.name].rate_of(cell.seed))
+    ]
+    _drop_checkpoints(run, [] if keep_all else [cell for cell in contenders if cell not in kept])
+    return results
+
+
+def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Choices, results: list[Result]) -> Outcome:
+    """What it came to, with what a reader has to know before believing it."""
+    references = [evaluator.subject(row) for row in sub_run.references]
+    validated = _with_base(evaluator, sub_run.all_cells())
+    tested = [*_with_base(evaluator, _contenders(sub_run, choices)), *references]
+    outcome = Outcome(
+        sub_run,
+        results,
+        row_facts(evaluator.run, sub_run, _chosen(sub_run, choices)),
+        dict(choices),
+        _warnings(evaluator, sub_run, choices),
+        evaluator.agreement(validated, "validation") + evaluator.agreement(tested, "test"),
+        evaluator.panel_agreement(tested),
+    )
+    for method, warnings in outcome.warnings.items():
+        for warning in warnings:
+            log.warning("%s%s: %s", evaluator.title, method, warning)
+    return outcome
+
+
+def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> dict[str, list[str]]:
+    """What to know before believing a row, by method."""
+    run, budget = evaluator.run, sub_run.budget
     warnings = {choice.method: choice.warnings for choice in choices.values()}
-    same = Counter(subject.method for subject in bench.unchanged([_subject(run, cell) for cell in chosen], base))
-    for method, n in same.items():
+    base, *chosen = _with_base(evaluator, _chosen(sub_run, choices))
+    references = [evaluator.subject(row) for row in sub_run.references]
+    for method, n in Counter(subject.method for subject in evaluator.unchanged(chosen, base)).items():
         warnings[method].append(
-            f"all test answers of {n} of {setup.seeds} seeds are the base model's own, so its learning rates may be "
+            f"all test answers of {n} of {sub_run.seeds} seeds are the base model's own, so its learning rates may be "
             "too low for this model"
         )
-    for method, note in [*setup.notes.items(), *misjudged(setup, _took(run, setup)).items()]:
+    for method, note in [*budget.notes.items(), *misjudged(budget, took(run, sub_run)).items()]:
         warnings[method].append(note)
-    for subject in bench.unchanged(finished, base):
+    for subject in evaluator.unchanged(references, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
-    if setup.seeds == 1:
-        rows = [*(_subject(run, cell) for cell in chosen), base, *finished]
-        for method, lines in within_seed.notes(bench, rows).items():
+    if sub_run.seeds == 1:
+        for method, lines in within_seed.notes(evaluator, [*chosen, base, *references]).items():
             warnings.setdefault(method, []).extend(lines)
-    panel = bench.panel_agreement(candidates)
-    return Outcome(setup, results, _facts(run, setup, chosen), choices, warnings, agreement, panel)
+    return warnings
 
 
-def _subject(run: Path, cell: Cell) -> Subject:
-    folder = run / cell.folder
-    return Subject(cell.recipe.name, folder, folder / layout.CHECKPOINT, cell)
+# --- whom they are about ----------------------------------------------------------------------------------------------
 
 
-def _choose(setup: Setup, validated: Sequence[Result]) -> dict[str, Choice]:
-    if setup.learning_rates == 1:
-        return {recipe.name: Choice(recipe.name, setup.rates(recipe)[0]) for recipe in setup.recipes}
-    choices = choose_rates(validated, {task.name: task for task in setup.tasks})
-    return {recipe.name: choices[recipe.name] for recipe in setup.recipes}
+def _contenders(sub_run: SubRun, choices: Choices) -> list[Cell]:
+    """The cells of the rates that may be chosen."""
+    return [cell for cell in sub_run.all_cells() if cell.learning_rate in choices[cell.recipe.name].contenders]
 
 
-def _drop_checkpoints(run: Path, cells: Iterable[Cell]) -> None:
-    """Delete checkpoints that are no longer needed; what was answered and measured with them stays."""
+def _chosen(sub_run: SubRun, choices: Choices) -> list[Cell]:
+    return [cell for cell in sub_run.all_cells() if cell.learning_rate == choices[cell.recipe.name].learning_rate]
+
+
+def _with_base(evaluator: Evaluator, cells: Sequence[Cell]) -> list[Subject]:
+    """The base model and the cells, as models whose answers are wanted."""
+    folders = [(cell, evaluator.run.cell(cell)) for cell in cells]
+    trained = [Subject(cell.recipe.name, folder, folder.checkpoint, cell) for cell, folder in folders]
+    return [Subject(BASE, evaluator.run.row(BASE)), *trained]
+
+
+def _drop_checkpoints(run: RunFolder, cells: Sequence[Cell]) -> None:
     for cell in cells:
-        shutil.rmtree(run / cell.folder / layout.CHECKPOINT, ignore_errors=True)
+        run.cell(cell).drop_checkpoint()
+
+
+# --- the run folder ---------------------------------------------------------------------------------------------------
+
+
+def _titles(plan: Plan) -> list[str]:
+    """How progress bars begin."""
+    n = len(plan.sub_runs)
+    return [f"{i}/{n} {one.folder} " if n > 1 else "" for i, one in enumerate(plan.sub_runs, start=1)]
+
+
+@contextmanager
+def _opened(run: RunFolder, plan: Plan, *, quiet: bool) -> Iterator[Description]:
+    """The run's folder, made or gone on with, with its log."""
+    if plan.config.pair is None and plan.config.model is None and not quiet:
+        print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
+    for one in plan.sub_runs:
+        write_pace(run.sub_run(one), one)
+    with run.opened(plan.config, describe_plan(plan)) as described, _log_to(run.log):
+        yield described
+
+
+@contextmanager
+def _sub_run_opened(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Iterator[Description]:
+    """The folder of a sub-run, with its log, if it is not the whole run's; `described` is the whole run."""
+    if not sub_run.folder:
+        yield described
+        return
+    run = evaluator.run
+    config = sub_run.config.model_copy(update={"out": run.path})
+    with run.opened(config, describe(sub_run)) as own, _log_to(run.log):
+        yield own
 
 
 @contextmanager
@@ -206,3 +232,30 @@ def _log_to(path: Path) -> Iterator[None]:
     finally:
         logging.getLogger("sails_eval").removeHandler(handler)
         handler.close()
+
+
+def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> None:
+    """Log what is trained on."""
+    for found in checked.layouts:
+        log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(found).values())
+    for recipe in sub_run.recipes if sub_run.budget.match_params else ():
+        log.info("%s: rank %d", recipe.name, recipe.rank(sub_run.pair))
+    for note in checked.notes:
+        log.info(note)
+    if checked.notes:
+        log.warning("%d notes on the training data, in %s", len(checked.notes), evaluator.run.log)
+
+
+def _reuse(old: RunFolder | None, evaluator: Evaluator, sub_run: SubRun) -> None:
+    """Take over what an earlier run has of the cells, and say how many."""
+    if old is None:
+        return
+    old = old.sub_run(sub_run)
+    found = adopt(old, evaluator.run, sub_run, quiet=evaluator.quiet, title=evaluator.title)
+    for reason in found.refused:
+        log.warning(reason)
+    new = found.cells - found.reused
+    told = f"{evaluator.title}{found.reused} of {found.cells} cells from {old.path}, {new} trained here"
+    log.info(told)
+    if not evaluator.quiet:
+        print(told, file=sys.stderr)

@@ -8,45 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from sails_eval.boards.leaderboard import Cell as Place
 from sails_eval.boards.leaderboard import headline
-from sails_eval.plan.setup import Cell
-from sails_eval.run.folder.checkpoints import STOPPED, drop_others, steps_of, stop, take_up
-from sails_eval.run.folder.layout import CHECKPOINT, step_folder
-from sails_eval.run.runner import Bench
+from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.run.folder.run_folder import ModelFolder
+from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 
 
-def stop_early(bench: Bench, *, keep: str) -> None:
+def stop_early(evaluator: Evaluator, sub_run: SubRun, *, keep: str) -> None:
     """Train the cells, judge all their checkpoints on validation, and make each cell's best one its own.
 
     The other checkpoints are deleted unless `keep` is "all"; answers and verdicts stay.
     """
-    folders = {cell.folder: bench.run / cell.folder for cell in bench.setup.all_cells()}
-    cells = [cell for cell in bench.setup.all_cells() if not (folders[cell.folder] / STOPPED).exists()]
-    untrained = [cell for cell in cells if not (folders[cell.folder] / "train.json").exists()]
-    bench.train([Subject(cell.recipe.name, folders[cell.folder], cell=cell) for cell in untrained])
-    found = [_scores(bench, cells, number) for number in range(bench.setup.checkpoints if cells else 0)]
-    for cell in cells:
-        scores = [of_cells[cell.folder] for of_cells in found]
-        stop(folders[cell.folder], dict(zip(steps_of(folders[cell.folder]), scores, strict=True)))
-    for folder in folders.values():
-        take_up(folder)
+    folders = [(cell, evaluator.run.cell(cell)) for cell in sub_run.all_cells()]
+    open_ones = [(cell, folder) for cell, folder in folders if not folder.has_stopped]
+    evaluator.train([Subject(cell.recipe.name, at, cell=cell) for cell, at in open_ones if not at.trained])
+    found = [
+        _scores(evaluator, sub_run, open_ones, number) for number in range(sub_run.checkpoints if open_ones else 0)
+    ]
+    for number, (_, folder) in enumerate(open_ones):
+        folder.stop(dict(zip(folder.steps(), (scores[number] for scores in found), strict=True)))
+    for _, folder in folders:
+        folder.take_up()
         if keep != "all":
-            drop_others(folder)
+            folder.drop_other_steps()
 
 
-def _scores(bench: Bench, cells: Sequence[Cell], number: int) -> dict[str, float]:
-    """The alignment score on validation of every cell's checkpoint of this number, by the cell's folder."""
-    titled = replace(bench, title=f"{bench.title}checkpoint {number + 1}/{bench.setup.checkpoints}, ")
-    results = titled.measure([_subject(cell, bench.run / cell.folder, number) for cell in cells], "validation")
-    found = headline(results, {task.name: task for task in bench.setup.tasks})
-    places = {cell.folder: Place(cell.recipe.name, cell.seed, cell.learning_rate, "validation") for cell in cells}
-    return {folder: round(found[place]["alignment_score"], 9) for folder, place in places.items()}
-
-
-def _subject(cell: Cell, folder: Path, number: int) -> Subject:
-    place = step_folder(folder, steps_of(folder)[number])
-    return Subject(cell.recipe.name, place, place / CHECKPOINT, cell)
+def _scores(
+    evaluator: Evaluator, sub_run: SubRun, cells: Sequence[tuple[Cell, ModelFolder]], number: int
+) -> list[float]:
+    """The alignment score on validation of every cell's checkpoint of this number."""
+    titled = replace(evaluator, title=f"{evaluator.title}checkpoint {number + 1}/{sub_run.checkpoints}, ")
+    steps = [(cell, folder.step(folder.steps()[number])) for cell, folder in cells]
+    subjects = [Subject(cell.recipe.name, step, step.checkpoint, cell) for cell, step in steps]
+    found = headline(titled.measure(subjects, "validation"), sub_run.named_tasks)
+    places = [Place(cell.recipe.name, cell.seed, cell.learning_rate, "validation") for cell, _ in cells]
+    return [round(found[place]["alignment_score"], 9) for place in places]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sails_eval.boards.leaderboard import RowFacts
 from sails_eval.core.comparison import CompareConfig
@@ -15,15 +13,18 @@ from sails_eval.core.records import BASE
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.plan import checks
-from sails_eval.plan.identity import training_identity
+from sails_eval.plan.identity import Identity, training_identity
+from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.plan.prepare import prepare_evaluation
 from sails_eval.plan.references import reference
-from sails_eval.plan.resolve import load_methods, resolve_evaluation, resolve_pair, with_pinned_data
-from sails_eval.plan.setup import Cell, Setup
+from sails_eval.plan.resolve import load_methods, resolve_pair, with_pinned_data
 from sails_eval.run import stages
-from sails_eval.run.folder.description import check_folder, describe, open_run
+from sails_eval.run.folder.description import describe
+from sails_eval.run.folder.records import TrainRecord
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.report.outcome import Outcome
 from sails_eval.run.report.report import write_report
-from sails_eval.run.runner import Bench, check_engine
+from sails_eval.run.runner import Evaluator, check_engine
 from sails_eval.run.workers import hosts, workers
 from sails_eval.tasks.sharing import check_sending
 
@@ -33,7 +34,7 @@ SAMPLE = 16
 """How many of the base model's answers to each task an adapter's are compared with."""
 
 
-def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path) -> dict[str, Any]:
+def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path) -> TrainRecord:
     """Train one cell of the one method in `config` into `out`/checkpoint; what its train.json says.
 
     Without a rate it is the geometric middle of the recipe's span. Raises UserError on bad input.
@@ -46,15 +47,14 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     identity = training_identity(pair, (recipe,))
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; give another --out")
-    setup = Setup(pair, (), {"training": identity}, (recipe,), seeds=1, learning_rates=1)
-    cell = Cell(recipe, rate or setup.rates(recipe)[0], seed, fingerprint="")
+    one = SubRun(pair, identity=Identity(training=identity), recipes=(recipe,), seeds=1, learning_rates=1)
+    cell, run, folder = Cell(recipe, rate or one.rates(recipe)[0], seed, ""), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
-        pool.run(checks.check_training, setup)
+        pool.run(checks.check_training, one)
         if recipe.init:
-            pool.run(stages.find_subspace, (pair, recipe, out))
-        pool.run(stages.train, stages.TrainJob(pair, cell, out, run=out))
-    record: dict[str, Any] = json.loads((out / "train.json").read_text(encoding="utf-8"))
-    return record
+            pool.run(stages.find_subspace, (pair, recipe, run))
+        pool.run(stages.train, stages.TrainJob(pair, cell, folder, run))
+    return folder.record()
 
 
 def evaluate(config: CompareConfig, target: str, *, name: str | None = None, quiet: bool = False) -> Path:
@@ -70,37 +70,39 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
         raise UserError(f"{target} is an adapter; say on which model: --pair NAME or --model MODEL")
     if config.pair is None and not adapter:
         config = config.model_copy(update={"model": target})
-    setup = resolve_evaluation(config, target=None if adapter else target)
-    row = reference(target, setup.pair, setup.engine, name=name)
+    plan = prepare_evaluation(config, target=None if adapter else target)
+    row = reference(target, plan.pair, plan.engine, name=name)
     if row.chats:
-        check_sending(setup.tasks, row.model, config.send_to)
+        check_sending(plan.tasks, row.model, config.send_to)
     own = {"checkpoint" if row.checkpoint else "model": row.identity}
-    setup = replace(
-        setup, pair=row.pair, engine=row.engine, tasks=row.tasks(setup.tasks), identity=setup.identity | own
-    )
+    identity = plan.identity.model_copy(update=own)
+    plan = replace(plan, pair=row.pair, engine=row.engine, tasks=row.tasks(plan.tasks), identity=identity)
     method = row.name
-    run = config.out or Path("runs") / f"{method}-{setup.fingerprint[:8]}"
-    check_folder(run, setup.identity)
+    run = RunFolder(config.out or Path("runs") / f"{method}-{plan.fingerprint[:8]}")
+    run.check(plan.identity)
     with workers(1, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
-        pool.run(checks.check_judge if row.chats else checks.check_evaluation, setup)
-        check_engine(pool, engines, setup)
-        with open_run(run, config, describe(setup)) as described:
-            subject = stages.Subject(method, run / "answers", row.checkpoint, served_as=name)
-            bench = Bench(setup, run, pool, engines, quiet)
-            results = bench.measure([subject], "test")
-            agreement = bench.agreement([subject], "test")
-            facts, panel = {method: RowFacts(row.model)}, bench.panel_agreement([subject])
-            warnings = {method: _unchanged(bench, subject)} if row.checkpoint else {}
-            outcome = Outcome(setup, results, facts, warnings=warnings, agreement=agreement, panel=panel)
+        pool.run(checks.check_judge if row.chats else checks.check_evaluation, plan)
+        check_engine(pool, engines, plan)
+        with run.opened(config, describe(plan)) as described:
+            subject = stages.Subject(method, run.evaluated, row.checkpoint, served_as=name)
+            evaluator = Evaluator(plan, run, pool, engines, quiet)
+            outcome = Outcome(
+                plan,
+                evaluator.measure([subject], "test"),
+                {method: RowFacts(row.model)},
+                warnings={method: _unchanged(evaluator, subject)} if row.checkpoint else {},
+                agreement=evaluator.agreement([subject], "test"),
+                panel=evaluator.panel_agreement([subject]),
+            )
             write_report(run, outcome, described, title=f"Evaluation of {method}")
-    return run
+    return run.path
 
 
-def _unchanged(bench: Bench, subject: stages.Subject) -> list[str]:
+def _unchanged(evaluator: Evaluator, subject: stages.Subject) -> list[str]:
     """A warning if an adapter seems to do nothing: its first answers to every task are all the base model's own."""
-    base = stages.Subject(BASE, bench.run / "base_sample")
-    bench.sample(base, SAMPLE)
-    if not bench.unchanged([subject], base, SAMPLE):
+    base = stages.Subject(BASE, evaluator.run.base_sample)
+    evaluator.sample(base, SAMPLE)
+    if not evaluator.unchanged([subject], base, SAMPLE):
         return []
     told = (
         f"its first {SAMPLE} answers to every task are the base model's own, so it learnt next to nothing or was "

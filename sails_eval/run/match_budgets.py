@@ -1,62 +1,56 @@
 """Budgets other than tokens: how many tokens each method gets where FLOPs, seconds or trained parameters are matched.
 
 The budget is what the cheapest method takes for all of `--tokens`: its preparation and its training. Whoever costs more
-trains on fewer tokens, nobody on more. What a method costs is found in a worker (`prices.py`).
+trains on fewer tokens, nobody on more. What a method costs is found in a worker (`plan/cost/method_cost.py`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
 from sails_eval.plan.checks import check_training
 from sails_eval.plan.identity import recipe_identity
-from sails_eval.plan.parts import Part, placed
+from sails_eval.plan.plan import Budget, Plan, SubRun
 from sails_eval.plan.price import Price, Rank, Took, ranked, share_out
-from sails_eval.plan.setup import Setup
+from sails_eval.run.folder.records import Pace, Timed
+from sails_eval.run.folder.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from sails_eval.core.pair import Pair
     from sails_eval.core.recipe import Recipe
     from sails_eval.run.workers import Workers
 
-PACE = "pace.json"
-"""What was measured before a run that matches seconds; a run that is gone on with reads it."""
-
 MISJUDGED = 0.05
 """The share by which the FLOPs that a method took may miss their forecast before the board says so."""
 
 
-def matched(parts: Sequence[Part], run: Path, pool: Workers, *, old: Path | None = None) -> tuple[Part, ...]:
-    """The parts with each method's rank and number of tokens, where something else than tokens is matched.
+def matched(plan: Plan, pool: Workers, run: RunFolder, *, old: RunFolder | None = None) -> Plan:
+    """The plan with each method's rank and number of tokens, where something else than tokens is matched.
 
     `old` is the run that this one extends: the pace measured there holds here. Raises UserError as `share_out` does.
     """
-    return tuple(
-        replace(part, setup=_matched(part.setup, placed(run, part), pool, old and placed(old, part))) for part in parts
-    )
+    found = [_matched(one, pool, run.sub_run(one), old and old.sub_run(one)) for one in plan.sub_runs]
+    return replace(plan, sub_runs=tuple(found))
 
 
-def _matched(setup: Setup, run: Path, pool: Workers, old: Path | None) -> Setup:
-    if setup.match != "tokens" or setup.match_params:
-        pool.run(check_training, setup)
-    if setup.match_params:
-        setup = with_ranks(setup, pool.run(_ranks, (setup.pair, setup.recipes)))
-    if setup.match == "flops":
-        setup = with_prices(setup, pool.run(_flops, (setup.pair, setup.recipes)))
-    elif setup.match == "seconds":
-        known = {**(read_pace(old, setup) if old else {}), **read_pace(run, setup)}
-        unknown = tuple(recipe for recipe in setup.recipes if recipe.name not in known)
+def _matched(sub_run: SubRun, pool: Workers, run: RunFolder, old: RunFolder | None) -> SubRun:
+    budget = sub_run.budget
+    if budget.match != "tokens" or budget.match_params:
+        pool.run(check_training, sub_run)
+    if budget.match_params:
+        sub_run = with_ranks(sub_run, pool.run(_ranks, (sub_run.pair, sub_run.recipes)))
+    if budget.match == "flops":
+        sub_run = with_prices(sub_run, pool.run(_flops, (sub_run.pair, sub_run.recipes)))
+    elif budget.match == "seconds":
+        known = {**(read_pace(old, sub_run) if old else {}), **read_pace(run, sub_run)}
+        unknown = tuple(recipe for recipe in sub_run.recipes if recipe.name not in known)
         if unknown:
-            known |= pool.run(_seconds, replace(setup, recipes=unknown))
-        setup = with_prices(setup, {recipe.name: known[recipe.name] for recipe in setup.recipes})
-    return setup
+            known |= pool.run(_seconds, replace(sub_run, recipes=unknown))
+        sub_run = with_prices(sub_run, {recipe.name: known[recipe.name] for recipe in sub_run.recipes})
+    return sub_run
 
 
 # Heavy imports stand inside: the process that hands out the work never loads torch.
@@ -74,74 +68,66 @@ def _flops(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Price]:
     return flops_prices(*job)
 
 
-def _seconds(setup: Setup) -> dict[str, Price]:
+def _seconds(sub_run: SubRun) -> dict[str, Price]:
     from sails_eval.plan.cost.method_cost import seconds_prices
 
-    return seconds_prices(setup)
+    return seconds_prices(sub_run)
 
 
-def with_ranks(setup: Setup, ranks: Mapping[str, Rank]) -> Setup:
-    """The setup whose recipes have these ranks."""
-    recipes = ranked(setup.pair, setup.recipes, ranks)
+def with_ranks(sub_run: SubRun, ranks: Mapping[str, Rank]) -> SubRun:
+    """The sub-run whose recipes have these ranks."""
+    recipes = ranked(sub_run.pair, sub_run.recipes, ranks)
     notes = {name: found.note for name, found in ranks.items() if found.note}
-    return _identified(replace(setup, recipes=recipes, notes=notes))
+    return _identified(replace(sub_run, recipes=recipes), replace(sub_run.budget, notes=notes))
 
 
-def with_prices(setup: Setup, prices: Mapping[str, Price]) -> Setup:
-    """The setup whose methods have as many tokens as the budget gives them."""
+def with_prices(sub_run: SubRun, prices: Mapping[str, Price]) -> SubRun:
+    """The sub-run whose methods have as many tokens as the budget gives them."""
     try:
-        tokens = share_out(prices, setup.pair.tokens, setup.match)
+        tokens = share_out(prices, sub_run.pair.tokens, sub_run.budget.match)
     except UserError as error:
-        raise UserError(f"pair '{setup.pair.name}': {error}") from error
-    setup = replace(setup, prices=dict(prices), tokens=tokens)
-    return _identified(setup, tokens=tokens)
+        raise UserError(f"pair '{sub_run.pair.name}': {error}") from error
+    return _identified(sub_run, replace(sub_run.budget, prices=dict(prices), tokens=tokens))
 
 
-def misjudged(setup: Setup, took: Mapping[str, Took]) -> dict[str, str]:
+def misjudged(budget: Budget, took: Mapping[str, Took]) -> dict[str, str]:
     """What to know of methods whose cells took other FLOPs than foretold, where these are matched."""
     notes = {}
-    for name, one in took.items() if setup.match == "flops" else ():
-        foretold = setup.prices[name].of(one.tokens) - setup.prices[name].saes
+    for name, one in took.items() if budget.match == "flops" else ():
+        foretold = budget.prices[name].of(one.tokens) - budget.prices[name].saes
         if abs(one.flops / foretold - 1) > MISJUDGED:
             notes[name] = f"a cell and its preparation took {one.flops:.3g} FLOPs, where {foretold:.3g} were foretold"
     return notes
 
 
-def _identified(setup: Setup, **more: object) -> Setup:
-    """The setup with the hashes that its recipes have now."""
-    training = setup.identity["training"]
+def _identified(sub_run: SubRun, budget: Budget) -> SubRun:
+    """The sub-run with another budget, and the hashes that its recipes have with it."""
+    sub_run = replace(sub_run, budget=budget)
+    training = sub_run.identity.training
     told = {
-        recipe.name: recipe_identity(recipe, {**training, "tokens": setup.tokens_of(recipe)})
-        for recipe in setup.recipes
+        recipe.name: recipe_identity(recipe, {**training, "tokens": sub_run.tokens_of(recipe)})
+        for recipe in sub_run.recipes
     }
-    return replace(setup, identity={**setup.identity, "recipes": told, **more})
+    identity = sub_run.identity.model_copy(update={"recipes": told, "tokens": dict(budget.tokens)})
+    return replace(sub_run, identity=identity)
 
 
-def read_pace(run: Path, setup: Setup) -> dict[str, Price]:
-    """What a run folder says was measured of the setup's recipes, where they were the same; nothing where it is new."""
-    path = run / PACE
-    if not path.exists():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    same = {name: found[name]["price"] for name, of in _timed(setup).items() if found.get(name, {}).get("recipe") == of}
-    return {name: Price(**price) for name, price in same.items()}
+def read_pace(run: RunFolder, sub_run: SubRun) -> dict[str, Price]:
+    """What a run folder says was measured of the recipes, where they were the same; nothing where it is new."""
+    found = run.pace().recipes
+    return {
+        name: found[name].price for name, of in _timed(sub_run).items() if name in found and found[name].recipe == of
+    }
 
 
-def write_pace(run: Path, setup: Setup) -> None:
+def write_pace(run: RunFolder, sub_run: SubRun) -> None:
     """Keep what was measured of a run that matches seconds, before it begins, so that it has the same cells again."""
-    if setup.match == "seconds":
-        prices = {**setup.prices, **read_pace(run, setup)}
-        told = {name: {"recipe": of, "price": asdict(prices[name])} for name, of in _timed(setup).items()}
-        write_text(run / PACE, json.dumps(told, indent=1, sort_keys=True) + "\n")
+    if sub_run.budget.match == "seconds":
+        prices = {**sub_run.budget.prices, **read_pace(run, sub_run)}
+        timed = {name: Timed(recipe=of, price=prices[name]) for name, of in sorted(_timed(sub_run).items())}
+        run.write_pace(Pace(recipes=timed))
 
 
-def _timed(setup: Setup) -> dict[str, str]:
+def _timed(sub_run: SubRun) -> dict[str, str]:
     """Hashes of all that the recipes' pace hangs on, besides the machine."""
-    return {recipe.name: recipe_identity(recipe, setup.identity["training"]) for recipe in setup.recipes}
-
-
-def check_machine(config: CompareConfig) -> None:
-    """See that a comparison fits this machine's memory and disk. Raises UserError where it surely does not."""
-    from sails_eval.plan.cost import forecast
-
-    forecast.check_machine(config)
+    return {recipe.name: recipe_identity(recipe, sub_run.identity.training) for recipe in sub_run.recipes}

@@ -6,51 +6,50 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tqdm import tqdm
 
 from sails_eval import judges
 from sails_eval.boards.scoring import RowKey, score
-from sails_eval.core.records import Result, Split, Verdict, read_completions, read_verdicts
+from sails_eval.core.records import Result, Split, Verdict, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.panel import agreement
 from sails_eval.models.engines import HF, served
 from sails_eval.plan import checks
-from sails_eval.plan.setup import Finished, Setup
+from sails_eval.plan.plan import EvaluationPlan, ReferenceModel
 from sails_eval.run import stages
-from sails_eval.run.folder import layout
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.remote_judging import RemoteJudging
 from sails_eval.run.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.run.workers import Hosts, Workers
 from sails_eval.tasks.library import TaskInfo
 
 
-def engine_host(pool: Workers, hosts: Hosts, setup: Setup) -> Workers:
-    """The process in which the setup's engine lives: one for a base model, however many comparisons use it.
+def engine_host(pool: Workers, hosts: Hosts, plan: EvaluationPlan) -> Workers:
+    """The process in which the plan's engine lives: one for a base model, however many comparisons use it.
 
     The workers end, so that their memory is the engine's.
     """
     pool.rest()
-    return hosts.of((setup.engine, served(setup.pair)))
+    return hosts.of((plan.engine, served(plan.pair)))
 
 
-def check_engine(pool: Workers, hosts: Hosts, setup: Setup) -> None:
-    """Start an engine that is there once, and see that it can do what the setup needs. Raises UserError if not."""
-    if setup.engine != HF:
-        engine_host(pool, hosts, setup).run(checks.check_engine, setup)
+def check_engine(pool: Workers, hosts: Hosts, plan: EvaluationPlan) -> None:
+    """Start an engine that is there once, and see that it can do what the plan needs. Raises UserError if not."""
+    if plan.engine != HF:
+        engine_host(pool, hosts, plan).run(checks.check_engine, plan)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A setup at work: its run folder, its worker processes, the host of its engine, and how progress bars begin.
+class Evaluator:
+    """A plan at work: its run folder, its worker processes, the host of its engine, and how progress bars begin.
 
     `work` is what a worker does for a subject's answers where the engine is hf.
     """
 
-    setup: Setup
-    run: Path
+    plan: EvaluationPlan
+    run: RunFolder
     pool: Workers
     hosts: Hosts
     quiet: bool = False
@@ -60,7 +59,7 @@ class Bench:
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
         tasks = self._tasks(split)
-        with self._judging(self.setup.judge, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts") as add:
+        with self._judging(self.plan.judge, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts") as add:
             self.answer(
                 [self._job(one, tasks, split) for one in subjects],
                 title=f"{split}: answers",
@@ -68,16 +67,16 @@ class Bench:
             )
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
 
-    def subject(self, row: Finished) -> Subject:
+    def subject(self, row: ReferenceModel) -> Subject:
         """A row that nothing is trained for, as one whose answers are wanted."""
-        return Subject(row.name, self.run / "cells" / row.name, row.checkpoint, system_prompt=row.system_prompt)
+        return Subject(row.name, self.run.row(row.name), row.checkpoint, system_prompt=row.system_prompt)
 
-    def at(self, row: Finished) -> Bench:
-        """The same bench with a row's own model, its engine and the tasks that it can answer."""
-        setup = replace(self.setup, pair=row.pair, engine=row.engine, tasks=row.tasks(self.setup.tasks))
-        return replace(self, setup=setup, title=f"{self.title}{row.name}, ")
+    def at(self, row: ReferenceModel) -> Evaluator:
+        """The same with a row's own model, its engine and the tasks that it can answer."""
+        plan = replace(self.plan, pair=row.pair, engine=row.engine, tasks=row.tasks(self.plan.tasks))
+        return replace(self, plan=plan, title=f"{self.title}{row.name}, ")
 
-    def measure_finished(self, rows: Sequence[Finished]) -> list[Result]:
+    def measure_references(self, rows: Sequence[ReferenceModel]) -> list[Result]:
         """The test of rows that nothing is trained for, one after another: each may be a model of its own."""
         return [result for row in rows for result in self.at(row).measure([self.subject(row)], "test")]
 
@@ -93,18 +92,18 @@ class Bench:
         The workers do both, unless the engine is one that is there once: then they train everything first. Neither has
         to share its memory with the other.
         """
-        if self.setup.engine == HF:
+        if self.plan.engine == HF:
             self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
             return
         self.train([job.subject for job in jobs if stages.to_train(job)], title=f"{title}: training")
-        host = engine_host(self.pool, self.hosts, self.setup)
+        host = engine_host(self.pool, self.hosts, self.plan)
         host.map(stages.answer, jobs, title=f"{self.title}{title}", done=done)
 
     def train(self, subjects: Sequence[Subject], *, title: str = "training") -> None:
         """Have the workers train subjects that are not trained yet; no engine takes memory meanwhile."""
         if subjects:
             self.hosts.close()
-            jobs = [self._job(one, self.setup.tasks, "validation") for one in subjects]
+            jobs = [self._job(one, self.plan.tasks, "validation") for one in subjects]
             self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}")
 
     def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
@@ -112,7 +111,7 @@ class Bench:
 
         Answers that either judge leaves unscored do not count; nothing does where the pair has no reference judge.
         """
-        reference = self.setup.pair.reference_judge
+        reference = self.plan.pair.reference_judge
         if reference is None:
             return Counter()
         others = self._judge_jobs(subjects, split, reference)
@@ -139,8 +138,8 @@ class Bench:
         """
 
         def responses(subject: Subject, limit: int | None) -> list[list[str]]:
-            paths = [layout.completions_path(subject.folder, "test", task) for task in self._generated]
-            return [[completion.response for completion in read_completions(path)[:limit]] for path in paths]
+            answered = [subject.folder.answers("test", task.name) for task in self._generated]
+            return [[completion.response for completion in answers[:limit]] for answers in answered]
 
         own = responses(base, limit)
         return [subject for subject in subjects if responses(subject, limit) == own]
@@ -152,14 +151,14 @@ class Bench:
 
     @property
     def _generated(self) -> tuple[TaskInfo, ...]:
-        return tuple(task for task in self.setup.tasks if task.kind != "capability")
+        return tuple(task for task in self.plan.tasks if task.kind != "capability")
 
     def _job(self, subject: Subject, tasks: tuple[TaskInfo, ...], split: Split) -> AnswerJob:
-        setup = self.setup
-        return AnswerJob(setup.pair, subject, tasks, split, self.run, setup.limit, setup.engine)
+        plan = self.plan
+        return AnswerJob(plan.pair, subject, tasks, split, self.run, plan.limit, plan.engine)
 
     def _tasks(self, split: Split) -> tuple[TaskInfo, ...]:
-        return self.setup.tasks if split == "test" else self.setup.validation_tasks
+        return self.plan.tasks if split == "test" else self.plan.validation_tasks
 
     @contextmanager
     def _judging(self, judge: str, files: int, *, title: str) -> Iterator[Callable[[Sequence[JudgeJob]], None]]:
@@ -177,19 +176,19 @@ class Bench:
         else:
             with (
                 tqdm(total=files, desc=title, disable=self.quiet, dynamic_ncols=True) as bar,
-                RemoteJudging(reader, self.run, bar) as remote,
+                RemoteJudging(reader, self.run.usage_file, bar) as remote,
             ):
                 yield remote.add
 
     def _judge_jobs(self, subjects: Sequence[Subject], split: Split, reference: str | None = None) -> list[JudgeJob]:
         """The judge's work on the subjects' answers, or that of a reference judge."""
-        fingerprint = load_judge(reference).fingerprint if reference else self.setup.identity["judge"]
+        fingerprint = load_judge(reference).fingerprint if reference else self.plan.identity.judge
         return [
             JudgeJob(
-                reference or self.setup.judge,
+                reference or self.plan.judge,
                 task,
-                layout.completions_path(subject.folder, split, task),
-                layout.verdicts_path(subject.folder, split, task, judge=fingerprint),
+                subject.folder.answers_file(split, task.name),
+                subject.folder.verdicts_file(split, task.name, fingerprint),
             )
             for subject in subjects
             for task in self._tasks(split)
@@ -198,8 +197,8 @@ class Bench:
 
     def _score(self, subject: Subject, task: TaskInfo, split: Split) -> list[Result]:
         folder, cell = subject.folder, subject.cell
-        judged = layout.verdicts_path(folder, split, task, judge=self.setup.identity["judge"])
-        verdicts = None if task.kind == "capability" else read_verdicts(judged)
+        judged = task.kind != "capability"
+        verdicts = folder.verdicts(split, task.name, self.plan.identity.judge) if judged else None
         seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
         row = RowKey(subject.method, seed, rate, split, task.name)
-        return score(task.kind, read_completions(layout.completions_path(folder, split, task)), verdicts, row=row)
+        return score(task.kind, folder.answers(split, task.name), verdicts, row=row)

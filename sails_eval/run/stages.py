@@ -5,7 +5,6 @@ Heavy imports stand inside the functions: the process that hands out the work ne
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sails_eval.core.files import write_bytes, write_jsonl, write_text
+from sails_eval.core.files import write_bytes, write_jsonl
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
@@ -209,7 +208,7 @@ def train(job: TrainJob) -> None:
     else:
         folder.place_steps()
     labels = _labels(pair, cell.recipe, [rows[i] for i in order])
-    folder.write_record(TrainRecord(**asdict(cost), **labels))
+    folder.write_record(TrainRecord(**(asdict(cost) | labels)))
 
 
 def judge(job: JudgeJob) -> int:

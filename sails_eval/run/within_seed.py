@@ -6,26 +6,25 @@ from collections.abc import Mapping, Sequence
 
 from sails_eval.boards.contrasts import default_contrasts
 from sails_eval.boards.scoring import successes
-from sails_eval.core.records import Kind, read_completions, read_verdicts
+from sails_eval.core.records import Kind
 from sails_eval.core.stats import mcnemar
-from sails_eval.run.folder import layout
-from sails_eval.run.runner import Bench
+from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 
 TOLD: dict[Kind, str] = {"harmful": "safety", "safe": "helpfulness"}
 
 
-def notes(bench: Bench, subjects: Sequence[Subject]) -> dict[str, list[str]]:
+def notes(evaluator: Evaluator, subjects: Sequence[Subject]) -> dict[str, list[str]]:
     """Per method, a line for every contrast declared with it first, over the test prompts of either kind.
 
     `subjects` are one per method.
     """
     by_method = {subject.method: subject for subject in subjects}
-    contrasts = bench.setup.contrasts
+    contrasts = evaluator.plan.contrasts
     if contrasts is None:
         contrasts = default_contrasts(list(by_method))
     answered = {
-        kind: {method: _successes(bench, subject, kind) for method, subject in by_method.items()} for kind in TOLD
+        kind: {method: _successes(evaluator, subject, kind) for method, subject in by_method.items()} for kind in TOLD
     }
     lines: dict[str, list[str]] = {}
     for a, b in contrasts:
@@ -37,13 +36,12 @@ def notes(bench: Bench, subjects: Sequence[Subject]) -> dict[str, list[str]]:
     return lines
 
 
-def _successes(bench: Bench, subject: Subject, kind: Kind) -> list[bool | None]:
+def _successes(evaluator: Evaluator, subject: Subject, kind: Kind) -> list[bool | None]:
     found: list[bool | None] = []
-    for task in bench.setup.tasks:
+    for task in evaluator.plan.tasks:
         if task.kind == kind and not task.seen_in_training:
-            judged = layout.verdicts_path(subject.folder, "test", task, judge=bench.setup.identity["judge"])
-            completions = read_completions(layout.completions_path(subject.folder, "test", task))
-            found += successes(kind, completions, read_verdicts(judged))
+            verdicts = subject.folder.verdicts("test", task.name, evaluator.plan.identity.judge)
+            found += successes(kind, subject.folder.answers("test", task.name), verdicts)
     return found
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from sails_eval.core.errors import UserError
 from sails_eval.judges.spec import parse
 from sails_eval.models.endpoint import url
-from sails_eval.tasks.library import TaskInfo, find_tasks, resolve_tasks
+from sails_eval.tasks.library import TaskInfo, find_tasks
 from sails_eval.tasks.published import bound
 
 PROMPT_ID = re.compile(r"(\w+)-[0-9a-f]{12}")
 """What `published.read_documents` calls a prompt."""
-
-DURABILITY = "durability"
-"""The folder of a run with what re-tuned models answer."""
 
 HERE = {"localhost", "127.0.0.1", "::1"}
 
@@ -53,22 +48,6 @@ def named_in(ids: Iterable[str]) -> list[TaskInfo]:
     prompt_sets = {task.name: task for task in find_tasks().values() if task.card is not None}
     asked = {found[1] for id_ in ids if (found := PROMPT_ID.fullmatch(id_))}
     return [prompt_sets[name] for name in sorted(asked & prompt_sets.keys())]
-
-
-def copy_completions(run: Path, folder: Path, include_path: tuple[Path, ...] = ()) -> int:
-    """Copy a run's test completions into a folder; how many files. Those of re-tuned models never leave the run.
-
-    Raises:
-        UserError: a task is not to be found, or its card forbids redistribution; nothing is copied then.
-    """
-    found = (file for file in run.rglob("completions/test/*.jsonl") if DURABILITY not in file.relative_to(run).parts)
-    files = sorted(found)
-    check_redistribution(resolve_tasks(sorted({file.stem for file in files}), include_path))
-    for file in files:
-        copy = folder / file.relative_to(run)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
-    return len(files)
 
 
 def check_redistribution(tasks: Iterable[TaskInfo]) -> None:

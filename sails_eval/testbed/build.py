@@ -28,12 +28,11 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl, write_text
 from sails_eval.core.paths import PACKAGE, bundled
-from sails_eval.core.records import read_completions
 from sails_eval.methods.subspace.activations import residual_streams
-from sails_eval.plan.resolve import resolve
-from sails_eval.plan.setup import Setup
+from sails_eval.plan.plan import SubRun
+from sails_eval.plan.prepare import prepare
 from sails_eval.run import stages
-from sails_eval.run.folder import layout
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.testbed import corpus, grammar, planted, splits
 from sails_eval.testbed.preference import FOLDER, build_reference
 from sails_eval.testbed.saes import QUALITIES, activations, train_sae
@@ -286,14 +285,14 @@ def judge_agreement() -> Card:
 
     One seed of each method at every rate of its grid, so that answers are refused, complied with, mixed and broken.
     """
-    setup = resolve(CompareConfig(pair="testbed", methods=CALIBRATION_METHODS, seeds=1))
+    (plan,) = prepare(CompareConfig(pair="testbed", methods=CALIBRATION_METHODS, seeds=1)).sub_runs
     seen: Counter[tuple[str, bool]] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
-        for recipe in setup.recipes:
-            for cell in setup.cells(recipe):
-                folder = Path(scratch) / cell.folder
-                subject = stages.Subject(recipe.name, folder, folder / layout.CHECKPOINT, cell)
-                seen += _agreement(setup, subject, run=Path(scratch))
+        run = RunFolder(Path(scratch))
+        for cell in plan.all_cells():
+            folder = run.cell(cell)
+            subject = stages.Subject(cell.recipe.name, folder, folder.checkpoint, cell)
+            seen += _agreement(plan, subject, run=run)
     total, right = sum(seen.values()), sum(n for (_, agreed), n in seen.items() if agreed)
     by_grade = {
         grade: {
@@ -305,15 +304,15 @@ def judge_agreement() -> Card:
     return {"agreement": round(right / total, 4), "answers": total, "by_truth": by_grade}
 
 
-def _agreement(setup: Setup, subject: stages.Subject, *, run: Path) -> Counter[tuple[str, bool]]:
+def _agreement(plan: SubRun, subject: stages.Subject, *, run: RunFolder) -> Counter[tuple[str, bool]]:
     """Count (truth, judge agrees) over one model's answers to the test prompts."""
-    generated = tuple(task for task in setup.tasks if task.kind != "capability")
-    stages.prepare_and_answer(stages.AnswerJob(setup.pair, subject, generated, "test", run))
+    generated = tuple(task for task in plan.tasks if task.kind != "capability")
+    stages.prepare_and_answer(stages.AnswerJob(plan.pair, subject, generated, "test", run))
     seen: Counter[tuple[str, bool]] = Counter()
     for task in generated:
         assert task.kind != "capability"
-        completions = read_completions(layout.completions_path(subject.folder, "test", task))
-        verdicts = judges.judge_of(setup.judge).judge(task.kind, completions)
+        completions = subject.folder.answers("test", task.name)
+        verdicts = judges.judge_of(plan.judge).judge(task.kind, completions)
         for completion, verdict in zip(completions, verdicts, strict=True):
             action = grammar.asked_for(completion.prompt)
             assert action is not None

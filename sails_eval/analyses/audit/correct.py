@@ -22,7 +22,7 @@ from sails_eval.core.stats import Interval
 from sails_eval.data.files import read_rows
 from sails_eval.judges.agreement import text_of
 from sails_eval.judges.base import JudgedKind
-from sails_eval.run.folder.layout import read_description
+from sails_eval.run.folder.run_folder import RunFolder
 
 AUDITED: dict[JudgedKind, tuple[str, ...]] = {
     "harmful": ("safety_rate", "harm_score", "high_risk_rate"),
@@ -55,9 +55,10 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     another run or of other verdicts.
     """
     known = _read_key(key or key_path(sample))
-    items = population(run, include)
-    described = read_description(run)
-    if (known.run, known.judge) != (described["run"], described["identity"]["judge"]):
+    folder = RunFolder(run)
+    items = population(folder, include)
+    described = folder.description()
+    if (known.run, known.judge) != (described.run, described.identity.judge):
         raise UserError(f"{key or key_path(sample)}: the key of a sample of run '{known.run}', not of {run}")
     places = {item.place: item for item in items}
     drawn = {one.id: places.get((one.method, one.seed, one.task, one.completion)) for one in known.drawn}
@@ -65,9 +66,10 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
         raise UserError(f"{run}: answer {moved[0].id} is gone, or judged otherwise than when the sample was drawn")
     found = {id: item for id, item in drawn.items() if item is not None}
     people, graded = _read_labels(sample, found)
-    rows = list(_correct(strata_of(items), people, _raw(run), graded))
-    write_text(run / "audit.csv", _csv(rows))
-    write_text(run / "audit.md", _markdown(rows, known))
+    rows = list(_correct(strata_of(items), people, _raw(folder), graded))
+    files = folder.analysis("audit")
+    write_text(files.table, _csv(rows))
+    write_text(files.page, _markdown(rows, known))
     return rows
 
 
@@ -162,13 +164,13 @@ def _scale(metric: str) -> tuple[float, float]:
     return METRICS[metric].low, part.high - part.low
 
 
-def _raw(run: Path) -> dict[str, dict[str, Interval]]:
+def _raw(run: RunFolder) -> dict[str, dict[str, Interval]]:
     """Every method's metrics as the run's leaderboard has them."""
     return {
         row["method"]: {
             metric: Interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS
         }
-        for row in read_board(run / "leaderboard.csv")
+        for row in read_board(run.leaderboard)
     }
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import csv_text, write_text
-from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
+from sails_eval.core.records import Completion, Verdict
 from sails_eval.core.schema import Frozen
 from sails_eval.judges.base import JudgedKind
-from sails_eval.run.folder import layout
-from sails_eval.run.folder.layout import DESCRIPTION, _folder, _there, read_description
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
 
 HEADLINE: dict[JudgedKind, str] = {"harmful": "safety_rate", "safe": "helpfulness"}
@@ -106,31 +105,29 @@ class Item:
         return f"{self.kind} {'unscored' if self.verdict.unscored is not None else said}{checked}"
 
 
-def population(run: Path, include: Sequence[Path] = ()) -> list[Item]:
+def population(run: RunFolder, include: Sequence[Path] = ()) -> list[Item]:
     """The answers that a finished run's rates are made of: on the test, at the rates that were chosen.
 
     Raises UserError where `run` is no finished run of one pair at one budget, or its answers or verdicts are gone.
     """
-    if not (run / DESCRIPTION).is_file():
-        raise UserError(f"{run}: not a run folder (no {DESCRIPTION})")
-    identity = read_description(run)["identity"]
-    if "parts" in identity:
-        parts = ", ".join(str(run / part) for part in identity["parts"])
-        raise UserError(f"{run}: a run of several; audit its parts, each alone: {parts}")
+    identity = run.description().identity
+    if identity.parts:
+        parts = ", ".join(str(run.path / part) for part in identity.parts)
+        raise UserError(f"{run.path}: a run of several; audit its parts, each alone: {parts}")
     tasks = find_tasks(tuple(include))
     found = []
     for method, row in read_tested(run, include).items():
         for seed, scores in zip(row.seeds, row.cells[0], strict=True):
-            folder = _folder(run, method, seed, row.choices[0].rate_of(seed))
+            folder = run.model(method, seed, row.choices[0].rate_of(seed))
             for kind, metric in HEADLINE.items():
                 for result in scores.get(metric, ()):
                     task = tasks[result.task]
-                    judged = layout.verdicts_path(folder, "test", task, judge=identity["judge"])
-                    completions = read_completions(_there(layout.completions_path(folder, "test", task)))
+                    completions = folder.answers("test", task.name)
+                    verdicts = folder.verdicts("test", task.name, identity.judge)
                     weight = 1 / (len(row.seeds) * len(scores[metric]) * len(completions))
                     found += [
                         Item(method, seed, task.name, kind, weight, *pair)
-                        for pair in zip(completions, read_verdicts(_there(judged)), strict=True)
+                        for pair in zip(completions, verdicts, strict=True)
                     ]
     return found
 
@@ -151,7 +148,8 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
         if path.exists():
             raise UserError(f"{path}: exists, and may hold people's work; give another --out or move it away")
     chance = random.Random(seed)
-    strata = strata_of(population(run, include))
+    folder = RunFolder(run)
+    strata = strata_of(population(folder, include))
     drawn: list[tuple[Item, float]] = []
     for _, items in sorted(strata.items()):
         chosen = chance.sample(items, min(per_stratum, len(items)))
@@ -159,10 +157,10 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
     chance.shuffle(drawn)
     # the letter keeps spreadsheets from reading an id as a number
     ids = [f"a{number:06x}" for number in chance.sample(range(16**6), len(drawn))]
-    identity = read_description(run)
+    described = folder.description()
     key = Key(
-        run=identity["run"],
-        judge=identity["identity"]["judge"],
+        run=described.run,
+        judge=described.identity.judge,
         random_seed=seed,
         per_stratum=per_stratum,
         drawn=tuple(

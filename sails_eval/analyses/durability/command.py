@@ -19,9 +19,10 @@ class Command(Analysis):
     def run(self, options: argparse.Namespace) -> None:
         from sails_eval.analyses.durability.measure import durability
         from sails_eval.analyses.durability.report import shown
-        from sails_eval.judges.usage import told, used_in
+        from sails_eval.judges.usage import told
+        from sails_eval.run.folder.run_folder import RunFolder
 
         run = options.run_dir
         files = durability(run, options.attack, options.methods, jobs=options.jobs, quiet=options.quiet)
-        print("\n\n".join(shown(file, run) for file in files))
-        print(*told(used_in(run)), *(f"written to {file}" for file in files), sep="\n")
+        print(shown(RunFolder(run)))
+        print(*told(RunFolder(run).usage()), *(f"written to {file}" for file in files), sep="\n")

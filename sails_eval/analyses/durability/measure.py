@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
-from sails_eval.analyses.durability.report import COLUMNS, FILE, METRICS, PICTURE, Decay
-from sails_eval.analyses.durability.worker import _checked, answer
-from sails_eval.analyses.finished_run import Chosen, FinishedPart, finished_parts
+from sails_eval.analyses.durability.report import COLUMNS, METRICS, NAME, Decay
+from sails_eval.analyses.durability.worker import answer, checked
+from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import csv_text, write_text
@@ -25,24 +25,22 @@ from sails_eval.data.reading import pinned
 from sails_eval.models.engines import HF
 from sails_eval.models.identity import model_identity
 from sails_eval.plan import checks
-from sails_eval.plan.setup import Setup
-from sails_eval.run.folder.description import alone
-from sails_eval.run.folder.layout import DESCRIPTION
-from sails_eval.run.runner import Bench
+from sails_eval.plan.plan import EvaluationPlan, SubRun
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.runner import Evaluator
 from sails_eval.run.workers import hosts, workers
-from sails_eval.tasks.sharing import DURABILITY
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A model that is attacked: a chosen one, and the seed that draws the examples of re-tuning, where there are any.
+    """A model that is attacked: one of a run, and the seed that draws the examples of re-tuning, where there are any.
 
     The base model is one model, but re-tuned once for every seed; what is in its place on the table is `seed`.
     """
 
-    chosen: Chosen
+    model: SelectedModel
     attack: Attack
     seed: int | None
 
@@ -56,48 +54,49 @@ def durability(
     They have the base model and `methods`, all of the run's where there are none. What was answered before stays.
     Raises UserError where the run is not as it was, or an attack cannot be done.
     """
-    _clear(run)
+    _clear(RunFolder(run))
     attacks = list(dict.fromkeys(Attack.parse(text) for text in asked or DEFAULT))
-    parts = [_prepared(part) for part in finished_parts(run, methods)]
-    possible = [_possible(part.part.setup, attacks, choosy=bool(asked)) for part in parts]
+    runs = [_prepared(one) for one in finished_runs(run, methods)]
+    possible = [_possible(one.plan, attacks, choosy=bool(asked)) for one in runs]
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
-        for part, these in zip(parts, possible, strict=True):
-            pool.run(checks.check_evaluation, part.part.setup)
-            for line in pool.run(_checked, (part.part.setup, these)):
+        for one, these in zip(runs, possible, strict=True):
+            pool.run(checks.check_evaluation, one.plan)
+            for line in pool.run(checked, (one.plan, these)):
                 log.warning(line)
         files = []
-        for part, these in zip(parts, possible, strict=True):
-            part.warn_of_missing()
-            title = f"{part.title} " if part.title else ""
-            bench = Bench(part.part.setup, part.folder, pool, engines, quiet, title, work=answer)
-            with part.locked():
-                rows = [*_before(part), *_after(part, bench, these)]
-                files.append(_write(part.folder, rows))
+        for one, these in zip(runs, possible, strict=True):
+            one.warn_of_missing()
+            title = f"{one.title} " if one.title else ""
+            evaluator = Evaluator(one.plan, one.run, pool, engines, quiet, title, work=answer)
+            with one.run.locked():
+                rows = [*_before(one), *_after(one, evaluator, these)]
+                files.append(_write(one.run, rows))
     return files
 
 
-def _clear(run: Path) -> None:
+def _clear(run: RunFolder) -> None:
     """Delete the weights that a process left which was killed, whatever else is to be said of the run."""
-    for folder in {path.parent for path in run.rglob(DURABILITY) if (path.parent / DESCRIPTION).is_file()}:
-        with alone(folder):
-            for leftover in (folder / DURABILITY).rglob(RETUNED):
-                shutil.rmtree(leftover)
+    for one in run.with_sub_runs():
+        folder = one.analysis(NAME).folder
+        if folder.is_dir() and one.exists:
+            with one.locked():
+                for leftover in folder.rglob(RETUNED):
+                    shutil.rmtree(leftover)
 
 
-def _prepared(part: FinishedPart) -> FinishedPart:
-    """The part with data on the hub at today's commit."""
-    setup = part.part.setup
-    given = {key: value for key, value in setup.pair.attack if value is not None}
-    attack = setup.pair.attack.model_copy(update={key: pinned(value) for key, value in given.items()})
-    setup = replace(setup, pair=setup.pair.model_copy(update={"attack": attack}))
-    return replace(part, part=replace(part.part, setup=setup))
+def _prepared(finished: FinishedRun) -> FinishedRun:
+    """The run with data on the hub at today's commit."""
+    plan = finished.plan
+    given = {key: value for key, value in plan.pair.attack if value is not None}
+    attack = plan.pair.attack.model_copy(update={key: pinned(value) for key, value in given.items()})
+    return replace(finished, plan=replace(plan, pair=plan.pair.model_copy(update={"attack": attack})))
 
 
-def _possible(setup: Setup, attacks: Sequence[Attack], *, choosy: bool) -> list[Attack]:
+def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[Attack]:
     """The attacks that can be done. Raises UserError for one that cannot and was asked for."""
     found = []
     for attack in attacks:
-        obstacle = attack.obstacle(setup.pair)
+        obstacle = attack.obstacle(plan.pair)
         if obstacle is None:
             found.append(attack)
         elif choosy:
@@ -107,69 +106,70 @@ def _possible(setup: Setup, attacks: Sequence[Attack], *, choosy: bool) -> list[
     return found
 
 
-def _before(part: FinishedPart) -> list[Decay]:
+def _before(finished: FinishedRun) -> list[Decay]:
     """What the run itself measured of the models, before any attack."""
-    return [
-        Decay(one.method, one.seed, one.learning_rate, "none", 0, metric, part.score(one, metric), part.unscored(one))
-        for one in part.chosen
-        for metric in METRICS
-    ]
+    rows = []
+    for one in finished.models:
+        for metric in METRICS:
+            key = one.method, one.seed, one.learning_rate, "none", 0, metric
+            rows.append(Decay(*key, finished.score(one, metric), finished.unscored(one)))
+    return rows
 
 
-def _after(part: FinishedPart, bench: Bench, attacks: Sequence[Attack]) -> list[Decay]:
+def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> list[Decay]:
     """Attack, ask and judge everything that is not done yet; the scores."""
-    root = part.folder / DURABILITY
-    tasks = tuple(task for task in bench.setup.tasks if task.kind != "capability" and not task.seen_in_training)
-    bench = replace(bench, setup=replace(bench.setup, engine=HF, tasks=tasks))
-    victims = [victim for attack in attacks for victim in _victims(part, attack)]
-    subjects = [_subject(victim, bench.setup, root) for victim in victims]
-    results, named = bench.measure(subjects, "test"), {task.name: task for task in tasks}
+    root = finished.run.analysis(NAME).folder
+    tasks = tuple(task for task in evaluator.plan.tasks if task.kind != "capability" and not task.seen_in_training)
+    evaluator = replace(evaluator, plan=replace(evaluator.plan, engine=HF, tasks=tasks))
+    victims = [victim for attack in attacks for victim in _victims(finished, attack)]
+    subjects = [_subject(victim, evaluator.plan, root) for victim in victims]
+    results, named = evaluator.measure(subjects, "test"), {task.name: task for task in tasks}
     found = {cell.method: metrics for cell, metrics in headline(results, named).items()}
     missing = {cell.method: unscored([scores]) for cell, scores in scores_by_cell(results, named).items()}
     rows = []
     for victim, subject in zip(victims, subjects, strict=True):
-        one, examples = victim.chosen, victim.attack.examples or None
+        one, examples = victim.model, victim.attack.examples or None
         for metric in METRICS:
             key = one.method, victim.seed, one.learning_rate, victim.attack.name, examples, metric
             rows.append(Decay(*key, found[subject.method][metric], missing[subject.method]))
     return rows
 
 
-def _victims(part: FinishedPart, attack: Attack) -> list[Victim]:
+def _victims(finished: FinishedRun, attack: Attack) -> list[Victim]:
     """The models that an attack is for.
 
     The base model is re-tuned with every seed and quantised, which says what the attack alone does; it has nothing to
     merge, as models trained in full have not.
     """
     found = []
-    for one in part.chosen:
+    for one in finished.models:
         if attack.kind == "merge" and not one.is_adapter:
             continue
         seeds: Sequence[int | None] = (one.seed,)
         if one.method == BASE and attack.retunes:
-            seeds = range(part.part.setup.seeds)
+            seeds = range(finished.plan.seeds)
         found += [Victim(one, attack, seed) for seed in seeds]
     return found
 
 
-def _subject(victim: Victim, setup: Setup, root: Path) -> Attacked:
+def _subject(victim: Victim, plan: EvaluationPlan, root: Path) -> Attacked:
     """Its folder is called after all that its answers hang on besides the run's own tasks and settings.
 
     So is the subject itself: scores are looked up by that.
     """
-    one, attack = victim.chosen, victim.attack
-    model = of_path(one.checkpoint) if one.checkpoint else model_identity(setup.pair)
-    key = digest([model, attack.identity(setup.pair), victim.seed])
+    one, attack = victim.model, victim.attack
+    model = of_path(one.checkpoint) if one.checkpoint else model_identity(plan.pair)
+    key = digest([model, attack.identity(plan.pair), victim.seed])
     seeded = "" if one.cell or victim.seed is None else f"/seed-{victim.seed}"
     name = f"{attack.folder}/{one.name}{seeded}-{key[:8]}"
-    return Attacked(name, root / name, one.checkpoint, attack=attack, seed=victim.seed or 0)
+    return Attacked(name, ModelFolder(root / name), one.checkpoint, attack=attack, seed=victim.seed or 0)
 
 
-def _write(folder: Path, rows: Sequence[Decay]) -> Path:
+def _write(run: RunFolder, rows: Sequence[Decay]) -> Path:
     """Write durability.csv and its picture, the same bytes for the same rows."""
-    from sails_eval.analyses.durability.report import draw
+    from sails_eval.analyses.durability.report import draw  # matplotlib
 
-    path = folder / FILE
-    write_text(path, csv_text(COLUMNS, [row.cells() for row in rows]))
-    draw(rows, folder / PICTURE)
-    return path
+    files = run.analysis(NAME)
+    write_text(files.table, csv_text(COLUMNS, [row.cells() for row in rows]))
+    draw(rows, files.picture)
+    return files.table

@@ -15,8 +15,9 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv, restore
 from sails_eval.core.records import BASE
 from sails_eval.core.stats import Interval
+from sails_eval.run.folder.run_folder import RunFolder
 
-FILE, PICTURE = "durability.csv", "durability.png"
+NAME = "durability"
 
 METRICS = ("alignment_score", "safety_rate", "helpfulness")
 
@@ -99,10 +100,11 @@ def table(rows: Sequence[Decay]) -> str:
     return "\n".join([*aligned(lines), *warnings])
 
 
-def shown(path: Path, run: Path) -> str:
-    """The table of one part of a run, from its durability.csv, with its title."""
-    title = str(path.parent.relative_to(run))
-    return f"Durability{'' if title == '.' else f', {title}'}\n{table(read(path))}"
+def shown(run: RunFolder) -> str:
+    """The tables of a run, or of each of its sub-runs."""
+    return "\n\n".join(
+        f"Durability{f', {title}' if title else ''}\n{table(read(files.table))}" for title, files in run.analyses(NAME)
+    )
 
 
 def draw(rows: Sequence[Decay], path: Path) -> None:

@@ -58,7 +58,7 @@ def _retuned(base: Base, pair: Pair, subject: Attacked) -> Iterator[Any]:
     )
     run = CellRun(rate, subject.seed, order_of(len(rows), subject.attack, subject.seed))
     attacker = pair.model_copy(update={"batch_size": RETUNING.batch_size, "regularise": None})
-    folder = subject.folder / RETUNED
+    folder = subject.folder.path / RETUNED
     folder.mkdir(parents=True, mode=0o700)
     try:
         train_cell(base, attacker, recipe, rows=rows, run=run, folder=folder)

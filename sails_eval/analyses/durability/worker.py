@@ -8,7 +8,7 @@ from sails_eval.analyses.durability.attacks import Attack, Attacked
 from sails_eval.data.reading import read_examples
 from sails_eval.models.loaded import base_of
 from sails_eval.plan import checks
-from sails_eval.plan.setup import Setup
+from sails_eval.plan.plan import SubRun
 from sails_eval.run.stages import AnswerJob, write_completions
 
 
@@ -25,14 +25,14 @@ def answer(job: AnswerJob) -> None:
         write_completions(wrap(model, base.tokenizer, job.pair), job)
 
 
-def _checked(job: tuple[Setup, Sequence[Attack]]) -> list[str]:
+def checked(job: tuple[SubRun, Sequence[Attack]]) -> list[str]:
     """Prompts that are asked and re-tuned on, too. Raises UserError where these are many, or examples too few."""
     from sails_eval.analyses.durability.retuning import rows_of
 
-    setup, attacks = job
+    plan, attacks = job
     for attack in attacks:
         if attack.retunes:
-            rows_of(setup.pair, attack)
-    kinds = {attack.kind: data for attack in attacks if (data := attack.data(setup.pair)) and attack.retunes}
+            rows_of(plan.pair, attack)
+    kinds = {attack.kind: data for attack in attacks if (data := attack.data(plan.pair)) and attack.retunes}
     seen = {f"the data of attack {kind}": read_examples(data) for kind, data in kinds.items()}
-    return checks.overlaps(setup, seen) if seen else []
+    return checks.overlaps(plan, seen) if seen else []

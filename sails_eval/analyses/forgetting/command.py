@@ -14,6 +14,7 @@ class Command(Analysis):
     def run(self, options: argparse.Namespace) -> None:
         from sails_eval.analyses.forgetting.measure import forgetting
         from sails_eval.analyses.forgetting.results import shown
+        from sails_eval.run.folder.run_folder import RunFolder
 
         files = forgetting(options.run_dir, options.methods, jobs=options.jobs, quiet=options.quiet)
-        print(shown(options.run_dir), *(f"written to {file}" for file in files), sep="\n")
+        print(shown(RunFolder(options.run_dir)), *(f"written to {file}" for file in files), sep="\n")

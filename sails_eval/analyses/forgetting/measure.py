@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sails_eval.analyses.finished_run import Chosen, FinishedPart, finished_parts
-from sails_eval.analyses.forgetting.results import COLUMNS, FILE, READING, Forgotten
+from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
+from sails_eval.analyses.forgetting.results import COLUMNS, NAME, READING, Forgotten
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import csv_text, write_text
 from sails_eval.core.fingerprint import digest, of_path
@@ -16,10 +15,15 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
 from sails_eval.data.reading import pinned, read_texts
 from sails_eval.models.identity import model_identity
+from sails_eval.run.folder.records import Record
 from sails_eval.run.workers import Workers, workers
 
-FOLDER = "forgetting"
-"""Where the measurements of single cells are; not in the cells' own folders, whose bytes the run has sealed."""
+
+class Measured(Record):
+    """What was measured of one model: KL(base ‖ tuned) in nats per token, and over how many tokens."""
+
+    kl_nats: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def measure(job: Job) -> None:
     from sails_eval.analyses.forgetting.kl import kl_to_base
 
     kl, tokens = kl_to_base(job.pair, job.checkpoint, READING)
-    write_text(job.path, json.dumps({"kl_nats": kl, "tokens": tokens}) + "\n")
+    Measured(kl_nats=kl, tokens=tokens).write(job.path)
 
 
 def forgetting(run: Path, methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False) -> list[Path]:
@@ -47,47 +51,50 @@ def forgetting(run: Path, methods: Sequence[str] = (), *, jobs: int = 1, quiet: 
     They have the base model and `methods`, all of the run's where there are none. What was measured before stays.
     Raises UserError where the run is not as it was, or a pair has no neutral texts.
     """
-    parts = finished_parts(run, methods)
-    for part in parts:
-        pair = part.part.setup.pair
+    runs = finished_runs(run, methods)
+    for one in runs:
+        pair = one.plan.pair
         if pair.neutral is None:
             raise UserError(
                 f"pair '{pair.name}' has no neutral texts; give its YAML 'neutral: FILE', with rows of a text"
             )
         read_texts(pair.neutral, most=1)
     with workers(jobs, quiet=quiet) as pool:
-        return [_of_part(part, pool) for part in parts]
+        return [_measured(one, pool) for one in runs]
 
 
-def _of_part(part: FinishedPart, pool: Workers) -> Path:
-    part.warn_of_missing()
-    with part.locked():
-        jobs = _jobs(part)
-        pool.map(measure, [job for _, job in jobs], title=f"{part.title} KL on neutral text".lstrip())
-        base = part.score(Chosen(BASE), "capability")
+def _measured(finished: FinishedRun, pool: Workers) -> Path:
+    finished.warn_of_missing()
+    files = finished.run.analysis(NAME)
+    with finished.run.locked():
+        jobs = _jobs(finished)
+        pool.map(measure, [job for _, job in jobs], title=f"{finished.title} KL on neutral text".lstrip())
+        base = finished.score(SelectedModel(BASE), "capability")
         rows = [
             Forgotten(
                 one.method,
                 one.seed,
                 one.learning_rate,
-                json.loads(job.path.read_text(encoding="utf-8"))["kl_nats"],
-                base - part.score(one, "capability"),
+                Measured.read(job.path).kl_nats,
+                base - finished.score(one, "capability"),
             )
             for one, job in jobs
         ]
-        path = part.folder / FILE
-        write_text(path, csv_text(COLUMNS, [tuple(asdict(row).values()) for row in rows]))
-    return path
+        write_text(files.table, csv_text(COLUMNS, [tuple(asdict(row).values()) for row in rows]))
+    return files.table
 
 
-def _jobs(part: FinishedPart) -> list[tuple[Chosen, Job]]:
-    """A job for every model; its file is called after all that the figure hangs on."""
-    pair = part.part.setup.pair
+def _jobs(finished: FinishedRun) -> list[tuple[SelectedModel, Job]]:
+    """A job for every model; its file is called after all that the figure hangs on.
+
+    They are in a folder of their own: the run has sealed the bytes of its cells.
+    """
+    pair, folder = finished.plan.pair, finished.run.analysis(NAME).folder
     pair = pair.model_copy(update={"neutral": pinned(pair.neutral)})
     assert pair.neutral is not None
     same = [model_identity(pair), read_texts(pair.neutral, most=READING.tokens).sha256, asdict(READING)]
     found = []
-    for one in part.chosen:
+    for one in finished.models:
         key = digest([same, of_path(one.checkpoint) if one.checkpoint else None])
-        found.append((one, Job(pair, one.checkpoint, part.folder / FOLDER / f"{one.name}-{key[:8]}.json")))
+        found.append((one, Job(pair, one.checkpoint, folder / f"{one.name}-{key[:8]}.json")))
     return found

@@ -11,8 +11,9 @@ from sails_eval.analyses.finished_run import interval_cell, over_seeds
 from sails_eval.boards.table import aligned
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv, restore
+from sails_eval.run.folder.run_folder import RunFolder
 
-FILE = "forgetting.csv"
+NAME = "forgetting"
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,8 @@ def table(rows: Sequence[Forgotten]) -> str:
     return "\n".join(aligned([*lines, *(cells for _, cells in sorted(found))]))
 
 
-def shown(run: Path) -> str:
-    """The tables of a run, or of each of its parts; empty where nothing was measured."""
-    files = [*run.glob(FILE), *sorted(run.glob(f"*/{FILE}")), *sorted(run.glob(f"*/*/{FILE}"))]
-    titles = [str(file.parent.relative_to(run)) for file in files]
+def shown(run: RunFolder) -> str:
+    """The tables of a run, or of each of its sub-runs; empty where nothing was measured."""
     return "\n\n".join(
-        f"Forgetting{'' if title == '.' else f', {title}'}\n{table(read(file))}"
-        for title, file in zip(titles, files, strict=True)
+        f"Forgetting{f', {title}' if title else ''}\n{table(read(files.table))}" for title, files in run.analyses(NAME)
     )

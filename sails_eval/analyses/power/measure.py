@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from scipy import stats
 
@@ -17,6 +15,7 @@ from sails_eval.boards.contrasts import ALPHA, check_contrasts, default_contrast
 from sails_eval.boards.leaderboard import Tested
 from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.errors import UserError
+from sails_eval.run.folder.run_folder import RunFolder
 
 SEEDS = (5, 6, 8, 10, 15, 20, 30)
 """The numbers of seeds that the table shows."""
@@ -77,12 +76,14 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
 
     Raises UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
     """
-    described = _description(run)
-    if parts := described["identity"].get("parts"):
-        raise UserError(f"{run}: a run of several parts; name one of its folders ({', '.join(sorted(parts))})")
-    rows = read_tested(run, include)
-    methods = [Path(name).stem for name in described.get("config", {}).get("methods", ())]
-    declared = tuple((a, b) for a, b in described["identity"].get("contrasts") or ()) or default_contrasts(
+    folder = RunFolder(run)
+    described = folder.description() if folder.exists else None  # results alone will do
+    if described and described.identity.parts:
+        parts = ", ".join(sorted(described.identity.parts))
+        raise UserError(f"{run}: a run of several parts; name one of its folders ({parts})")
+    rows = read_tested(folder, include)
+    methods = [Path(name).stem for name in ((described and described.config) or {}).get("methods", ())]
+    declared = tuple((a, b) for a, b in (described and described.identity.contrasts) or ()) or default_contrasts(
         [*(name for name in methods if name in rows), *sorted(rows.keys() - set(methods))]
     )
     a, b = pair or (declared or (("", ""),))[0]
@@ -93,13 +94,6 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
     prompts = math.hypot(*(_prompt_error(row) for row in (rows[a], rows[b]) if row.trained))
     spread = Spread(float(stats.tstd(sample.values[0])), prompts, f"{a} - {b} in {run}", len(sample.seeds))
     return spread, len(declared)
-
-
-def _description(run: Path) -> dict[str, Any]:
-    """The run.json of a run; of a folder without one, that nothing is known."""
-    path = run / "run.json"
-    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"identity": {}}
-    return described
 
 
 def _prompt_error(row: Tested) -> float:

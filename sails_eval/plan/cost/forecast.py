@@ -23,8 +23,8 @@ from sails_eval.plan.cost.method_cost import flops_prices, matched_ranks
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
 from sails_eval.plan.plan import SubRun
 from sails_eval.plan.prepare import Draft, survey
-from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.price import Price, ranked, share_out
+from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.resolve import sizes
 from sails_eval.tasks.library import describe
 
@@ -238,7 +238,7 @@ def steps_of(pair: Pair) -> int | None:
 
 
 def _prompts(draft: Draft) -> Prompts:
-    """The prompts whose answers are judged. Tasks that are not there count as none; the draft's problems tell of them."""
+    """The prompts whose answers are judged. Tasks that are not there count as none: the draft's problems tell so."""
     rows = [row for row in describe(draft.tasks) if row.kind != "capability"]
     most = draft.config.limit or 10**9
     return Prompts(

@@ -29,8 +29,8 @@ from sails_eval.models.base import load_tokenizer
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
 from sails_eval.plan.cost.step_cost import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
-from sails_eval.plan.price import Price, Rank
 from sails_eval.plan.plan import SubRun
+from sails_eval.plan.price import Price, Rank
 from sails_eval.training.batches import (
     SEQUENCES,
     CellRun,

@@ -94,9 +94,9 @@ class SubspaceReport(Record):
     """subspace/METHOD.json: what an initialisation starts from, how it was found and at what cost."""
 
     cost: PreparationCost = PreparationCost()
-    saes: list[str] = []
-    saw: list[str] = Field(default=[], description="what else it looked at, in words")
-    found: dict[str, Any] = Field(default={}, description="the initialisation's own report, mostly by layer")
+    saes: list[str] = Field(default_factory=list)
+    saw: list[str] = Field(default_factory=list, description="what else it looked at, in words")
+    found: dict[str, Any] = Field(default_factory=dict, description="the initialisation's own report, mostly by layer")
 
     @model_validator(mode="before")
     @classmethod

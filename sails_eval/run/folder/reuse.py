@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,25 +13,16 @@ from tqdm import tqdm
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
-from sails_eval.core.fingerprint import digest, of_path
+from sails_eval.core.fingerprint import of_path
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE, Split
-from sails_eval.core.schema import validate
+from sails_eval.core.version import __version__
 from sails_eval.models.engines import HF, resolve_engine
-from sails_eval.plan.parts import Part, placed
-from sails_eval.plan.setup import Setup
-from sails_eval.run.folder import layout
-from sails_eval.run.folder.checkpoints import STOPPED
-from sails_eval.run.folder.description import differences
-from sails_eval.run.folder.layout import DESCRIPTION, read_description
+from sails_eval.plan.identity import Identity, differences
+from sails_eval.plan.plan import Plan, SubRun
+from sails_eval.run.folder.records import Reused
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo
-
-SEAL = "cells.json"
-"""Written last by a finished run: the hash of every cell's folder, and of what its initialisations started from."""
-
-REUSED = "reused.json"
-"""Which cells of a run come from an earlier one, and from which."""
 
 SHARE = "its share of the budget, its recipe or code"
 
@@ -49,24 +39,22 @@ def extended(config: CompareConfig) -> CompareConfig:
         return config
     if config.against is None or not (config.add or config.reference):
         raise UserError("--add METHOD (or --reference MODEL) and --against RUN belong together")
-    old = config.against
-    if not (old / DESCRIPTION).is_file():
-        raise UserError(f"--against {old}: not a run folder")
-    described = read_description(old)
-    if "config" not in described:
-        raise UserError(f"{old / DESCRIPTION}: of an older sails-eval, without the configuration; make the run anew")
-    if digest(described["identity"]) != described["run"]:
-        raise UserError(f"{old / DESCRIPTION}: changed since the run; restore it, or make the run anew")
-    if config.out is not None and config.out.resolve() == old.resolve():
+    old = RunFolder(config.against)
+    if not old.exists:
+        raise UserError(f"--against {old.path}: not a run folder")
+    described, where = old.description(), old.description_file
+    if described.version == __version__ and described.identity.fingerprint != described.run:
+        raise UserError(f"{where}: changed since the run; restore it, or make the run anew")
+    if config.out is not None and config.out.resolve() == old.path.resolve():
         raise UserError(f"--out {config.out}: the earlier run itself; give another folder, or none")
-    before = validate(CompareConfig, described["config"], where=str(old / DESCRIPTION))
+    before = described.asked(where)
     for key in sorted(config.model_fields_set - FREE):
         asked, was = getattr(config, key), getattr(before, key)
         if asked != was and not (key == "engine" and resolve_engine(asked) == resolve_engine(was)):
             flag = f"--{key.replace('_', '-')}"
-            raise UserError(f"{flag} {_text(asked)} contradicts {old}, which has {_text(was)}; leave {flag} out")
+            raise UserError(f"{flag} {_text(asked)} contradicts {old.path}, which has {_text(was)}; leave {flag} out")
     if twice := sorted({Path(name).stem for name in config.add} & {Path(name).stem for name in before.methods}):
-        raise UserError(f"--add {twice[0]}: {old} has it already; leave it out")
+        raise UserError(f"--add {twice[0]}: {old.path} has it already; leave it out")
     anew = {key: getattr(config, key) for key in FREE & config.model_fields_set - {"add", "against"}}
     return before.model_copy(update={"out": None, **anew, "methods": (*before.methods, *config.add)})
 
@@ -78,94 +66,94 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def seal(run: Path, setup: Setup) -> None:
+def seal(run: RunFolder, sub_run: SubRun) -> None:
     """Write the hashes by which a later run sees that nothing was changed since."""
-    hashes = {name: of_path(run / name) for name in _sealed(setup) if (run / name).exists()}
-    write_text(run / SEAL, json.dumps(hashes, indent=1) + "\n")
+    paths = [path for path in _sealed(run, sub_run) if path.exists()]
+    run.write_seal({_name(run, path): of_path(path) for path in paths})
 
 
-def _sealed(setup: Setup) -> Iterator[str]:
-    yield from (f"cells/{name}" for name in (BASE, *(row.name for row in setup.finished)))
-    yield from (cell.folder for cell in setup.all_cells())
-    for recipe in setup.recipes:
-        yield from _subspace(recipe)
+def _sealed(run: RunFolder, sub_run: SubRun) -> Iterator[Path]:
+    yield from (run.row(name).path for name in (BASE, *(row.name for row in sub_run.references)))
+    yield from (run.cell(cell).path for cell in sub_run.all_cells())
+    for recipe in sub_run.recipes:
+        yield from _subspace(run, recipe)
 
 
-def _subspace(recipe: Recipe) -> list[str]:
+def _name(run: RunFolder, path: Path) -> str:
+    """What a path is called inside the run."""
+    return str(path.relative_to(run.path))
+
+
+def _subspace(run: RunFolder, recipe: Recipe) -> list[Path]:
     """The files that an initialisation starts from; with the last one they are complete."""
-    path = layout.subspace_path(Path(), recipe)
-    return [str(path.with_suffix(".json")), str(path)] if recipe.init else []
+    return [run.subspace_report_file(recipe.name), run.subspace(recipe.name)] if recipe.init else []
 
 
-def check_sealed(old: Path, parts: Iterable[Part]) -> None:
+def check_sealed(old: RunFolder, plan: Plan) -> None:
     """Raises UserError where a part of the earlier run is not finished: then nothing says what its files should be."""
-    for part in parts:
-        if not (placed(old, part) / SEAL).is_file():
-            raise UserError(f"--against {old}: not finished; give its own command again first")
+    if not all(old.sub_run(one).sealed for one in plan.sub_runs):
+        raise UserError(f"--against {old.path}: not finished; give its own command again first")
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A finished run, and which of its files mean the same in the run that `setup` describes."""
+    """A finished run, and which of its files mean the same in the run that `sub_run` describes."""
 
-    folder: Path
-    identity: dict[str, Any]
+    run: RunFolder
+    identity: Identity
     hashes: dict[str, str]
-    setup: Setup
+    sub_run: SubRun
 
     @property
     def foreign(self) -> list[str]:
         """What makes everything in it another thing: another version of this package or of its libraries."""
-        keys = ("environment", "version")
-        before, now = ({key: one[key] for key in keys} for one in (self.identity, self.setup.identity))
+        keys = {"environment", "version"}
+        before, now = (one.model_dump(include=keys) for one in (self.identity, self.sub_run.identity))
         return differences(before, now)
 
     def same_recipe(self, recipe: Recipe) -> bool:
         """Whether its cells of the recipe are trained on the same model, data, tokens and settings."""
-        ours = self.setup.identity["recipes"]
-        return not self.foreign and bool(self.identity["recipes"].get(recipe.name) == ours[recipe.name])
+        ours = self.sub_run.identity.recipes
+        return not self.foreign and self.identity.recipes.get(recipe.name) == ours[recipe.name]
 
-    def intact(self, name: str) -> bool:
-        """Whether a cell's folder or a file is there as the run left it: nothing added, lost or changed."""
-        path = self.folder / name
+    def intact(self, path: Path) -> bool:
+        """Whether a model's folder or a file is there as the run left it: nothing added, lost or changed."""
+        name = _name(self.run, path)
         return name in self.hashes and path.exists() and of_path(path) == self.hashes[name]
 
-    def usable(self, folder: str) -> list[Path]:
-        """The files of a cell that hold for the new run, train.json last; none where it would be trained anyhow.
+    def usable(self, model: ModelFolder) -> list[Path]:
+        """The files of a cell that hold for the new run, its record last; none where it would be trained anyhow.
 
         Answers hold where task and engine are the same, verdicts where the judge is, too. What was kept of several
         checkpoints holds only with all of these.
         """
-        cell, checkpoint = self.folder / folder, self.folder / folder / layout.CHECKPOINT
-        files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-        answered = True
+        files, answered = model.files(of="checkpoint"), True
         splits: dict[Split, tuple[TaskInfo, ...]] = {
-            "validation": self.setup.validation_tasks,
-            "test": self.setup.tasks,
+            "validation": self.sub_run.validation_tasks,
+            "test": self.sub_run.tasks,
         }
         for split, tasks in splits.items():
-            files += self.answers(folder, split, tasks)
+            files += self.answers(model, split, tasks)
             if split == "validation":
-                answered = all(layout.completions_path(cell, split, task) in files for task in tasks)
-        trained = cell / "train.json"
-        if trained.exists():
-            files.append(trained)
-        if (cell / STOPPED).exists():
-            judged = all(self.identity[key] == self.setup.identity[key] for key in ("judge", "tasks"))
-            steps = [path for path in cell.glob("step-*/**/*") if path.is_file()]
-            return [*steps, cell / STOPPED, *files] if answered and judged else []
-        return files if answered or checkpoint.exists() else []
+                answered = all(model.answers_file(split, task.name) in files for task in tasks)
+        files += model.files(of="record")
+        if model.has_stopped:
+            before, now = self.identity, self.sub_run.identity
+            judged = (before.judge, before.tasks) == (now.judge, now.tasks)
+            return [*model.files(of="steps"), *files] if answered and judged else []
+        return files if answered or model.checkpoint.exists() else []
 
-    def answers(self, folder: str, split: Split, tasks: Sequence[TaskInfo]) -> list[Path]:
+    def answers(self, model: ModelFolder, split: Split, tasks: Sequence[TaskInfo]) -> list[Path]:
         """The answers to tasks of a split that hold for the new run, with the verdicts that do."""
-        before, now, files = self.identity, self.setup.identity, []
-        told = before["limit"], before.get("engine", {"name": HF})
+        before, now = self.identity, self.sub_run.identity
+        files: list[Path] = []
+        if (before.limit, before.engine or {"name": HF}) != (now.limit, now.engine):
+            return files
         for task in tasks:
-            answers = layout.completions_path(self.folder / folder, split, task)
-            same = before["tasks"].get(task.name) == now["tasks"][task.name]
-            if same and told == (now["limit"], now["engine"]) and answers.exists():
-                verdicts = layout.verdicts_path(self.folder / folder, split, task, judge=now["judge"])
-                files += [answers, *([verdicts] if before["judge"] == now["judge"] and verdicts.exists() else [])]
+            answers = model.answers_file(split, task.name)
+            verdicts = model.verdicts_file(split, task.name, now.judge)
+            if before.tasks.get(task.name) == now.tasks[task.name] and answers.exists():
+                files += [answers, *([verdicts] if before.judge == now.judge and verdicts.exists() else [])]
         return files
 
 
@@ -178,61 +166,57 @@ class Reuse:
     refused: list[str]
 
 
-def adopt(old: Path, run: Path, setup: Setup, *, quiet: bool, title: str = "") -> Reuse:
-    """Link what an earlier run has of the cells of `setup` into `run`, once each is verified.
+def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title: str = "") -> Reuse:
+    """Link what an earlier run has of the cells of `sub_run` into `run`, once each is verified.
 
-    A cell that was trained here or is here already stays as it is. A kill leaves cells without train.json, which the
+    A cell that was trained here or is here already stays as it is. A kill leaves cells without their record, which the
     next call links anew. Where the file system cannot link, files are copied.
     """
-    described = read_description(old)
-    hashes = json.loads((old / SEAL).read_text(encoding="utf-8"))
-    earlier, refused = Earlier(old, described["identity"], hashes, setup), []
+    described = old.description()
+    earlier, refused = Earlier(old, described.identity, old.seal().hashes, sub_run), list[str]()
+    base = old.row(BASE)
     if earlier.foreign:
-        refused.append(f"{old}: another {', '.join(earlier.foreign)}, so none of its cells is reused")
-    elif earlier.identity["model"] == setup.identity["model"] and not (run / "cells" / BASE).exists():
-        _link(old, run, earlier.usable(f"cells/{BASE}") if earlier.intact(f"cells/{BASE}") else [])
-    _adopt_finished(earlier, run)
-    for recipe in setup.recipes:
-        if earlier.same_recipe(recipe) and all(map(earlier.intact, names := _subspace(recipe))):
-            _link(old, run, [old / name for name in names if not (run / names[-1]).exists()])
-        elif recipe.name in earlier.identity["recipes"] and not (earlier.foreign or earlier.same_recipe(recipe)):
-            what = differences(earlier.identity["training"], setup.identity["training"]) or [
-                SHARE if setup.tokens else "its recipe or code"
+        refused.append(f"{old.path}: another {', '.join(earlier.foreign)}, so none of its cells is reused")
+    elif earlier.identity.model == sub_run.identity.model and not run.row(BASE).path.exists():
+        _link(old, run, earlier.usable(base) if earlier.intact(base.path) else [])
+    _adopt_references(earlier, run)
+    for recipe in sub_run.recipes:
+        files = _subspace(old, recipe)
+        if earlier.same_recipe(recipe) and all(map(earlier.intact, files)):
+            _link(old, run, files if files and not run.subspace(recipe.name).exists() else [])
+        elif recipe.name in earlier.identity.recipes and not (earlier.foreign or earlier.same_recipe(recipe)):
+            what = differences(earlier.identity.training, sub_run.identity.training) or [
+                SHARE if sub_run.budget.tokens else "its recipe or code"
             ]
-            refused.append(f"{recipe.name}: trained anew, since {', '.join(what)} differs from {old}")
-    reused = [name for name in _reused(run) if (run / name / "train.json").exists()]
-    cells = [cell.folder for cell in setup.all_cells() if earlier.same_recipe(cell.recipe)]
-    fresh = [folder for folder in cells if not (run / folder / "train.json").exists()]
-    files: dict[str, list[Path]] = {}
-    for folder in tqdm(fresh, desc=f"{title}cells of {old.name}", disable=quiet or not fresh, dynamic_ncols=True):
-        if not earlier.intact(folder):
-            refused.append(f"{old / folder}: changed or incomplete, so not reused")
-        elif usable := earlier.usable(folder):
-            files[folder] = usable
-    write_text(run / REUSED, json.dumps({"run": described["run"], "cells": [*reused, *files]}, indent=1) + "\n")
-    for usable in files.values():
+            refused.append(f"{recipe.name}: trained anew, since {', '.join(what)} differs from {old.path}")
+    reused = [name for name in run.reused() if ModelFolder(run.path / name).trained]
+    cells = [cell for cell in sub_run.all_cells() if earlier.same_recipe(cell.recipe)]
+    fresh = [old.cell(cell) for cell in cells if not run.cell(cell).trained]
+    found: dict[str, list[Path]] = {}
+    for model in tqdm(fresh, desc=f"{title}cells of {old.path.name}", disable=quiet or not fresh, dynamic_ncols=True):
+        if not earlier.intact(model.path):
+            refused.append(f"{model.path}: changed or incomplete, so not reused")
+        elif usable := earlier.usable(model):
+            found[_name(old, model.path)] = usable
+    run.write_reused(Reused(run=described.run, cells=[*reused, *found]))
+    for usable in found.values():
         _link(old, run, usable)
-    return Reuse(len(reused) + len(files), len(setup.all_cells()), refused)
+    return Reuse(len(reused) + len(found), len(sub_run.all_cells()), refused)
 
 
-def _adopt_finished(earlier: Earlier, run: Path) -> None:
+def _adopt_references(earlier: Earlier, run: RunFolder) -> None:
     """Link the answers of rows that nothing is trained for, as far as the earlier run has the same ones."""
-    before = earlier.identity.get("finished", {})
-    for row in earlier.setup.finished if not earlier.foreign else ():
-        folder = f"cells/{row.name}"
-        if before.get(row.name) == row.identity and earlier.intact(folder) and not (run / folder).exists():
-            _link(earlier.folder, run, earlier.answers(folder, "test", row.tasks(earlier.setup.tasks)))
+    sub_run, before = earlier.sub_run, earlier.identity.finished
+    for row in sub_run.references if not earlier.foreign else ():
+        model = earlier.run.row(row.name)
+        if before.get(row.name) == row.identity and earlier.intact(model.path) and not run.row(row.name).path.exists():
+            _link(earlier.run, run, earlier.answers(model, "test", row.tasks(sub_run.tasks)))
 
 
-def _reused(run: Path) -> list[str]:
-    path = run / REUSED
-    return list(json.loads(path.read_text(encoding="utf-8"))["cells"]) if path.exists() else []
-
-
-def _link(old: Path, run: Path, files: Iterable[Path]) -> None:
+def _link(old: RunFolder, run: RunFolder, files: Iterable[Path]) -> None:
     """Hard links keep mode and bytes and take no room; nothing here writes into a file that has a name already."""
     for source in files:
-        target = run / source.relative_to(old)
+        target = run.path / source.relative_to(old.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:

@@ -33,7 +33,6 @@ from sails_eval.run.folder.records import (
     SubspaceReport,
     TrainRecord,
 )
-from sails_eval.tasks.library import TaskInfo
 
 
 @dataclass(frozen=True)
@@ -322,6 +321,10 @@ class RunFolder:
     def sub_run(self, one: SubRun) -> RunFolder:
         return RunFolder(self.path / one.folder) if one.folder else self
 
+    def of_budget(self, examples: int) -> RunFolder:
+        """Where the leaderboard over all pairs at one number of examples goes."""
+        return RunFolder(self.path / f"examples-{examples}")
+
     def with_sub_runs(self) -> list[RunFolder]:
         """This folder and those of its sub-runs."""
         files = [file for depth in ("*/", "*/*/") for file in sorted(self.path.glob(f"{depth}run.json"))]
@@ -407,3 +410,8 @@ CONFIG, PACE = "config.yaml", "pace.json"
 
 BEGUN = (CONFIG, PACE)
 """What a run that was killed at its start may have left without its description."""
+
+
+def board_file(path: Path) -> Path:
+    """A board's file, or the leaderboard of a run folder."""
+    return RunFolder(path).leaderboard if path.is_dir() else path

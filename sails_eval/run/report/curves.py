@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -16,6 +15,7 @@ from sails_eval.boards.leaderboard import Tested, tested
 from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.files import csv_text, write_text
 from sails_eval.core.stats import Interval
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.outcome import Outcome
 
 COLUMNS = ("pair", "examples", "method", "curve", "metric", "x", "value", "low", "high", "note")
@@ -27,12 +27,12 @@ def rate_points(outcomes: Sequence[Outcome], frame: pd.DataFrame, examples: int 
 
     `frame` is their leaderboard, `examples` their budget where there are several.
     """
-    points = rate_curves({one.setup.pair.name: one.results for one in outcomes}, outcomes[0].tasks)
+    points = rate_curves({one.plan.pair.name: one.results for one in outcomes}, outcomes[0].tasks)
     for method, found in _shown(frame).items():
         if method not in outcomes[0].untrained:
             (rate,) = frame.loc[frame["method"] == method, "learning_rate"]
             points.append(Point(method, "picked", "alignment_score", rate, found.value, found.low, found.high, "test"))
-    pair = ", ".join(one.setup.pair.name for one in outcomes)
+    pair = ", ".join(one.plan.pair.name for one in outcomes)
     return [replace(point, pair=pair, examples=examples) for point in points]
 
 
@@ -41,18 +41,18 @@ def budget_points(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int
     if not outcomes:
         return []
     first = next(iter(outcomes.values()))
-    contrasts = first[0].setup.contrasts
+    contrasts = first[0].plan.contrasts
     if contrasts is None:
-        contrasts = default_contrasts([*(recipe.name for recipe in first[0].setup.recipes), *first[0].untrained])
+        contrasts = default_contrasts([*first[0].choices, *first[0].untrained])
     rows = {examples: _tested(these) for examples, these in outcomes.items()}
     points = budget_curves(rows, {examples: _shown(frame) for examples, frame in frames.items()}, contrasts)
-    pair = ", ".join(one.setup.pair.name for one in first)
+    pair = ", ".join(one.plan.pair.name for one in first)
     return [replace(point, pair=pair) for point in points]
 
 
 def _tested(outcomes: Sequence[Outcome]) -> dict[str, Tested]:
     choices = [one.all_choices for one in outcomes]
-    results = {one.setup.pair.name: one.results for one in outcomes}
+    results = {one.plan.pair.name: one.results for one in outcomes}
     return tested(results, outcomes[0].tasks, {method: [of_one[method] for of_one in choices] for method in choices[0]})
 
 
@@ -62,13 +62,12 @@ def _shown(frame: pd.DataFrame) -> dict[str, Interval]:
     return {method: Interval(*numbers) for method, *numbers in frame[columns].itertuples(index=False, name=None)}
 
 
-def write_curves(folder: Path, points: Sequence[Point], *, title: str) -> None:
+def write_curves(run: RunFolder, points: Sequence[Point], *, title: str) -> None:
     """Write curves.csv, curves.md and curves.png; the same bytes for the same points."""
-    write_text(
-        folder / "curves.csv", csv_text(COLUMNS, [[_cell(point, column) for column in COLUMNS] for point in points])
-    )
-    write_text(folder / "curves.md", to_markdown(points, title=title))
-    draw_curves(points, folder / "curves.png")
+    files = run.curves
+    write_text(files.table, csv_text(COLUMNS, [[_cell(point, column) for column in COLUMNS] for point in points]))
+    write_text(files.page, to_markdown(points, title=title))
+    draw_curves(points, files.picture)
 
 
 def _cell(point: Point, column: str) -> object:

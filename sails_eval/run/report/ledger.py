@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from sails_eval.core.files import write_text
-from sails_eval.core.pair import SaeSource
-from sails_eval.plan.setup import Cell, Setup
-from sails_eval.run.folder.checkpoints import stopped
-from sails_eval.run.folder.layout import train_record
+from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.run.folder.records import PreparationCost
+from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.report.row_facts import sae_tokens
 from sails_eval.training.labels import LABELS
-
-if TYPE_CHECKING:
-    pass
 
 MATCHED = ("tokens", "steps", "examples", "unique_examples")
 """What has to be equal between the methods of one objective, seed by seed.
@@ -28,27 +24,18 @@ budget.
 COSTS = ("flops", "seconds", "peak_memory_bytes", "trainable_params")
 
 
-def sae_tokens(sources: Iterable[SaeSource]) -> int | None:
-    """The tokens that these SAEs were trained on, all in all; None where that is not known of one of them."""
-    known = [source.training_tokens for source in sources]
-    return None if None in known else sum(tokens or 0 for tokens in known)
+def ledger(run: RunFolder, sub_run: SubRun) -> pd.DataFrame:
+    """One row per cell, with what its method's initialisation cost: spent once per run, shown beside each of its cells.
 
-
-def ledger(
-    run: Path, cells: Iterable[Cell], selection: dict[str, dict[str, Any]], *, setup: Setup | None = None
-) -> pd.DataFrame:
-    """One row per cell. Where `setup` matches FLOPs or seconds, it has the column `matched_flops` or `matched_seconds`,
-    `regularise` where training is regularised, and `kept_step` where cells stop early.
-
-    `selection` is what a method's initialisation cost (tokens, FLOPs, seconds, the FLOPs of training SAEs of the pair's
-    own, and the tokens of its SAEs, None where unknown): spent once per run, shown beside each of its cells. Raises
-    ValueError if the matched columns are not equal between methods of one objective seed by seed.
+    Where FLOPs or seconds are matched, it has the column `matched_flops` or `matched_seconds`, `regularise` where
+    training is regularised, and `kept_step` where cells stop early. Raises ValueError if the matched columns are not
+    equal between methods of one objective seed by seed.
     """
-    rows = [_row(run, cell, selection.get(cell.recipe.name, {})) for cell in cells]
+    rows = [_row(run, sub_run, cell) for cell in sub_run.all_cells()]
     frame = pd.DataFrame(rows).sort_values(["method", "learning_rate", "seed"], ignore_index=True)
     if frame["sae_tokens"].isna().any():
         frame["sae_tokens"] = frame["sae_tokens"].astype("Int64")
-    matched = setup is not None and bool(setup.prices)
+    matched = bool(sub_run.budget.prices)
     alike = "method" if matched else "objective"
     for column in MATCHED:
         spread = frame.groupby([alike, "seed"])[column].nunique()
@@ -56,23 +43,23 @@ def ledger(
             raise ValueError(
                 f"budgets differ: {column} is not the same for all cells of a seed and {alike}; see train.json"
             )
-    if setup and setup.pair.regularise:
-        frame["regularise"] = str(setup.pair.regularise)
-    return _with_matched(frame, setup) if setup and matched else frame
+    if sub_run.pair.regularise:
+        frame["regularise"] = str(sub_run.pair.regularise)
+    return _with_matched(frame, sub_run) if matched else frame
 
 
-def _with_matched(frame: pd.DataFrame, setup: Setup) -> pd.DataFrame:
+def _with_matched(frame: pd.DataFrame, sub_run: SubRun) -> pd.DataFrame:
     """The ledger with what every cell took of what is matched, its preparation included.
 
     Raises ValueError where that is not the budget up to a step, which is at most a batch of the longest examples.
     """
-    spent, step = [], setup.pair.batch_size * setup.pair.max_length
+    spent, step = [], sub_run.pair.batch_size * sub_run.pair.max_length
     for method, seen in zip(frame["method"], frame["tokens"], strict=True):
-        price, tokens = setup.prices[method], setup.tokens[method]
+        price, tokens = sub_run.budget.prices[method], sub_run.budget.tokens[method]
         if not tokens <= seen < tokens + step:
             raise ValueError(f"budgets differ: {method} was to have {tokens} tokens, and has {seen}")
         spent.append(float(f"{price.of(seen):.6g}"))
-    return frame.assign(**{f"matched_{setup.match}": spent})
+    return frame.assign(**{f"matched_{sub_run.budget.match}": spent})
 
 
 def write_ledger(path: Path, frame: pd.DataFrame) -> None:
@@ -80,17 +67,20 @@ def write_ledger(path: Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _row(run: Path, cell: Cell, selection: dict[str, Any]) -> dict[str, Any]:
-    record = train_record(run, cell)
+def _row(run: RunFolder, sub_run: SubRun, cell: Cell) -> dict[str, Any]:
+    recipe, record = cell.recipe, run.cell(cell).record()
+    cost = run.subspace_report(recipe.name).cost if recipe.init else PreparationCost()
     return {
-        "method": cell.recipe.name,
+        "method": recipe.name,
         "learning_rate": cell.learning_rate,
         "seed": cell.seed,
-        "objective": cell.recipe.objective,
-        **{key: record[key] for key in (*MATCHED, *LABELS, *COSTS)},
-        "trainable_pct": round(100 * record["trainable_params"] / record["total_params"], 4),
-        **{f"selection_{key}": selection.get(key, 0) for key in ("tokens", "flops", "seconds")},
-        "sae_flops": selection.get("sae_flops", 0),
-        "sae_tokens": selection.get("sae_tokens", 0),
-        **({"kept_step": stopped(run / cell.folder)["step"]} if cell.checkpoints > 1 else {}),
+        "objective": recipe.objective,
+        **{key: getattr(record, key) for key in (*MATCHED, *LABELS, *COSTS)},
+        "trainable_pct": round(100 * record.trainable_params / record.total_params, 4),
+        "selection_tokens": cost.tokens,
+        "selection_flops": cost.flops,
+        "selection_seconds": cost.seconds,
+        "sae_flops": cost.sae_flops,
+        "sae_tokens": sae_tokens(run, sub_run, recipe),
+        **({"kept_step": run.cell(cell).stopped().step} if cell.checkpoints > 1 else {}),
     }

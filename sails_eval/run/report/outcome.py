@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from sails_eval.boards.leaderboard import RowFacts
 from sails_eval.boards.rate_choice import Choice
-from sails_eval.core.records import BASE, Result
-from sails_eval.plan.setup import Setup
+from sails_eval.core.records import Result
+from sails_eval.plan.plan import EvaluationPlan
 from sails_eval.tasks.library import TaskInfo
 
 
@@ -21,7 +21,7 @@ class Outcome:
     agree.
     """
 
-    setup: Setup
+    plan: EvaluationPlan
     results: list[Result]
     facts: dict[str, RowFacts]
     choices: dict[str, Choice] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Outcome:
     @property
     def untrained(self) -> tuple[str, ...]:
         """The rows that nothing was trained for."""
-        return BASE, *(row.name for row in self.setup.finished)
+        return tuple(name for name, fact in self.facts.items() if not fact.seeds)
 
     @property
     def all_choices(self) -> dict[str, Choice]:
@@ -41,4 +41,4 @@ class Outcome:
 
     @property
     def tasks(self) -> dict[str, TaskInfo]:
-        return {task.name: task for task in self.setup.tasks}
+        return self.plan.named_tasks

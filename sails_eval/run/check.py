@@ -1,0 +1,45 @@
+"""Whether a plan can work here, as far as that takes a model: looked at before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sails_eval.plan.checks import Checked, check, check_examples, check_reference
+from sails_eval.plan.plan import Plan, SubRun
+from sails_eval.plan.preflight import is_large
+from sails_eval.run.folder.reuse import check_sealed
+from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.runner import check_engine
+from sails_eval.run.workers import Hosts, Workers
+
+
+def check_machine(plan: Plan, pool: Workers) -> None:
+    """See that a comparison of large models fits memory and disk. Raises UserError where it surely does not."""
+    if any(is_large(one.pair) for one in plan.sub_runs):
+        pool.run(_check_machine, plan.sub_runs)
+
+
+def _check_machine(sub_runs: Sequence[SubRun]) -> None:
+    from sails_eval.plan.cost.forecast import check_machine  # imports torch
+
+    check_machine(sub_runs)
+
+
+def check_plan(plan: Plan, run: RunFolder, old: RunFolder | None, pool: Workers, hosts: Hosts) -> list[Checked]:
+    """See that the run's folder is free or its own, and that models, data, judge and engine do what is asked of them.
+
+    Returns what was found of each sub-run's training data. Raises UserError for what does not.
+    """
+    run.check(plan.identity)
+    for one in plan.sub_runs:
+        run.sub_run(one).check(one.identity)
+    if old is not None:
+        check_sealed(old, plan)
+    checked = [pool.run(check, one) for one in plan.sub_runs]
+    for one, found in zip(plan.sub_runs, checked, strict=True):
+        check_examples(one, found)
+    for one in plan.sub_runs:
+        for row in one.references:
+            pool.run(check_reference, (one, row))
+        check_engine(pool, hosts, one)
+    return checked

@@ -1,0 +1,42 @@
+"""What of a run goes onto a board, and what of its texts may go with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sails_eval.boards.publish import check
+from sails_eval.boards.table import PROVENANCE, read_rows
+from sails_eval.core.errors import UserError
+from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.tasks.library import resolve_tasks
+from sails_eval.tasks.sharing import check_redistribution
+
+
+def published_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The run's leaderboard rows, with the provenance that its run.json states.
+
+    Raises UserError if the run is incomplete or fails its own check.
+    """
+    if problems := check(run.leaderboard):
+        raise UserError(f"{run.path}: cannot be published: {problems[0]}")
+    described, rows = run.description(), read_rows(run.leaderboard)
+    if {row["run"] for row in rows} != {described.run}:
+        raise UserError(f"{run.description_file}: describes run '{described.run}', but leaderboard.csv is of another")
+    return [row | {column: getattr(described, column) for column in PROVENANCE} for row in rows]
+
+
+def copy_completions(run: RunFolder, folder: Path, include_path: tuple[Path, ...] = ()) -> int:
+    """Copy a run's test completions into a folder; how many files. Those of re-tuned models never leave the run.
+
+    Raises:
+        UserError: a task is not to be found, or its card forbids redistribution; nothing is copied then.
+    """
+    files = run.test_answers()
+    check_redistribution(resolve_tasks(sorted({file.stem for file in files}), include_path))
+    for file in files:
+        copy = folder / file.relative_to(run.path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    return len(files)
