@@ -84,7 +84,8 @@ def test_what_is_no_engine_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_judge_and_an_engine_of_ones_own_evaluate(example_package: Path, inert: Path, tmp_path: Path) -> None:
-    given = "--tasks testbed_harmful_unseen,testbed_safe --pair testbed --judge example_judge --engine example_engine --limit 2 -q"
+    given = "--pair testbed --judge example_judge --engine example_engine --limit 2 -q"
+    given += " --tasks testbed_harmful_unseen,testbed_safe"
     assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
     (answers,) = (tmp_path / "run/answers").rglob("completions/test/testbed_safe.jsonl")
     assert all(answer.response.startswith("SURE , USE THE ") for answer in read_completions(answers))
