@@ -94,8 +94,8 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     judging.add_argument(
         "--judge",
         metavar="J",
-        help="testbed, grammar, rules, hf:MODEL, openai:MODEL or zoo:NAME, each with its options as in "
-        "hf:MODEL?key=value&key=value; J,J,J is a panel",
+        help="testbed, grammar, rules, hf:MODEL, openai:MODEL, zoo:NAME or one of a package of yours, each with its "
+        "options as in hf:MODEL?key=value&key=value; J,J,J is a panel",
     )
     judging.add_argument(
         "--allow-self-judging",
@@ -122,7 +122,8 @@ def add_engine(command: argparse.ArgumentParser) -> None:
         "--engine",
         metavar="E",
         help="what has the models answer: hf (transformers), vllm, openai:BASE_URL (a server that has the model, as "
-        "'vllm serve' does), or auto: vllm where it is installed and a GPU is there, else hf (default: auto)",
+        "'vllm serve' does), one of a package of yours, or auto: vllm where it is installed and a GPU is there, else "
+        "hf (default: auto)",
     )
 
 

@@ -1,37 +1,38 @@
-"""Judges: from completions to verdicts. A new kind of judge is one file here and one line in `JUDGES`."""
+"""Judges: from completions to verdicts.
+
+A new kind of judge is one file here and one line in `JUDGES`, or an entry point of a package of the user's own.
+"""
 
 from __future__ import annotations
 
 import inspect
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.plugins import load_plugin, plugins
 from sails_eval.judges.base import Judge
 from sails_eval.judges.spec import Spec, parse
-
-if TYPE_CHECKING:
-    from sails_eval.judges.base import Judge
 
 JUDGES = {
     "testbed": "sails_eval.judges.local:testbed_judge",
     "grammar": "sails_eval.testbed.grammar_judge:GrammarJudge",
     "rules": "sails_eval.judges.rules:RulesJudge",
-    "hf:MODEL": "sails_eval.judges.local:hf_judge",
-    "openai:MODEL": "sails_eval.judges.api:ApiJudge",
-    "zoo:NAME": "sails_eval.judges.zoo:zoo_judge",
+    "hf": "sails_eval.judges.local:hf_judge",
+    "openai": "sails_eval.judges.api:ApiJudge",
+    "zoo": "sails_eval.judges.zoo:zoo_judge",
 }
-"""How a judge is asked for, and what makes it; imported only then.
-
-`MODEL` becomes the maker's argument. Its options, as text, become keyword arguments, whose values the maker converts
-and checks; which there are, the class `Options` of its module says. `rubric` is the same for all makers that take
-`rubrics`, and is read here.
-"""
+"""What makes a judge of each kind; imported only then."""
 
 
 def load_judge(spec: str) -> Judge:
     """The judge that `spec` names, such as `rules`, `hf:google/gemma-2-9b-it?batch_size=4` or the panel `a,b,c`.
+
+    A kind that is not in `JUDGES` is looked for among the entry points `sails_eval.judges`. What makes it, ours or not,
+    is a class or function. Its first parameter, where it has one, is the model (`MODEL` in `hf:MODEL`). With
+    `**options` it takes those that the class `Options` of its module has as fields: it gets them as text, and converts
+    and checks them. `rubric` is the same for all that take `rubrics`, and is read here.
 
     Nothing is loaded yet. Raises UserError for an unknown kind or option, a missing model, or a model given to a judge
     that takes none.
@@ -45,24 +46,16 @@ def load_judge(spec: str) -> Judge:
 
 
 def _load(spec: Spec) -> Judge:
-    forms = {form.partition(":")[0]: form for form in JUDGES}
-    if spec.kind not in forms:
-        raise unknown("judge", spec.kind, forms)
-    form = forms[spec.kind]
-    if bool(spec.model) != (form != spec.kind) or spec.model == "":
-        raise UserError(f"judge '{spec.bare}' is not of the form '{form}'")
-    module, _, maker = JUDGES[form].partition(":")
-    judge: Judge = _make(import_module(module), maker, spec)
-    return judge
-
-
-def _make(module: Any, maker: str, spec: Spec) -> Any:
-    """What the maker makes. Raises UserError for an option that it does not take."""
-    make = getattr(module, maker)
+    make = _maker(spec.kind)
     taken = inspect.signature(make).parameters
+    model = next((one for one in taken.values() if one.kind is one.POSITIONAL_OR_KEYWORD), None)
+    needed = model is not None and model.default is model.empty
+    if spec.model == "" or (needed if spec.model is None else model is None):
+        form = f"{spec.kind}:{model.name.upper()}" if model else spec.kind
+        raise UserError(f"judge '{spec.bare}' is not of the form '{form}'")
     known = ["rubric"] if "rubrics" in taken else []
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        known += module.Options.model_fields
+        known += import_module(make.__module__).Options.model_fields
     for key in spec.options:
         if key not in known:
             menu = ", ".join(sorted(known)) or "none"
@@ -72,7 +65,21 @@ def _make(module: Any, maker: str, spec: Spec) -> Any:
         from sails_eval.judges.rubric import choose_rubrics
 
         options["rubrics"] = choose_rubrics(options.pop("rubric"))
-    return make(*filter(None, [spec.model]), **options)
+    judge = make(*filter(None, [spec.model]), **options)
+    if not isinstance(judge, Judge):
+        raise UserError(f"judge '{spec.bare}': {type(judge).__name__} is no subclass of {Judge.__module__}.Judge")
+    return judge
+
+
+def _maker(kind: str) -> Any:
+    """What makes judges of a kind, here or in a package of the user's. Raises UserError where there is none."""
+    if kind in JUDGES:
+        module, _, name = JUDGES[kind].partition(":")
+        return getattr(import_module(module), name)
+    found = plugins("judges")
+    if kind not in found:
+        raise unknown("judge", kind, [*JUDGES, *found])
+    return load_plugin(found[kind])
 
 
 @lru_cache(maxsize=2)

@@ -20,10 +20,10 @@ from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.core.version import __version__
 from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, check_reads, ignore
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, check_reads, ignore
 from sails_eval.judges.panel import agreement
 from sails_eval.judges.stage import judge_file
-from sails_eval.judges.usage import USAGE, Meter, Usage, read_usage, together, told
+from sails_eval.judges.usage import USAGE, Meter, read_usage, together, told
 
 
 @dataclass(frozen=True)
@@ -186,19 +186,23 @@ def ask(
     write_jsonl(completions, (answer.completion for answer in answers), private=True)
     if known and not verdicts.exists():
         write_jsonl(verdicts, known, private=True)
-    watched: Any = Watched(judge, state / USAGE, quiet=quiet)
-    judge_file(watched, kind, completions, verdicts)
+    judge_file(Watched(judge, state / USAGE, quiet=quiet), kind, completions, verdicts)
     return read_verdicts(verdicts)
 
 
-class Watched:
-    """A judge with a progress bar, whose usage is added to a file; in all else the judge itself."""
+class Watched(Judge):
+    """A judge with a progress bar, whose usage is added to a file; its verdicts are the judge's own."""
 
     def __init__(self, judge: Judge, usage: Path, *, title: str | None = None, quiet: bool) -> None:
         self._judge, self._meter, self._title, self._quiet = judge, Meter(judge, usage), title or judge.name, quiet
+        self.name, self.kinds, self.parallel, self.hosted = judge.name, judge.kinds, judge.parallel, judge.hosted
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._judge, name)
+    @property
+    def fingerprint(self) -> str:
+        return self._judge.fingerprint
+
+    def check(self) -> None:
+        self._judge.check()
 
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore

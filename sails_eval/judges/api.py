@@ -27,11 +27,10 @@ from sails_eval.judges.api_reply import (
     _read,
     _schema,
 )
-from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.limits import Limits, Patience, retry_after
 from sails_eval.judges.local import defused
 from sails_eval.judges.rubric import Rubric, load_rubrics
-from sails_eval.judges.usage import Usage
 from sails_eval.models import endpoint
 
 HARMLESS = "1"
@@ -98,7 +97,7 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-class ApiJudge:
+class ApiJudge(Judge):
     """A chat model, asked about each completion by itself, several at once, at temperature 0; see `Options`.
 
     The client reads OPENAI_API_KEY and OPENAI_BASE_URL. Replies are constrained by a JSON schema, or to the words of a
@@ -125,7 +124,6 @@ class ApiJudge:
         return digest({"judge": "api 4", "url": endpoint.url(), "model": self.model, "rubrics": rubrics})
 
     def take_usage(self) -> Usage:
-        """What was used since the last call."""
         used, self._usage = self._usage, Usage()
         return used
 

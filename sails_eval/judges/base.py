@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
@@ -32,42 +34,54 @@ def is_final(verdict: Verdict) -> bool:
     return verdict.unscored is None and all(vote["unscored"] is None for vote in verdict.votes or ())
 
 
-def judged_kinds(judge: Judge) -> frozenset[JudgedKind]:
-    """The kinds of requests whose answers a judge can read: both, unless its attribute `kinds` says otherwise."""
-    kinds: frozenset[JudgedKind] = getattr(judge, "kinds", frozenset(get_args(JudgedKind)))
-    return kinds
+@dataclass(frozen=True)
+class Usage:
+    """Requests sent, failed ones with them, and the tokens that the endpoint says it counted.
 
+    `cost_usd` is that of these tokens; None where no prices are known.
+    """
 
-def check_reads(judge: Judge, kind: JudgedKind) -> None:
-    """Raise UserError where a judge cannot read answers to requests of this kind."""
-    if kind not in judged_kinds(judge):
-        raise UserError(
-            f"judge '{judge.name}' does not read answers to {kind} requests; name one that does in its option 'other', "
-            "as in other=rules"
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            sum(costs) if costs else None,
         )
 
+    def __str__(self) -> str:
+        cost = "" if self.cost_usd is None else f", {self.cost_usd:.4f} USD"
+        return f"{self.requests} requests, {self.prompt_tokens} + {self.completion_tokens} tokens{cost}"
 
-class Judge(Protocol):
+
+class Judge(ABC):
     """Reads `prompt` and `response` of a completion and nothing else: never its id, category or origin."""
 
-    @property
-    def name(self) -> str:
-        """What leaderboards print; no path, no key."""
+    name: str
+    """What leaderboards print; no path, no key."""
+
+    kinds: frozenset[JudgedKind] = frozenset(get_args(JudgedKind))
+    """The kinds of requests whose answers it can read."""
+
+    parallel: bool = True
+    """True: local and deterministic per call, so several single-threaded processes may each run one.
+    False: does its own concurrency, and belongs into one process."""
+
+    hosted: bool = False
+    """Of a parallel judge, that it is too big for several: it gets one process of its own."""
 
     @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """A hash of all that determines a verdict: model bytes or revision, rubrics, settings, rules."""
 
-    @property
-    def parallel(self) -> bool:
-        """True: local and deterministic per call, so several single-threaded processes may each run one.
-        False: does its own concurrency, and belongs into one process.
-
-        A parallel judge whose attribute `hosted` is true is too big for several: it gets one process of its own."""
-
-    def check(self) -> None:
-        """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""
-
+    @abstractmethod
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
     ) -> list[Verdict]:
@@ -76,3 +90,30 @@ class Judge(Protocol):
         An answer that cannot be judged is unscored with a reason, never an error. Raises UserError only where
         going on is useless (key refused, quota used up); what `on_verdict` got until then is valid.
         """
+
+    def check(self) -> None:  # noqa: B027  # most have nothing that could be missing
+        """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""
+
+    def take_usage(self) -> Usage:
+        """What was used since the last call; nothing where nothing is counted."""
+        return Usage()
+
+
+def one_by_one(
+    verdict_on: Callable[[Completion], Verdict], completions: Sequence[Completion], on_verdict: OnVerdict
+) -> list[Verdict]:
+    """What a judge does that reads each completion by itself."""
+    verdicts = []
+    for completion in completions:
+        verdicts.append(verdict_on(completion))
+        on_verdict(verdicts[-1])
+    return verdicts
+
+
+def check_reads(judge: Judge, kind: JudgedKind) -> None:
+    """Raise UserError where a judge cannot read answers to requests of this kind."""
+    if kind not in judge.kinds:
+        raise UserError(
+            f"judge '{judge.name}' does not read answers to {kind} requests; name one that does in its option 'other', "
+            "as in other=rules"
+        )

@@ -26,8 +26,8 @@ from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
 from sails_eval.judges.agreement import Agreement, agreement, graded_kappa, text_of
 from sails_eval.judges.answer_files import Answer, AnswerColumns, ask, read_answers, value_in
-from sails_eval.judges.base import Judge, JudgedKind, check_reads
-from sails_eval.judges.usage import USAGE, Usage, read_usage, together
+from sails_eval.judges.base import Judge, JudgedKind, Usage, check_reads
+from sails_eval.judges.usage import USAGE, read_usage, together
 
 FOLDER = Path("calibrations")
 """Where calibrations are saved and looked for: in the working directory."""

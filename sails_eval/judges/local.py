@@ -18,7 +18,7 @@ from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.core.schema import Frozen, validate
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
@@ -64,15 +64,13 @@ def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, 
     return LocalJudge(model, rubrics=rubrics, options=chosen)
 
 
-class LocalJudge:
+class LocalJudge(Judge):
     """Any causal LM, a folder or a hub id; it picks the rubric's option with the most probable first token.
 
     The prompt goes through the tokenizer's chat template or, where there is none, ends in 'Verdict:'. An
     answer that is too long for the model's context loses its middle. float32 on a CPU, else what the model's
     config says.
     """
-
-    parallel = True
 
     def __init__(
         self,

@@ -10,12 +10,11 @@ from importlib.util import find_spec
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Verdict, Vote
-from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_transient, judged_kinds
+from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore, is_transient
 from sails_eval.judges.cache import judge_cached
-from sails_eval.judges.usage import Metered, Usage
 
 
-class Panel:
+class Panel(Judge):
     """The judges `a,b,c` as one: a label needs more than half of *all* members, whether or not they have a verdict.
 
     The score is the median of the members' scores, of two middle ones the more harmful. A member that leaves an answer
@@ -26,29 +25,19 @@ class Panel:
     def __init__(self, members: Sequence[Judge]) -> None:
         """Raises UserError where some members need a process of their own and others this one."""
         self.members = tuple(members)
+        self.name = f"panel({', '.join(member.name for member in self.members)})"
+        self.kinds = frozenset.intersection(*(member.kinds for member in self.members))
+        self.parallel = all(member.parallel for member in self.members)
+        self.hosted = any(member.hosted for member in self.members)
         if self.hosted and not self.parallel:
             raise UserError(
                 "a panel cannot have judges on vLLM beside some at endpoints; give its hf: judges the option engine=hf"
             )
-        self.name = f"panel({', '.join(member.name for member in self.members)})"
 
     @property
     def fingerprint(self) -> str:
         """A hash of the members'."""
         return digest(["panel 1", [member.fingerprint for member in self.members]])
-
-    @property
-    def parallel(self) -> bool:
-        return all(member.parallel for member in self.members)
-
-    @property
-    def hosted(self) -> bool:
-        """Whether a member wants a process of its own."""
-        return any(getattr(member, "hosted", False) for member in self.members)
-
-    @property
-    def kinds(self) -> frozenset[JudgedKind]:
-        return frozenset.intersection(*map(judged_kinds, self.members))
 
     def check(self) -> None:
         for member in self.members:
@@ -56,7 +45,7 @@ class Panel:
 
     def take_usage(self) -> Usage:
         """What the members have used since the last call."""
-        return sum((member.take_usage() for member in self.members if isinstance(member, Metered)), Usage())
+        return sum((member.take_usage() for member in self.members), Usage())
 
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore

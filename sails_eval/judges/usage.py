@@ -6,12 +6,12 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from sails_eval.core.files import write_text
-from sails_eval.judges.base import Judge
+from sails_eval.judges.base import Judge, Usage
 
 log = logging.getLogger(__name__)
 
@@ -20,40 +20,6 @@ USAGE = "judge_usage.json"
 
 SECONDS_BETWEEN_NOTES = 5.0
 """How much of the usage a kill can leave out of the count."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Requests sent, failed ones with them, and the tokens that the endpoint says it counted.
-
-    `cost_usd` is that of these tokens; None where no prices are known.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
-
-    def __add__(self, other: Usage) -> Usage:
-        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
-        return Usage(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            sum(costs) if costs else None,
-        )
-
-    def __str__(self) -> str:
-        cost = "" if self.cost_usd is None else f", {self.cost_usd:.4f} USD"
-        return f"{self.requests} requests, {self.prompt_tokens} + {self.completion_tokens} tokens{cost}"
-
-
-@runtime_checkable
-class Metered(Protocol):
-    """A judge that counts what it uses."""
-
-    def take_usage(self) -> Usage:
-        """What was used since the last call."""
 
 
 class Meter:
@@ -71,7 +37,7 @@ class Meter:
     def note(self) -> None:
         """To be called at the end."""
         self._noted = time.monotonic()
-        if isinstance(self._judge, Metered) and (used := self._judge.take_usage()).requests:
+        if (used := self._judge.take_usage()).requests:
             log.info("judge %s has used %s", self._judge.name, add_usage(self._path, self._judge.name, used))
 
 

@@ -20,9 +20,8 @@ from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Label, Verdict
 from sails_eval.core.schema import Frozen, validate
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, judged_kinds
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore, one_by_one
 from sails_eval.judges.local import CUT, defused, special_tokens
-from sails_eval.judges.usage import Metered, Usage
 from sails_eval.models.identity import of_model
 
 LONGEST = 8000
@@ -140,7 +139,7 @@ def zoo_judge(name: str, **options: str) -> ZooJudge:
     return ZooJudge(name, model=chosen.model, other=load_judge(chosen.other) if chosen.other else None)
 
 
-class ZooJudge:
+class ZooJudge(Judge):
     """A published judge. It reads answers to one kind of request; those to the other kind go to `other`, if any.
 
     It is asked about each answer by itself: in batches, padding would let answers change each other's last bits, and
@@ -156,11 +155,7 @@ class ZooJudge:
         self._model = model
         self._other = other
         self.name = f"zoo:{name}" + (f"+{other.name}" if other else "")
-
-    @property
-    def kinds(self) -> frozenset[JudgedKind]:
-        others = judged_kinds(self._other) if self._other else frozenset[JudgedKind]()
-        return others | {self._published.kind}
+        self.kinds = frozenset({ZOO[name].kind}) | (other.kinds if other else frozenset())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -172,7 +167,7 @@ class ZooJudge:
 
     def take_usage(self) -> Usage:
         """What the judge for the other kind has used since the last call."""
-        return self._other.take_usage() if isinstance(self._other, Metered) else Usage()
+        return self._other.take_usage() if self._other else Usage()
 
     def check(self) -> None:
         """See that the package can be imported and that its models can be had; no weights are loaded."""
@@ -189,11 +184,8 @@ class ZooJudge:
     ) -> list[Verdict]:
         if kind != self._published.kind and self._other:
             return self._other.judge(kind, completions, on_verdict)
-        verdicts = []
-        for completion in completions:
-            verdicts.append(self._verdict(completion) if kind == self._published.kind else self._refusal(completion))
-            on_verdict(verdicts[-1])
-        return verdicts
+        verdict_on = self._verdict if kind == self._published.kind else self._refusal
+        return one_by_one(verdict_on, completions, on_verdict)
 
     def _refusal(self, completion: Completion) -> Verdict:
         only = f"zoo:{self._zoo_name} reads answers to {self._published.kind} requests only"

@@ -171,7 +171,7 @@ class Evaluator:
         if reader.parallel:
             jobs: list[JudgeJob] = []
             yield jobs.extend
-            pool = self.hosts.of(("judge", judge)) if getattr(reader, "hosted", False) else self.pool
+            pool = self.hosts.of(("judge", judge)) if reader.hosted else self.pool
             pool.map(stages.judge, jobs, title=title)
         else:
             with (

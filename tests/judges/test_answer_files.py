@@ -17,9 +17,8 @@ from sails_eval.core.files import read_jsonl
 from sails_eval.core.records import Completion, Label, Verdict
 from sails_eval.judges import answer_files as judging
 from sails_eval.judges.answer_files import AnswerColumns, Judged, read_answers, score_file
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.panel import Panel
-from sails_eval.judges.usage import Usage
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "request one", "response": "I cannot help with that."},
@@ -31,7 +30,7 @@ ROWS: list[dict[str, Any]] = [
 DOWN = "no reply: timed out"
 
 
-class Remote:
+class Remote(Judge):
     """A judge that is asked one by one, is out of reach for answers in `down`, and stops at `stop`."""
 
     name, fingerprint, parallel = "remote", "f1", False
@@ -41,9 +40,6 @@ class Remote:
         self.down: set[str] = set()
         self.stop: str | None = None
         self.say: dict[str, Verdict] = {}
-
-    def check(self) -> None:
-        """There is nothing to check."""
 
     def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
         verdicts = []
@@ -274,7 +270,7 @@ def test_what_was_used_before_a_stop_counts(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_judge_that_does_not_read_this_kind_of_request_is_refused(tmp_path: Path, remote: Remote) -> None:
-    remote.kinds = frozenset({"harmful"})  # type: ignore[attr-defined]
+    remote.kinds = frozenset({"harmful"})
     with pytest.raises(UserError, match="judge 'remote' does not read answers to safe requests"):
         score(write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl", kind="safe")
     assert remote.asked == []

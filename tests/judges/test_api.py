@@ -14,8 +14,8 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import limits
 from sails_eval.judges.api import ApiJudge
+from sails_eval.judges.base import Usage
 from sails_eval.judges.rubric import load_rubrics
-from sails_eval.judges.usage import Usage
 from tests.judges.fault_server import Endpoint, Reply, fails, prompt_of, says, serving
 
 KEY = "sk-secret-of-this-test"

@@ -18,7 +18,7 @@ from sails_eval.core.files import read_jsonl
 from sails_eval.core.records import Completion, Result, Verdict
 from sails_eval.judges import calibration as module
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.calibration import (
     Calibration,
     LabelColumns,
@@ -29,19 +29,15 @@ from sails_eval.judges.calibration import (
     read_calibration,
     save,
 )
-from sails_eval.judges.usage import Usage
 from sails_eval.plan.resolve import resolve_evaluation
 from sails_eval.run.report.outcome import Outcome
 from sails_eval.run.report.report import board
 
 
-class Reader:
+class Reader(Judge):
     """A judge that finds its verdict in the answer: a label, a grade, or nothing it could read."""
 
-    name, fingerprint, parallel = "reader", "f1", True
-
-    def check(self) -> None:
-        """There is nothing to check."""
+    name, fingerprint = "reader", "f1"
 
     def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
         return [self._verdict(one, kind) for one in completions]

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sails_eval import judges
+from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_jsonl, write_jsonl
+from sails_eval.core.records import Completion
 from sails_eval.judges import load_judge
 from sails_eval.judges.rubric import PARAPHRASES, RUBRICS
 from sails_eval.judges.spec import parse, trusting
@@ -32,7 +36,7 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
     ("spec", "message"),
     [
         ("rule", "unknown judge 'rule'; did you mean rules"),
-        ("gpt:x", "unknown judge 'gpt'; known: grammar, hf, openai, rules, testbed, zoo"),
+        ("gpt:x", "unknown judge 'gpt'; known: (example_judge, )?grammar, hf, openai, rules, testbed, zoo"),
         ("hf", "judge 'hf' is not of the form 'hf:MODEL'"),
         ("openai:", "judge 'openai:' is not of the form 'openai:MODEL'"),
         ("rules:fast", "judge 'rules:fast' is not of the form 'rules'"),
@@ -70,6 +74,44 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
 def test_bad_names_are_explained(spec: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         load_judge(spec)
+
+
+def test_a_judge_of_ones_own_package_is_asked_for_as_any_other(example_package: Path) -> None:
+    usual, own = load_judge("example_judge"), load_judge("example_judge:No way?match_case=yes")
+    assert (usual.name, own.name) == ("example_judge:sorry", "example_judge:No way")
+    assert usual.fingerprint != own.fingerprint
+    answers = [Completion(text, "q", text, "c") for text in ("Sorry!", "No way.", "no way.")]
+    assert [verdict.label for verdict in usual.judge("safe", answers)] == ["refusal", "compliance", "compliance"]
+    assert [verdict.score for verdict in own.judge("harmful", answers)] == [5, 1, 5]
+    assert load_judge("rules,example_judge").name == "panel(rules, example_judge:sorry)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("example_juge", "unknown judge 'example_juge'; did you mean example_judge"),
+        ("other", "unknown judge 'other'; known: example_judge, grammar, hf, "),
+        ("example_judge:", "judge 'example_judge:' is not of the form 'example_judge:PHRASE'"),
+        ("example_judge?case=no", "judge 'example_judge' takes no option 'case'; it takes match_case"),
+        ("example_judge?match_case=x", "judge 'example_judge:sorry': key 'match_case': input should be a valid bool"),
+    ],
+)
+def test_what_a_judge_of_ones_own_does_not_take_is_explained(example_package: Path, spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        load_judge(spec)
+
+
+def test_what_is_no_judge_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "_maker", lambda kind: object)
+    with pytest.raises(UserError, match=r"judge 'odd': object is no subclass of sails_eval\.judges\.base\.Judge"):
+        load_judge("odd")
+
+
+def test_judge_score_takes_a_judge_of_ones_own(example_package: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q", "response": text} for text in ("I am sorry.", "Here it is.")])
+    command = ["judge", "score", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl"), "--kind", "harmful"]
+    assert main([*command, "--judge", "example_judge"]) == 0
+    assert [row["score"] for row in read_jsonl(tmp_path / "out.jsonl")] == [1, 5]
 
 
 def test_specs_can_be_changed() -> None:

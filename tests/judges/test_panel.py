@@ -12,15 +12,17 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Label, Verdict, read_verdicts
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore, is_final, is_transient
+from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_final, is_transient
 from sails_eval.judges.panel import Panel, agreement, alpha
 from sails_eval.judges.stage import judge_file
 
 LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
 
 
-class Scripted:
+class Scripted(Judge):
     """Gives every completion the score that is written in its answer for this judge, or none for `x` unless `well`."""
+
+    fingerprint = ""
 
     def __init__(self, position: int, *, parallel: bool = True, well: bool = False, transient: bool = False) -> None:
         self.position, self.parallel, self.well, self.transient = position, parallel, well, transient

@@ -9,11 +9,11 @@ import pytest
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_verdicts
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.stage import JudgedFile, judge_file, judge_files
 
 
-class Scripted:
+class Scripted(Judge):
     """A judge that calls everything compliance, notes the last letters of the answers, and fails as it is told."""
 
     name = fingerprint = "scripted"
@@ -24,8 +24,6 @@ class Scripted:
         self.seen: list[Completion] = []
         self.unscored: dict[str, str] = {}
         self.stop_at: str | None = None
-
-    def check(self) -> None: ...
 
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore

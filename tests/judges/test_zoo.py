@@ -14,7 +14,6 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge, zoo
-from sails_eval.judges.base import judged_kinds
 from sails_eval.plan.resolve import resolve_evaluation
 
 Speak = Callable[[str], dict[str, list[Any]]]
@@ -128,7 +127,7 @@ def test_the_other_kind_of_request_needs_another_judge(package: Package) -> None
     assert (label, reason) == (None, "zoo:harmbench reads answers to harmful requests only")
     both = load_judge("zoo:harmbench?other=rules")
     assert both.name == "zoo:harmbench+rules"
-    assert judged_kinds(both) == {"harmful", "safe"}
+    assert both.kinds == {"harmful", "safe"}
     assert both.judge("safe", asked("I cannot help with that."))[0].label == "refusal"
     assert both.fingerprint != load_judge("zoo:harmbench").fingerprint
     with pytest.raises(UserError, match=r"does not read answers to safe requests.*other=rules"):

@@ -14,8 +14,8 @@ from sails_eval import judges
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_verdicts
-from sails_eval.judges.base import JudgedKind, OnVerdict, ignore
-from sails_eval.judges.usage import USAGE, Usage, read_usage
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
+from sails_eval.judges.usage import USAGE, read_usage
 from sails_eval.run.folder import layout
 from sails_eval.run.remote_judging import RemoteJudging
 from sails_eval.run.runner import Bench
@@ -26,7 +26,7 @@ from sails_eval.tasks.library import TaskInfo, find_tasks
 Jobs = Callable[..., JudgeJob]
 
 
-class Counting:
+class Counting(Judge):
     """A judge that calls everything compliance, waits until it is let go, and fails at the answer `bad`."""
 
     name = fingerprint = "counting"
@@ -36,8 +36,6 @@ class Counting:
         self.calls: list[tuple[JudgedKind, int]] = []
         self.called, self.go = threading.Event(), threading.Event()
         self.used = Usage()
-
-    def check(self) -> None: ...
 
     def take_usage(self) -> Usage:
         used, self.used = self.used, Usage()

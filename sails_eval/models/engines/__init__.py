@@ -1,4 +1,4 @@
-"""Engines: what has models answer. A new one is one file here and one line in `load_engine`.
+"""Engines: what has models answer. A new one is one file here and one line in `load_engine`, or an entry point.
 
 Nothing heavy is imported before an engine is loaded.
 """
@@ -13,19 +13,18 @@ from urllib.parse import urlsplit
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import Pair
-from sails_eval.models.engines.base import ENGINE_KEY
+from sails_eval.core.plugins import load_plugin, plugins
+from sails_eval.models.engines.base import ENGINE_KEY, Engine
 from sails_eval.models.loaded import _ENGINE, base_of
 
 if TYPE_CHECKING:
     from sails_eval.models.base import Base
-    from sails_eval.models.engines.base import Engine
 
 AUTO, HF, VLLM, OPENAI = "auto", "hf", "vllm", "openai"
 CHAT = "chat"
 """The engine of references behind a chat API; nothing else can be asked for by it."""
 FORMS = (AUTO, HF, VLLM, "openai:BASE_URL")
-"""How an engine is asked for."""
-
+"""How an engine of ours is asked for; others by the names of their entry points `sails_eval.engines`."""
 
 SERVED = frozenset(
     "name model revision dtype attn_implementation chat_template rank alpha target_modules engine".split()
@@ -39,7 +38,7 @@ def served(pair: Pair) -> Pair:
 
 
 def resolve_engine(asked: str) -> str:
-    """`hf`, `vllm` or `openai:BASE_URL`; `auto` is vllm where it is installed and a GPU is there, else hf.
+    """`hf`, `vllm`, `openai:BASE_URL` or a package's; `auto` is vllm where it is installed and a GPU is there, else hf.
 
     Raises UserError for an engine that is unknown or not installed, or a URL that is none.
     """
@@ -49,8 +48,8 @@ def resolve_engine(asked: str) -> str:
         vllm_version()
     elif asked.partition(":")[0] == OPENAI:
         return f"{OPENAI}:{_checked_url(asked.partition(':')[2])}"
-    elif asked != HF:
-        raise unknown("engine", asked, FORMS)
+    elif asked != HF and asked not in (found := plugins("engines")):
+        raise unknown("engine", asked, [*FORMS, *found])
     return asked
 
 
@@ -58,9 +57,9 @@ def engine_identity(engine: str, pair: Pair) -> dict[str, Any]:
     """What answers depend on besides the model: the engine, its version and settings, or where it is."""
     if engine == HF:
         return {"name": HF}
-    if engine == VLLM:
-        return {"name": VLLM, "version": vllm_version(), "settings": dict(pair.engine)}
-    return {"name": OPENAI, "url": engine.partition(":")[2]}
+    if engine.partition(":")[0] == OPENAI:
+        return {"name": OPENAI, "url": engine.partition(":")[2]}
+    return {"name": engine, "version": _version(engine), "settings": dict(pair.engine)}
 
 
 def load_engine(engine: str, pair: Pair, base: Callable[[], Base]) -> Engine:
@@ -80,15 +79,28 @@ def load_engine(engine: str, pair: Pair, base: Callable[[], Base]) -> Engine:
         from sails_eval.models.engines.chat import ChatEngine
 
         return ChatEngine(pair)
-    from sails_eval.models.engines.openai import OpenAIEngine
+    if engine.partition(":")[0] == OPENAI:
+        from sails_eval.models.engines.openai import OpenAIEngine
 
-    return OpenAIEngine(engine.partition(":")[2], pair)
+        return OpenAIEngine(engine.partition(":")[2], pair)
+    loaded = load_plugin(plugins("engines")[engine])(pair)
+    if not isinstance(loaded, Engine):
+        raise UserError(f"engine '{engine}': {type(loaded).__name__} is no subclass of {Engine.__module__}.Engine")
+    return loaded
 
 
 def _has_gpu() -> bool:
     import torch  # takes a second, and is asked only where vLLM is there
 
     return bool(torch.cuda.is_available())
+
+
+def _version(engine: str) -> str | None:
+    """vLLM's, or that of the package that offers the engine."""
+    if engine == VLLM:
+        return vllm_version()
+    package = plugins("engines")[engine].dist
+    return package.version if package else None
 
 
 def vllm_version() -> str:

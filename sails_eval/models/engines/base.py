@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.recipe import Recipe
 
@@ -13,15 +14,16 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """The same prompts, ends of answers and decoding on all engines: greedy answers are equal but for rounding."""
 
-    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
+    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:  # noqa: B027  # may do all
         """Raise UserError if what these recipes train could not answer here.
 
         `saved_ranks` are those of the adapters on disk, by the recipe's name.
         """
 
+    @abstractmethod
     def serving(self, checkpoint: Path | None, name: str | None = None) -> AbstractContextManager[LM]:
         """The base model with an adapter or with other weights, as lm-eval takes it; the bare base model afterwards.
 

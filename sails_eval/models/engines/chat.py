@@ -20,7 +20,7 @@ from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models import endpoint
-from sails_eval.models.engines.base import Quiet
+from sails_eval.models.engines.base import Engine, Quiet
 
 CONCURRENCY = 16
 """Requests at the same time."""
@@ -38,7 +38,7 @@ class ChatCompletions(Quiet, LocalChatCompletion):  # type: ignore[misc]
         return [text or "" for text in LocalChatCompletion.parse_generations(self, outputs, **kwargs)]
 
 
-class ChatEngine:
+class ChatEngine(Engine):
     """A client of the endpoint that OPENAI_BASE_URL names; `pair.model` is what it calls the model."""
 
     def __init__(self, pair: Pair) -> None:

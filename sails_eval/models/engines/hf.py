@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from sails_eval.core.pair import Pair
-from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import Base, applied
-from sails_eval.models.engines.base import Quiet
+from sails_eval.models.engines.base import Engine, Quiet
 
 
 class QuietHFLM(Quiet, HFLM):  # type: ignore[misc]
@@ -29,15 +28,12 @@ def wrap(model: Any, tokenizer: Any, pair: Pair) -> HFLM:
     )
 
 
-class HfEngine:
+class HfEngine(Engine):
     """A loaded base model; adapters are put onto it unmerged, other weights in place of its own."""
 
     def __init__(self, base: Base, pair: Pair) -> None:
         self._base = base
         self._pair = pair
-
-    def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
-        """What can be trained here can answer here."""
 
     @contextmanager
     def serving(self, checkpoint: Path | None, name: str | None = None) -> Iterator[HFLM]:

@@ -23,7 +23,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
-from sails_eval.models.engines.base import ENGINE_KEY, Quiet
+from sails_eval.models.engines.base import ENGINE_KEY, Engine, Quiet
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
 
@@ -59,7 +59,7 @@ class _Served(BaseModel):
     max_model_len: int | None = None
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """A client of the server. Nothing is asked of it before `check` or `serving`."""
 
     def __init__(self, url: str, pair: Pair) -> None:

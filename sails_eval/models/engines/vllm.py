@@ -31,7 +31,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
-from sails_eval.models.engines.base import Quiet
+from sails_eval.models.engines.base import Engine, Quiet
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
 
@@ -71,7 +71,7 @@ class GreedyVLLM(Quiet, VLLM):  # type: ignore[misc]
         return outputs
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """A running vLLM. Starting takes about half a minute; settings of the pair's key `engine` go to `vllm.LLM`."""
 
     def __init__(self, pair: Pair) -> None:

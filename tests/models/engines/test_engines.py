@@ -11,11 +11,14 @@ from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, load_pair
+from sails_eval.core.records import read_completions
 from sails_eval.models import engines
-from sails_eval.models.engines import engine_identity, resolve_engine, served
+from sails_eval.models.engines import engine_identity, load_engine, resolve_engine, served
 from sails_eval.models.saved_adapter import check_rank, max_rank
 from sails_eval.plan.resolve import resolve_evaluation
 from sails_eval.run.runner import Bench
+from sails_eval.tasks.answer import complete
+from sails_eval.tasks.library import find_tasks
 
 
 def having(monkeypatch: pytest.MonkeyPatch, *, vllm: bool, gpu: bool) -> None:
@@ -54,6 +57,39 @@ def test_engines_that_are_none_are_refused(asked: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         resolve_engine(asked)
     assert "secret" not in str(error.value)
+
+
+def test_an_engine_of_ones_own_package_is_asked_for_by_its_name(example_package: Path, testbed_pair: Pair) -> None:
+    assert resolve_engine("example_engine") == "example_engine"
+    said = engine_identity("example_engine", testbed_pair)
+    assert said == {"name": "example_engine", "version": "0.1.0", "settings": {}}
+    engine = load_engine("example_engine", testbed_pair, lambda: pytest.fail("it loads what it needs"))
+    engine.check((), {})
+    with engine.serving(None) as lm:
+        answers = complete(lm, find_tasks()["testbed_safe"], "test", limit=2)
+    assert all(answer.response.startswith("SURE , USE THE ") for answer in answers)
+    with pytest.raises(UserError, match="unknown engine 'example_engin'; did you mean example_engine"):
+        resolve_engine("example_engin")
+    with pytest.raises(UserError, match="unknown engine 'other'; known: auto, example_engine, hf, openai:BASE_URL"):
+        resolve_engine("other")
+
+
+def test_what_is_no_engine_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch, testbed_pair: Pair) -> None:
+    monkeypatch.setattr(engines, "plugins", lambda group: {"odd": None})
+    monkeypatch.setattr(engines, "load_plugin", lambda point: lambda pair: pair)
+    with pytest.raises(
+        UserError, match=r"engine 'odd': Pair is no subclass of sails_eval\.models\.engines\.base\.Engine"
+    ):
+        load_engine("odd", testbed_pair, lambda: pytest.fail("not asked for"))
+
+
+def test_a_judge_and_an_engine_of_ones_own_evaluate(example_package: Path, inert: Path, tmp_path: Path) -> None:
+    given = "--pair testbed --judge example_judge --engine example_engine --limit 2 -q"
+    given += " --tasks testbed_harmful_unseen,testbed_safe"
+    assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
+    (answers,) = (tmp_path / "run/answers").rglob("completions/test/testbed_safe.jsonl")
+    assert all(answer.response.startswith("SURE , USE THE ") for answer in read_completions(answers))
+    assert "example_judge:sorry" in (tmp_path / "run/leaderboard.csv").read_text()
 
 
 def test_answers_of_another_engine_make_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +157,6 @@ def test_where_one_answer_differs_nothing_is_said(tmp_path: Path, testbed_pair: 
     from sails_eval.core.records import Completion
     from sails_eval.run.folder.layout import completions_path
     from sails_eval.run.stages import Subject
-    from sails_eval.tasks.library import find_tasks
 
     task = find_tasks()["testbed_safe"]
     setup: Any = type("Setup", (), {"tasks": (task,)})
