@@ -127,7 +127,7 @@ class Earlier:
         Answers hold where task and engine are the same, verdicts where the judge is, too. What was kept of several
         checkpoints holds only with all of these.
         """
-        files, answered = model.files(of="checkpoint"), True
+        files, answered = model.files("checkpoint"), True
         splits: dict[Split, tuple[TaskInfo, ...]] = {
             "validation": self.sub_run.validation_tasks,
             "test": self.sub_run.tasks,
@@ -136,11 +136,11 @@ class Earlier:
             files += self.answers(model, split, tasks)
             if split == "validation":
                 answered = all(model.answers_file(split, task.name) in files for task in tasks)
-        files += model.files(of="record")
+        files += model.files("record")
         if model.has_stopped:
             before, now = self.identity, self.sub_run.identity
             judged = (before.judge, before.tasks) == (now.judge, now.tasks)
-            return [*model.files(of="steps"), *files] if answered and judged else []
+            return [*model.files("steps"), *files] if answered and judged else []
         return files if answered or model.checkpoint.exists() else []
 
     def answers(self, model: ModelFolder, split: Split, tasks: Sequence[TaskInfo]) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import yaml
 
@@ -18,7 +19,8 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.records import Completion, Result, Split, Verdict, read_completions, read_verdicts
-from sails_eval.judges.usage import USAGE, Usage, read_usage, together
+from sails_eval.judges.base import Usage
+from sails_eval.judges.usage import USAGE, read_usage, together
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.resolve import QUICK
@@ -35,30 +37,45 @@ from sails_eval.run.folder.records import (
 )
 
 
+class Folder(Protocol):
+    """What has a path."""
+
+    @property
+    def path(self) -> Path: ...
+
+
+class Place:
+    """A file or folder that has the same name in every folder of its kind."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: Folder, kind: type[Folder] | None = None) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True)
 class ModelFolder:
-    """What there is of one model: its checkpoint, what training cost, answers and verdicts."""
+    """What there is of one model: its checkpoint, what training cost, answers and verdicts.
+
+    Of several checkpoints each has a folder of its own, `step-N`, which looks like a model's folder itself. What belongs
+    to the step that is kept moves up, to where a cell that is judged at its end only has it: whoever reads it later need
+    not know.
+    """
 
     path: Path
 
-    @property
-    def checkpoint(self) -> Path:
-        """An adapter as PEFT saves it, or a whole model."""
-        return self.path / "checkpoint"
-
-    @property
-    def partial(self) -> Path:
-        """Where training saves, until the checkpoint is whole."""
-        return self.path / "checkpoint.partial"
+    checkpoint = Place("checkpoint")  # an adapter as PEFT saves it, or a whole model
+    partial = Place("checkpoint.partial")  # where training saves, until the checkpoint is whole
+    _record = Place("train.json")
+    _stopped = Place("stopped.json")
+    _completions = Place("completions")
+    _verdicts = Place("verdicts")
 
     @property
     def trained(self) -> bool:
         """Whether training is done; the checkpoint may be deleted since."""
         return self._record.exists()
-
-    @property
-    def _record(self) -> Path:
-        return self.path / "train.json"
 
     def record(self) -> TrainRecord:
         return TrainRecord.read(self._record)
@@ -72,11 +89,11 @@ class ModelFolder:
         shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def answers_file(self, split: Split, task: str) -> Path:
-        return self.path / "completions" / split / f"{task}.jsonl"
+        return self._completions / split / f"{task}.jsonl"
 
     def verdicts_file(self, split: Split, task: str, judge: str) -> Path:
         """`judge` is its fingerprint."""
-        return self.path / "verdicts" / judge[:8] / split / f"{task}.jsonl"
+        return self._verdicts / judge[:8] / split / f"{task}.jsonl"
 
     def answers(self, split: Split, task: str) -> list[Completion]:
         """Raises UserError where they are not there."""
@@ -86,20 +103,12 @@ class ModelFolder:
         """Raises UserError where they are not there."""
         return read_verdicts(_there(self.verdicts_file(split, task, judge)))
 
-    # --- several checkpoints ------------------------------------------------------------------------------------------
-    # `step-N` looks like a model's folder itself. What belongs to the step that is kept moves up, to where a cell that
-    # is judged at its end only has it: whoever reads it later need not know.
-
     def step(self, number: int) -> ModelFolder:
         return ModelFolder(self.path / f"step-{number}")
 
     def steps(self) -> list[int]:
         """After which steps there is a checkpoint, ascending."""
         return sorted(int(place.name.removeprefix("step-")) for place in self.path.glob("step-*"))
-
-    @property
-    def _stopped(self) -> Path:
-        return self.path / "stopped.json"
 
     @property
     def has_stopped(self) -> bool:
@@ -129,18 +138,22 @@ class ModelFolder:
 
     def take_up(self) -> None:
         """Move what belongs to the step that is kept up, as far as it is not there yet."""
-        kept = self.step(self.stopped().step).path
-        for name in ("completions", "verdicts", "checkpoint"):
-            if (kept / name).exists():
-                (kept / name).rename(self.path / name)
+        kept = self.step(self.stopped().step)
+        for old, new in (
+            (kept.checkpoint, self.checkpoint),
+            (kept._completions, self._completions),
+            (kept._verdicts, self._verdicts),
+        ):
+            if old.exists():
+                old.rename(new)
 
     def drop_other_steps(self) -> None:
         """Delete the checkpoints that were not kept; what they answered stays."""
         for number in self.steps():
             self.step(number).drop_checkpoint()
 
-    def files(self, *, of: str) -> list[Path]:
-        """All files of `checkpoint`, of `steps`, or of what says what was trained and kept (`record`)."""
+    def files(self, of: Literal["checkpoint", "steps", "record"]) -> list[Path]:
+        """All files of the checkpoint, of steps, or of what says what was trained and kept, the record last."""
         if of == "record":
             return [path for path in (self._stopped, self._record) if path.exists()]
         pattern = "checkpoint/**/*" if of == "checkpoint" else "step-*/**/*"
@@ -183,76 +196,70 @@ class RunFolder:
 
     path: Path
 
+    description_file = Place("run.json")  # written last when a run begins
+    config_file = Place("config.yaml")
+    log = Place("compare.log")
+    results_file = Place("results.csv")
+    leaderboard = Place("leaderboard.csv")
+    leaderboard_page = Place("leaderboard.md")
+    ledger = Place("budget.csv")
+    tradeoff = Place("tradeoff.png")
+    usage_file = Place(USAGE)  # what judges have used
+    _choices = Place("choices.json")
+    _pace = Place("pace.json")
+    _seal = Place("cells.json")  # written last when a run ends
+    _reused = Place("reused.json")
+    _lock = Place(".lock")
+    _models = Place("cells")
+    _evaluated = Place("answers")
+    _base_sample = Place("base_sample")
+    _subspaces = Place("subspace")
+
     # --- models and what they start from ------------------------------------------------------------------------------
 
     def cell(self, cell: Cell) -> ModelFolder:
-        return ModelFolder(self.path / self.cell_name(cell))
-
-    @staticmethod
-    def cell_name(cell: Cell) -> str:
-        """Its place in the run."""
-        return f"cells/{cell.recipe.name}/{cell.name}"
+        return ModelFolder(self._models / cell.recipe.name / cell.name)
 
     def row(self, name: str) -> ModelFolder:
         """A row that nothing is trained for: the base model, or a reference."""
-        return ModelFolder(self.path / "cells" / name)
+        return ModelFolder(self._models / name)
 
     @property
     def evaluated(self) -> ModelFolder:
         """The model that `evaluate` is about."""
-        return ModelFolder(self.path / "answers")
+        return ModelFolder(self._evaluated)
 
     @property
     def base_sample(self) -> ModelFolder:
         """A few of the base model's answers, to see whether an adapter changes any."""
-        return ModelFolder(self.path / "base_sample")
+        return ModelFolder(self._base_sample)
 
     def model(self, method: str, seed: int | None, rate: float | None) -> ModelFolder:
         """A row's model, found by what the results say of it. Raises UserError where there is none, or several."""
         if seed is None:
-            return self.evaluated if self.evaluated.path.is_dir() else self.row(method)
-        cells = sorted((self.path / "cells" / method).glob(f"rate-{rate:g}-seed-{seed}-*"))
+            return self.evaluated if self._evaluated.is_dir() else self.row(method)
+        place = self._models / method
+        cells = sorted(place.glob(f"rate-{rate:g}-seed-{seed}-*"))
         if len(cells) != 1:
-            place = self.path / "cells" / method
             raise UserError(f"{place}: {len(cells)} folders of rate {rate:g} and seed {seed}, not one")
         return ModelFolder(cells[0])
 
     def subspace(self, method: str) -> Path:
         """The tensors that a recipe's initialisation starts from."""
-        return self.path / "subspace" / f"{method}.safetensors"
+        return self._subspaces / f"{method}.safetensors"
+
+    def subspace_report_file(self, method: str) -> Path:
+        return self._subspaces / f"{method}.json"
 
     def subspace_report(self, method: str) -> SubspaceReport:
         return SubspaceReport.read(self.subspace_report_file(method))
 
-    def subspace_report_file(self, method: str) -> Path:
-        return self.subspace(method).with_suffix(".json")
-
     def test_answers(self) -> list[Path]:
         """The files with test answers of all models; those of models that an analysis changed are not among them."""
-        folders = [run.path / top for run in self.with_sub_runs() for top in ("cells", "answers", "base_sample")]
-        return sorted(file for folder in folders for file in folder.rglob("completions/test/*.jsonl"))
+        places = [(run._models, run._evaluated, run._base_sample) for run in self.with_sub_runs()]
+        return sorted(file for each in places for place in each for file in place.rglob("completions/test/*.jsonl"))
 
     # --- what it came to ----------------------------------------------------------------------------------------------
-
-    @property
-    def leaderboard(self) -> Path:
-        return self.path / "leaderboard.csv"
-
-    @property
-    def leaderboard_page(self) -> Path:
-        return self.path / "leaderboard.md"
-
-    @property
-    def ledger(self) -> Path:
-        return self.path / "budget.csv"
-
-    @property
-    def tradeoff(self) -> Path:
-        return self.path / "tradeoff.png"
-
-    @property
-    def curves(self) -> AnalysisFiles:
-        return AnalysisFiles(self.path, "curves")
 
     def analysis(self, name: str) -> AnalysisFiles:
         """Where an analysis keeps what it finds."""
@@ -262,10 +269,6 @@ class RunFolder:
         """What an analysis found, here ('') and in sub-runs (their folders)."""
         found = [(str(run.path.relative_to(self.path)), run.analysis(name)) for run in self.with_sub_runs()]
         return [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
-
-    @property
-    def results_file(self) -> Path:
-        return self.path / "results.csv"
 
     def results(self) -> list[Result]:
         """Raises UserError where the run is not finished."""
@@ -279,38 +282,21 @@ class RunFolder:
         Choices(choices=dict(choices)).write(self._choices)
         write_results(self.results_file, results)
 
-    @property
-    def _choices(self) -> Path:
-        return self.path / "choices.json"
-
     def choices(self, tasks: Mapping[str, Task]) -> dict[str, Choice]:
         """The choice of every row; in a run of 0.1.0, which has none on file, made from the results again."""
         if self._choices.exists():
             return dict(Choices.read(self._choices).choices)
         return choose_rates(self.results(), tasks)
 
-    @property
-    def usage_file(self) -> Path:
-        """What judges have used."""
-        return self.path / USAGE
-
     def usage(self) -> dict[str, Usage]:
         """What the judges of a run have used, in all its sub-runs."""
         return together(read_usage(path) for path in sorted(self.path.glob(f"**/{USAGE}")))
 
-    @property
-    def log(self) -> Path:
-        return self.path / "compare.log"
-
     # --- what it says of itself ---------------------------------------------------------------------------------------
 
     @property
-    def description_file(self) -> Path:
-        return self.path / "run.json"
-
-    @property
     def exists(self) -> bool:
-        return self.description_file.is_file()  # written last when a run begins
+        return self.description_file.is_file()
 
     def description(self) -> Description:
         """Raises UserError where it is no run folder."""
@@ -332,19 +318,20 @@ class RunFolder:
 
     def check(self, identity: Identity) -> None:
         """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
+        begun = (self.config_file, self._pace)  # what a run that was killed at its start may have left
         if self.exists:
             if found := self.description().identity.differences(identity):
                 raise UserError(
                     f"{self.path}: holds another comparison, which differs in {', '.join(found)}; give another --out, "
                     "or none"
                 )
-        elif self.path.is_dir() and any(path.name not in BEGUN and path.name[0] != "." for path in self.path.iterdir()):
+        elif self.path.is_dir() and any(path not in begun and path.name[0] != "." for path in self.path.iterdir()):
             raise UserError(f"{self.path}: not empty, and not a run folder; give another --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process is at work in the folder inside the block. Raises UserError where one is."""
-        with (self.path / ".lock").open("w") as lock:
+        with self._lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -364,13 +351,9 @@ class RunFolder:
             if not self.exists:
                 settled = set(QUICK) if config.quick else set()
                 asked = config.model_dump(mode="json", exclude_none=True, exclude=settled)
-                write_text(self.path / CONFIG, yaml.safe_dump(asked, sort_keys=False))
+                write_text(self.config_file, yaml.safe_dump(asked, sort_keys=False))
                 description.model_copy(update={"config": asked}).write(self.description_file)
             yield self.description()
-
-    @property
-    def _pace(self) -> Path:
-        return self.path / PACE
 
     def pace(self) -> Pace:
         """Empty where nothing was measured."""
@@ -378,10 +361,6 @@ class RunFolder:
 
     def write_pace(self, pace: Pace) -> None:
         pace.write(self._pace)
-
-    @property
-    def _seal(self) -> Path:
-        return self.path / "cells.json"
 
     @property
     def sealed(self) -> bool:
@@ -394,22 +373,12 @@ class RunFolder:
     def write_seal(self, hashes: Mapping[str, str]) -> None:
         Seal(hashes=dict(hashes)).write(self._seal)
 
-    @property
-    def _reused(self) -> Path:
-        return self.path / "reused.json"
-
     def reused(self) -> list[str]:
         """The cells that come from an earlier run."""
         return Reused.read(self._reused).cells if self._reused.exists() else []
 
     def write_reused(self, reused: Reused) -> None:
         reused.write(self._reused)
-
-
-CONFIG, PACE = "config.yaml", "pace.json"
-
-BEGUN = (CONFIG, PACE)
-"""What a run that was killed at its start may have left without its description."""
 
 
 def board_file(path: Path) -> Path:

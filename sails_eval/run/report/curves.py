@@ -64,7 +64,7 @@ def _shown(frame: pd.DataFrame) -> dict[str, Interval]:
 
 def write_curves(run: RunFolder, points: Sequence[Point], *, title: str) -> None:
     """Write curves.csv, curves.md and curves.png; the same bytes for the same points."""
-    files = run.curves
+    files = run.analysis("curves")
     write_text(files.table, csv_text(COLUMNS, [[_cell(point, column) for column in COLUMNS] for point in points]))
     write_text(files.page, to_markdown(points, title=title))
     draw_curves(points, files.picture)
