@@ -59,8 +59,7 @@ class ModelFolder:
     """What there is of one model: its checkpoint, what training cost, answers and verdicts.
 
     Of several checkpoints each has a folder of its own, `step-N`, which looks like a model's folder itself. What belongs
-    to the step that is kept moves up, to where a cell that is judged at its end only has it: whoever reads it later need
-    not know.
+    to the step that is kept moves up, to where a cell that is judged at its end only has it.
     """
 
     path: Path
