@@ -16,6 +16,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.judges.spec import parse
+from sails_eval.methods import load_initialisation
 from sails_eval.models.engines import OPENAI, VLLM
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.parts import each_pair
@@ -40,8 +41,9 @@ def missing(config: CompareConfig, pair: Pair) -> list[Lack]:
     found += [_reference_lack(pair.references.get(asked, asked)) for asked in config.reference]
     found += [_sae_lack(pair)]
     lacks = [Lack(str(error)) for error in found if error is not None]
-    if not pair.saes and any(load_recipe(name).init == "sails" for name in config.methods):
-        told = f"pair '{pair.name}' has no SAEs, and sails wants some; give --sae DIR, once for each layer"
+    recipes = [] if pair.saes else [load_recipe(name) for name in config.methods]
+    if wanting := [recipe.name for recipe in recipes if "saes" in load_initialisation(recipe).needs]:
+        told = f"pair '{pair.name}' has no SAEs, and {wanting[0]} wants some; give --sae DIR, once for each layer"
         lacks.append(Lack(told, stops=False))  # the stage that needs them refuses, with the recipe's name
     return lacks
 

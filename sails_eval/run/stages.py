@@ -18,7 +18,8 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.judges import judge_of
-from sails_eval.methods.subspace.prepare import initialisation_of, seen_by
+from sails_eval.methods import load_initialisation
+from sails_eval.methods.subspace.prepare import initialisation_of, reference, seen_by
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.setup import Cell
@@ -91,13 +92,7 @@ class JudgeJob:
 
 def _labels(pair: Pair, recipe: Recipe, rows: Sequence[TokenRow]) -> dict[str, int]:
     """What `labels_used` says of a cell that is trained on these rows."""
-    from sails_eval.methods import load_initialisation
-    from sails_eval.methods.subspace.contrast import Contrast
-
-    contrast = Contrast()
-    if recipe.init:
-        module = load_initialisation(recipe.init)
-        contrast = seen_by(module.needs, pair, module.Settings(**recipe.settings))
+    contrast = seen_by(load_initialisation(recipe), pair)
     return labels_used(rows, contrast, pairs=recipe.objective == "dpo")
 
 
@@ -110,14 +105,12 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     from safetensors.torch import save
     from torch.utils.flop_counter import FlopCounterMode
 
-    from sails_eval.methods.subspace.basis import Placement, describe
-    from sails_eval.methods.subspace.reference_weights import reference
     from sails_eval.plan.cost.method_cost import own_sae_flops
 
-    module, settings, material = initialisation_of(pair, recipe)
+    start, material = initialisation_of(pair, recipe)
     before = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
-        state, report = module.prepare(material, settings)
+        state, report = start.prepare(material)
     seconds = round(time.perf_counter() - before, 3)
     cost = {
         "tokens": material.contrast.tokens,
@@ -125,15 +118,13 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
         "seconds": seconds,  # with FLOPs being counted, which takes time of its own
         "sae_flops": round(own_sae_flops(recipe, pair)),
     }
-    if isinstance(settings, Placement):
-        used = describe(state, rank=recipe.rank(pair), fill=settings.fill, planted=material.planted)
-        report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
-    sae_set = getattr(settings, "saes", None)
-    sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
-    saes = [f"{sae_set}/{sae.name}" if sae_set else sae.name for sae in sources]
-    saw = ["the planted subspace"] if "planted" in module.needs else []
-    if "aligned_model" in module.needs:
-        saw.append(f"a finished, aligned model ({reference(pair, settings.aligned)})")
+    for layer, used in start.describe(state, rank=recipe.rank(pair), planted=material.planted).items():
+        report[layer] = {**report.get(layer, {}), **used}
+    sources = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
+    saes = [f"{start.sae_set}/{sae.name}" if start.sae_set else sae.name for sae in sources]
+    saw = ["the planted subspace"] if "planted" in start.needs else []
+    if "aligned_model" in start.needs:
+        saw.append(f"a finished, aligned model ({reference(pair, start.aligned)})")
     report = {"cost": cost, "saes": saes, "saw": saw, **report}
     write_text(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
