@@ -70,8 +70,8 @@ class Flops(Protocol):
         """Both classes go to the last layer that gets a basis, where SAEs, if any, read what counts, in halves."""
         ...
 
-    def walking(self, batches: Sequence[Sequence[int]]) -> float:
-        """Texts of these lengths go through the whole model, each batch padded to its longest."""
+    def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
+        """Tokenised texts go through the whole model, each batch padded to its longest."""
         ...
 
     def target_modules(self) -> list[tuple[int, int]]:

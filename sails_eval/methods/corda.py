@@ -74,6 +74,7 @@ class CorDA(Initialisation):
 
     def cost(self, flops: Flops) -> float:
         """Text by text, with covariances, of which each one's inverse is checked; a weight is turned by it and back."""
-        lengths = [len(text.ids) for text in flops.contrast.aligned]
-        turning = (2.0 * d * d * (sum(lengths) + d + out + min(d, out)) for d, out in flops.target_modules())
-        return sum(turning, flops.walking([[n] for n in lengths]))
+        texts = [text.ids for text in flops.contrast.aligned]
+        tokens = sum(map(len, texts))
+        turning = (2.0 * d * d * (tokens + d + out + min(d, out)) for d, out in flops.target_modules())
+        return sum(turning, flops.walking(texts, at_a_time=1))

@@ -6,16 +6,13 @@ the trainable parameters are LoRA's; EVA's redistribution of ranks is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sails_eval.core.schema import Frozen
 from sails_eval.methods.base import Flops, Initialisation, Material, Report, State, adapted_modules
-
-Item = TypeVar("Item")
 
 
 class EVA(Initialisation):
@@ -41,11 +38,9 @@ class EVA(Initialisation):
 
         from sails_eval.methods.subspace.activations import padded
 
-        batches = self._batches([text.ids for text in material.contrast.aligned])
-        inputs = [
-            {"input_ids": ids, "attention_mask": mask}
-            for ids, mask in (padded(batch, material.model.device) for batch in batches)
-        ]
+        texts, size = [text.ids for text in material.contrast.aligned], self.settings.batch_size
+        batches = (padded(texts[i : i + size], material.model.device) for i in range(0, len(texts), size))
+        inputs = [{"input_ids": ids, "attention_mask": mask} for ids, mask in batches]
         told = EvaConfig(rho=1.0, whiten=self.settings.whiten)
         config = replace(material.adapter_config, init_lora_weights="eva", eva_config=told)
         with torch.no_grad():
@@ -63,8 +58,4 @@ class EVA(Initialisation):
                 down[: len(found)] = found
 
     def cost(self, flops: Flops) -> float:
-        return flops.walking(self._batches([len(text.ids) for text in flops.contrast.aligned]))
-
-    def _batches(self, texts: Sequence[Item]) -> list[Sequence[Item]]:
-        size = self.settings.batch_size
-        return [texts[i : i + size] for i in range(0, len(texts), size)]
+        return flops.walking([text.ids for text in flops.contrast.aligned], at_a_time=self.settings.batch_size)

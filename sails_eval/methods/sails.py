@@ -79,8 +79,8 @@ class SAILS(FromContrast):
         told, contrasting = self.settings, super().cost(flops)
         if told.output_filter == 1:
             return contrasting
-        asked = [len(text.ids[: text.answer.start or None]) for text in flops.contrast.aligned[:TEXTS]]
-        return contrasting + flops.saes * told.k * told.output_filter * flops.walking([asked])
+        asked = [text.ids[: text.answer.start or None] for text in flops.contrast.aligned[:TEXTS]]
+        return contrasting + flops.saes * told.k * told.output_filter * flops.walking(asked, at_a_time=TEXTS)
 
 
 @dataclass(frozen=True)

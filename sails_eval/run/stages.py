@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +30,6 @@ from sails_eval.training.labels import labels_used
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
-
-    from sails_eval.training.batches import TokenRow
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,6 @@ class JudgeJob:
     task: TaskInfo
     completions: Path
     verdicts: Path
-
-
-def _labels(pair: Pair, recipe: Recipe, rows: Sequence[TokenRow]) -> dict[str, int]:
-    """What `labels_used` says of a cell that is trained on these rows."""
-    contrast = seen_by(load_initialisation(recipe), pair)
-    return labels_used(rows, contrast, pairs=recipe.objective == "dpo")
 
 
 def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
@@ -201,7 +192,8 @@ def train(job: TrainJob) -> None:
         partial.rename(folder / CHECKPOINT)
     else:
         place_steps(partial, folder)
-    told = asdict(record) | _labels(pair, cell.recipe, [rows[i] for i in order])
+    contrast, pairs = seen_by(load_initialisation(cell.recipe), pair), cell.recipe.objective == "dpo"
+    told = asdict(record) | labels_used([rows[i] for i in order], contrast, pairs=pairs)
     write_text(folder / "train.json", json.dumps(told, indent=1) + "\n")
 
 

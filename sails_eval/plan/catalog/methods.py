@@ -14,8 +14,7 @@ import yaml
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair
-from sails_eval.core.paths import search_path
-from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file
+from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, recipe_files
 from sails_eval.core.schema import read_mapping
 from sails_eval.methods import Initialisation
 
@@ -72,7 +71,7 @@ class Facts:
 
 def all_names() -> list[str]:
     """The names of all recipes: the bundled ones and those in ./adapters."""
-    return sorted({path.stem for folder in search_path("adapters") for path in folder.glob("*.yaml")})
+    return sorted({path.stem for path in recipe_files()})
 
 
 def facts(recipe: Recipe, pair: Pair) -> Facts:

@@ -118,7 +118,6 @@ class PreparationFlops:
         return len(self.sources)
 
     def contrasting(self, positions: Positions) -> float:
-        """FLOPs of contrasting the texts of both classes; SAEs read them in halves, to see how far these agree."""
         batches = [
             texts[i : i + TEXTS_AT_A_TIME]
             for half in (self.contrast.halves() if self.sources else (self.contrast,))
@@ -138,15 +137,14 @@ class PreparationFlops:
             )  # means of texts
         return flops
 
-    def walking(self, batches: Sequence[Sequence[int]]) -> float:
-        """FLOPs of texts of these lengths going through the whole model, each batch padded to its longest."""
-        padded, text = sum(len(batch) * max(batch) for batch in batches), self.shape.text
-        length = round(padded / sum(map(len, batches)))
+    def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
+        batches = [texts[i : i + at_a_time] for i in range(0, len(texts), at_a_time)]
+        padded, text = sum(len(batch) * max(map(len, batch)) for batch in batches), self.shape.text
+        length = round(padded / len(texts))
         layers = forward_flops(self.shape, self.pair, layers=[text.num_hidden_layers - 1], length=length)
         return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
 
     def target_modules(self) -> list[tuple[int, int]]:
-        """The inputs and outputs of every module that gets an adapter."""
         model = on_meta(self.shape, self.pair, dtype=getattr(torch, self.pair.dtype))
         return [(module.in_features, module.out_features) for module in target_modules(model, self.pair).values()]
 
