@@ -18,7 +18,7 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.judges import judge_of
 from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.prepare import initialisation_of, reference, seen_by
+from sails_eval.methods.subspace.prepare import aligned_model, initialisation_of, seen_by
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.setup import Cell
@@ -114,8 +114,8 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     sources = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
     saes = [f"{start.sae_set}/{sae.name}" if start.sae_set else sae.name for sae in sources]
     saw = ["the planted subspace"] if "planted" in start.needs else []
-    if "aligned_model" in start.needs:
-        saw.append(f"a finished, aligned model ({reference(pair, start.aligned)})")
+    if aligned := aligned_model(pair, start):
+        saw.append(f"a finished, aligned model ({aligned})")
     report = {"cost": cost, "saes": saes, "saw": saw, **report}
     write_text(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))

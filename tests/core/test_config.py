@@ -9,7 +9,7 @@ from sails_eval.core import paths
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair, read_yaml
-from sails_eval.core.recipe import Recipe, Span, check_equal_spans, load_recipe
+from sails_eval.core.recipe import Recipe, Span, check_equal_spans, defaults, load_recipe, recipe_files
 from sails_eval.core.schema import read_mapping, validate
 from sails_eval.models.adapters import adapter_config
 
@@ -209,6 +209,14 @@ def test_a_recipe_like_another_one_says_only_in_what_it_differs(
         load_recipe(str(third))
     with pytest.raises(UserError, match="unknown method 'sials'; did you mean sails"):
         load_recipe(str(write(tmp_path / "fourth.yaml", like="sials")))
+
+
+def test_the_defaults_are_a_file_beside_the_recipes_and_no_recipe() -> None:
+    assert CompareConfig().methods == ("sails", "lora", "full") == defaults().methods
+    assert defaults().contrast == "sails"
+    assert "_default" not in {path.stem for path in recipe_files()}
+    with pytest.raises(UserError, match="unknown method '_default'"):
+        load_recipe("_default")
 
 
 def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,18 +38,22 @@ def checked_initialisation(pair: Pair, recipe: Recipe) -> Initialisation:
         )
     if start.needs & CONTRASTED:
         check_contrast(pair, start.contrasts, recipe.name)
-    if "aligned_model" in start.needs:
-        reference(pair, start.aligned)
+    aligned_model(pair, start)
     return start
 
 
-def reference(pair: Pair, name: str) -> str:
-    """One of the pair's `references` by its name, or the `first`. Raises UserError where there is none of that name."""
+def aligned_model(pair: Pair, start: Initialisation) -> str:
+    """The one of the pair's `references` that an initialisation looks at; '' where it looks at none.
+
+    Raises UserError where the pair has none of the name that it says.
+    """
+    if "aligned_model" not in start.needs:
+        return ""
     if not pair.references:
         raise UserError(
             f"pair '{pair.name}' has no aligned model to look at; name one in its YAML: 'references: {{NAME: MODEL}}'"
         )
-    name = next(iter(pair.references)) if name == "first" else name
+    name = next(iter(pair.references)) if start.aligned == "first" else start.aligned
     if name not in pair.references:
         raise unknown(f"reference of pair '{pair.name}':", name, pair.references)
     return name
@@ -66,13 +70,13 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Mater
     from sails_eval.models.adapters import adapter_config
 
     start, model = checked_initialisation(pair, recipe), base_of(pair).model
-    aligned = alignment(model, pair, reference(pair, start.aligned)) if "aligned_model" in start.needs else ()
+    aligned = aligned_model(pair, start)
     return start, Material(
         model,
         saes=load_saes(pair, model, start.sae_set) if start.needs & {"saes", "layers"} else {},
         contrast=seen_by(start, pair),
         planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
-        alignment=dict(aligned),
+        alignment=dict(alignment(model, pair, aligned)) if aligned else {},
         adapter_config=adapter_config(pair, recipe),
     )
 

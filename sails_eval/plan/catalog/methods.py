@@ -79,13 +79,12 @@ def facts(recipe: Recipe, pair: Pair) -> Facts:
 
     Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
     """
-    from sails_eval.methods.subspace.prepare import checked_initialisation, reference
+    from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation
     from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 
     start = checked_initialisation(pair, recipe)
-    aligned = reference(pair, start.aligned) if "aligned_model" in start.needs else ""
     trained, total = trained_and_all(to_train(shape_of(pair), pair, recipe))
-    return Facts(recipe, start, trained if recipe.trains else 0, total, aligned)
+    return Facts(recipe, start, trained if recipe.trains else 0, total, aligned_model(pair, start))
 
 
 def listing(pair: Pair) -> str:

@@ -132,9 +132,8 @@ class PreparationFlops:
         flops = sum(padded) * forward_flops(self.shape, self.pair, layers=layers, length=length)
         for width in [sae_width(sae, d) for sae in self.sources] or [d] * len(layers):
             flops += 2 * d * width * sum(counted) * bool(self.sources)
-            flops += sum(
-                2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True)
-            )  # means of texts
+            means = (2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))
+            flops += sum(means)  # of every text
         return flops
 
     def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
