@@ -26,7 +26,6 @@ class ActivationSVD(FromContrast):
         centred: bool = Field(default=False, description="take the mean difference away before the SVD")
 
     settings: Settings
-    needs = frozenset({"layers", "contrast"})
 
     def prepare(self, material: Material) -> tuple[State, Report]:
         import torch

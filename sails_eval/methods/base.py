@@ -178,6 +178,7 @@ class FromContrast(FromBasis):
         """Which texts and tokens, and how the basis is placed."""
 
     settings: Settings
+    needs = frozenset({"layers", "contrast"})
 
     @property
     def contrasts(self) -> Kind:

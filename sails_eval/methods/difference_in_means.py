@@ -13,8 +13,6 @@ from sails_eval.methods.base import FromContrast, Material, Report, State
 class DifferenceInMeans(FromContrast):
     """The state has every layer's unit direction [d_model, 1], from unaligned to aligned, the report how far it was."""
 
-    needs = frozenset({"layers", "contrast"})
-
     def prepare(self, material: Material) -> tuple[State, Report]:
         from sails_eval.methods.subspace.activations import contrast_means, moments
         from sails_eval.methods.subspace.basis import EPSILON, unit

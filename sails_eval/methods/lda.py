@@ -29,7 +29,6 @@ class LDA(FromContrast):
         contrast: Literal["responses"] = Field(default="responses", description="categories are those of pairs")
 
     settings: Settings
-    needs = frozenset({"layers", "contrast"})
 
     def prepare(self, material: Material) -> tuple[State, Report]:
         import torch
