@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sails_eval.boards.table import EQUIVALENCE_MARGIN, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.recipe import defaults
 from sails_eval.core.stats import Interval, Sample, holm
 
 ALPHA = 0.05
@@ -49,10 +50,10 @@ class Comparison:
 
 
 def default_contrasts(methods: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """`sails` or, where there is none, the first method against every other row."""
+    """The default contrast or, where it is not among the methods, the first of them against every other row."""
     if not methods:
         return ()
-    first = "sails" if "sails" in methods else methods[0]
+    first = own if (own := defaults().contrast) in methods else methods[0]
     return tuple((first, other) for other in methods if other != first)
 
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from sails_eval.core.data_source import Data
 from sails_eval.core.names import names
 from sails_eval.core.pair import EMBEDDED, _joined
+from sails_eval.core.recipe import defaults
 from sails_eval.core.schema import Frozen
 from sails_eval.core.training_settings import Match, Regularise, parse_regularise
 
@@ -30,7 +31,7 @@ class CompareConfig(Frozen):
     Flags have the same names. Several pairs or several numbers of examples are as many comparisons in one run.
     """
 
-    methods: tuple[str, ...] = ("sails", "lora", "full")
+    methods: tuple[str, ...] = Field(default_factory=lambda: defaults().methods)
     pair: Annotated[str | None, BeforeValidator(_joined)] = Field(
         default=None, description="one, or several between commas"
     )

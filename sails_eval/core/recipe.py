@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.pair import Pair
-from sails_eval.core.paths import search_path
+from sails_eval.core.pair import Pair, read_yaml
+from sails_eval.core.paths import bundled, search_path
 from sails_eval.core.schema import Frozen, Name, read_mapping, validate
 from sails_eval.core.training_settings import Objective
 
@@ -73,7 +74,7 @@ class Recipe(Frozen):
     system_prompt: str = Field(default="", description="what stands before every request, where nothing is trained")
     objective: Objective = "sft"
     dpo: Dpo = Dpo()
-    init: str | None = Field(default=None, description="a module of sails_eval.methods")
+    init: str | None = Field(default=None, description="a module of sails_eval.methods, or what a package offers")
     settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
     peft_type: PeftType = Field(default="lora", description="the kind of adapter")
     rank_factor: float = Field(default=1.0, gt=0, description="the adapter's rank over the pair's; alpha grows alike")
@@ -146,7 +147,7 @@ class Recipe(Frozen):
             raise ValueError(
                 f"key 'peft': init_lora_weights={start} is none of the starts that PEFT makes of the weights alone and "
                 "that leave the model's answers as they are: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; "
-                "others, such as eva and corda, are named by key 'init'"
+                "others are named by key 'init'"
             )
         if self.objective == "dpo" and self.peft_type == "adalora":
             raise ValueError(
@@ -158,6 +159,19 @@ class Recipe(Frozen):
                 "stands on"
             )
         return self
+
+
+class Defaults(Frozen):
+    """What a comparison takes where nobody says: its methods, and the one that all others are tested against."""
+
+    methods: tuple[str, ...]
+    contrast: str
+
+
+@cache
+def defaults() -> Defaults:
+    """The shipped defaults, in `adapters/_default.yaml`."""
+    return read_yaml(bundled("adapters") / "_default.yaml", Defaults)
 
 
 def load_recipe(name: str) -> Recipe:
@@ -179,9 +193,14 @@ def load_recipe(name: str) -> Recipe:
     return validate(Recipe, {**other, "name": path.stem, **own}, where=str(path))
 
 
+def recipe_files() -> list[Path]:
+    """The files of all recipes on the search path; a name that begins with _ is of something else."""
+    return [path for folder in search_path("adapters") for path in sorted(folder.glob("[!_]*.yaml"))]
+
+
 def recipe_file(name: str, here: Path = Path()) -> Path:
     """The file of a recipe, given by the name of one on the search path or by a path from `here`."""
-    files = [path for folder in search_path("adapters") for path in sorted(folder.glob("*.yaml"))]
+    files = recipe_files()
     found = [here / name] if name.endswith((".yaml", ".yml")) else [path for path in files if path.stem == name]
     if not found:
         raise unknown("method", name, {path.stem for path in files})

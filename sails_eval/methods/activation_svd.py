@@ -6,36 +6,39 @@ differences gives the basis, by the same share of variance. (The paper's theory:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from pydantic import Field
 
-from sails_eval.methods import Material, Need
-from sails_eval.methods.subspace.activations import contrast_means
-from sails_eval.methods.subspace.basis import Placement, initialise, orthonormal_basis
-from sails_eval.methods.subspace.contrast import ContrastSettings
-
-__all__ = ["Settings", "initialise", "needs", "prepare"]
-
-needs: frozenset[Need] = frozenset({"layers", "contrast"})
+from sails_eval.methods.base import FromContrast, Material, Report, State
 
 
-class Settings(ContrastSettings, Placement):
-    """Which tokens, how much of their differences is kept, and how the basis is placed."""
+class ActivationSVD(FromContrast):
+    """The state has every layer's basis, the report how many singular vectors the variance asks for (`tau_dim`)."""
 
-    contrast: Literal["responses"] = Field(default="responses", description="a difference takes a pair")
-    variance: float = Field(default=0.8, gt=0, le=1, description="share that the singular vectors keep, as in SAILS")
-    centred: bool = Field(default=False, description="take the mean difference away before the SVD")
+    class Settings(FromContrast.Settings):
+        """Which tokens, how much of their differences is kept, and how the basis is placed."""
 
+        contrast: Literal["responses"] = Field(default="responses", description="a difference takes a pair")
+        variance: float = Field(
+            default=0.8, gt=0, le=1, description="share that the singular vectors keep, as in SAILS"
+        )
+        centred: bool = Field(default=False, description="take the mean difference away before the SVD")
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: every layer's basis, and how many singular vectors the variance asks for (`tau_dim`)."""
-    batches = list(contrast_means(material.model, material.layers, material.contrast, positions=settings.positions))
-    state, report = {}, {}
-    for layer in material.layers:
-        differences = torch.cat([batch[layer, "difference"] for batch in batches])
-        basis = orthonormal_basis(differences, variance=settings.variance, centred=settings.centred)
-        state[f"layers.{layer}"] = basis
-        report[str(layer)] = {"tau_dim": basis.shape[1]}
-    return state, report
+    settings: Settings
+
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        import torch
+
+        from sails_eval.methods.subspace.activations import contrast_means
+        from sails_eval.methods.subspace.basis import orthonormal_basis
+
+        told, layers = self.settings, material.layers
+        batches = list(contrast_means(material.model, layers, material.contrast, positions=told.positions))
+        state, report = {}, {}
+        for layer in layers:
+            differences = torch.cat([batch[layer, "difference"] for batch in batches])
+            basis = orthonormal_basis(differences, variance=told.variance, centred=told.centred)
+            state[f"layers.{layer}"] = basis
+            report[str(layer)] = {"tau_dim": basis.shape[1]}
+        return state, report

@@ -6,34 +6,25 @@ The rest of the rank is filled as in SAILS. Such directions often beat SAE featu
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from sails_eval.core.errors import UserError
-from sails_eval.methods import Material, Need
-from sails_eval.methods.subspace.activations import contrast_means, moments
-from sails_eval.methods.subspace.basis import EPSILON, Placement, initialise, unit
-from sails_eval.methods.subspace.contrast import ContrastSettings
-
-__all__ = ["Settings", "initialise", "needs", "prepare"]
-
-needs: frozenset[Need] = frozenset({"layers", "contrast"})
+from sails_eval.methods.base import FromContrast, Material, Report, State
 
 
-class Settings(ContrastSettings, Placement):
-    """Which texts and tokens, and how the direction is placed."""
+class DifferenceInMeans(FromContrast):
+    """The state has every layer's unit direction [d_model, 1], from unaligned to aligned, the report how far it was."""
 
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        from sails_eval.methods.subspace.activations import contrast_means, moments
+        from sails_eval.methods.subspace.basis import EPSILON, unit
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: every layer's unit direction [d_model, 1], from unaligned to aligned, and how far it was."""
-    found = moments(contrast_means(material.model, material.layers, material.contrast, positions=settings.positions))
-    state, report = {}, {}
-    for layer in material.layers:
-        difference = (found[layer, "aligned"].mean - found[layer, "unaligned"].mean).float()
-        distance = difference.norm().item()
-        if not distance > EPSILON:
-            raise UserError("aligned and unaligned contrast texts have the same mean activation; are they alike?")
-        state[f"layers.{layer}"] = unit(difference[None]).T
-        report[str(layer)] = {"distance": round(distance, 6)}
-    return state, report
+        positions, layers = self.settings.positions, material.layers
+        found = moments(contrast_means(material.model, layers, material.contrast, positions=positions))
+        state, report = {}, {}
+        for layer in layers:
+            difference = (found[layer, "aligned"].mean - found[layer, "unaligned"].mean).float()
+            distance = difference.norm().item()
+            if not distance > EPSILON:
+                raise UserError("aligned and unaligned contrast texts have the same mean activation; are they alike?")
+            state[f"layers.{layer}"] = unit(difference[None]).T
+            report[str(layer)] = {"distance": round(distance, 6)}
+        return state, report

@@ -6,51 +6,56 @@ the trainable parameters are LoRA's; EVA's redistribution of ranks is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
 from sails_eval.core.schema import Frozen
-from sails_eval.methods import Material, Need, adapted_modules
-
-needs: frozenset[Need] = frozenset({"aligned"})
+from sails_eval.methods.base import Flops, Initialisation, Material, Report, State, adapted_modules
 
 
-class Settings(Frozen):
-    """What the inputs are of, and how they are decomposed."""
+class EVA(Initialisation):
+    """The state has every module's lora_A [r, d_in], by the module's name."""
 
-    contrast: Literal["responses"] = Field(default="responses", description="the aligned answers and their requests")
-    whiten: bool = Field(default=False, description="whether the singular vectors are whitened; PEFT's default")
-    batch_size: int = Field(default=16, ge=1, description="texts at a time")
+    class Settings(Frozen):
+        """What the inputs are of, and how they are decomposed."""
 
+        contrast: Literal["responses"] = Field(
+            default="responses", description="the aligned answers and their requests"
+        )
+        whiten: bool = Field(default=False, description="whether the singular vectors are whitened; PEFT's default")
+        batch_size: int = Field(default=16, ge=1, description="texts at a time")
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: every module's lora_A [r, d_in], by the module's name."""
-    from peft import EvaConfig
-    from peft.tuners.lora.eva import get_eva_state_dict
+    settings: Settings
+    needs = frozenset({"aligned"})
+    costs_more = True  # it reads on until its components settle
 
-    from sails_eval.methods.subspace.activations import padded
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        import torch
+        from peft import EvaConfig
+        from peft.tuners.lora.eva import get_eva_state_dict
 
-    texts = [text.ids for text in material.contrast.aligned]
-    batches = [texts[i : i + settings.batch_size] for i in range(0, len(texts), settings.batch_size)]
-    inputs = [
-        {"input_ids": ids, "attention_mask": mask} for ids, mask in (padded(b, material.model.device) for b in batches)
-    ]
-    config = replace(
-        material.adapter_config, init_lora_weights="eva", eva_config=EvaConfig(rho=1.0, whiten=settings.whiten)
-    )
-    with torch.no_grad():
-        found = get_eva_state_dict(material.model, inputs, config, show_progress_bar=False)
-    return {name: down.float().cpu() for name, down in found.items()}, {"modules": len(found)}
+        from sails_eval.methods.subspace.activations import padded
 
+        texts, size = [text.ids for text in material.contrast.aligned], self.settings.batch_size
+        batches = (padded(texts[i : i + size], material.model.device) for i in range(0, len(texts), size))
+        inputs = [{"input_ids": ids, "attention_mask": mask} for ids, mask in batches]
+        told = EvaConfig(rho=1.0, whiten=self.settings.whiten)
+        config = replace(material.adapter_config, init_lora_weights="eva", eva_config=told)
+        with torch.no_grad():
+            found = get_eva_state_dict(material.model, inputs, config, show_progress_bar=False)
+        return {name: down.float().cpu() for name, down in found.items()}, {"modules": len(found)}
 
-def initialise(model: Any, state: Mapping[str, torch.Tensor], *, settings: Settings, seed: int) -> None:
-    """Once per cell: lora_A from the state, lora_B stays at zero. A singular vector that is missing stays PEFT's."""
-    with torch.no_grad():
-        for name, module in adapted_modules(model):
-            down = module.lora_A["default"].weight
-            found = state[name].to(down)
-            down[: len(found)] = found
+    def initialise(self, model: Any, state: State, *, seed: int) -> None:
+        """lora_B stays at zero; where a singular vector is missing, the row of lora_A stays PEFT's."""
+        import torch
+
+        with torch.no_grad():
+            for name, module in adapted_modules(model):
+                down = module.lora_A["default"].weight
+                found = state[name].to(down)
+                down[: len(found)] = found
+
+    def cost(self, flops: Flops) -> float:
+        return flops.walking([text.ids for text in flops.contrast.aligned], at_a_time=self.settings.batch_size)

@@ -6,46 +6,54 @@ categories and classes, with Ledoit and Wolf's shrinkage. The rest of the rank i
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
 
-from sails_eval.methods import Material, Need
-from sails_eval.methods.subspace.activations import contrast_means
-from sails_eval.methods.subspace.basis import Placement, initialise, orthonormal_basis, unit
-from sails_eval.methods.subspace.contrast import ContrastSettings
+from sails_eval.methods.base import FromContrast, Material, Report, State
 
-__all__ = ["Settings", "initialise", "needs", "prepare"]
-
-needs: frozenset[Need] = frozenset({"layers", "contrast"})
+if TYPE_CHECKING:
+    import torch
 
 FEWEST = 2
 """Pairs of texts that a category needs for a direction of its own; smaller ones are one category together."""
 
 
-class Settings(ContrastSettings, Placement):
-    """Which tokens, and how the directions are placed."""
+class LDA(FromContrast):
+    """The state has every layer's basis of the categories' directions, the report says which categories there are."""
 
-    contrast: Literal["responses"] = Field(default="responses", description="categories are those of pairs")
+    class Settings(FromContrast.Settings):
+        """Which tokens, and how the directions are placed."""
 
+        contrast: Literal["responses"] = Field(default="responses", description="categories are those of pairs")
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: every layer's basis of the categories' directions, and which categories there are."""
-    batches = list(contrast_means(material.model, material.layers, material.contrast, positions=settings.positions))
-    groups = _categories(material.contrast.groups, sum(len(batch[material.layers[0], "aligned"]) for batch in batches))
-    state, report = {}, {}
-    for layer in material.layers:
-        aligned, unaligned = (torch.cat([batch[layer, side] for batch in batches]) for side in ("aligned", "unaligned"))
-        directions = discriminants(aligned, unaligned, groups)
-        basis = orthonormal_basis(unit(torch.stack(list(directions.values()))), variance=1.0)
-        state[f"layers.{layer}"] = basis
-        report[str(layer)] = {"categories": list(directions), "tau_dim": basis.shape[1]}
-    return state, report
+    settings: Settings
+
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        import torch
+
+        from sails_eval.methods.subspace.activations import contrast_means
+        from sails_eval.methods.subspace.basis import orthonormal_basis, unit
+
+        positions, layers = self.settings.positions, material.layers
+        batches = list(contrast_means(material.model, layers, material.contrast, positions=positions))
+        n = sum(len(batch[layers[0], "aligned"]) for batch in batches)
+        groups = _categories(material.contrast.groups, n)
+        state, report = {}, {}
+        for layer in layers:
+            sides = ("aligned", "unaligned")
+            aligned, unaligned = (torch.cat([batch[layer, side] for batch in batches]) for side in sides)
+            directions = discriminants(aligned, unaligned, groups)
+            basis = orthonormal_basis(unit(torch.stack(list(directions.values()))), variance=1.0)
+            state[f"layers.{layer}"] = basis
+            report[str(layer)] = {"categories": list(directions), "tau_dim": basis.shape[1]}
+        return state, report
 
 
 def discriminants(aligned: torch.Tensor, unaligned: torch.Tensor, groups: list[str]) -> dict[str, torch.Tensor]:
     """A direction [d] for each category; rows of `aligned` and `unaligned` [n, d] are pairs, `groups` theirs."""
+    import torch
     from sklearn.covariance import LedoitWolf
 
     rows = {name: torch.tensor([group == name for group in groups]) for name in sorted(set(groups))}
@@ -58,7 +66,7 @@ def discriminants(aligned: torch.Tensor, unaligned: torch.Tensor, groups: list[s
     }
 
 
-def _categories(groups: Any, n: int) -> list[str]:
+def _categories(groups: Sequence[str], n: int) -> list[str]:
     """The category of every pair; of data without categories, and of rare ones, the same."""
     groups = list(groups) or [""] * n
     return [group if groups.count(group) >= FEWEST else "" for group in groups]

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from pydantic import Field
 
-from sails_eval.methods import Material, Need
-from sails_eval.methods.subspace.basis import Placement, initialise
-
-__all__ = ["Settings", "initialise", "needs", "prepare"]
-
-needs: frozenset[Need] = frozenset({"planted"})
+from sails_eval.methods.base import FromBasis, Material, Report, State
 
 
-class Settings(Placement):
-    """How the planted basis is placed."""
+class Oracle(FromBasis):
+    """The state has the planted bases of the layers that have one."""
 
-    columns: int | None = Field(
-        default=None,
-        ge=0,
-        description="how many columns of the planted subspace are given, the rest of the rank being random: a dose, "
-        "and at 0 a control; null (default): all",
-    )
+    class Settings(FromBasis.Settings):
+        """How the planted basis is placed."""
 
+        columns: int | None = Field(
+            default=None,
+            ge=0,
+            description="how many columns of the planted subspace are given, the rest of the rank being random: a "
+            "dose, and at 0 a control; null (default): all",
+        )
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: the planted bases of the layers that have one."""
-    return {f"layers.{layer}": planted[:, : settings.columns] for layer, planted in material.planted.items()}, {}
+    settings: Settings
+    needs = frozenset({"planted"})
+
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        columns = self.settings.columns
+        return {f"layers.{layer}": planted[:, :columns] for layer, planted in material.planted.items()}, {}

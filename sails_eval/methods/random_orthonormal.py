@@ -5,33 +5,34 @@ Each seed draws its own; the modules at a layer share one, as they share the sub
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
-from sails_eval.methods import Material, Need
-from sails_eval.methods.subspace import basis
-
-needs: frozenset[Need] = frozenset({"layers"})
+from sails_eval.methods.base import FromBasis, Material, Report, State
 
 
-class Settings(basis.Placement):
-    """How the random basis is placed."""
+class RandomOrthonormal(FromBasis):
+    """The state has bases without a vector, which tell the layers; every cell draws one as wide as the rank."""
 
-    fill: Literal["random"] = Field(default="random", description="there is nothing here but the fill")
+    class Settings(FromBasis.Settings):
+        """How the random basis is placed."""
 
+        fill: Literal["random"] = Field(default="random", description="there is nothing here but the fill")
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: bases without a vector, which tell the layers."""
-    return {f"layers.{layer}": torch.zeros(material.width, 0) for layer in material.layers}, {}
+    settings: Settings
+    needs = frozenset({"layers"})
 
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        import torch
 
-def initialise(model: Any, state: Mapping[str, torch.Tensor], *, settings: Settings, seed: int) -> None:
-    """Once per cell: a basis drawn for each layer, as wide as the rank."""
-    rank = next(iter(model.peft_config.values())).r
-    drawn = {
-        name: basis.complete_basis(empty, rank, fill="random", seed=f"{seed}:{name}") for name, empty in state.items()
-    }
-    basis.initialise(model, drawn, settings=settings, seed=seed)
+        return {f"layers.{layer}": torch.zeros(material.width, 0) for layer in material.layers}, {}
+
+    def initialise(self, model: Any, state: State, *, seed: int) -> None:
+        from sails_eval.methods.subspace.basis import complete_basis
+
+        rank = next(iter(model.peft_config.values())).r
+        drawn = {
+            name: complete_basis(empty, rank, fill="random", seed=f"{seed}:{name}") for name, empty in state.items()
+        }
+        super().initialise(model, drawn, seed=seed)

@@ -9,59 +9,78 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
 
 from sails_eval.core.errors import UserError
-from sails_eval.methods import Material, Need
-from sails_eval.methods.subspace.activations import Key, Moments, contrast_means, merged, moments
-from sails_eval.methods.subspace.basis import EPSILON, Placement, initialise, orthonormal_basis, random_columns, unit
-from sails_eval.methods.subspace.contrast import Contrast, ContrastSettings
-from sails_eval.methods.subspace.output_effects import output_effects
+from sails_eval.methods.base import Flops, FromContrast, Material, Report, State
+from sails_eval.methods.subspace.contrast import Contrast
 from sails_eval.methods.subspace.saes import check_widths
+from sails_eval.methods.subspace.settings import Placement
 
-__all__ = [
-    "Differences", "Settings", "choose_features", "feature_differences", "get_sails_state_dict", "initialise",
-    "initialize_lora_sails_weights", "jaccard", "needs", "prepare",
-]  # fmt: skip
+if TYPE_CHECKING:
+    import torch
 
-needs: frozenset[Need] = frozenset({"saes", "contrast"})
+    from sails_eval.methods.subspace.activations import Key, Moments
 
 
-class Settings(ContrastSettings, Placement):
-    """The choices in SAILS. The paper gives `score: abs` (in digests) and `variance`; the rest it does not specify."""
+class SAILS(FromContrast):
+    """The state has the bases of all layers that have a SAE, the report which features they came from."""
 
-    saes: str | None = Field(
-        default=None, description="one of the pair's 'sae_sets'; null (default): the pair's 'saes'"
-    )
-    score: Literal["abs", "positive", "negative", "relative", "t", "random"] = Field(
-        default="abs",
-        description="features by |difference| (abs, default; after digests of the paper), by how much stronger they "
-        "are on aligned (positive) or unaligned texts (negative), by |difference| / mean on unaligned (relative), or "
-        "by |t| of the per-text means: paired over answers to the same request, Welch's over requests; random, a "
-        "control, draws from the features that are ever on, the same for all seeds",
-    )
-    k: int = Field(default=32, ge=1, description="features per layer; default 32, not specified by the paper")
-    output_filter: int = Field(
-        default=1,
-        ge=1,
-        description="of so many times k features by score, the k that change the next token most when steered along "
-        "are kept (see sails_eval.output_effects); default 1: no filter, and none in the paper",
-    )
-    decoder: Literal["own", "permuted"] = Field(
-        default="own",
-        description="permuted, a control: each feature has the decoder direction of another, the same for all seeds",
-    )
-    variance: float = Field(
-        default=0.8, gt=0, le=1, description="share that the singular vectors keep; default 0.8, after the paper"
-    )
-    centred: bool = Field(
-        default=False,
-        description="take the mean of the chosen unit directions away before the SVD: the basis then spans how they "
-        "differ, and not what they share; default false, not specified by the paper",
-    )
+    class Settings(FromContrast.Settings):
+        """The choices in SAILS: the paper gives `score: abs` (in digests) and `variance`, and leaves the rest open."""
+
+        saes: str | None = Field(
+            default=None, description="one of the pair's 'sae_sets'; null (default): the pair's 'saes'"
+        )
+        score: Literal["abs", "positive", "negative", "relative", "t", "random"] = Field(
+            default="abs",
+            description="features by |difference| (abs, default; after digests of the paper), by how much stronger "
+            "they are on aligned (positive) or unaligned texts (negative), by |difference| / mean on unaligned "
+            "(relative), or by |t| of the per-text means: paired over answers to the same request, Welch's over "
+            "requests; random, a control, draws from the features that are ever on, the same for all seeds",
+        )
+        k: int = Field(default=32, ge=1, description="features per layer; default 32, not specified by the paper")
+        output_filter: int = Field(
+            default=1,
+            ge=1,
+            description="of so many times k features by score, the k that change the next token most when steered "
+            "along are kept (see subspace.output_effects); default 1: no filter, and none in the paper",
+        )
+        decoder: Literal["own", "permuted"] = Field(
+            default="own",
+            description="permuted, a control: each feature has the decoder direction of another, the same for all "
+            "seeds",
+        )
+        variance: float = Field(
+            default=0.8, gt=0, le=1, description="share that the singular vectors keep; default 0.8, after the paper"
+        )
+        centred: bool = Field(
+            default=False,
+            description="take the mean of the chosen unit directions away before the SVD: the basis then spans how "
+            "they differ, and not what they share; default false, not specified by the paper",
+        )
+
+    settings: Settings
+    needs = frozenset({"saes", "contrast"})
+
+    @property
+    def sae_set(self) -> str | None:
+        return self.settings.saes
+
+    def prepare(self, material: Material) -> tuple[State, Report]:
+        return get_sails_state_dict(material.model, material.saes, material.contrast, settings=self.settings)
+
+    def cost(self, flops: Flops) -> float:
+        """Besides what is contrasted, every feature that an output filter tries is steered along."""
+        from sails_eval.methods.subspace.output_effects import TEXTS
+
+        told, contrasting = self.settings, super().cost(flops)
+        if told.output_filter == 1:
+            return contrasting
+        asked = [text.ids[: text.answer.start or None] for text in flops.contrast.aligned[:TEXTS]]
+        return contrasting + flops.saes * told.k * told.output_filter * flops.walking(asked, at_a_time=TEXTS)
 
 
 @dataclass(frozen=True)
@@ -80,13 +99,8 @@ class Differences:
         return self.aligned - self.unaligned
 
 
-def prepare(material: Material, settings: Settings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Once per run: the bases of all layers that have a SAE, and which features they came from."""
-    return get_sails_state_dict(material.model, material.saes, material.contrast, settings=settings)
-
-
 def get_sails_state_dict(
-    model: Any, saes: Mapping[int, Any], contrast: Contrast, *, settings: Settings | None = None
+    model: Any, saes: Mapping[int, Any], contrast: Contrast, *, settings: SAILS.Settings | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Find the safety subspace of every layer that has a SAE.
 
@@ -104,7 +118,11 @@ def get_sails_state_dict(
     Raises:
         UserError: a SAE's width is not the model's, or there is nothing to contrast.
     """
-    settings = settings or Settings()
+    from sails_eval.methods.subspace.activations import merged
+    from sails_eval.methods.subspace.basis import orthonormal_basis, unit
+    from sails_eval.methods.subspace.output_effects import output_effects
+
+    settings = settings or SAILS.Settings()
     if not (contrast.aligned and contrast.unaligned):
         raise UserError("SAILS needs contrast data: aligned and unaligned texts")
     check_widths(model, saes)
@@ -154,16 +172,22 @@ def initialize_lora_sails_weights(
     By default every module that writes to or reads from the residual stream at a layer with a basis starts from it, on
     its side of the stream and with zeros on the other, so that no logit changes; a basis wider than the rank is cut and
     a narrower one filled at random, which keeps the trainable parameters equal to LoRA's; other modules keep PEFT's
-    initialisation. `settings` (a `Settings` of SAILS will do) and errors: see `sails_eval.basis`.
+    initialisation. `settings` (a `Settings` of SAILS will do) and errors: see `subspace.basis`.
     """
+    from sails_eval.methods.subspace.basis import initialise
+
     initialise(model, sails_state_dict, settings=settings or Placement(), seed=seed, adapter_name=adapter_name)
 
 
-def choose_features(differences: Differences, settings: Settings) -> torch.Tensor:
+def choose_features(differences: Differences, settings: SAILS.Settings) -> torch.Tensor:
     """The indices of the k features with the highest score, best first.
 
     Only features that differ at all are chosen, so there may be fewer than k of them.
     """
+    import torch
+
+    from sails_eval.methods.subspace.basis import EPSILON, random_columns
+
     difference = differences.mean
     score = {
         "abs": difference.abs(),
@@ -177,8 +201,10 @@ def choose_features(differences: Differences, settings: Settings) -> torch.Tenso
     return best[score[best] > 0]
 
 
-def _decoder(sae: Any, settings: Settings) -> torch.Tensor:
+def _decoder(sae: Any, settings: SAILS.Settings) -> torch.Tensor:
     """The decoder directions [d_sae, d_model], or those of a SAE whose features have got one another's."""
+    from sails_eval.methods.subspace.basis import random_columns
+
     rows: torch.Tensor = sae.W_dec.detach().float().cpu()
     if settings.decoder == "permuted":
         rows = rows[random_columns(len(rows), 1, seed="permuted decoder")[:, 0].argsort()]
@@ -203,8 +229,10 @@ def jaccard(one: list[int], other: list[int]) -> float | None:
     return round(len({*one} & {*other}) / len(either), 6) if either else None
 
 
-def _moments(model: Any, saes: Mapping[int, Any], contrast: Contrast, settings: Settings) -> dict[Key, Moments]:
+def _moments(model: Any, saes: Mapping[int, Any], contrast: Contrast, settings: SAILS.Settings) -> dict[Key, Moments]:
     """Moments over texts of each text's mean activation × decoder norm."""
+    from sails_eval.methods.subspace.activations import contrast_means, moments
+
     norms = {layer: sae.W_dec.detach().norm(dim=1) for layer, sae in saes.items()}
 
     def read(layer: int, vectors: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,10 @@ from pydantic import Field
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair, SaeSource
-from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.schema import Frozen
 from sails_eval.data.reading import read_contrast, read_examples, read_requests
+from sails_eval.methods import load_initialisation, source_files
 from sails_eval.models.identity import model_identity
 
 
@@ -91,11 +91,12 @@ def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     told = {key: value for key, value in told.items() if key not in later}  # hashes of cells made before them hold
     code = []
     if recipe.init:
-        if named := recipe.settings.get("saes"):
+        start = load_initialisation(recipe)
+        if named := start.sae_set:
             data["sae_sets"] = {named: training["sae_sets"][named]}
-        if "aligned" in recipe.settings:
+        if "aligned_model" in start.needs:
             data["references"] = training["references"]
-        code = [of_path(file) for file in sorted((PACKAGE / "methods").rglob("*.py"))]
+        code = [of_path(file) for file in source_files(recipe.init)]
     return digest([data, told, code])
 
 
@@ -104,9 +105,10 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     if pair.train is None:
         raise UserError("no training data; give --train FILE or a pair that names some")
     data: dict[str, Any] = {"train": read_examples(pair.train).sha256}
-    if any(recipe.init for recipe in recipes):
-        data |= _initialisation_identity(pair, {recipe.settings.get("saes") for recipe in recipes})
-    if any("aligned" in recipe.settings for recipe in recipes):
+    starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
+    if starts:
+        data |= _initialisation_identity(pair, {start.sae_set for start in starts})
+    if any("aligned_model" in start.needs for start in starts):
         models = {name: Path(model) for name, model in pair.references.items()}
         data["references"] = {name: of_path(m) if m.is_dir() else str(m) for name, m in models.items()}
     settings = {

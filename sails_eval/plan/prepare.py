@@ -165,8 +165,7 @@ def _check_training(pair: Pair, recipes: Sequence[Recipe], problems: Problems) -
     problems.attempt(check_data, pair)
     problems.attempt(check_saes, pair)
     for recipe in recipes:
-        if recipe.init:
-            problems.attempt(checked_initialisation, pair, recipe)
+        problems.attempt(checked_initialisation, pair, recipe)
 
 
 def _sub_run(draft: Draft, evaluation: EvaluationPlan, examples: int | None) -> SubRun:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,8 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.judges import judge_of
-from sails_eval.methods.subspace.prepare import initialisation_of, seen_by
+from sails_eval.methods import load_initialisation
+from sails_eval.methods.subspace.prepare import aligned_model, initialisation_of, seen_by
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.plan import Cell
@@ -29,8 +29,6 @@ from sails_eval.training.labels import labels_used
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
-
-    from sails_eval.training.batches import TokenRow
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,6 @@ class JudgeJob:
     verdicts: Path
 
 
-def _labels(pair: Pair, recipe: Recipe, rows: Sequence[TokenRow]) -> dict[str, int]:
-    """What `labels_used` says of a cell that is trained on these rows."""
-    from sails_eval.methods import load_initialisation
-    from sails_eval.methods.subspace.contrast import Contrast
-
-    contrast = Contrast()
-    if recipe.init:
-        module = load_initialisation(recipe.init)
-        contrast = seen_by(module.needs, pair, module.Settings(**recipe.settings))
-    return labels_used(rows, contrast, pairs=recipe.objective == "dpo")
-
-
 def find_subspace(job: tuple[Pair, Recipe, RunFolder]) -> None:
     """Once per run and recipe: what its initialisation starts from, with a report of how and at what cost."""
     pair, recipe, run = job
@@ -110,29 +96,25 @@ def find_subspace(job: tuple[Pair, Recipe, RunFolder]) -> None:
     from safetensors.torch import save
     from torch.utils.flop_counter import FlopCounterMode
 
-    from sails_eval.methods.subspace.basis import Placement, describe
-    from sails_eval.methods.subspace.reference_weights import reference
     from sails_eval.plan.cost.method_cost import own_sae_flops
 
-    module, settings, material = initialisation_of(pair, recipe)
+    start, material = initialisation_of(pair, recipe)
     before = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
-        state, report = module.prepare(material, settings)
+        state, report = start.prepare(material)
     cost = PreparationCost(
         seconds=round(time.perf_counter() - before, 3),
         tokens=material.contrast.tokens,
         flops=counter.get_total_flops(),
         sae_flops=round(own_sae_flops(recipe, pair)),
     )
-    if isinstance(settings, Placement):
-        used = describe(state, rank=recipe.rank(pair), fill=settings.fill, planted=material.planted)
-        report = {layer: {**report.get(layer, {}), **said} for layer, said in used.items()}
-    sae_set = getattr(settings, "saes", None)
-    sources = pair.sae_sources(sae_set) if "saes" in module.needs else ()
-    saes = [f"{sae_set}/{sae.name}" if sae_set else sae.name for sae in sources]
-    saw = ["the planted subspace"] if "planted" in module.needs else []
-    if "aligned_model" in module.needs:
-        saw.append(f"a finished, aligned model ({reference(pair, settings.aligned)})")
+    for layer, used in start.describe(state, rank=recipe.rank(pair), planted=material.planted).items():
+        report[layer] = {**report.get(layer, {}), **used}
+    sources = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
+    saes = [f"{start.sae_set}/{sae.name}" if start.sae_set else sae.name for sae in sources]
+    saw = ["the planted subspace"] if "planted" in start.needs else []
+    if aligned := aligned_model(pair, start):
+        saw.append(f"a finished, aligned model ({aligned})")
     SubspaceReport(cost=cost, saes=saes, saw=saw, found=report).write(run.subspace_report_file(recipe.name))
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
@@ -207,7 +189,8 @@ def train(job: TrainJob) -> None:
         folder.partial.rename(folder.checkpoint)
     else:
         folder.place_steps()
-    labels = _labels(pair, cell.recipe, [rows[i] for i in order])
+    contrast, pairs = seen_by(load_initialisation(cell.recipe), pair), cell.recipe.objective == "dpo"
+    labels = labels_used([rows[i] for i in order], contrast, pairs=pairs)
     folder.write_record(TrainRecord(**(asdict(cost) | labels)))
 
 

@@ -63,7 +63,7 @@ def train_cell(
     with trainable(base, pair, recipe, run) as model:
 
         def save(step: int) -> None:
-            _finish(model, recipe, run)
+            load_initialisation(recipe).finish(model, run.state or {})
             save_trained(model, base, recipe, dtype=dtype, folder=folder / str(step) if run.checkpoints > 1 else folder)
 
         def save_between(step: int) -> None:
@@ -141,26 +141,18 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
 @contextmanager
 def _adapter(base: Base, config: Any, recipe: Recipe, run: CellRun) -> Iterator[Any]:
     """A fresh adapter on the base model, initialised as the recipe says; the bare base model again afterwards."""
-    module: Any = load_initialisation(recipe.init) if recipe.init else None
-    mutates = mutates_base(config) or getattr(module, "MUTATES_BASE", False)
-    with replaced_weights(base.model) if mutates else nullcontext(), TemporaryDirectory() as start:
+    start = load_initialisation(recipe)
+    mutates = mutates_base(config) or start.changes_base
+    with replaced_weights(base.model) if mutates else nullcontext(), TemporaryDirectory() as folder:
         model = add_adapter(base.model, config)
         try:
-            if module:
-                module.initialise(model, run.state or {}, settings=module.Settings(**recipe.settings), seed=run.seed)
+            start.initialise(model, run.state or {}, seed=run.seed)
             if mutates:
-                model.save_pretrained(start)
-                setattr(model, START, start)
+                model.save_pretrained(folder)
+                setattr(model, START, folder)
             yield model
         finally:
             model.unload()
-
-
-def _finish(model: Any, recipe: Recipe, run: CellRun) -> None:
-    """What the recipe's initialisation wants to be done once training is over, if anything."""
-    module: Any = load_initialisation(recipe.init) if recipe.init else None
-    if finish := getattr(module, "finish", None):
-        finish(model, run.state or {}, settings=module.Settings(**recipe.settings))
 
 
 def trained_in_full(name: str, pair: Pair, recipe: Recipe) -> bool:

@@ -7,7 +7,9 @@ import pytest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.stats import Sample
-from sails_eval.methods.sails import Settings
+from sails_eval.methods.sails import SAILS
+
+Settings = SAILS.Settings
 
 
 @pytest.fixture(scope="module")

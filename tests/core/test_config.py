@@ -9,7 +9,7 @@ from sails_eval.core import paths
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair, read_yaml
-from sails_eval.core.recipe import Recipe, Span, check_equal_spans, load_recipe
+from sails_eval.core.recipe import Recipe, Span, check_equal_spans, defaults, load_recipe, recipe_files
 from sails_eval.core.schema import read_mapping, validate
 from sails_eval.models.adapters import adapter_config
 
@@ -171,7 +171,7 @@ SPAN = {"low": 1e-4, "high": 1e-2}
 RECIPE: dict[str, Any] = {"description": "d", "parameters": "adapter", "learning_rate": SPAN}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in paths.bundled("adapters").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in paths.bundled("adapters").glob("[!_]*.yaml")))
 def test_the_bundled_recipes_load(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # from any directory
     recipe = load_recipe(name)
@@ -182,7 +182,7 @@ def test_the_bundled_recipes_load(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_bundled_recipes_have_equal_spans() -> None:
-    check_equal_spans(tuple(load_recipe(path.stem) for path in paths.bundled("adapters").glob("*.yaml")))
+    check_equal_spans(tuple(load_recipe(path.stem) for path in paths.bundled("adapters").glob("[!_]*.yaml")))
 
 
 def test_recipes_beside_the_work_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +209,14 @@ def test_a_recipe_like_another_one_says_only_in_what_it_differs(
         load_recipe(str(third))
     with pytest.raises(UserError, match="unknown method 'sials'; did you mean sails"):
         load_recipe(str(write(tmp_path / "fourth.yaml", like="sials")))
+
+
+def test_the_defaults_are_a_file_beside_the_recipes_and_no_recipe() -> None:
+    assert CompareConfig().methods == ("sails", "lora", "full") == defaults().methods
+    assert defaults().contrast == "sails"
+    assert "_default" not in {path.stem for path in recipe_files()}
+    with pytest.raises(UserError, match="unknown method '_default'"):
+        load_recipe("_default")
 
 
 def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,9 @@ from sails_eval.core.files import write_jsonl
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import bundled
 from sails_eval.core.recipe import Recipe, load_recipe
-from sails_eval.methods import Material, load_initialisation
+from sails_eval.methods import FromBasis, Material, load_initialisation
 from sails_eval.methods.subspace import prepare as loaded
 from sails_eval.methods.subspace import saes
-from sails_eval.methods.subspace.basis import Placement
 from sails_eval.models.base import Base
 from sails_eval.run import stages
 from sails_eval.run.folder import layout
@@ -30,9 +29,8 @@ from sails_eval.training.cell import trainable
 
 METHODS = sorted(
     recipe.name
-    for file in bundled("adapters").glob("*.yaml")
-    if (recipe := load_recipe(str(file))).init is not None
-    and issubclass(load_initialisation(recipe.init).Settings, Placement)
+    for file in bundled("adapters").glob("[!_]*.yaml")
+    if isinstance(load_initialisation(recipe := load_recipe(str(file))), FromBasis)
     and recipe.settings.get("basis") != "frozen"
 )
 """Those that place a basis and train all of it; what the others have to keep, too, is in test_contract.py."""
@@ -231,10 +229,10 @@ def test_the_difference_in_means_and_the_first_singular_vector_of_one_pair_are_t
 def test_singular_vectors_of_raw_differences_keep_the_share_of_their_squared_length(pair: Pair, tmp_path: Path) -> None:
     recipe = recipe_of("activation-svd", {"variance": 0.95})
     state, report = found(pair, recipe, tmp_path)
-    _, settings, material = loaded.initialisation_of(pair, recipe)
+    start, material = loaded.initialisation_of(pair, recipe)
     from sails_eval.methods.subspace.activations import contrast_means
 
-    (batch,) = contrast_means(material.model, [0], material.contrast, positions=settings.positions)
+    (batch,) = contrast_means(material.model, [0], material.contrast, positions=start.settings.positions)
     rows, basis = batch[0, "difference"], state["layers.0"]
     kept = [(rows @ basis[:, :n]).square().sum() / rows.square().sum() for n in (basis.shape[1], basis.shape[1] - 1)]
     assert kept[1] < 0.95 <= kept[0] + 1e-5 and report["0"]["tau_dim"] == basis.shape[1] > 1
@@ -250,7 +248,7 @@ def test_a_recipe_takes_the_saes_that_it_names(pair: Pair, tmp_path: Path, metho
 
 def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(pair: Pair, testbed_base: Base) -> None:
     few = pair.model_copy(update={"saes": pair.saes[1:2]})
-    _, _, material = loaded.initialisation_of(few, load_recipe("random-orthonormal"))
+    _, material = loaded.initialisation_of(few, load_recipe("random-orthonormal"))
     assert material.layers == [1]
     assert Material(testbed_base.model).layers == [0, 1, 2, 3]
 

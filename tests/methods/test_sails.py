@@ -9,8 +9,8 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.reading import read_contrast
 from sails_eval.methods.sails import (
+    SAILS,
     Differences,
-    Settings,
     choose_features,
     feature_differences,
     get_sails_state_dict,
@@ -21,6 +21,7 @@ from sails_eval.methods.subspace.activations import Moments, moments
 from sails_eval.methods.subspace.contrast import Contrast, Text, encode_contrast
 from sails_eval.models.base import Base
 
+Settings = SAILS.Settings
 WIDTH = 128  # of the testbed's residual stream
 
 

@@ -17,7 +17,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.training_settings import Regularise
-from sails_eval.methods import activation_svd
+from sails_eval.methods.activation_svd import ActivationSVD
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.models.base import Base
 from sails_eval.plan.checks import check_training
@@ -116,13 +116,13 @@ def test_the_base_models_pass_is_foretold_without_an_adapter(pair: Pair, testbed
 
 @pytest.mark.slow
 def test_the_seconds_of_a_preparation_are_taken_without_counting(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    modes, prepare = list[Any](), activation_svd.prepare
+    modes, prepare = list[Any](), ActivationSVD.prepare
 
     def noting(*given: Any) -> Any:
         modes.append(_get_current_dispatch_mode())
         return prepare(*given)
 
-    monkeypatch.setattr(activation_svd, "prepare", noting)
+    monkeypatch.setattr(ActivationSVD, "prepare", noting)
     setup = Setup(pair, (), {}, (load_recipe("activation-svd"),), seeds=1, learning_rates=1)
     assert seconds_prices(setup)["activation-svd"].before > 0 and modes == [None]
 

@@ -16,7 +16,8 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, Span, load_recipe
 from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.reading import read_contrast, read_examples
-from sails_eval.methods import Material, sails
+from sails_eval.methods import Material
+from sails_eval.methods.sails import SAILS
 from sails_eval.methods.subspace.contrast import encode_contrast
 from sails_eval.models.base import Base, applied, load_base
 from sails_eval.models.chat import encode_chat
@@ -171,7 +172,7 @@ def bench(testbed_pair: Pair, testbed_base: Base, testbed_saes: dict[int, Any]) 
     assert pair.train and pair.contrast
     rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
     contrast = encode_contrast(tokenizer, read_contrast(pair.contrast).examples[:8], pair.max_length)
-    state, _ = sails.prepare(Material(testbed_base.model, saes=testbed_saes, contrast=contrast), sails.Settings(k=8))
+    state, _ = SAILS(SAILS.Settings(k=8)).prepare(Material(testbed_base.model, saes=testbed_saes, contrast=contrast))
     probe = torch.tensor([encode_chat(tokenizer, [{"role": "user", "content": ASK}])])
     return Bench(testbed_base, pair, rows, state, probe)
 

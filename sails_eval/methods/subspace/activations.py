@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from sails_eval.methods.subspace.contrast import Contrast, Positions, Text
+from sails_eval.methods.subspace.contrast import Contrast, Text
+from sails_eval.methods.subspace.settings import Positions
 from sails_eval.models.base import decoder_layers
 
 Read = Callable[[int, torch.Tensor], torch.Tensor]

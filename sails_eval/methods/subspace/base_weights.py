@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.methods import load_initialisation
 from sails_eval.models.adapters import adapter_config, mutates_base
 
 
@@ -14,9 +15,6 @@ def saved_rank(pair: Pair, recipe: Recipe) -> int:
 
 def changes_base(pair: Pair, recipe: Recipe) -> bool:
     """Whether training changes weights that the base model has, or its initialisation does."""
-    from sails_eval.methods import load_initialisation
-
     if recipe.parameters != "adapter":
         return True
-    own = recipe.init is not None and getattr(load_initialisation(recipe.init), "MUTATES_BASE", False)
-    return own or mutates_base(adapter_config(pair, recipe))
+    return load_initialisation(recipe).changes_base or mutates_base(adapter_config(pair, recipe))

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.schema import Frozen
 from sails_eval.methods.subspace.recovery import recovery, recovery_filled
+from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.base import decoder_layers
 
 WRITERS = frozenset({"o_proj", "down_proj"})
@@ -41,41 +40,6 @@ _NORMS = {
     frozenset(_SANDWICH_NORMS.values()): _SANDWICH_NORMS,  # Gemma 2 and 3
 }
 """By a decoder layer's norms: which of them stands before a reader or after a writer."""
-
-
-class Placement(Frozen):
-    """How a basis is put into LoRA. The paper does not specify any of these settings."""
-
-    fill: Literal["random", "none"] = Field(
-        default="random",
-        description="the rest of the rank: random (default; not specified by the paper): a random orthonormal "
-        "complement; none: PEFT's own start, or zeros in a frozen matrix, so that ΔW stays within the basis",
-    )
-    uncovered: Literal["lora", "nearest_below", "skip"] = Field(
-        default="lora",
-        description="modules at a layer without a basis: lora (default; not specified by the paper): PEFT's own start; "
-        "nearest_below: the basis of the nearest layer below that has one, else PEFT's own start; skip: not trained",
-    )
-    side: Literal["both", "read", "write"] = Field(
-        default="both",
-        description="modules that take a basis: both (default; not specified by the paper), only those that read the "
-        "residual stream, or only those that write to it; the others are trained from PEFT's own start",
-    )
-    scale: Literal["unit", "lora"] = Field(
-        default="unit",
-        description="length of the basis vectors: unit (default; not specified by the paper), or lora: 1/√3, the "
-        "mean norm of PEFT's rows of lora_A, for columns of lora_B just as well (PEFT's own are zero)",
-    )
-    basis: Literal["trainable", "frozen"] = Field(
-        default="trainable",
-        description="trainable (default; not specified by the paper), or frozen: the matrix that holds the basis is "
-        "not trained, its fill included",
-    )
-    gains: Literal["ignored", "divided"] = Field(
-        default="ignored",
-        description="gains of the RMS norms before readers and after writers (Gemma 2): ignored (default; not "
-        "specified by the paper), or divided: U/g, made orthonormal again, so that the module reads or writes span(U)",
-    )
 
 
 def unit(directions: torch.Tensor) -> torch.Tensor:

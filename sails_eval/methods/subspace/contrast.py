@@ -5,51 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from sails_eval.core.data_source import Mixture
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
-from sails_eval.core.schema import Frozen
 from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.reading import Requests, read_contrast, read_requests
+from sails_eval.methods.subspace.settings import Kind, Positions
 from sails_eval.models.chat import render_chat
 
-Positions = Literal["response", "prompt_last", "first4", "all"]
-
-FITTING: dict[str, tuple[Positions, ...]] = {
-    "responses": ("response", "first4", "all"),
-    "requests": ("prompt_last", "all"),
-}
-"""Which positions can tell two answers to one request apart (its own tokens alone never do), and two requests."""
-
 MARK = "\u27e6request\u27e7"
-
-
-class ContrastSettings(Frozen):
-    """Which texts are contrasted, and at which of their tokens. The template's tokens and padding never count."""
-
-    contrast: Literal["responses", "requests"] = Field(
-        default="responses",
-        description="responses (default; after the paper): aligned against unaligned answers to the same requests; "
-        "requests (not specified by the paper): harmless requests, which count as aligned, against harmful ones",
-    )
-    positions: Positions = Field(
-        default="response",
-        description="response (default; not specified by the paper): the answer's tokens; first4: its first four; "
-        "prompt_last: the last token of the request's content; all: contents of request and answer",
-    )
-
-    @model_validator(mode="after")
-    def _fitting_positions(self) -> Self:
-        if self.positions not in (fitting := FITTING[self.contrast]):
-            raise ValueError(
-                f"key 'positions': '{self.positions}' tells nothing apart with contrast '{self.contrast}'; "
-                f"take {' or '.join(fitting)}"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -109,7 +75,7 @@ class Contrast:
         return replace(self, unaligned=(), rejected=frozenset())
 
 
-def check_contrast(pair: Pair, which: str, method: str) -> None:
+def check_contrast(pair: Pair, which: Kind, method: str) -> None:
     """Raises UserError where the pair names no data of the kind that a method contrasts, `responses` or `requests`."""
     if which == "requests" and pair.requests is None:
         raise UserError(
@@ -123,7 +89,7 @@ def check_contrast(pair: Pair, which: str, method: str) -> None:
         )
 
 
-def load_contrast(tokenizer: Any, pair: Pair, which: str) -> Contrast:
+def load_contrast(tokenizer: Any, pair: Pair, which: Kind) -> Contrast:
     """The pair's contrast texts of one kind, which it has. Raises UserError where none of them is short enough."""
     source = pair.requests if which == "requests" else pair.contrast
     assert source is not None

@@ -1,4 +1,4 @@
-"""What a process has loaded, once, whichever stages it runs: base model, engine, judge, data, initialisations.
+"""A recipe's initialisation and what it may look at, as far as the pair has it.
 
 Heavy imports stand inside the functions: the process that hands out the work never loads torch.
 """
@@ -6,89 +6,89 @@ Heavy imports stand inside the functions: the process that hands out the work ne
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
-from sails_eval.core.schema import validate
+from sails_eval.methods import Initialisation, Material, load_initialisation
+from sails_eval.methods.subspace.contrast import Contrast, check_contrast, load_contrast
+from sails_eval.methods.subspace.settings import Kind
 from sails_eval.models.loaded import base_of
-
-if TYPE_CHECKING:
-    from sails_eval.methods import Material
-    from sails_eval.methods.subspace.contrast import Contrast
-
-
-def checked_initialisation(pair: Pair, recipe: Recipe) -> tuple[Any, Any]:
-    """The recipe's initialisation module and its settings; nothing is loaded.
-
-    Raises UserError where the settings are faulty or the pair lacks what the initialisation needs.
-    """
-    from sails_eval.methods import load_initialisation
-    from sails_eval.methods.subspace.contrast import check_contrast
-    from sails_eval.methods.subspace.reference_weights import reference
-
-    assert recipe.init is not None
-    module = load_initialisation(recipe.init)
-    settings: Any = validate(module.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings")
-    sae_set = getattr(settings, "saes", None)
-    if "saes" in module.needs and not pair.sae_sources(sae_set):
-        raise UserError(
-            f"method '{recipe.name}' needs SAEs, which pair '{pair.name}' has not; give --sae DIR (once for each layer)"
-            ", or key 'saes' of the pair"
-        )
-    if "planted" in module.needs and pair.planted is None:
-        raise UserError(
-            f"method '{recipe.name}' needs a planted subspace, which pair '{pair.name}' has not: its key 'planted' "
-            "names a safetensors file"
-        )
-    if module.needs & CONTRASTED:
-        check_contrast(pair, settings.contrast, recipe.name)
-    if "aligned_model" in module.needs:
-        reference(pair, settings.aligned)
-    return module, settings
-
-
-def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Any, Any, Material]:
-    """The recipe's initialisation module, its checked settings, and what it may look at.
-
-    Raises UserError as `checked_initialisation` does, and where what is needed cannot be had.
-    """
-    from sails_eval.methods import Material
-    from sails_eval.methods.subspace.recovery import load_planted
-    from sails_eval.methods.subspace.reference_weights import alignment
-    from sails_eval.methods.subspace.saes import load_saes
-    from sails_eval.models.adapters import adapter_config
-
-    module, settings = checked_initialisation(pair, recipe)
-    model, sae_set = base_of(pair).model, getattr(settings, "saes", None)
-    material = Material(
-        model,
-        saes=load_saes(pair, model, sae_set) if module.needs & {"saes", "layers"} else {},
-        contrast=seen_by(module.needs, pair, settings),
-        planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
-        alignment=dict(alignment(model, pair, settings.aligned)) if "aligned_model" in module.needs else {},
-        adapter_config=adapter_config(pair, recipe),
-    )
-    return module, settings, material
-
 
 CONTRASTED = frozenset({"contrast", "aligned"})
 """The needs of an initialisation that looks at contrast texts: at both classes, or at the aligned ones."""
 
 
-def seen_by(needs: frozenset[str], pair: Pair, settings: Any) -> Contrast:
-    """The contrast texts that an initialisation with these needs looks at."""
-    from sails_eval.methods.subspace.contrast import Contrast
+def checked_initialisation(pair: Pair, recipe: Recipe) -> Initialisation:
+    """The recipe's initialisation; nothing is loaded, torch included.
 
-    if not needs & CONTRASTED:
+    Raises UserError where its settings are faulty or the pair lacks what it needs.
+    """
+    start = load_initialisation(recipe)
+    saes = pair.sae_sources(start.sae_set)
+    if "saes" in start.needs and not saes:
+        raise UserError(
+            f"method '{recipe.name}' needs SAEs, which pair '{pair.name}' has not; give --sae DIR (once for each layer)"
+            ", or key 'saes' of the pair"
+        )
+    if "planted" in start.needs and pair.planted is None:
+        raise UserError(
+            f"method '{recipe.name}' needs a planted subspace, which pair '{pair.name}' has not: its key 'planted' "
+            "names a safetensors file"
+        )
+    if start.needs & CONTRASTED:
+        check_contrast(pair, start.contrasts, recipe.name)
+    aligned_model(pair, start)
+    return start
+
+
+def aligned_model(pair: Pair, start: Initialisation) -> str:
+    """The one of the pair's `references` that an initialisation looks at; '' where it looks at none.
+
+    Raises UserError where the pair has none of the name that it says.
+    """
+    if "aligned_model" not in start.needs:
+        return ""
+    if not pair.references:
+        raise UserError(
+            f"pair '{pair.name}' has no aligned model to look at; name one in its YAML: 'references: {{NAME: MODEL}}'"
+        )
+    name = next(iter(pair.references)) if start.aligned == "first" else start.aligned
+    if name not in pair.references:
+        raise unknown(f"reference of pair '{pair.name}':", name, pair.references)
+    return name
+
+
+def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Material]:
+    """The recipe's initialisation, and what it may look at.
+
+    Raises UserError as `checked_initialisation` does, and where what is needed cannot be had.
+    """
+    from sails_eval.methods.subspace.recovery import load_planted
+    from sails_eval.methods.subspace.reference_weights import alignment
+    from sails_eval.methods.subspace.saes import load_saes
+    from sails_eval.models.adapters import adapter_config
+
+    start, model = checked_initialisation(pair, recipe), base_of(pair).model
+    aligned = aligned_model(pair, start)
+    return start, Material(
+        model,
+        saes=load_saes(pair, model, start.sae_set) if start.needs & {"saes", "layers"} else {},
+        contrast=seen_by(start, pair),
+        planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
+        alignment=dict(alignment(model, pair, aligned)) if aligned else {},
+        adapter_config=adapter_config(pair, recipe),
+    )
+
+
+def seen_by(start: Initialisation, pair: Pair) -> Contrast:
+    """The contrast texts that an initialisation looks at."""
+    if not start.needs & CONTRASTED:
         return Contrast()
-    both = contrast_of(pair, settings.contrast)
-    return both if "contrast" in needs else both.aligned_only
+    both = contrast_of(pair, start.contrasts)
+    return both if "contrast" in start.needs else both.aligned_only
 
 
 @lru_cache(maxsize=2)
-def contrast_of(pair: Pair, which: str) -> Contrast:
-    from sails_eval.methods.subspace.contrast import load_contrast
-
+def contrast_of(pair: Pair, which: Kind) -> Contrast:
     return load_contrast(base_of(pair).tokenizer, pair, which)

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 
-from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.methods import adapted_modules
 from sails_eval.models.hub import fetch
@@ -20,10 +20,8 @@ from sails_eval.models.saved_adapter import CONFIG
 def alignment(model: Any, pair: Pair, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     """What a reference adds to each target module: its name in the bare model, and the difference [d_out, d_in].
 
-    `name` is as `reference` takes it. Raises UserError where there is none of that name, it cannot be had, or it says
-    nothing of a target module.
+    Raises UserError where the reference cannot be had, or says nothing of a target module.
     """
-    name = reference(pair, name)
     try:
         folder = fetch(pair.references[name])
     except (OSError, ValueError) as error:
@@ -35,18 +33,6 @@ def alignment(model: Any, pair: Pair, name: str) -> Iterator[tuple[str, torch.Te
             f"such as {missing[0]}; name another in 'references'"
         )
     yield from sorted(found.items())
-
-
-def reference(pair: Pair, name: str) -> str:
-    """One of the pair's `references` by its name, or the `first`. Raises UserError where there is none of that name."""
-    if not pair.references:
-        raise UserError(
-            f"pair '{pair.name}' has no aligned model to look at; name one in its YAML: 'references: {{NAME: MODEL}}'"
-        )
-    name = next(iter(pair.references)) if name == "first" else name
-    if name not in pair.references:
-        raise unknown(f"reference of pair '{pair.name}':", name, pair.references)
-    return name
 
 
 def target_modules(model: Any, pair: Pair) -> dict[str, torch.nn.Linear]:

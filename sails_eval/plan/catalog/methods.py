@@ -14,9 +14,9 @@ import yaml
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair
-from sails_eval.core.paths import search_path
-from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file
+from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, recipe_files
 from sails_eval.core.schema import read_mapping
+from sails_eval.methods import Initialisation
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -40,10 +40,10 @@ class Facts:
     """
 
     recipe: Recipe
+    start: Initialisation
     trained: int
     total: int
-    needs: frozenset[str]
-    aligned: str = ""
+    aligned: str
 
     @property
     def share(self) -> float:
@@ -53,7 +53,7 @@ class Facts:
     @property
     def rejected(self) -> bool:
         """Whether rejected answers are looked at, by training or by the initialisation."""
-        contrasted = "contrast" in self.needs and self.recipe.settings.get("contrast", "responses") == "responses"
+        contrasted = "contrast" in self.start.needs and self.start.contrasts == "responses"
         return self.recipe.objective == "dpo" or contrasted
 
     @property
@@ -66,12 +66,12 @@ class Facts:
             "planted": "the planted subspace",
             "aligned_model": f"a finished, aligned model ({self.aligned})",
         }
-        return " and ".join(words[need] for need in words if need in self.needs) or "nothing"
+        return " and ".join(words[need] for need in words if need in self.start.needs) or "nothing"
 
 
 def all_names() -> list[str]:
     """The names of all recipes: the bundled ones and those in ./adapters."""
-    return sorted({path.stem for folder in search_path("adapters") for path in folder.glob("*.yaml")})
+    return sorted({path.stem for path in recipe_files()})
 
 
 def facts(recipe: Recipe, pair: Pair) -> Facts:
@@ -79,17 +79,12 @@ def facts(recipe: Recipe, pair: Pair) -> Facts:
 
     Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
     """
-    from sails_eval.methods.subspace.prepare import checked_initialisation
-    from sails_eval.methods.subspace.reference_weights import reference
+    from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation
     from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 
-    needs, aligned = frozenset[str](), ""
-    if recipe.init:
-        module, settings = checked_initialisation(pair, recipe)
-        needs = module.needs
-        aligned = reference(pair, settings.aligned) if "aligned_model" in needs else ""
+    start = checked_initialisation(pair, recipe)
     trained, total = trained_and_all(to_train(shape_of(pair), pair, recipe))
-    return Facts(recipe, trained if recipe.trains else 0, total, needs, aligned)
+    return Facts(recipe, start, trained if recipe.trains else 0, total, aligned_model(pair, start))
 
 
 def listing(pair: Pair) -> str:
@@ -104,7 +99,7 @@ def listing(pair: Pair) -> str:
         except UserError as error:  # a faulty file, or what not every pair has
             rows.append((name, "–", "–", "", "", f"{what} Not here: {error}".lstrip()))
             continue
-        marks = ("yes" if "saes" in found.needs else "", "yes" if found.rejected else "")
+        marks = ("yes" if "saes" in found.start.needs else "", "yes" if found.rejected else "")
         rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:5], widths[1:]), row[5]]) for row in rows]
@@ -170,7 +165,7 @@ def _told(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
     yield "trained", TRAINED.get(recipe.parameters, adapter)
     yield f"parameters at {pair.name}", f"{found.trained:,} of {found.total:,} ({found.share:.3f} %)"
     yield "looks at before training", found.prepares
-    yield "uses a SAE", "yes" if "saes" in found.needs else "no"
+    yield "uses a SAE", "yes" if "saes" in found.start.needs else "no"
     yield "uses rejected answers", "yes" if found.rejected else "no"
     yield "cost of preparation", _preparation(found, pair)
 
@@ -184,12 +179,12 @@ def _preparation(found: Facts, pair: Pair) -> str:
     recipe = found.recipe
     if str(recipe.peft.get("init_lora_weights")).startswith(("pissa", "olora", "mica")):
         return "the weights are decomposed at the start of every cell"
-    if not found.needs & {"saes", "contrast", "aligned"}:
+    if not found.start.needs & {"saes", "contrast", "aligned"}:
         return "none"
     try:
         looking, saes = preparation_flops(recipe, pair, shape_of(pair), load_tokenizer(pair))
     except UserError as error:
         return f"not known here: {error}"
-    about = "at least" if recipe.init == "eva" else "about"  # it reads on until its components settle
+    about = "at least" if found.start.costs_more else "about"
     told = f"{about} {looking:.2g} FLOPs of reading contrast texts, once for all cells"
     return told + (f"; {saes:.2g} FLOPs of training the SAEs, which were made for this pair" if saes else "")

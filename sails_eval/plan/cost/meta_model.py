@@ -18,7 +18,8 @@ from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
-from sails_eval.methods.subspace.layers import freeze, freezes
+from sails_eval.methods import load_initialisation
+from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
 from sails_eval.training.cell import trained_in_full
 
@@ -74,18 +75,19 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
     model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype) if adapter else torch.float32)
     if adapter:
         config = adapter_config(pair, recipe)
-        start = getattr(config, "init_lora_weights", True)
-        if isinstance(start, str):  # from the weights, of which there are none here
+        weights = getattr(config, "init_lora_weights", True)
+        if isinstance(weights, str):  # from the weights, of which there are none here
             config.init_lora_weights = True
         model = add_adapter(model, config)
         for name, weight in model.named_parameters():
             if "ranknum" in name:  # a constant of AdaLoRA, which PEFT makes anew, and trainable, on the meta device
                 weight.requires_grad_(False)
-        if start == "mica":
+        if weights == "mica":
             for name, weight in model.named_parameters():
                 weight.requires_grad_("lora_A" in name)
-        if freezes(recipe):
-            freeze(model, pair, recipe)
+        start = load_initialisation(recipe)
+        if start.freezes:
+            start.freeze(model, basis_layers(pair.sae_sources(start.sae_set), shape.text.num_hidden_layers))
         return model
     for name, weight in model.named_parameters():
         weight.requires_grad_(trained_in_full(name, pair, recipe))

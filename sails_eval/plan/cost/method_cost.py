@@ -21,10 +21,11 @@ from sails_eval.core.recipe import Recipe, Span
 from sails_eval.core.training_settings import Objective
 from sails_eval.data.reading import read_examples
 from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.contrast import Contrast, Text, load_contrast
+from sails_eval.methods.subspace.contrast import Contrast, load_contrast
 from sails_eval.methods.subspace.layers import basis_layers
-from sails_eval.methods.subspace.output_effects import TEXTS as STEERED
 from sails_eval.methods.subspace.prepare import CONTRASTED, checked_initialisation, initialisation_of
+from sails_eval.methods.subspace.reference_weights import target_modules
+from sails_eval.methods.subspace.settings import Positions
 from sails_eval.models.base import load_tokenizer
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
@@ -97,73 +98,54 @@ def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) 
 
     Raises UserError where the pair lacks what it needs.
     """
-    if recipe.init is None:
-        return 0.0, 0.0
-    module, settings = checked_initialisation(pair, recipe)
-    saes = pair.sae_sources(getattr(settings, "saes", None))
-    read = saes if "saes" in module.needs else ()
-    looking = 0.0
-    if module.needs & CONTRASTED:
-        contrast = load_contrast(tokenizer, pair, settings.contrast)
-        if "aligned" in module.needs:  # the inputs of all modules
-            looking = _inputs(recipe.init, settings, [len(text.ids) for text in contrast.aligned], pair, shape)
-        else:
-            looking = _contrasting(contrast, settings.positions, pair, shape, read)
-        if (filtered := getattr(settings, "output_filter", 1)) > 1:
-            asked = [text.ids[: text.answer.start or None] for text in contrast.aligned[:STEERED]]
-            looking += len(read) * settings.k * filtered * _walk([list(map(len, asked))], pair, shape)
-    return looking, sae_training_flops(read, pair, shape)
+    start = checked_initialisation(pair, recipe)
+    saes = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
+    contrast = load_contrast(tokenizer, pair, start.contrasts) if start.needs & CONTRASTED else Contrast()
+    return start.cost(PreparationFlops(pair, shape, contrast, saes)), sae_training_flops(saes, pair, shape)
 
 
-def _inputs(init: str, settings: Any, lengths: Sequence[int], pair: Pair, shape: Shape) -> float:
-    """FLOPs of reading the inputs of all modules: batch by batch, or text by text with their covariances (corda).
+@dataclass(frozen=True)
+class PreparationFlops:
+    """What the steps of a preparation take (`methods.Flops`), on texts that SAEs from `sources` read."""
 
-    Of each covariance its inverse is checked, and the weight is turned by it and back.
-    """
-    size = getattr(settings, "batch_size", 1)
-    walk = _walk([lengths[i : i + size] for i in range(0, len(lengths), size)], pair, shape)
-    if init != "corda":
-        return walk
-    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
-    targets = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in pair.target_modules]
-    for module in targets:
-        d, out = module.in_features, module.out_features
-        walk += 2.0 * d * d * (sum(lengths) + d + out + min(d, out))
-    return float(walk)
+    pair: Pair
+    shape: Shape
+    contrast: Contrast
+    sources: Sequence[SaeSource]
 
+    @property
+    def saes(self) -> int:
+        return len(self.sources)
 
-def _walk(batches: Sequence[Sequence[int]], pair: Pair, shape: Shape) -> float:
-    """FLOPs of texts of these lengths going through the whole model, each batch padded to its longest."""
-    padded, text = sum(len(batch) * max(batch) for batch in batches), shape.text
-    length = round(padded / sum(map(len, batches)))
-    layers = forward_flops(shape, pair, layers=[text.num_hidden_layers - 1], length=length)
-    return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
+    def contrasting(self, positions: Positions) -> float:
+        batches = [
+            texts[i : i + TEXTS_AT_A_TIME]
+            for half in (self.contrast.halves() if self.sources else (self.contrast,))
+            for texts in (half.aligned, half.unaligned)
+            for i in range(0, len(texts), TEXTS_AT_A_TIME)
+        ]
+        padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
+        counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
+        text = self.shape.text
+        layers, d = basis_layers(self.sources or self.pair.saes, text.num_hidden_layers), int(text.hidden_size)
+        length = round(sum(padded) / sum(map(len, batches)))
+        flops = sum(padded) * forward_flops(self.shape, self.pair, layers=layers, length=length)
+        for width in [sae_width(sae, d) for sae in self.sources] or [d] * len(layers):
+            flops += 2 * d * width * sum(counted) * bool(self.sources)
+            means = (2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))
+            flops += sum(means)  # of every text
+        return flops
 
+    def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
+        batches = [texts[i : i + at_a_time] for i in range(0, len(texts), at_a_time)]
+        padded, text = sum(len(batch) * max(map(len, batch)) for batch in batches), self.shape.text
+        length = round(padded / len(texts))
+        layers = forward_flops(self.shape, self.pair, layers=[text.num_hidden_layers - 1], length=length)
+        return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
 
-def _contrasting(contrast: Contrast, positions: Any, pair: Pair, shape: Shape, read: Sequence[SaeSource]) -> float:
-    """FLOPs of contrasting the texts of both classes; SAEs read them in halves, to see how far these agree."""
-    batches = [
-        texts[i : i + TEXTS_AT_A_TIME]
-        for half in (contrast.halves() if read else (contrast,))
-        for texts in (half.aligned, half.unaligned)
-        for i in range(0, len(texts), TEXTS_AT_A_TIME)
-    ]
-    return _reading(batches, positions, pair, shape, read)
-
-
-def _reading(
-    batches: Sequence[Sequence[Text]], positions: Any, pair: Pair, shape: Shape, saes: Sequence[SaeSource]
-) -> float:
-    """FLOPs of texts going to the last layer of interest, where SAEs (if any) read the tokens that count."""
-    padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
-    counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
-    layers, d = basis_layers(saes or pair.saes, shape.text.num_hidden_layers), int(shape.text.hidden_size)
-    length = round(sum(padded) / sum(map(len, batches)))
-    flops = sum(padded) * forward_flops(shape, pair, layers=layers, length=length)
-    for width in [sae_width(sae, d) for sae in saes] or [d] * len(layers):
-        flops += 2 * d * width * sum(counted) * bool(saes)
-        flops += sum(2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))  # means of texts
-    return flops
+    def target_modules(self) -> list[tuple[int, int]]:
+        model = on_meta(self.shape, self.pair, dtype=getattr(torch, self.pair.dtype))
+        return [(module.in_features, module.out_features) for module in target_modules(model, self.pair).values()]
 
 
 def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> float:
@@ -196,9 +178,9 @@ def _seconds(sub_run: SubRun, recipe: Recipe) -> Price:
     base, rows = base_of(pair), training_rows(pair)
     before, state = 0.0, None
     if recipe.init:
-        module, settings, material = initialisation_of(pair, recipe)
+        start, material = initialisation_of(pair, recipe)
         started = time.perf_counter()
-        state, _ = module.prepare(material, settings)
+        state, _ = start.prepare(material)
         before = time.perf_counter() - started
     step = examples_per_step(pair, recipe.objective)
     ample = pair.model_copy(update={"tokens": (TIMED_STEPS + 1) * pair.batch_size * pair.max_length})
@@ -219,9 +201,8 @@ def _seconds(sub_run: SubRun, recipe: Recipe) -> Price:
 
 def own_sae_flops(recipe: Recipe, pair: Pair) -> float:
     """FLOPs of training the SAEs that were made for a recipe's initialisation."""
-    if recipe.init is None or "saes" not in load_initialisation(recipe.init).needs:
-        return 0.0
-    return sae_training_flops(pair.sae_sources(recipe.settings.get("saes")), pair, shape_of(pair))
+    start = load_initialisation(recipe)
+    return sae_training_flops(pair.sae_sources(start.sae_set), pair, shape_of(pair)) if "saes" in start.needs else 0.0
 
 
 # --- ranks --------------------------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Objective
+from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.methods.subspace.base_weights import changes_base
-from sails_eval.methods.subspace.layers import freezes
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
 
 ADAM_STATES = 2
@@ -123,7 +123,7 @@ def step_costs(
     made: dict[Any, StepCost] = {}
     costs = {}
     for recipe in recipes:
-        frozen = str(recipe.settings) if freezes(recipe) else ""
+        frozen = str(recipe.settings) if load_initialisation(recipe).freezes else ""
         alike = (recipe.model_dump_json(exclude=UNLIKE), frozen, changes_base(pair, recipe))
         if alike not in made:
             length = None if lengths is None else lengths[recipe.objective]

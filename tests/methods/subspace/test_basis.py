@@ -14,7 +14,6 @@ from sails_eval.methods.subspace.basis import (
     LORA_NORM,
     READERS,
     WRITERS,
-    Placement,
     complete_basis,
     describe,
     divided,
@@ -23,6 +22,7 @@ from sails_eval.methods.subspace.basis import (
     orthonormal_basis,
     residual_side,
 )
+from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.base import Base
 from sails_eval.models.chat import encode_chat
 

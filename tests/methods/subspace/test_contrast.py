@@ -8,7 +8,8 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.schema import validate
 from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.reading import Requests
-from sails_eval.methods.subspace.contrast import Contrast, ContrastSettings, Text, encode_contrast, encode_requests
+from sails_eval.methods.subspace.contrast import Contrast, Text, encode_contrast, encode_requests
+from sails_eval.methods.subspace.settings import ContrastSettings
 from sails_eval.models.chat import encode_chat
 from sails_eval.testbed.tokenizer import make_tokenizer
 

@@ -18,7 +18,7 @@ from sails_eval.plan.cost import step_cost as estimate
 from sails_eval.plan.cost.forecast import Machine
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 from sails_eval.plan.cost.step_cost import Memory, features_memory, sae_width, step_cost, step_costs
-from sails_eval.plan.preflight import check_ready
+from sails_eval.plan.preflight import Lack, check_ready, missing
 
 PUBLISHED = {
     "gemma-2-2b": 2_614_341_888,
@@ -164,6 +164,13 @@ def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPat
         UserError, match=r"4 things .*: .*gated.*; and .*nowhere.*; and .*hh-rlhf.*; and .*OPENAI_API_KEY"
     ):
         check_ready(CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl")))
+
+
+def test_saes_are_missed_where_a_method_reads_some(testbed_pair: Pair) -> None:
+    bare = testbed_pair.model_copy(update={"saes": ()})
+    told = "pair 'testbed' has no SAEs, and sails-signed wants some; give --sae DIR, once for each layer"
+    assert missing(CompareConfig(methods=("lora", "lda", "sails-signed")), bare) == [Lack(told, stops=False)]
+    assert missing(CompareConfig(methods=("lora", "lda")), bare) == []
 
 
 @pytest.mark.slow

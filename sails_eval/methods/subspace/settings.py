@@ -1,0 +1,77 @@
+"""What recipes may set of texts and of bases, checked without torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sails_eval.core.schema import Frozen
+
+Kind = Literal["responses", "requests"]
+Positions = Literal["response", "prompt_last", "first4", "all"]
+
+FITTING: dict[Kind, tuple[Positions, ...]] = {
+    "responses": ("response", "first4", "all"),
+    "requests": ("prompt_last", "all"),
+}
+"""Which positions can tell two answers to one request apart (its own tokens alone never do), and two requests."""
+
+
+class ContrastSettings(Frozen):
+    """Which texts are contrasted, and at which of their tokens. The template's tokens and padding never count."""
+
+    contrast: Kind = Field(
+        default="responses",
+        description="responses (default; after the paper): aligned against unaligned answers to the same requests; "
+        "requests (not specified by the paper): harmless requests, which count as aligned, against harmful ones",
+    )
+    positions: Positions = Field(
+        default="response",
+        description="response (default; not specified by the paper): the answer's tokens; first4: its first four; "
+        "prompt_last: the last token of the request's content; all: contents of request and answer",
+    )
+
+    @model_validator(mode="after")
+    def _fitting_positions(self) -> Self:
+        if self.positions not in (fitting := FITTING[self.contrast]):
+            raise ValueError(
+                f"key 'positions': '{self.positions}' tells nothing apart with contrast '{self.contrast}'; "
+                f"take {' or '.join(fitting)}"
+            )
+        return self
+
+
+class Placement(Frozen):
+    """How a basis is put into LoRA. The paper does not specify any of these settings."""
+
+    fill: Literal["random", "none"] = Field(
+        default="random",
+        description="the rest of the rank: random (default; not specified by the paper): a random orthonormal "
+        "complement; none: PEFT's own start, or zeros in a frozen matrix, so that ΔW stays within the basis",
+    )
+    uncovered: Literal["lora", "nearest_below", "skip"] = Field(
+        default="lora",
+        description="modules at a layer without a basis: lora (default; not specified by the paper): PEFT's own start; "
+        "nearest_below: the basis of the nearest layer below that has one, else PEFT's own start; skip: not trained",
+    )
+    side: Literal["both", "read", "write"] = Field(
+        default="both",
+        description="modules that take a basis: both (default; not specified by the paper), only those that read the "
+        "residual stream, or only those that write to it; the others are trained from PEFT's own start",
+    )
+    scale: Literal["unit", "lora"] = Field(
+        default="unit",
+        description="length of the basis vectors: unit (default; not specified by the paper), or lora: 1/√3, the "
+        "mean norm of PEFT's rows of lora_A, for columns of lora_B just as well (PEFT's own are zero)",
+    )
+    basis: Literal["trainable", "frozen"] = Field(
+        default="trainable",
+        description="trainable (default; not specified by the paper), or frozen: the matrix that holds the basis is "
+        "not trained, its fill included",
+    )
+    gains: Literal["ignored", "divided"] = Field(
+        default="ignored",
+        description="gains of the RMS norms before readers and after writers (Gemma 2): ignored (default; not "
+        "specified by the paper), or divided: U/g, made orthonormal again, so that the module reads or writes span(U)",
+    )
