@@ -58,8 +58,8 @@ class Place:
 class ModelFolder:
     """What there is of one model: its checkpoint, what training cost, answers and verdicts.
 
-    Of several checkpoints each has a folder of its own, `step-N`, which looks like a model's folder itself. What belongs
-    to the step that is kept moves up, to where a cell that is judged at its end only has it.
+    Of several checkpoints each has a folder of its own, `step-N`, which looks like a model's folder itself. What
+    belongs to the step that is kept moves up, to where a cell that is judged at its end only has it.
     """
 
     path: Path
