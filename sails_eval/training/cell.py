@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,28 +25,8 @@ from sails_eval.methods import load_initialisation
 from sails_eval.models.adapters import NOT_TEXT, START, adapter_config, add_adapter, is_own, mutates_base
 from sails_eval.models.base import Base, replaced_weights
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, saved_at, tokens_of
+from sails_eval.training.cost import TrainingCost
 from sails_eval.training.trainers import fit
-
-
-@dataclass(frozen=True)
-class TrainingCost:
-    """What a cell cost.
-
-    `tokens` are those of all sequences that were read; with the objective dpo these are both answers to every request,
-    each behind it. FLOPs are counted by torch over the first optimiser step, forward, backward and what its reference
-    takes, and scaled by padded tokens.
-    """
-
-    tokens: int
-    steps: int
-    examples: int
-    unique_examples: int
-    flops: int
-    seconds: float
-    peak_memory_bytes: int
-    trainable_params: int
-    total_params: int
-    losses: list[float]
 
 
 def train_cell(

@@ -14,6 +14,7 @@ from sails_eval.core.files import write_text
 from sails_eval.core.schema import Frozen, read_mapping, validate
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.price import Price
+from sails_eval.training.cost import TrainingCost
 
 SCHEMA = 1
 """Raised when a field of a record changes its meaning; files of 0.1.0 have none."""
@@ -57,19 +58,9 @@ class Description(Record):
         return validate(CompareConfig, self.config, where=str(where))
 
 
-class TrainRecord(Record):
-    """train.json: what a cell was trained on, and what that cost; see `training.cell.TrainingCost`."""
+class TrainRecord(Record, TrainingCost):
+    """train.json: what a cell was trained on, and what that cost."""
 
-    tokens: int
-    steps: int
-    examples: int
-    unique_examples: int
-    flops: int
-    seconds: float
-    peak_memory_bytes: int
-    trainable_params: int
-    total_params: int
-    losses: list[float]
     labelled_examples: int = Field(description="different ones, those that the initialisation looked at included")
     further_examples: int = Field(description="of these, those that the training sample does not hold")
     rejected_answers: int = Field(description="that training or initialisation saw")
