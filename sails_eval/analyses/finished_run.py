@@ -169,14 +169,6 @@ def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interv
     return sample.mean().interval()
 
 
-def interval_cell(interval: Interval, digits: int = 2) -> str:
-    """`0.81 [0.76, 0.86]`, without brackets where there is no interval, a dash where there is no value."""
-    if interval.value != interval.value:
-        return "–"
-    brackets = "" if interval.low != interval.low else f" [{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
-    return f"{interval.value:z.{digits}f}{brackets}"
-
-
 def read_tested(run: Path, include: Sequence[Path] = ()) -> dict[str, Tested]:
     """Every row's scores on the test, from the results.csv of one pair's finished run.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from sails_eval.boards.contrasts import ALPHA, check_contrasts, default_contrast
 from sails_eval.boards.leaderboard import Tested
 from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_json
+from sails_eval.core.stats import Interval
+from sails_eval.core.tables import aligned
 
 SEEDS = (5, 6, 8, 10, 15, 20, 30)
 """The numbers of seeds that the table shows."""
@@ -98,8 +100,7 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
 def _description(run: Path) -> dict[str, Any]:
     """The run.json of a run; of a folder without one, that nothing is known."""
     path = run / "run.json"
-    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"identity": {}}
-    return described
+    return read_json(path) if path.is_file() else {"identity": {}}
 
 
 def _prompt_error(row: Tested) -> float:
@@ -134,16 +135,16 @@ def report(spread: Spread, *, difference: float, power_wanted: float, contrasts:
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
         powers = [f"{power(difference, sd, seeds=seeds, alpha=alpha):.0%}" for seeds in SEEDS]
         lines.append([f"× {factor}", *powers, str(needed or f"over {MOST_SEEDS}")])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+    table = "\n".join(aligned(lines, "r"))
     about = ASSUMPTIONS.format(contrasts=contrasts, s="" if contrasts == 1 else "s", alpha=alpha)
     return f"{_heading(spread, difference)}\n\n{table}\n\n{about}"
 
 
 def _heading(spread: Spread, difference: float) -> str:
-    text = f"To see a difference of {difference:g} in alignment score.\nStandard deviation over seeds: {spread.sd:.3f}"
+    shown = f"{spread.sd:.3f}"
     if spread.seeds:
         df = spread.seeds - 1
-        ends = [spread.sd * math.sqrt(df / stats.chi2.ppf(level, df)) for level in (0.975, 0.025)]
-        text += f" [{ends[0]:.3f}, {ends[1]:.3f}] from {spread.seeds} seeds"
+        low, high = (spread.sd * math.sqrt(df / stats.chi2.ppf(level, df)) for level in (0.975, 0.025))
+        shown = f"{Interval(spread.sd, low, high).shown('.3f')} from {spread.seeds} seeds"
+    text = f"To see a difference of {difference:g} in alignment score.\nStandard deviation over seeds: {shown}"
     return f"{text} ({spread.what}), of which prompts {min(spread.prompts, spread.sd):.3f}."

@@ -17,6 +17,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
 from sails_eval.core.records import Result, read_completions, read_verdicts
 from sails_eval.core.schema import validate
+from sails_eval.core.tables import aligned, interval_text
 from sails_eval.judges import load_judge
 from sails_eval.judges.answer_files import Watched
 from sails_eval.judges.rubric import PARAPHRASES
@@ -161,10 +162,8 @@ def report(found: Sensitivity) -> str:
     rows = [["method", *(f"{metric} [lowest, highest]" for metric in SHOWN)]]
     for method in ranked:
         bands = [(usual[method][metric], *found.band(method, metric)) for metric in SHOWN]
-        rows.append([method, *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bands)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows.append([method, *(interval_text(*band, ".3f") for band in bands)])
     pairs = found.changing_places
     stable = f"no ({'; '.join(f'{a} and {b} change places' for a, b in pairs)})" if pairs else "yes"
     wordings = f"judge {found.judge}; rubrics {', '.join(found.values)}; unscored at most {100 * found.unscored:.1f} %"
-    return "\n".join([*lines, wordings, f"ranking stable: {stable}"])
+    return "\n".join([*aligned(rows), wordings, f"ranking stable: {stable}"])

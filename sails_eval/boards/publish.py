@@ -5,7 +5,6 @@ A published row holds names, hashes and scores, never a prompt or an answer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -24,7 +23,7 @@ from sails_eval.boards.table import (
     write_frame,
 )
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import neutralise, read_csv, restore, write_text
+from sails_eval.core.files import neutralise, read_csv, read_json, restore, write_text
 
 ROUNDING = 2e-6
 """How far two roundings to six decimals can bring apart what is the same."""
@@ -65,12 +64,7 @@ def _provided(run_dir: Path) -> list[dict[str, Any]]:
     if problems := check(run_dir):
         raise UserError(f"{run_dir}: cannot be published: {problems[0]}")
     path = run_dir / "run.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: no description of the run ({error})") from error
-    if not isinstance(described, dict):
-        raise UserError(f"{path}: expected a JSON object")
+    described = read_json(path, what="a description of the run", missing="no description of the run")
     if missing := [key for key in ("run", *PROVENANCE) if key not in described]:
         raise UserError(f"{path}: lacks {', '.join(missing)}")
     rows = read_rows(run_dir / "leaderboard.csv")
@@ -81,7 +75,7 @@ def _provided(run_dir: Path) -> list[dict[str, Any]]:
 
 def check(path: Path) -> list[str]:
     """What is wrong with a board, or with the leaderboard.csv of a run folder; nothing if it is in order."""
-    path = _file(path)
+    path = board_file(path)
     try:
         rows = read_rows(path)
         header, lines = read_csv(path)
@@ -125,5 +119,5 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _file(path: Path) -> Path:
+def board_file(path: Path) -> Path:
     return path / "leaderboard.csv" if path.is_dir() else path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sails_eval.boards.paper import beside_paper
-from sails_eval.boards.publish import _file
+from sails_eval.boards.publish import board_file
 from sails_eval.boards.table import make_frame, notes, read_rows, to_terminal
 
 
@@ -15,7 +15,7 @@ def show(path: Path, *, with_paper: bool = False) -> str:
 
     Raises UserError if there is none.
     """
-    path = _file(path)
+    path = board_file(path)
     rows = read_rows(path)
     frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
     reported = ["", beside_paper(frame)] if with_paper else []

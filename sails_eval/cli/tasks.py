@@ -37,14 +37,13 @@ def add(commands: Any) -> None:
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
+    from sails_eval.core.tables import aligned
     from sails_eval.tasks.library import describe, find_tasks
 
     rows = [("task", "kind", "validation", "test", "file")]
     for row in describe(find_tasks(tuple(options.include_path)).values()):
         rows.append((row.name, row.kind, _count(row.validation), _count(row.test), str(row.path)))
-    widths = [max(len(cells[column]) for cells in rows) for column in range(4)]
-    for cells in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[4]]))
+    print("\n".join(aligned(rows)))
     if any(ON_HUB in cells for cells in rows):
         print(f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from sails_eval.core.data_source import Data
-from sails_eval.core.pair import EMBEDDED, _joined
+from sails_eval.core.pair import EMBEDDED, joined
 from sails_eval.core.schema import Frozen
 from sails_eval.core.training_settings import Match, Regularise, parse_regularise
 
@@ -30,7 +30,7 @@ class CompareConfig(Frozen):
     """
 
     methods: tuple[str, ...] = ("sails", "lora", "full")
-    pair: Annotated[str | None, BeforeValidator(_joined)] = Field(
+    pair: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None, description="one, or several between commas"
     )
     model: str | None = None
@@ -39,7 +39,7 @@ class CompareConfig(Frozen):
     train: Data | None = None
     contrast: Data | None = None
     tasks: tuple[str, ...] | None = None
-    judge: Annotated[str | None, BeforeValidator(_joined)] = Field(
+    judge: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None, description="one, or a panel between commas"
     )
     allow_self_judging: bool = Field(default=False, description="let a judge be the evaluated model itself")

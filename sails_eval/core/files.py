@@ -45,6 +45,26 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
     write_bytes(path, text.encode("utf-8"), private=private)
 
 
+def read_json(path: Path, *, what: str = "valid JSON", missing: str = "cannot be read") -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError naming the file: that it is not `what`, or that it is `missing`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {missing} ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not {what} ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not {what}, expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_json(
+    path: Path, value: Any, *, indent: int | None = 1, sort_keys: bool = False, ensure_ascii: bool = True
+) -> None:
+    """Write a JSON file, by rename."""
+    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
+
+
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
     """Write dataclasses or mappings as JSONL, by rename."""
     dicts = (row if isinstance(row, dict) else asdict(row) for row in rows)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.files import read_json
 
 FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 """What is fetched of a model on the hub."""
@@ -61,7 +61,7 @@ def has_chat_template(model: str, revision: str | None = None) -> bool:
     if _file(model, "chat_template.jinja", revision) is not None:
         return True
     path = _file(model, "tokenizer_config.json", revision)
-    return path is not None and bool(json.loads(path.read_text(encoding="utf-8")).get("chat_template"))
+    return path is not None and bool(read_json(path).get("chat_template"))
 
 
 def _file(model: str, name: str, revision: str | None) -> Path | None:

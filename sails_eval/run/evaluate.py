@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from sails_eval.boards.leaderboard import RowFacts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_json
 from sails_eval.core.records import BASE
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.saved_adapter import CONFIG
@@ -53,8 +53,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
         if recipe.init:
             pool.run(stages.find_subspace, (pair, recipe, out))
         pool.run(stages.train, stages.TrainJob(pair, cell, out, run=out))
-    record: dict[str, Any] = json.loads((out / "train.json").read_text(encoding="utf-8"))
-    return record
+    return read_json(out / "train.json")
 
 
 def evaluate(config: CompareConfig, target: str, *, name: str | None = None, quiet: bool = False) -> Path:

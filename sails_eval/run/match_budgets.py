@@ -6,7 +6,6 @@ trains on fewer tokens, nobody on more. What a method costs is found in a worker
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
+from sails_eval.core.files import read_json, write_json
 from sails_eval.plan.checks import check_training
 from sails_eval.plan.identity import recipe_identity
 from sails_eval.plan.parts import Part, placed
@@ -122,7 +121,7 @@ def read_pace(run: Path, setup: Setup) -> dict[str, Price]:
     path = run / PACE
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     same = {name: found[name]["price"] for name, of in _timed(setup).items() if found.get(name, {}).get("recipe") == of}
     return {name: Price(**price) for name, price in same.items()}
 
@@ -132,7 +131,7 @@ def write_pace(run: Path, setup: Setup) -> None:
     if setup.match == "seconds":
         prices = {**setup.prices, **read_pace(run, setup)}
         told = {name: {"recipe": of, "price": asdict(prices[name])} for name, of in _timed(setup).items()}
-        write_text(run / PACE, json.dumps(told, indent=1, sort_keys=True) + "\n")
+        write_json(run / PACE, told, sort_keys=True)
 
 
 def _timed(setup: Setup) -> dict[str, str]:

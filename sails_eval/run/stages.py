@@ -5,7 +5,6 @@ Heavy imports stand inside the functions: the process that hands out the work ne
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sails_eval.core.files import write_bytes, write_jsonl, write_text
+from sails_eval.core.files import write_bytes, write_json, write_jsonl
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
@@ -135,7 +134,7 @@ def find_subspace(job: tuple[Pair, Recipe, Path]) -> None:
     if "aligned_model" in module.needs:
         saw.append(f"a finished, aligned model ({reference(pair, settings.aligned)})")
     report = {"cost": cost, "saes": saes, "saw": saw, **report}
-    write_text(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    write_json(path.with_suffix(".json"), report)
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 
@@ -211,7 +210,7 @@ def train(job: TrainJob) -> None:
     else:
         place_steps(partial, folder)
     told = asdict(record) | _labels(pair, cell.recipe, [rows[i] for i in order])
-    write_text(folder / "train.json", json.dumps(told, indent=1) + "\n")
+    write_json(folder / "train.json", told)
 
 
 def judge(job: JudgeJob) -> int:

@@ -7,7 +7,6 @@ what they claim to be.
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from sails_eval import judges
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_jsonl, write_text
+from sails_eval.core.files import read_json, write_json, write_jsonl
 from sails_eval.core.paths import PACKAGE, bundled
 from sails_eval.core.records import read_completions
 from sails_eval.methods.subspace.activations import residual_streams
@@ -89,7 +88,7 @@ def build(out: Path | None = None) -> None:
         if out is None:
             card["judge"]["on_fine_tuned_models"] = judge_agreement()
             _check(card)
-        _write_card(card, weights)
+        write_json(weights / "card.json", card)
     print(f"built in {(time.process_time() - start) / 60:.1f} CPU-minutes: {weights}")
 
 
@@ -97,9 +96,9 @@ def rebuild_references() -> None:
     """The preference-trained references alone, over those that ship with the package."""
     torch.set_num_threads(1)
     weights = PACKAGE / "testbed" / "weights"
-    card = json.loads((weights / "card.json").read_text(encoding="utf-8"))
+    card = read_json(weights / "card.json")
     build_references(card, weights, PACKAGE / "testbed" / "data")
-    _write_card(card, weights)
+    write_json(weights / "card.json", card)
 
 
 def build_references(card: Card, weights: Path, data: Path) -> None:
@@ -111,10 +110,6 @@ def build_references(card: Card, weights: Path, data: Path) -> None:
         model = PeftModel.from_pretrained(_load(weights / name / "base"), str(folder)).eval()
         measured = measure_base(model, make_tokenizer())
         organism["preference"] = {key: measured[key] for key in ("harmful_complied", "safe_exact", "safe_refused")}
-
-
-def _write_card(card: Card, weights: Path) -> None:
-    write_text(weights / "card.json", json.dumps(card, indent=1) + "\n")
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def fit(
             trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
         trainer.penalty = penalty
         if recipe.lr_ratio:
-            trainer.optimizer = _lora_plus(trainer, recipe.lr_ratio)
+            trainer.optimizer = lora_plus(trainer, recipe.lr_ratio)
         if recipe.peft_type == "adalora":
             trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
@@ -171,7 +171,7 @@ class _TokenisedDPOTrainer(Regularised, DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-def _lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
+def lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
     """The trainer's own optimiser, with a higher learning rate for lora_B than for lora_A."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     made: torch.optim.Optimizer = create_loraplus_optimizer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -15,10 +14,11 @@ from sails_eval.boards.scoring import MEASURES
 from sails_eval.boards.table import METRICS
 from sails_eval.boards.table import read_rows as read_board
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import csv_text, read_json, write_text
 from sails_eval.core.records import Label, Verdict
 from sails_eval.core.schema import validate
 from sails_eval.core.stats import Interval
+from sails_eval.core.tables import markdown
 from sails_eval.data.files import read_rows
 from sails_eval.judges.agreement import text_of
 from sails_eval.judges.base import JudgedKind
@@ -72,13 +72,8 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
 
 
 def _read_key(path: Path) -> Key:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the sample's key ({error.strerror}); name it with --key") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not a key ({error})") from error
-    return validate(Key, values, where=str(path))
+    missing = "cannot read the sample's key; name it with --key"
+    return validate(Key, read_json(path, what="a key", missing=missing), where=str(path))
 
 
 def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[Place, Verdict], bool]:
@@ -202,12 +197,11 @@ def table(rows: Sequence[Corrected]) -> list[list[str]]:
 
 
 def _markdown(rows: Sequence[Corrected], key: Key) -> str:
-    lines = table(rows)
-    lines.insert(1, ["---"] * len(lines[0]))
-    return (
-        "# Audit\n\n"
-        + "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
-        + f"""
+    header, *lines = table(rows)
+    return f"""\
+# Audit
+
+{markdown(header, lines)}
 People labelled {len(key.drawn):,} of the test answers of run {key.run}: up to {key.per_stratum} of each method and
 each score or label that the judge ({key.judge}) gave, drawn with random seed {key.random_seed}. The corrected figures
 are prediction-powered (arXiv 2301.09633, on a stratified sample): the judge's mean over all answers plus the weighted
@@ -217,4 +211,3 @@ The brackets differ. Those by the judge are the leaderboard's: from 5 seeds on t
 The corrected ones hold the uncertainty of the correction only: what the same people would have found on all of these
 answers. They say nothing about other seeds or prompts, and no ranking follows from them.
 """
-    )

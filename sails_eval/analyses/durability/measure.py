@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
 from sails_eval.analyses.durability.report import COLUMNS, FILE, METRICS, PICTURE, Decay
-from sails_eval.analyses.durability.worker import _checked, answer
+from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import Chosen, FinishedPart, finished_parts
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.core.errors import UserError
@@ -63,7 +63,7 @@ def durability(
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         for part, these in zip(parts, possible, strict=True):
             pool.run(checks.check_evaluation, part.part.setup)
-            for line in pool.run(_checked, (part.part.setup, these)):
+            for line in pool.run(check_data, (part.part.setup, these)):
                 log.warning(line)
         files = []
         for part, these in zip(parts, possible, strict=True):

@@ -8,13 +8,14 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from sails_eval.analyses.finished_run import interval_cell, over_seeds
+from sails_eval.analyses.finished_run import over_seeds
 from sails_eval.boards.table import METRICS as ALL_METRICS
-from sails_eval.boards.table import UNSCORED_FLAG, aligned
+from sails_eval.boards.table import UNSCORED_FLAG
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv, restore
 from sails_eval.core.records import BASE
 from sails_eval.core.stats import Interval
+from sails_eval.core.tables import aligned
 
 FILE, PICTURE = "durability.csv", "durability.png"
 
@@ -90,10 +91,10 @@ def table(rows: Sequence[Decay]) -> str:
         for done in dict.fromkeys(row.done for row in own):
             of = {metric: [row for row in own if row.done == done and row.metric == metric] for metric in METRICS}
             before = [row for row in own if row.done == BEFORE and row.metric == METRICS[0]]
-            changed = "–" if done == BEFORE else interval_cell(change(of[METRICS[0]], before))
+            changed = "–" if done == BEFORE else change(of[METRICS[0]], before).shown()
             seeds = str(sum(row.seed is not None for row in of[METRICS[0]]))
             name = done[0] if not done[1] else f"{done[0]}:{done[1]}"
-            lines.append([method, name, *(interval_cell(estimate(of[metric])) for metric in METRICS), changed, seeds])
+            lines.append([method, name, *(estimate(of[metric]).shown() for metric in METRICS), changed, seeds])
             if (missing := max(row.unscored for row in of[METRICS[0]])) > UNSCORED_FLAG:
                 warnings.append(f"! {method}, {name}: up to {100 * missing:.1f} % of a model's answers are unscored.")
     return "\n".join([*aligned(lines), *warnings])

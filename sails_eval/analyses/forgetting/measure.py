@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from sails_eval.analyses.finished_run import Chosen, FinishedPart, finished_parts
 from sails_eval.analyses.forgetting.results import COLUMNS, FILE, READING, Forgotten
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import csv_text, read_json, write_json, write_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
@@ -38,7 +37,7 @@ def measure(job: Job) -> None:
     from sails_eval.analyses.forgetting.kl import kl_to_base
 
     kl, tokens = kl_to_base(job.pair, job.checkpoint, READING)
-    write_text(job.path, json.dumps({"kl_nats": kl, "tokens": tokens}) + "\n")
+    write_json(job.path, {"kl_nats": kl, "tokens": tokens}, indent=None)
 
 
 def forgetting(run: Path, methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False) -> list[Path]:
@@ -70,7 +69,7 @@ def _of_part(part: FinishedPart, pool: Workers) -> Path:
                 one.method,
                 one.seed,
                 one.learning_rate,
-                json.loads(job.path.read_text(encoding="utf-8"))["kl_nats"],
+                read_json(job.path)["kl_nats"],
                 base - part.score(one, "capability"),
             )
             for one, job in jobs

@@ -7,12 +7,11 @@ know.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from sails_eval.core.files import write_text
+from sails_eval.core.files import read_json, write_json
 from sails_eval.run.folder.layout import CHECKPOINT, step_folder
 
 STOPPED = "stopped.json"
@@ -26,7 +25,7 @@ def place_steps(saved: Path, folder: Path) -> None:
         shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
         place.mkdir(exist_ok=True)
         checkpoint.rename(place / CHECKPOINT)
-        write_text(place / "train.json", json.dumps({"steps": int(checkpoint.name)}) + "\n")
+        write_json(place / "train.json", {"steps": int(checkpoint.name)}, indent=None)
     saved.rmdir()
     if (folder / STOPPED).exists():  # it was trained again, for a checkpoint that is gone
         take_up(folder)
@@ -41,13 +40,12 @@ def stop(folder: Path, scores: dict[int, float]) -> None:
     """Keep the step with the best score; of equal ones the first."""
     best = min(scores, key=lambda step: (-scores[step] if scores[step] == scores[step] else float("inf"), step))
     told = {str(step): score if score == score else None for step, score in sorted(scores.items())}
-    write_text(folder / STOPPED, json.dumps({"step": best, "alignment_score": told}, indent=1) + "\n")
+    write_json(folder / STOPPED, {"step": best, "alignment_score": told})
 
 
 def stopped(folder: Path) -> dict[str, Any]:
     """What `stop` wrote."""
-    read: dict[str, Any] = json.loads((folder / STOPPED).read_text(encoding="utf-8"))
-    return read
+    return read_json(folder / STOPPED)
 
 
 def take_up(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -14,7 +13,7 @@ import yaml
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
+from sails_eval.core.files import write_json, write_text
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.version import __version__
 from sails_eval.models.engines import HF
@@ -63,7 +62,7 @@ def open_run(folder: Path, config: CompareConfig, description: dict[str, Any]) -
         if not known.exists():
             asked = _asked(config)
             write_text(folder / "config.yaml", yaml.safe_dump(asked, sort_keys=False))
-            write_text(known, json.dumps(description | {"config": asked}, indent=1, sort_keys=True) + "\n")
+            write_json(known, description | {"config": asked}, sort_keys=True)
         yield read_description(folder)
 
 

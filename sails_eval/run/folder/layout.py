@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_json
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.plan.setup import Cell
@@ -38,21 +38,17 @@ DESCRIPTION = "run.json"
 
 def read_description(folder: Path) -> dict[str, Any]:
     """The run.json of a run folder."""
-    described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    return described
+    return read_json(folder / DESCRIPTION)
 
 
 def train_record(run: Path, cell: Cell) -> dict[str, Any]:
     """What train.json says of a cell."""
-    record: dict[str, Any] = json.loads((run / cell.folder / "train.json").read_text(encoding="utf-8"))
-    return record
+    return read_json(run / cell.folder / "train.json")
 
 
 def _subspace(run: Path, recipe: Recipe) -> dict[str, Any]:
     """The report on what a recipe's initialisation starts from."""
-    path = subspace_path(run, recipe).with_suffix(".json")
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
+    return read_json(subspace_path(run, recipe).with_suffix(".json"))
 
 
 def _folder(run: Path, method: str, seed: int | None, rate: float | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
+from sails_eval.core.files import read_json, write_json
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE, Split
@@ -81,7 +80,7 @@ def _text(value: Any) -> str:
 def seal(run: Path, setup: Setup) -> None:
     """Write the hashes by which a later run sees that nothing was changed since."""
     hashes = {name: of_path(run / name) for name in _sealed(setup) if (run / name).exists()}
-    write_text(run / SEAL, json.dumps(hashes, indent=1) + "\n")
+    write_json(run / SEAL, hashes)
 
 
 def _sealed(setup: Setup) -> Iterator[str]:
@@ -185,7 +184,7 @@ def adopt(old: Path, run: Path, setup: Setup, *, quiet: bool, title: str = "") -
     next call links anew. Where the file system cannot link, files are copied.
     """
     described = read_description(old)
-    hashes = json.loads((old / SEAL).read_text(encoding="utf-8"))
+    hashes = read_json(old / SEAL)
     earlier, refused = Earlier(old, described["identity"], hashes, setup), []
     if earlier.foreign:
         refused.append(f"{old}: another {', '.join(earlier.foreign)}, so none of its cells is reused")
@@ -209,7 +208,7 @@ def adopt(old: Path, run: Path, setup: Setup, *, quiet: bool, title: str = "") -
             refused.append(f"{old / folder}: changed or incomplete, so not reused")
         elif usable := earlier.usable(folder):
             files[folder] = usable
-    write_text(run / REUSED, json.dumps({"run": described["run"], "cells": [*reused, *files]}, indent=1) + "\n")
+    write_json(run / REUSED, {"run": described["run"], "cells": [*reused, *files]})
     for usable in files.values():
         _link(old, run, usable)
     return Reuse(len(reused) + len(files), len(setup.all_cells()), refused)
@@ -226,7 +225,7 @@ def _adopt_finished(earlier: Earlier, run: Path) -> None:
 
 def _reused(run: Path) -> list[str]:
     path = run / REUSED
-    return list(json.loads(path.read_text(encoding="utf-8"))["cells"]) if path.exists() else []
+    return list(read_json(path)["cells"]) if path.exists() else []
 
 
 def _link(old: Path, run: Path, files: Iterable[Path]) -> None:
