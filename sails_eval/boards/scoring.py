@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, read_csv, restore, write_text
+from sails_eval.core.files import csv_text, read_table, restore, write_text
 from sails_eval.core.records import Completion, Kind, Result, Split, Verdict
 
 ALL = "all"
@@ -172,11 +172,8 @@ def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:
 
 def read_results(path: Path) -> list[Result]:
     """Read results.csv back, exactly as written. Raises UserError naming the line that is not a result."""
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     results = []
-    for number, cells in lines:
+    for number, cells in read_table(path, COLUMNS):
         method, seed, rate, split, task, category, metric, value, n, unscored = cells
         try:
             if split not in ("validation", "test"):

@@ -123,6 +123,14 @@ def _cell(column: str, value: object) -> str:
     return neutralise(str(value)) if isinstance(value, str) else str(value)
 
 
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV of these columns. Raises UserError where it has others, and as `read_csv`."""
+    header, rows = read_csv(path)
+    if header != list(columns):
+        raise UserError(f"{path}: expected the columns {', '.join(columns)}")
+    return rows
+
+
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """A CSV's header and its rows of raw cells, each with its line number.
 

@@ -37,10 +37,8 @@ from sails_eval.models import endpoint
 HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
-
 WORD_TOKENS = 16
 """Of a reply that is a single word: small models have no room for more."""
-
 
 EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
 """In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
@@ -50,7 +48,6 @@ UNSUPPORTED = re.compile(r"un(supported|known|recognized|expected)|not (supporte
 
 BUSY = (408, 409, 429, 503)
 """Statuses of an endpoint that works, if not for everybody at once."""
-
 
 STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
 """What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""

@@ -17,19 +17,14 @@ VERDICT = re.compile(
 )
 """The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
 
-
 AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
-
 
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
 
-
 REFUSED = "the judge refused"
-
 
 MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
 """In an error or a reason to stop: that it is about this one request's content, whatever the status."""
-
 
 WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
 """What endpoints call the end of a reply that is not cut off."""

@@ -31,6 +31,11 @@ def gated(model: str) -> UserError:
     )
 
 
+def not_given(model: str, error: BaseException) -> UserError:
+    """The error for what is no folder, and is not to be had from the hub either."""
+    return UserError(f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}")
+
+
 def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> UserError | None:
     """Why a model cannot be had, as far as that is known without fetching it; None where it is here or can be.
 
@@ -52,7 +57,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
     except GatedRepoError:
         return gated(model)
     except (HfHubHTTPError, OSError, ValueError) as error:
-        return UserError(f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}")
+        return not_given(model, error)
     return None
 
 

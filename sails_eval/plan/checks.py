@@ -10,6 +10,7 @@ from typing import Any, get_args
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import Split
+from sails_eval.data.overlap import check_overlaps
 from sails_eval.data.reading import DataFile, read_contrast, read_examples
 from sails_eval.judges import judge_of
 from sails_eval.judges.cache import VerdictCache
@@ -20,8 +21,8 @@ from sails_eval.models.loaded import base_of
 from sails_eval.models.saved_adapter import max_rank
 from sails_eval.plan.parts import Part
 from sails_eval.plan.setup import Finished, Setup
-from sails_eval.tasks.library import TaskInfo, has_docs
-from sails_eval.training.batches import training_rows
+from sails_eval.tasks.library import TaskInfo, has_docs, prompts_of
+from sails_eval.training.batches import examples_per_step, lay_out, tokens_of, training_rows
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,6 @@ def _overlaps(setup: Setup) -> list[str]:
 def overlaps(setup: Setup, seen: Mapping[str, DataFile]) -> list[str]:
     """Prompts that are asked and stand in data of these names, too. Raises UserError where these are many and not
     allowed."""
-    from sails_eval.data.overlap import check_overlaps
-    from sails_eval.tasks.library import prompts_of
-
     asked = {
         f"task '{task.name}', {split}": prompts_of(task, split)
         for task in setup.tasks
@@ -148,7 +146,6 @@ def check_engine(setup: Setup) -> None:
 def check_training(setup: Setup) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError for the first that does not."""
     from sails_eval.models.adapters import adapter_config
-    from sails_eval.training.batches import examples_per_step, lay_out, tokens_of
     from sails_eval.training.cell import check_target_modules
     from sails_eval.training.trainers import check_optimiser
 

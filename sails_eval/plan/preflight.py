@@ -15,10 +15,12 @@ from sails_eval.core.data_source import HUB, origins
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
+from sails_eval.data.hub import fetch, parse_spec
 from sails_eval.judges.spec import parse
 from sails_eval.models.engines import OPENAI, VLLM
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.parts import each_pair
+from sails_eval.plan.resolve import resolve_pair
 from sails_eval.tasks.library import resolve_tasks
 
 
@@ -48,8 +50,6 @@ def missing(config: CompareConfig, pair: Pair) -> list[Lack]:
 
 def check_ready(config: CompareConfig) -> None:
     """Raises UserError that lists everything that is missing, for all pairs."""
-    from sails_eval.plan.resolve import resolve_pair
-
     lacks = [lack for one in each_pair(config) for lack in missing(one, resolve_pair(one)) if lack.stops]
     if lacks:
         told = dict.fromkeys(lack.told for lack in lacks)
@@ -72,8 +72,6 @@ def _task_lack(pair: Pair, config: CompareConfig) -> UserError | None:
 
 def _data_lacks(pair: Pair) -> list[UserError | None]:
     """Training and contrast data that cannot be had; what lies on the hub is fetched, as a comparison would."""
-    from sails_eval.data.hub import fetch, parse_spec
-
     if pair.train is None:
         return [UserError("no training data; give --train FILE or a pair that names some")]
     found: list[UserError | None] = []

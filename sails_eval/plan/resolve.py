@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from sails_eval.boards.contrasts import check_contrasts
 from sails_eval.core.comparison import CompareConfig
@@ -30,9 +30,6 @@ from sails_eval.plan.setup import QUICK, Finished, Setup
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
 from sails_eval.tasks.published import use_local
 from sails_eval.tasks.sharing import check_sending
-
-if TYPE_CHECKING:
-    pass
 
 
 def resolve_pair(config: CompareConfig) -> Pair:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Match
 from sails_eval.models.engines import CHAT, HF
+from sails_eval.plan.price import Price
 from sails_eval.tasks.library import TaskInfo
-
-if TYPE_CHECKING:
-    from sails_eval.plan.price import Price
-
 
 QUICK = {"seeds": 2, "learning_rates": 2}
 

@@ -10,9 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -21,6 +19,9 @@ from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.models.chat import render_chat
 from sails_eval.models.loaded import base_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,6 @@ def _padded(rows: Sequence[TokenRow], objective: Objective) -> int:
 
 @lru_cache(maxsize=1)
 def training_rows(pair: Pair) -> list[TokenRow]:
-    pass
-
     assert pair.train is not None
     rows = encode_examples(base_of(pair).tokenizer, read_examples(pair.train).examples, pair.max_length)
     if not rows:

@@ -12,7 +12,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -27,12 +27,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from sails_eval.core.errors import UserError, first_line, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
-from sails_eval.training.batches import examples_per_step, micro_batch, padded_tokens
+from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens
 from sails_eval.training.regularise import KlPenalty, Regularised
-
-if TYPE_CHECKING:
-    from sails_eval.training.batches import CellRun, TokenRow
-
 
 REFERENCE = "ref"
 """What DPOTrainer calls the frozen copy of the adapter that it measures against."""

@@ -11,8 +11,7 @@ from typing import Any
 from sails_eval.analyses.finished_run import over_seeds
 from sails_eval.boards.table import METRICS as ALL_METRICS
 from sails_eval.boards.table import UNSCORED_FLAG
-from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_csv, restore
+from sails_eval.core.files import read_table, restore
 from sails_eval.core.records import BASE
 from sails_eval.core.stats import Interval
 from sails_eval.core.tables import aligned
@@ -55,11 +54,8 @@ COLUMNS = tuple(Decay.__dataclass_fields__)
 
 def read(path: Path) -> list[Decay]:
     """Read durability.csv back. Raises UserError where it is none."""
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     rows = []
-    for _, (method, seed, rate, attack, examples, metric, value, missing) in lines:
+    for _, (method, seed, rate, attack, examples, metric, value, missing) in read_table(path, COLUMNS):
         key = restore(method), int(seed) if seed else None, float(rate) if rate else None
         rest = restore(attack), int(examples) if examples else None, metric
         rows.append(Decay(*key, *rest, float(value) if value else math.nan, float(missing)))

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sails_eval.analyses.finished_run import over_seeds
-from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_csv, restore
+from sails_eval.core.files import read_table, restore
 from sails_eval.core.tables import aligned
 
 FILE = "forgetting.csv"
@@ -50,11 +49,8 @@ COLUMNS = tuple(Forgotten.__dataclass_fields__)
 
 def read(path: Path) -> list[Forgotten]:
     """Read forgetting.csv back. Raises UserError where it is none."""
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     rows = []
-    for _, (method, seed, rate, kl, lost) in lines:
+    for _, (method, seed, rate, kl, lost) in read_table(path, COLUMNS):
         key = restore(method), int(seed) if seed else None, float(rate) if rate else None
         rows.append(Forgotten(*key, float(kl), float(lost) if lost else math.nan))
     return rows

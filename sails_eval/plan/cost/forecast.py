@@ -39,7 +39,6 @@ CHARACTERS_PER_TOKEN = 4
 SLOW_WITHOUT_GPU = 10**8
 """Parameters from which training without a GPU is no use."""
 
-
 MARGIN = 1.15
 """How far the estimate of memory has to be above what there is before it stops a run."""
 
