@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from sails_eval.boards.table import metric_text, printable, rows_of
-from sails_eval.core.files import read_table
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_csv
 from sails_eval.core.paths import bundled
 from sails_eval.core.tables import aligned
 
@@ -20,7 +21,10 @@ COLUMNS = ("method", "model", "test", "metric", "value", "note", "source")
 def read_paper() -> list[dict[str, str]]:
     """The rows of `leaderboards/paper.csv`: a figure each, and where it was found. Raises UserError if it is broken."""
     path = bundled("leaderboards") / "paper.csv"
-    return [dict(zip(COLUMNS, cells, strict=True)) for _, cells in read_table(path, COLUMNS)]
+    header, lines = read_csv(path)
+    if tuple(header) != COLUMNS:
+        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}")
+    return [dict(zip(header, cells, strict=True)) for _, cells in lines]
 
 
 def beside_paper(board: pd.DataFrame) -> str:

@@ -45,12 +45,17 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
     write_bytes(path, text.encode("utf-8"), private=private)
 
 
-def read_json(path: Path, *, what: str = "valid JSON", missing: str = "cannot be read") -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError naming the file: that it is not `what`, or that it is `missing`."""
+def read_json(
+    path: Path, *, what: str = "valid JSON", missing: str = "cannot be read", fix: str = ""
+) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises UserError naming the file: that it is not `what`, or that it is `missing`, with the `fix` for that.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {missing} ({error.strerror})") from error
+        raise UserError(f"{path}: {missing} ({error.strerror}){fix}") from error
     except ValueError as error:
         raise UserError(f"{path}: not {what} ({error})") from error
     if not isinstance(value, dict):
@@ -127,7 +132,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, list[str]]
     """The rows of a CSV of these columns. Raises UserError where it has others, and as `read_csv`."""
     header, rows = read_csv(path)
     if header != list(columns):
-        raise UserError(f"{path}: expected the columns {', '.join(columns)}")
+        raise UserError(f"{path}:1: expected the columns {', '.join(columns)}")
     return rows
 
 

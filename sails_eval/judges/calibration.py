@@ -326,8 +326,8 @@ def disagreements(
 
 def read_calibration(path: Path) -> Calibration:
     """A saved calibration. Raises UserError where the file is missing or none."""
-    missing = "cannot be read; make it with 'judge calibrate'"
-    return validate(Calibration, read_json(path, what="a calibration", missing=missing), where=str(path))
+    values = read_json(path, what="a calibration", fix="; make it with 'judge calibrate'")
+    return validate(Calibration, values, where=str(path))
 
 
 def _readable(paths: Iterable[Path]) -> Iterator[Calibration]:

@@ -72,8 +72,8 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
 
 
 def _read_key(path: Path) -> Key:
-    missing = "cannot read the sample's key; name it with --key"
-    return validate(Key, read_json(path, what="a key", missing=missing), where=str(path))
+    values = read_json(path, what="a key", missing="cannot read the sample's key", fix="; name it with --key")
+    return validate(Key, values, where=str(path))
 
 
 def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[Place, Verdict], bool]:

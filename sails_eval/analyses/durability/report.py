@@ -107,21 +107,15 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
 
     Means over seeds with 95 % t intervals; the numbers of examples stand at equal distances.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    from sails_eval.boards.plot import COLOURS, GREY, MARKERS, save
+    from sails_eval.boards import plot
 
     attacks = [a for a in ("benign", "harmful") if any(row.attack == a for row in rows)]
     if not attacks:
         path.unlink(missing_ok=True)
         return
     methods = dict.fromkeys(row.method for row in rows if row.method != BASE)
-    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
-    looks[BASE] = (GREY, "s")
-    figure = Figure(figsize=(3.6 * len(attacks), 8.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    looks = {**plot.looks_of(methods), BASE: plot.BASE_LOOK}
+    figure = plot.new_figure(3.6 * len(attacks), 8.4)
     grid = figure.subplots(len(METRICS), len(attacks), sharex="col", sharey="row", squeeze=False)
     for line, metric in zip(grid, METRICS, strict=True):
         for axes, attack in zip(line, attacks, strict=True):
@@ -130,31 +124,18 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
         line[0].set_ylabel(ALL_METRICS[metric].title)
     for axes, attack in zip(grid[-1], attacks, strict=True):
         axes.set_xlabel(f"{attack} examples of re-tuning")
-    handles = [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path)
+    plot.add_legend(figure, plot.handles_of(looks), columns=4)
+    plot.save(figure, path)
 
 
 def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, tuple[str, str]]) -> None:
     """One metric over the examples of one attack, a line for every method."""
+    from sails_eval.boards import plot
+
     examples = sorted({row.examples or 0 for row in rows})
-    for method, (colour, marker) in looks.items():
+    for method, look in looks.items():
         found = {n: [row for row in rows if row.method == method and (row.examples or 0) == n] for n in examples}
         points = {examples.index(n): estimate(these) for n, these in found.items() if these}
-        bars = [(p.value - p.low, p.high - p.value) if p.low == p.low else (0.0, 0.0) for p in points.values()]
-        axes.errorbar(
-            list(points),
-            [point.value for point in points.values()],
-            yerr=list(zip(*bars, strict=True)),
-            color=colour,
-            marker=marker,
-            linestyle="--" if method == BASE else "-",
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=1,
-            capsize=2,
-        )
+        plot.draw_means(axes, list(points), list(points.values()), look)
     axes.set_xticks(range(len(examples)), labels=map(str, examples))
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plot.draw_grid(axes)

@@ -6,7 +6,6 @@ import pytest
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair, read_yaml
 from sails_eval.plan.setup import Setup
 from sails_eval.run.folder import description as run_folder
