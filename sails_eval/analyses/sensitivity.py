@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.analyses.finished_run import read_tested
-from sails_eval.boards.leaderboard import estimates
-from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.scoring import RowKey, read_results, score
+from sails_eval.boards.leaderboard import Tested, estimates
+from sails_eval.boards.scoring import read_results, score
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
-from sails_eval.core.records import Result, read_completions, read_verdicts
+from sails_eval.core.records import Result, RowKey, read_completions, read_verdicts
 from sails_eval.core.schema import validate
 from sails_eval.core.tables import aligned, interval_text
 from sails_eval.judges import load_judge
@@ -60,14 +59,8 @@ class Sensitivity:
         return (difference > 0) - (difference < 0)
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Where one model's answers lie, and whose they are."""
-
-    method: str
-    seed: int | None
-    learning_rate: float | None
-    folder: Path
+Answers = tuple[tuple[str, int | None, float | None], Path]
+"""Whose answers (method, seed, learning rate), and the folder where they lie."""
 
 
 def measure(
@@ -87,12 +80,13 @@ def measure(
     """
     if not (run / "results.csv").is_file():
         raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
-    choices = {method: row.choices[0] for method, row in read_tested(run, include).items()}
+    rows = read_tested(run, include)
+    choices = {method: row.choices[0] for method, row in rows.items()}
     results, known = read_results(run / "results.csv"), find_tasks(tuple(include))
     tasks = {row.task: known[row.task] for row in results}
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     check_sending(asked, judge, send_to)
-    answers = list(_answers(run, choices, results))
+    answers = list(_answers(run, rows))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
     if not allow_self_judging:
         check_not_itself(judge, _model(run))
@@ -117,28 +111,28 @@ def _model(run: Path) -> str:
     return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
 
 
-def _answers(run: Path, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
+def _answers(run: Path, rows: Mapping[str, Tested]) -> Iterator[Answers]:
     """The answers that the leaderboard's rows are made of."""
-    for method, choice in choices.items():
-        for seed in sorted({row.seed for row in results if row.method == method}, key=lambda seed: seed or 0):
-            rate = choice.rate_of(seed)
+    for method, row in rows.items():
+        for seed in row.seeds:
+            rate = row.choices[0].rate_of(seed)
             trained = f"{method}/rate-{rate:g}-seed-{seed}-*" if seed is not None else method
             found = [*(run / "cells").glob(trained), run / "answers"]
             if not (found[0] / "completions").is_dir():
                 raise UserError(
                     f"{found[0]}: the answers of '{method}' are not there; name the folder of one pair's run"
                 )
-            yield Answers(method, seed, rate, found[0])
+            yield (method, seed, rate), found[0]
 
 
 def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -> list[Result]:
     """The models' results on the tasks, by a judge's verdicts that are asked for where there are none yet."""
     files = {
-        RowKey(one.method, one.seed, one.learning_rate, "test", task.name): JudgedFile(
-            layout.completions_path(one.folder, "test", task),
-            layout.verdicts_path(one.folder, "test", task, judge=judge.fingerprint),
+        RowKey(*whose, "test", task.name): JudgedFile(
+            layout.completions_path(folder, "test", task),
+            layout.verdicts_path(folder, "test", task, judge=judge.fingerprint),
         )
-        for one in answers
+        for whose, folder in answers
         for task in tasks
     }
     judge_files(judge, "harmful", list(files.values()))

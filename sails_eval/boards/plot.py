@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sails_eval.boards.curves import Point
-from sails_eval.boards.leaderboard import Task, estimates, headline
+from sails_eval.boards.curves import Point, by_rate
+from sails_eval.boards.leaderboard import Task, estimates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.files import write_bytes
 from sails_eval.core.records import Result
@@ -129,16 +129,11 @@ def save(figure: Figure, path: Path) -> None:
 
 def _curves(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]) -> dict[str, Curve]:
     """Per trained method, the validation means over seeds at every learning rate that has both metrics."""
-    seeds: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    for cell, metrics in headline([r for r in results if r.split == "validation"], tasks).items():
-        if cell.method in choices and cell.learning_rate is not None:
-            point = metrics["helpfulness"], metrics["safety_rate"]
-            seeds.setdefault((cell.method, cell.learning_rate), []).append(point)
     curves: dict[str, Curve] = {}
-    for (method, rate), points in sorted(seeds.items()):
-        helpfulness, safety = (math.fsum(values) / len(values) for values in zip(*points, strict=True))
-        if not math.isnan(helpfulness + safety):
-            curves.setdefault(method, []).append((rate, helpfulness, safety))
+    for method, rates in by_rate({"": [row for row in results if row.method in choices]}, tasks).items():
+        points = [(rate.learning_rate, rate.mean("helpfulness"), rate.mean("safety_rate")) for rate in rates]
+        if known := [point for point in points if not math.isnan(sum(point))]:
+            curves[method] = known
     return curves
 
 

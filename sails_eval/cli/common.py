@@ -78,11 +78,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     judging = command.add_argument_group("tasks and judge")
     judging.add_argument("--tasks", type=names, metavar="A,B", help="tasks or groups (see: sails-eval tasks list)")
     judging.add_argument(
-        "--include-path",
-        type=Path,
-        action="append",
-        metavar="DIR",
-        help="another folder of tasks, besides ./tasks",
+        "--include-path", type=Path, action="append", metavar="DIR", help="another folder of tasks, besides ./tasks"
     )
     judging.add_argument(
         "--task-data",

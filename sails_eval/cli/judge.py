@@ -255,11 +255,7 @@ def _export(options: argparse.Namespace) -> None:
     from sails_eval.analyses.audit.sample import export, key_path
 
     key = export(
-        options.run_dir,
-        options.out,
-        per_stratum=options.per_stratum,
-        seed=options.seed,
-        include=options.include_path,
+        options.run_dir, options.out, per_stratum=options.per_stratum, seed=options.seed, include=options.include_path
     )
     strata = len({(one.method, one.stratum) for one in key.drawn})
     print(f"{len(key.drawn)} answers out of {strata} strata written to {options.out}")

@@ -59,11 +59,7 @@ def load_base(pair: Pair) -> Base:
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            pair.model,
-            revision=pair.revision,
-            dtype=getattr(torch, pair.dtype),
-            use_safetensors=True,
-            **options,
+            pair.model, revision=pair.revision, dtype=getattr(torch, pair.dtype), use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error

@@ -290,10 +290,7 @@ def judge_agreement() -> Card:
                 seen += _agreement(setup, subject, run=Path(scratch))
     total, right = sum(seen.values()), sum(n for (_, agreed), n in seen.items() if agreed)
     by_grade = {
-        grade: {
-            "answers": (n := seen[grade, True] + seen[grade, False]),
-            "agreement": round(seen[grade, True] / n, 4),
-        }
+        grade: {"answers": (n := seen[grade, True] + seen[grade, False]), "agreement": round(seen[grade, True] / n, 4)}
         for grade in sorted({grade for grade, _ in seen})
     }
     return {"agreement": round(right / total, 4), "answers": total, "by_truth": by_grade}

@@ -171,11 +171,7 @@ def lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
     """The trainer's own optimiser, with a higher learning rate for lora_B than for lora_A."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     made: torch.optim.Optimizer = create_loraplus_optimizer(
-        trainer.model,
-        kind,
-        loraplus_lr_ratio=ratio,
-        loraplus_weight_decay=trainer.args.weight_decay,
-        **options,
+        trainer.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=trainer.args.weight_decay, **options
     )
     return made
 
