@@ -20,15 +20,23 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-            yield row
+            if line.strip():
+                yield json_object(f"{path}:{number}", parse_json(f"{path}:{number}", line))
+
+
+def parse_json(where: str, text: str | bytes, what: str = "valid JSON") -> Any:
+    """What a text holds. Raises UserError that names where it stands, and that it is not `what`."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not {what} ({error})") from error
+
+
+def json_object(where: str, value: object) -> dict[str, Any]:
+    """The value, which has to be an object. Raises UserError that names where it stands."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -53,14 +61,10 @@ def read_json(
     Raises UserError naming the file: that it is not `what`, or that it is `missing`, with the `fix` for that.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {missing} ({error.strerror}){fix}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not {what} ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not {what}, expected a JSON object, found {type(value).__name__}")
-    return value
+    return json_object(str(path), parse_json(str(path), content, what))
 
 
 def write_json(
