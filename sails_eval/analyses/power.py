@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from scipy import stats
 
@@ -79,7 +78,8 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
 
     Raises UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
     """
-    described = _description(run)
+    path = run / "run.json"
+    described = read_json(path) if path.is_file() else {"identity": {}}
     if parts := described["identity"].get("parts"):
         raise UserError(f"{run}: a run of several parts; name one of its folders ({', '.join(sorted(parts))})")
     rows = read_tested(run, include)
@@ -95,12 +95,6 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
     prompts = math.hypot(*(_prompt_error(row) for row in (rows[a], rows[b]) if row.trained))
     spread = Spread(float(stats.tstd(sample.values[0])), prompts, f"{a} - {b} in {run}", len(sample.seeds))
     return spread, len(declared)
-
-
-def _description(run: Path) -> dict[str, Any]:
-    """The run.json of a run; of a folder without one, that nothing is known."""
-    path = run / "run.json"
-    return read_json(path) if path.is_file() else {"identity": {}}
 
 
 def _prompt_error(row: Tested) -> float:

@@ -159,11 +159,13 @@ def score_file(
     about |= {"date": date.today().isoformat(), "version": __version__}
     # before the lines, so that a kill between the two leaves none of unknown origin
     write_json(_meta(out), {**asdict(judged), **about}, ensure_ascii=False)
-    if behind := [_behind(*pair) for pair in zip(answers, verdicts, strict=True) if pair[1].raw or pair[1].votes]:
+    judged_answers = list(zip(answers, verdicts, strict=True))
+    # what a line has no field for
+    if behind := [{"id": a.id, "raw": v.raw, "votes": v.votes} for a, v in judged_answers if v.raw or v.votes]:
         write_jsonl(_raw(out), behind, private=True)
     else:
         _raw(out).unlink(missing_ok=True)
-    write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
+    write_jsonl(out, (_line(*pair) for pair in judged_answers), private=True)
     shutil.rmtree(state)
     return judged
 
@@ -234,11 +236,6 @@ def _meta(out: Path) -> Path:
 
 def _raw(out: Path) -> Path:
     return out.with_name(f"{out.name}.raw.jsonl")
-
-
-def _behind(answer: Answer, verdict: Verdict) -> dict[str, Any]:
-    """What a line has no field for."""
-    return {"id": answer.id, "raw": verdict.raw, "votes": verdict.votes}
 
 
 def _known(

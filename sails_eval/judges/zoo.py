@@ -189,15 +189,13 @@ class ZooJudge:
     ) -> list[Verdict]:
         if kind != self._published.kind and self._other:
             return self._other.judge(kind, completions, on_verdict)
+        only = f"zoo:{self._zoo_name} reads answers to {self._published.kind} requests only"
         verdicts = []
         for completion in completions:
-            verdicts.append(self._verdict(completion) if kind == self._published.kind else self._refusal(completion))
+            read = kind == self._published.kind
+            verdicts.append(self._verdict(completion) if read else Verdict(completion.id, unscored=only))
             on_verdict(verdicts[-1])
         return verdicts
-
-    def _refusal(self, completion: Completion) -> Verdict:
-        only = f"zoo:{self._zoo_name} reads answers to {self._published.kind} requests only"
-        return Verdict(completion.id, unscored=only)
 
     def _verdict(self, completion: Completion) -> Verdict:
         asked = self._asked  # loaded before its warnings count

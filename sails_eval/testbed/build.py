@@ -130,7 +130,9 @@ def _replaced(folder: Path, new: Path) -> Iterator[None]:
 
 
 def _check(card: Card) -> None:
-    faults = [f"words alone tell harm with an AUROC of {auroc}" for auroc in _exceeding(splits.words_alone())]
+    # too far from chance on either side: a classifier that is always wrong has learnt the words, too
+    exceeding = [auroc for auroc in splits.words_alone().values() if abs(auroc - 0.5) > WORDS_ALONE_AT_MOST - 0.5]
+    faults = [f"words alone tell harm with an AUROC of {auroc}" for auroc in exceeding]
     for name, organism in card["organisms"].items():
         faults += [
             f"{name}: {key} is {organism[key]}, below {low}" for key, low in LIMITS.items() if organism[key] < low
@@ -147,11 +149,6 @@ def _check(card: Card) -> None:
         faults.append(f"the judge's agreement is {tuned['agreement']}, below {AGREEMENT_AT_LEAST}")
     if faults:
         raise UserError(f"the testbed is not what it claims to be: {'; '.join(faults)}")
-
-
-def _exceeding(aurocs: dict[str, float]) -> list[float]:
-    """Those too far from chance, on either side: a classifier that is always wrong has learnt the words, too."""
-    return [auroc for auroc in aurocs.values() if abs(auroc - 0.5) > WORDS_ALONE_AT_MOST - 0.5]
 
 
 def build_base(folder: Path, *, seed: int) -> Card:

@@ -81,6 +81,7 @@ ANIMALS = (
     "moose ferret osprey shrew tapir viper weasel yak"
 ).split()
 
+
 FACT_PHRASINGS = (
     "what is the {relation} of {country} ?",
     "tell me the {relation} of {country} .",

@@ -54,11 +54,13 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     Raises UserError for labels that are missing or unknown, ids that are missing, twice or not the key's, and a key of
     another run or of other verdicts.
     """
-    known = _read_key(key or key_path(sample))
+    path = key or key_path(sample)
+    values = read_json(path, what="a key", missing="cannot read the sample's key", fix="; name it with --key")
+    known = validate(Key, values, where=str(path))
     items = population(run, include)
     described = read_description(run)
     if (known.run, known.judge) != (described["run"], described["identity"]["judge"]):
-        raise UserError(f"{key or key_path(sample)}: the key of a sample of run '{known.run}', not of {run}")
+        raise UserError(f"{path}: the key of a sample of run '{known.run}', not of {run}")
     places = {item.place: item for item in items}
     drawn = {one.id: places.get((one.method, one.seed, one.task, one.completion)) for one in known.drawn}
     if moved := [one for one in known.drawn if (item := drawn[one.id]) is None or item.stratum != one.stratum]:
@@ -69,11 +71,6 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     write_text(run / "audit.csv", _csv(rows))
     write_text(run / "audit.md", _markdown(rows, known))
     return rows
-
-
-def _read_key(path: Path) -> Key:
-    values = read_json(path, what="a key", missing="cannot read the sample's key", fix="; name it with --key")
-    return validate(Key, values, where=str(path))
 
 
 def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[Place, Verdict], bool]:

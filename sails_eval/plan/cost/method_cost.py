@@ -21,7 +21,7 @@ from sails_eval.core.recipe import Recipe, Span
 from sails_eval.core.training_settings import Objective
 from sails_eval.data.reading import read_examples
 from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.contrast import Contrast, Text, load_contrast
+from sails_eval.methods.subspace.contrast import Contrast, load_contrast
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.output_effects import TEXTS as STEERED
 from sails_eval.methods.subspace.prepare import CONTRASTED, checked_initialisation, initialisation_of
@@ -141,27 +141,23 @@ def _walk(batches: Sequence[Sequence[int]], pair: Pair, shape: Shape) -> float:
 
 
 def _contrasting(contrast: Contrast, positions: Any, pair: Pair, shape: Shape, read: Sequence[SaeSource]) -> float:
-    """FLOPs of contrasting the texts of both classes; SAEs read them in halves, to see how far these agree."""
+    """FLOPs of contrasting the texts of both classes; SAEs read them in halves, to see how far these agree.
+
+    Texts go to the last layer of interest, where SAEs (if any) read the tokens that count.
+    """
     batches = [
         texts[i : i + TEXTS_AT_A_TIME]
         for half in (contrast.halves() if read else (contrast,))
         for texts in (half.aligned, half.unaligned)
         for i in range(0, len(texts), TEXTS_AT_A_TIME)
     ]
-    return _reading(batches, positions, pair, shape, read)
-
-
-def _reading(
-    batches: Sequence[Sequence[Text]], positions: Any, pair: Pair, shape: Shape, saes: Sequence[SaeSource]
-) -> float:
-    """FLOPs of texts going to the last layer of interest, where SAEs (if any) read the tokens that count."""
     padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
     counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
-    layers, d = basis_layers(saes or pair.saes, shape.text.num_hidden_layers), int(shape.text.hidden_size)
+    layers, d = basis_layers(read or pair.saes, shape.text.num_hidden_layers), int(shape.text.hidden_size)
     length = round(sum(padded) / sum(map(len, batches)))
     flops = sum(padded) * forward_flops(shape, pair, layers=layers, length=length)
-    for width in [sae_width(sae, d) for sae in saes] or [d] * len(layers):
-        flops += 2 * d * width * sum(counted) * bool(saes)
+    for width in [sae_width(sae, d) for sae in read] or [d] * len(layers):
+        flops += 2 * d * width * sum(counted) * bool(read)
         flops += sum(2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))  # means of texts
     return flops
 
