@@ -17,6 +17,19 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     return command
 
 
+def add_group(commands: Any, name: str, text: str, what: str = "action") -> Any:
+    """A command that only has further ones, its actions, which are to be added to what is returned."""
+    group = commands.add_parser(name, help=text)
+    return group.add_subparsers(title=f"{what}s", metavar=what.upper(), required=True)
+
+
+def add_include_path(command: argparse.ArgumentParser) -> None:
+    """The flag for the tasks of a finished run."""
+    command.add_argument(
+        "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
+    )
+
+
 def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 

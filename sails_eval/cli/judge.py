@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sails_eval.cli.common import add_command, add_send_to
+from sails_eval.cli.common import add_command, add_group, add_include_path, add_send_to
 from sails_eval.core.errors import UserError
 from sails_eval.core.tables import aligned
 from sails_eval.judges.spec import trusting
@@ -23,8 +23,7 @@ SHOWN = 5
 
 def add(commands: Any) -> None:
     """Add `judge` and its actions."""
-    judge = commands.add_parser("judge", help="Judge any file of answers, calibrate a judge, audit a run's verdicts.")
-    actions = judge.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "judge", "Judge any file of answers, calibrate a judge, audit a run's verdicts.")
     _add_score(actions)
     _add_calibrate(actions)
     _add_audit(actions)
@@ -214,8 +213,8 @@ def _table(calibration: Calibration) -> str:
 
 
 def _add_audit(actions: Any) -> None:
-    audit = actions.add_parser("audit", help="Have people label a blinded sample of a run's answers, and correct it.")
-    steps = audit.add_subparsers(title="steps", metavar="STEP", required=True)
+    text = "Have people label a blinded sample of a run's answers, and correct it."
+    steps = add_group(actions, "audit", text, "step")
     text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
     export = add_command(steps, "export", _export, text)
     export.add_argument("run_dir", type=Path, metavar="RUN")
@@ -240,9 +239,7 @@ def _add_audit(actions: Any) -> None:
     back.add_argument("file", type=Path, metavar="FILE", help="the sample with its column 'label' filled in")
     back.add_argument("--key", type=Path, metavar="FILE.key.json", help="default: beside FILE")
     for step in (export, back):
-        step.add_argument(
-            "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
-        )
+        add_include_path(step)
 
 
 def _positive(text: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, names
+from sails_eval.cli.common import add_command, add_include_path, names
 from sails_eval.core.errors import UserError
 
 
@@ -26,9 +26,7 @@ def add(commands: Any) -> None:
     command.add_argument("--prompt-sd", type=float, metavar="X", help="with --sd: the part of it that prompts explain")
     command.add_argument("--contrast", type=names, metavar="A,B", help="with --from: methods (default: first declared)")
     command.add_argument("--contrasts", type=int, metavar="N", help="declared contrasts (default: the run's, or 1)")
-    command.add_argument(
-        "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
-    )
+    add_include_path(command)
 
 
 def _power(options: argparse.Namespace) -> None:

@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_model, read_config, report_problems
+from sails_eval.cli.common import add_command, add_group, add_model, read_config, report_problems
 
 ON_HUB = "hub"
 
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    tasks = commands.add_parser("tasks", help="List, show, make or check lm-eval tasks.")
-    actions = tasks.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "tasks", "List, show, make or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
     listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
     show = add_command(
