@@ -118,11 +118,11 @@ def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
     """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
     from sails_eval.models.chat import render_chat
 
-    if pair.train is None:
-        return SAMPLE.split("\n---\n")
     try:
-        examples = read_examples(pair.train).examples
+        examples = read_examples(pair.train).examples if pair.train is not None else ()
     except UserError:
+        examples = ()
+    if not examples:
         return SAMPLE.split("\n---\n")
     dialogues = []
     for example in examples[:SAMPLED]:
