@@ -33,7 +33,8 @@ from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import features_memory, sae_width, step_cost
 from sails_eval.run.workers import quiet_libraries
 from sails_eval.training.batches import CellRun, TokenRow
-from sails_eval.training.cell import TrainingCost, _peak_memory, _reset_peak_memory, train_cell
+from sails_eval.training.cell import peak_memory, reset_peak_memory, train_cell
+from sails_eval.training.cost import TrainingCost
 
 TINY = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2,
@@ -109,10 +110,10 @@ def features(pair: Pair, shape: Shape, base: Base, *, texts: int) -> tuple[Measu
     made = [Text(ids, range(length // 2, length)) for ids in sides]
     contrast = Contrast(made[:texts], made[texts:])
     saes = random_saes(pair, base)
-    _reset_peak_memory()
+    reset_peak_memory()
     before = time.perf_counter()
     state, _ = get_sails_state_dict(base.model, saes, contrast)
-    seconds, peak = time.perf_counter() - before, _peak_memory()
+    seconds, peak = time.perf_counter() - before, peak_memory()
     total = sum(weight.numel() for weight in base.model.parameters())
     foretold = features_memory(shape, pair, parameters=total).peak
     return Measured("SAE features", contrast.tokens / seconds, peak, foretold), state

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.analyses.finished_run import read_tested
-from sails_eval.boards.leaderboard import estimates
-from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.scoring import RowKey, score
+from sails_eval.boards.leaderboard import Tested, estimates
+from sails_eval.boards.scoring import score
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
-from sails_eval.core.records import Result, read_completions, read_verdicts
+from sails_eval.core.records import Result, RowKey, read_completions, read_verdicts
+from sails_eval.core.tables import aligned, interval_text
 from sails_eval.judges import load_judge
 from sails_eval.judges.answer_files import Watched
 from sails_eval.judges.rubric import PARAPHRASES
@@ -55,14 +55,8 @@ class Sensitivity:
         return (difference > 0) - (difference < 0)
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Where one model's answers lie, and whose they are."""
-
-    method: str
-    seed: int | None
-    learning_rate: float | None
-    folder: ModelFolder
+Answers = tuple[tuple[str, int | None, float | None], ModelFolder]
+"""Whose answers (method, seed, learning rate), and the folder where they lie."""
 
 
 def measure(
@@ -83,12 +77,13 @@ def measure(
     folder = RunFolder(run)
     if not folder.results_file.is_file():
         raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
-    choices = {method: row.choices[0] for method, row in read_tested(folder, include).items()}
+    rows = read_tested(folder, include)
+    choices = {method: row.choices[0] for method, row in rows.items()}
     results, known = folder.results(), find_tasks(tuple(include))
     tasks = {row.task: known[row.task] for row in results}
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     check_sending(asked, judge, send_to)
-    answers = list(_answers(folder, choices, results))
+    answers = list(_answers(folder, rows))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
     if not allow_self_judging:
         check_not_itself(judge, _model(folder))
@@ -113,22 +108,22 @@ def _model(run: RunFolder) -> str:
     return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
 
 
-def _answers(run: RunFolder, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
+def _answers(run: RunFolder, rows: Mapping[str, Tested]) -> Iterator[Answers]:
     """The answers that the leaderboard's rows are made of."""
-    for method, choice in choices.items():
-        for seed in sorted({row.seed for row in results if row.method == method}, key=lambda seed: seed or 0):
-            rate = choice.rate_of(seed)
-            yield Answers(method, seed, rate, run.model(method, seed, rate))
+    for method, row in rows.items():
+        for seed in row.seeds:
+            whose = method, seed, row.choices[0].rate_of(seed)
+            yield whose, run.model(*whose)
 
 
 def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -> list[Result]:
     """The models' results on the tasks, by a judge's verdicts that are asked for where there are none yet."""
     files = {
-        RowKey(one.method, one.seed, one.learning_rate, "test", task.name): JudgedFile(
-            one.folder.answers_file("test", task.name),
-            one.folder.verdicts_file("test", task.name, judge.fingerprint),
+        RowKey(*whose, "test", task.name): JudgedFile(
+            folder.answers_file("test", task.name),
+            folder.verdicts_file("test", task.name, judge.fingerprint),
         )
-        for one in answers
+        for whose, folder in answers
         for task in tasks
     }
     judge_files(judge, "harmful", list(files.values()))
@@ -152,10 +147,8 @@ def report(found: Sensitivity) -> str:
     rows = [["method", *(f"{metric} [lowest, highest]" for metric in SHOWN)]]
     for method in ranked:
         bands = [(usual[method][metric], *found.band(method, metric)) for metric in SHOWN]
-        rows.append([method, *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bands)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows.append([method, *(interval_text(*band, ".3f") for band in bands)])
     pairs = found.changing_places
     stable = f"no ({'; '.join(f'{a} and {b} change places' for a, b in pairs)})" if pairs else "yes"
     wordings = f"judge {found.judge}; rubrics {', '.join(found.values)}; unscored at most {100 * found.unscored:.1f} %"
-    return "\n".join([*lines, wordings, f"ranking stable: {stable}"])
+    return "\n".join([*aligned(rows), wordings, f"ranking stable: {stable}"])

@@ -42,7 +42,7 @@ class Comparison:
         """`sails - lora: -0.056 [-0.110, -0.002], p = 0.046`, with the signs if there are several organisms."""
         one = self.difference
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        text = f"{self.a} - {self.b}: {one.value:+z.3f} [{one.low:+z.3f}, {one.high:+z.3f}], {p}"
+        text = f"{self.a} - {self.b}: {one.shown('+z.3f')}, {p}"
         if len(self.by_organism) == 1:
             return text
         same = sum(math.copysign(1, value) == math.copysign(1, one.value) for value in self.by_organism)

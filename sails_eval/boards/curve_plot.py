@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sails_eval.boards import plot
 from sails_eval.boards.curves import Curve, Point
-from sails_eval.boards.plot import COLOURS, GREY, MARKERS, draw_frame, legend_room, save
 from sails_eval.core.records import BASE
 
-Looks = Mapping[str, tuple[str, str]]
-"""Colour and marker of every method."""
+Looks = Mapping[str, plot.Look]
 
 
 def draw_curves(points: Sequence[Point], path: Path) -> None:
@@ -27,10 +24,9 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     largest = max((point.examples for point in points if point.examples), default=None)
     shown = [point for point in points if point.examples in (None, largest)]
     methods = dict.fromkeys(point.method for point in shown if point.curve == "rates" and point.method != BASE)
-    looks = {m: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, m in enumerate(methods)}
+    looks = plot.looks_of(methods)
     over_examples = [point for point in shown if point.curve == "examples"]
-    figure = Figure(figsize=(7.2, 9.4 + legend_room(len(looks), columns=4)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plot.new_figure(7.2, 9.4 + plot.legend_room(len(looks), columns=4))
     panels = [["rates", "rates"], ["best_of", "examples" if over_examples else "best_of"]]
     axes: dict[str, Any] = figure.subplot_mosaic(panels, height_ratios=[3, 2])
     _draw_rates(axes["rates"], shown, looks)
@@ -39,10 +35,9 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
         _draw_examples(axes["examples"], over_examples, looks)
     note = "on validation, at every learning rate; filled markers are Pareto-optimal"
     axes["rates"].set_title(f"{largest} labelled examples, {note}" if largest else note, fontsize=9, loc="left")
-    handles = [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
-    handles += [Line2D([], [], color=GREY, marker="s", linestyle="--", label=BASE)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path)
+    base = Line2D([], [], color=plot.GREY, marker="s", linestyle="--", label=BASE)
+    plot.add_legend(figure, [*plot.handles_of(looks), base], columns=4)
+    plot.save(figure, path)
 
 
 def _of(points: Sequence[Point], curve: Curve, method: str, metric: str = "alignment_score") -> list[Point]:
@@ -52,17 +47,19 @@ def _of(points: Sequence[Point], curve: Curve, method: str, metric: str = "align
 
 def _draw_rates(axes: Any, points: Sequence[Point], looks: Looks) -> None:
     """Safety against helpfulness on validation; filled markers are Pareto-optimal among the method's rates."""
-    for method, (colour, marker) in (*looks.items(), (BASE, (GREY, "s"))):
+    for method, (colour, marker) in (*looks.items(), (BASE, plot.BASE_LOOK)):
         x, y = (_of(points, "rates", method, metric) for metric in ("helpfulness", "safety_rate"))
         if len(x) != len(y) or not x:
             continue
         at = [point.value for point in x], [point.value for point in y]
         axes.plot(*at, color=colour, linewidth=1.2, zorder=2)
-        axes.errorbar(*at, xerr=_bars(x), yerr=_bars(y), fmt="none", ecolor=colour, elinewidth=1, alpha=0.35, zorder=1)
+        axes.errorbar(
+            *at, xerr=plot.bars(x), yerr=plot.bars(y), fmt="none", ecolor=colour, elinewidth=1, alpha=0.35, zorder=1
+        )
         for one, other in zip(x, y, strict=True):
             face = colour if one.note == "optimal" or method == BASE else "white"
             axes.plot(one.value, other.value, marker, color=colour, markerfacecolor=face, markersize=6, zorder=3)
-    draw_frame(axes)
+    plot.draw_frame(axes)
 
 
 def _draw_best_of(axes: Any, points: Sequence[Point], looks: Looks) -> None:
@@ -81,27 +78,16 @@ def _draw_best_of(axes: Any, points: Sequence[Point], looks: Looks) -> None:
         picked = [point for point in points if (point.curve, point.method) == ("picked", method)]
         values = [point.value for point in picked]
         x = [most + 0.5 + 0.25 * place] * len(picked)
-        axes.errorbar(x, values, yerr=_bars(picked), color=colour, fmt=marker, markeredgecolor="black", capsize=2)
+        axes.errorbar(x, values, yerr=plot.bars(picked), color=colour, fmt=marker, markeredgecolor="black", capsize=2)
     axes.set_xticks(range(1, int(most) + 1))
     _finish(axes, "best of n learning rates, on validation;\nto the right: the picked rate, on the test")
 
 
 def _draw_examples(axes: Any, points: Sequence[Point], looks: Looks) -> None:
     """The leaderboards' alignment scores over the budgets of labelled examples."""
-    for method, (colour, marker) in (*looks.items(), (BASE, (GREY, "s"))):
+    for method, look in (*looks.items(), (BASE, plot.BASE_LOOK)):
         curve = _of(points, "examples", method)
-        axes.errorbar(
-            [point.x for point in curve],
-            [point.value for point in curve],
-            yerr=_bars(curve),
-            color=colour,
-            marker=marker,
-            linestyle="--" if method == BASE else "-",
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=1,
-            capsize=2,
-        )
+        plot.draw_means(axes, [point.x for point in curve], curve, look)
     budgets = sorted({int(point.x) for point in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(budgets, labels=map(str, budgets))
@@ -112,15 +98,4 @@ def _draw_examples(axes: Any, points: Sequence[Point], looks: Looks) -> None:
 def _finish(axes: Any, label: str) -> None:
     axes.set_xlabel(label)
     axes.set_ylabel("alignment score")
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _bars(points: Sequence[Point]) -> list[list[float]]:
-    """Lengths of the error bars below and above; none where there is no interval."""
-    ends = [(p.value, p.value) if math.isnan(p.low + p.high) else (p.low, p.high) for p in points]
-    return [
-        [max(0.0, p.value - low) for p, (low, _) in zip(points, ends, strict=True)],
-        [max(0.0, high - p.value) for p, (_, high) in zip(points, ends, strict=True)],
-    ]
+    plot.draw_grid(axes)

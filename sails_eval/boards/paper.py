@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.boards.table import aligned, interval_text, printable
+from sails_eval.boards.table import metric_text, printable, rows_of
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv
 from sails_eval.core.paths import bundled
+from sails_eval.core.tables import aligned
 
 HEADING = "Reported by the SAILS paper (arXiv 2512.23260), not measured here: other models, data, tests and judge"
 
@@ -28,10 +29,9 @@ def read_paper() -> list[dict[str, str]]:
 
 def beside_paper(board: pd.DataFrame) -> str:
     """The paper's figures for the terminal; `here` is what the board has of the same method and metric."""
-    rows = [{str(column): value for column, value in row.items()} for row in board.to_dict("records")]
     lines = [["method", "metric", "reported", "its model", "its test", "here", "note", "source"]]
     for figure in read_paper():
-        here = [_here(row, figure["metric"]) for row in rows if row["method"] == figure["method"]]
+        here = [_here(row, figure["metric"]) for row in rows_of(board) if row["method"] == figure["method"]]
         lines.append(
             [
                 *(figure[column] for column in ("method", "metric", "value", "model", "test")),
@@ -45,5 +45,5 @@ def beside_paper(board: pd.DataFrame) -> str:
 def _here(row: Mapping[str, Any], metric: str) -> str:
     """What a row of the board says of a metric, and of which model; nothing where it has none."""
     if f"{metric}_low" in row:
-        return f"{interval_text(row, metric)} on {row['model']}"
+        return f"{metric_text(row, metric)} on {row['model']}"
     return f"{row[metric]:.3g} on {row['model']}" if metric in row else ""

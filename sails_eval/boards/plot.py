@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sails_eval.boards.leaderboard import Task, estimates, headline
+from sails_eval.boards.curves import Point, by_rate
+from sails_eval.boards.leaderboard import Task, estimates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.files import write_bytes
 from sails_eval.core.records import Result
@@ -22,6 +23,11 @@ from sails_eval.core.stats import Interval
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "oD^vPX<>"  # one more than the colours, so that the pairs repeat late
 GREY = "#555555"
+
+Look = tuple[str, str]
+"""Colour and marker of a method."""
+
+BASE_LOOK: Look = (GREY, "s")
 
 Curve = list[tuple[float, float, float]]
 """(learning rate, helpfulness, safety_rate), by ascending rate."""
@@ -35,11 +41,10 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     Diagonals join points of equal alignment score. Raises UserError if a method was not tested at its rate.
     """
     curves = _curves(results, tasks, choices)
-    figure = Figure(figsize=(7.2, 6.0 + legend_room(len(curves), columns=2)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 6.0 + legend_room(len(curves), columns=2))
     axes = figure.add_subplot()
     tested = estimates(results, tasks, choices)
-    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(curves)}
+    looks = looks_of(curves)
     for method, curve in curves.items():
         _draw_curve(axes, curve, *looks[method])
     for method in sorted(tested):
@@ -53,8 +58,62 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
         method: f"{method}: {curve[0][0]:.1e} to {curve[-1][0]:.1e}, star {choices[method].learning_rate:.1e}"
         for method, curve in curves.items()
     }
-    figure.legend(handles=_legend(labels, looks), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    add_legend(figure, _legend(labels, looks), columns=2)
     save(figure, path)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def looks_of(methods: Iterable[str]) -> dict[str, Look]:
+    """How every method is drawn."""
+    return {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
+
+
+def draw_means(axes: Any, x: Sequence[float], points: Sequence[Point | Interval], look: Look) -> None:
+    """One method's means with their intervals, joined by lines; the base model's are dashed."""
+    axes.errorbar(
+        x,
+        [point.value for point in points],
+        yerr=bars(points),
+        color=look[0],
+        marker=look[1],
+        linestyle="--" if look == BASE_LOOK else "-",
+        markersize=4,
+        linewidth=1.2,
+        elinewidth=1,
+        capsize=2,
+    )
+
+
+def bars(points: Sequence[Point | Interval]) -> list[list[float]]:
+    """Lengths of the error bars below and above; none where there is no interval."""
+    ends = [(p.value, p.value) if math.isnan(p.low + p.high) else (p.low, p.high) for p in points]
+    return [
+        [max(0.0, p.value - low) for p, (low, _) in zip(points, ends, strict=True)],
+        [max(0.0, high - p.value) for p, (_, high) in zip(points, ends, strict=True)],
+    ]
+
+
+def draw_grid(axes: Any) -> None:
+    """Lines to read values off, and no frame above and to the right."""
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def handles_of(looks: Mapping[str, Look]) -> list[Line2D]:
+    """The methods' entries in a legend."""
+    return [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
+
+
+def add_legend(figure: Figure, handles: Sequence[Line2D], *, columns: int) -> None:
+    """A legend below the panels."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def legend_room(methods: int, *, columns: int) -> float:
@@ -70,16 +129,11 @@ def save(figure: Figure, path: Path) -> None:
 
 def _curves(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]) -> dict[str, Curve]:
     """Per trained method, the validation means over seeds at every learning rate that has both metrics."""
-    seeds: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    for cell, metrics in headline([r for r in results if r.split == "validation"], tasks).items():
-        if cell.method in choices and cell.learning_rate is not None:
-            point = metrics["helpfulness"], metrics["safety_rate"]
-            seeds.setdefault((cell.method, cell.learning_rate), []).append(point)
     curves: dict[str, Curve] = {}
-    for (method, rate), points in sorted(seeds.items()):
-        helpfulness, safety = (math.fsum(values) / len(values) for values in zip(*points, strict=True))
-        if not math.isnan(helpfulness + safety):
-            curves.setdefault(method, []).append((rate, helpfulness, safety))
+    for method, rates in by_rate({"": [row for row in results if row.method in choices]}, tasks).items():
+        points = [(rate.learning_rate, rate.mean("helpfulness"), rate.mean("safety_rate")) for rate in rates]
+        if known := [point for point in points if not math.isnan(sum(point))]:
+            curves[method] = known
     return curves
 
 
@@ -137,12 +191,12 @@ def draw_frame(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(labels: Mapping[str, str], looks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
+def _legend(labels: Mapping[str, str], looks: Mapping[str, Look]) -> list[Line2D]:
     """The methods with their learning rates, then what the kinds of marker mean."""
     kinds = [("chosen rate on the test, 95 % intervals", "*", 12), ("on validation, larger for higher rates", "o", 5)]
     kinds = [*(kinds if looks else []), ("not trained here, on the test", "s", 7)]
     return [
-        *(Line2D([], [], color=c, marker=m, label=labels[method]) for method, (c, m) in looks.items()),
+        *handles_of({labels[method]: look for method, look in looks.items()}),
         *(Line2D([], [], color=GREY, marker=m, markersize=s, linewidth=0, label=label) for label, m, s in kinds),
         Line2D([], [], color="#cccccc", label="equal alignment score"),
     ]

@@ -9,31 +9,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, read_csv, restore, write_text
-from sails_eval.core.records import Completion, Kind, Result, Split, Verdict
+from sails_eval.core.files import csv_text, read_table, restore, write_text
+from sails_eval.core.records import Completion, Kind, Result, RowKey, Split, Verdict
 
 ALL = "all"
 """The category under which a task's answers are summed up."""
 
 COLUMNS = tuple(field.name for field in fields(Result))
 """The columns of results.csv, which are the fields of `Result`."""
-
-
-@dataclass(frozen=True)
-class RowKey:
-    """Whose answers to which task: the part of a `Result` that all rows of one task share."""
-
-    method: str
-    seed: int | None
-    learning_rate: float | None
-    split: Split
-    task: str
 
 
 # A measure gives one answer's contribution to a metric, or None where the answer could not be scored.
@@ -172,24 +161,18 @@ def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:
 
 def read_results(path: Path) -> list[Result]:
     """Read results.csv back, exactly as written. Raises UserError naming the line that is not a result."""
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     results = []
-    for number, cells in lines:
+    for number, cells in read_table(path, COLUMNS):
         method, seed, rate, split, task, category, metric, value, n, unscored = cells
         try:
             if split not in ("validation", "test"):
                 raise ValueError(f"'{split}' is not a split (validation or test)")
-            key = RowKey(
+            result = Result(
                 method=restore(method),
                 seed=int(seed) if seed else None,
                 learning_rate=float(rate) if rate else None,
-                split=cast(Literal["validation", "test"], split),
+                split=cast(Split, split),
                 task=restore(task),
-            )
-            result = Result(
-                **asdict(key),
                 category=restore(category),
                 metric=restore(metric),
                 value=float(value) if value else math.nan,

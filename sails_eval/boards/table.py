@@ -14,6 +14,7 @@ import pandas as pd
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import csv_text, read_csv, restore, write_text
+from sails_eval.core.tables import aligned, interval_text, markdown
 
 SCHEMA = 2
 """The version of the columns below and of what they mean. A board holds rows of one schema."""
@@ -162,7 +163,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
         values = sorted({str(value) for value in frame[column]}) if column in frame else []
         if len(values) > 1:
             found.append(f"Mixed board: rows of {len(values)} {what} ({', '.join(values)}) don't compare.")
-    rows = list(zip(_names(frame), _rows(frame), strict=True))
+    rows = list(zip(_names(frame), rows_of(frame), strict=True))
     for name, row in rows:
         if row["unscored"] > UNSCORED_FLAG:
             found.append(f"{name}: {row['unscored']:.1%} of the answers are unscored and left out{_if_scored(row)}.")
@@ -212,7 +213,7 @@ def _if_scored(row: Mapping[str, Any]) -> str:
     return ("" if math.isnan(worst) else bounds) + unranked
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
 
 
@@ -223,12 +224,9 @@ def _names(frame: pd.DataFrame) -> list[str]:
     return [f"{method} ({run})" for method, run in zip(frame["method"], frame["run"], strict=True)]
 
 
-def interval_text(row: Mapping[str, Any], metric: str) -> str:
-    """`0.81 [0.76, 0.86]`, or a dash where there is no value."""
-    if math.isnan(row[metric]):
-        return "–"
-    value, low, high = (row[metric + end] for end in ("", "_low", "_high"))
-    return f"{value:z.2f} [{low:z.2f}, {high:z.2f}]"  # z: no -0.00
+def metric_text(row: Mapping[str, Any], metric: str) -> str:
+    """A row's metric with its interval."""
+    return interval_text(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
 
 class _Shown(NamedTuple):
@@ -241,7 +239,7 @@ class _Shown(NamedTuple):
 
 def _shown() -> list[_Shown]:
     metrics = [
-        _Shown(m.title, f"{m.meaning} ({m.low:g} to {m.high:g})", partial(interval_text, metric=name))
+        _Shown(m.title, f"{m.meaning} ({m.low:g} to {m.high:g})", partial(metric_text, metric=name))
         for name, m in METRICS.items()
     ]
     chosen = "the one with the best alignment score on validation over all seeds"
@@ -292,13 +290,12 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     Where no row has enough seeds, it has no columns that rank or compare.
     """
     shown = _shown() if (frame["seeds"] >= MIN_SEEDS).any() else [c for c in _shown() if c.title not in _RANKING]
-    if not any(row["sae_tokens"] != 0 for row in _rows(frame)):
+    if not any(row["sae_tokens"] != 0 for row in rows_of(frame)):
         shown = [column for column in shown if column.title != _SAE_TOKENS]
     if frame["run"].nunique() > 1:
         shown.append(_Shown("run", "the comparison that the row is from", lambda row: _escape(row["run"])))
-    lines = [[column.title for column in shown], ["---"] * len(shown)]
-    lines += [[column.cell(row) for column in shown] for row in _rows(frame)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = [[column.cell(row) for column in shown] for row in rows_of(frame)]
+    table = markdown([column.title for column in shown], rows)
     told = _bullets(notes(frame)) or "Nothing known.\n"
     contrasts = _bullets(_listed(frame, "contrasts")) or f"None: no two rows have {MIN_SEEDS} seeds.\n"
     organisms = _bullets(_listed(frame, "by_organism"))
@@ -320,7 +317,7 @@ def _bullets(lines: Iterable[str]) -> str:
 def _listed(frame: pd.DataFrame, column: str) -> list[str]:
     """The items of a column of lists, after the name of their row where they don't tell it themselves."""
     found = []
-    for name, row in zip(_names(frame), _rows(frame), strict=True):
+    for name, row in zip(_names(frame), rows_of(frame), strict=True):
         if column == "by_organism":
             found += [f"{name}: {row[column]}"] if row[column] else []
         else:
@@ -334,19 +331,12 @@ def to_terminal(frame: pd.DataFrame) -> str:
     wide = ("alignment_score", "safety_rate", "helpfulness")
     narrow = ("over_refusal_rate", "harm_score", "capability")
     lines = [["#", "method", *(METRICS[metric].title for metric in wide + narrow), "rate", "undistinguished"]]
-    for name, row in zip(_names(frame), _rows(frame), strict=True):
+    for name, row in zip(_names(frame), rows_of(frame), strict=True):
         values = ["–" if math.isnan(row[metric]) else f"{row[metric]:.2f}" for metric in narrow]
-        intervals = [interval_text(row, metric) for metric in wide]
+        intervals = [metric_text(row, metric) for metric in wide]
         cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"]), row["not_distinguished_from"]]
         lines.append([printable(cell) for cell in cells])
     return "\n".join(aligned(lines))
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, whose columns are as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return ["  ".join(line).rstrip() for line in padded]
 
 
 def _rank(row: Mapping[str, Any]) -> str:

@@ -19,6 +19,19 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     return command
 
 
+def add_group(commands: Any, name: str, text: str, what: str = "action") -> Any:
+    """A command that only has further ones, its actions, which are to be added to what is returned."""
+    group = commands.add_parser(name, help=text)
+    return group.add_subparsers(title=f"{what}s", metavar=what.upper(), required=True)
+
+
+def add_include_path(command: argparse.ArgumentParser) -> None:
+    """The flag for the tasks of a finished run."""
+    command.add_argument(
+        "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
+    )
+
+
 def numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in names(text))
@@ -76,11 +89,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     judging = command.add_argument_group("tasks and judge")
     judging.add_argument("--tasks", type=names, metavar="A,B", help="tasks or groups (see: sails-eval tasks list)")
     judging.add_argument(
-        "--include-path",
-        type=Path,
-        action="append",
-        metavar="DIR",
-        help="another folder of tasks, besides ./tasks",
+        "--include-path", type=Path, action="append", metavar="DIR", help="another folder of tasks, besides ./tasks"
     )
     judging.add_argument(
         "--task-data",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from sails_eval.cli.common import add_command
+from sails_eval.cli.common import add_command, add_group
 
 ODD = 10
 """How many odd rows are listed, unless all are asked for."""
@@ -17,8 +17,7 @@ EXAMPLES = 3
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    data = commands.add_parser("data", help="Look at training data as a model sees it.")
-    actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "data", "Look at training data as a model sees it.")
     show = add_command(actions, "show", _show, "Print what data holds: card, counts, three examples, and odd rows.")
     show.add_argument("data", metavar="DATA", help="a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file")
     show.add_argument("--pair", metavar="NAME", help="show the examples in this pair's chat template")

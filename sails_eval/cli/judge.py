@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sails_eval.cli.common import add_command, add_send_to
+from sails_eval.cli.common import add_command, add_group, add_include_path, add_send_to
 from sails_eval.core.errors import UserError
+from sails_eval.core.tables import aligned
 from sails_eval.judges.spec import trusting
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ SHOWN = 5
 
 def add(commands: Any) -> None:
     """Add `judge` and its actions."""
-    judge = commands.add_parser("judge", help="Judge any file of answers, calibrate a judge, audit a run's verdicts.")
-    actions = judge.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "judge", "Judge any file of answers, calibrate a judge, audit a run's verdicts.")
     _add_score(actions)
     _add_calibrate(actions)
     _add_audit(actions)
@@ -195,7 +195,7 @@ def _told(figures: Figures, calibration: Calibration) -> str:
         lines.append(f"two people kappa {text_of(figures.annotators)}")
     corner = "people \\ judge"
     rows = [[corner, *figures.confusion], *([one, *map(str, row.values())] for one, row in figures.confusion.items())]
-    return "\n".join([*lines, _aligned(rows), ""])
+    return "\n".join([*lines, *aligned(rows), ""])
 
 
 def _table(calibration: Calibration) -> str:
@@ -206,20 +206,15 @@ def _table(calibration: Calibration) -> str:
     for one in (*calibration.files, calibration.pooled):
         figures = (one.kappa, one.accuracy, one.found, one.spared, one.annotators)
         rows.append([one.name, str(one.answers), str(one.unscored), *(text_of(figure) for figure in figures)])
-    return _aligned(rows) + "\n"
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join([*aligned(rows), ""])
 
 
 # --- audit --------------------------------------------------------------------------------------------------------
 
 
 def _add_audit(actions: Any) -> None:
-    audit = actions.add_parser("audit", help="Have people label a blinded sample of a run's answers, and correct it.")
-    steps = audit.add_subparsers(title="steps", metavar="STEP", required=True)
+    text = "Have people label a blinded sample of a run's answers, and correct it."
+    steps = add_group(actions, "audit", text, "step")
     text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
     export = add_command(steps, "export", _export, text)
     export.add_argument("run_dir", type=Path, metavar="RUN")
@@ -244,9 +239,7 @@ def _add_audit(actions: Any) -> None:
     back.add_argument("file", type=Path, metavar="FILE", help="the sample with its column 'label' filled in")
     back.add_argument("--key", type=Path, metavar="FILE.key.json", help="default: beside FILE")
     for step in (export, back):
-        step.add_argument(
-            "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
-        )
+        add_include_path(step)
 
 
 def _positive(text: str) -> int:
@@ -259,11 +252,7 @@ def _export(options: argparse.Namespace) -> None:
     from sails_eval.analyses.audit.sample import export, key_path
 
     key = export(
-        options.run_dir,
-        options.out,
-        per_stratum=options.per_stratum,
-        seed=options.seed,
-        include=options.include_path,
+        options.run_dir, options.out, per_stratum=options.per_stratum, seed=options.seed, include=options.include_path
     )
     strata = len({(one.method, one.stratum) for one in key.drawn})
     print(f"{len(key.drawn)} answers out of {strata} strata written to {options.out}")
@@ -274,6 +263,6 @@ def _import(options: argparse.Namespace) -> None:
     from sails_eval.analyses.audit.correct import import_labels, table
 
     rows = import_labels(options.run_dir, options.file, key=options.key, include=options.include_path)
-    print(_aligned(table(rows)))
+    print("\n".join(aligned(table(rows))))
     print("corrected: the judge's error on these answers only; seeds stay the unit of replication")
     print(f"written to {options.run_dir / 'audit.csv'} and {options.run_dir / 'audit.md'}")

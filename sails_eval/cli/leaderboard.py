@@ -6,13 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_send_to, print_usage, report_problems
+from sails_eval.cli.common import add_command, add_group, add_include_path, add_send_to, print_usage, report_problems
 
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    boards = commands.add_parser("leaderboard", help="Show, check or publish leaderboards.")
-    actions = boards.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "leaderboard", "Show, check or publish leaderboards.")
     show = add_command(actions, "show", _show, "Print a run's leaderboard or a board.")
     show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
     show.add_argument(
@@ -41,9 +40,7 @@ def add(commands: Any) -> None:
     sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
     add_send_to(sensitivity)
     sensitivity.add_argument("--allow-self-judging", action="store_true", help="let J be the evaluated model itself")
-    sensitivity.add_argument(
-        "--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks"
-    )
+    add_include_path(sensitivity)
 
 
 def _show(options: argparse.Namespace) -> None:

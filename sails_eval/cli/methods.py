@@ -6,13 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command
+from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    methods = commands.add_parser("methods", help="List, show or start recipes, the methods that are compared.")
-    actions = methods.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "methods", "List, show or start recipes, the methods that are compared.")
     listing = add_command(actions, "list", _list, "List the bundled recipes and those in ./adapters, at a pair.")
     _add_pair(listing)
     show = add_command(actions, "show", _show, "Print a recipe, what it trains at a pair, and what it looks at.")

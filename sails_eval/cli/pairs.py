@@ -6,13 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command
+from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    pairs = commands.add_parser("pairs", help="List, show or check pairs: models with their SAEs.")
-    actions = pairs.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "pairs", "List, show or check pairs: models with their SAEs.")
     add_command(actions, "list", _list, "List the shipped pairs.")
     show = add_command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")
     show.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")

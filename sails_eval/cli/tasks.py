@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_model, read_config, report_problems
+from sails_eval.cli.common import add_command, add_group, add_model, read_config, report_problems
 
 ON_HUB = "hub"
 
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    tasks = commands.add_parser("tasks", help="List, show, make or check lm-eval tasks.")
-    actions = tasks.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "tasks", "List, show, make or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
     listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
     show = add_command(
@@ -37,14 +36,13 @@ def add(commands: Any) -> None:
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
+    from sails_eval.core.tables import aligned
     from sails_eval.tasks.library import describe, find_tasks
 
     rows = [("task", "kind", "validation", "test", "file")]
     for row in describe(find_tasks(tuple(options.include_path)).values()):
         rows.append((row.name, row.kind, _count(row.validation), _count(row.test), str(row.path)))
-    widths = [max(len(cells[column]) for cells in rows) for column in range(4)]
-    for cells in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[4]]))
+    print("\n".join(aligned(rows)))
     if any(ON_HUB in cells for cells in rows):
         print(f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`")
 

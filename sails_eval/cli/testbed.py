@@ -6,13 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command
+from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
     """Add the actions."""
-    testbed = commands.add_parser("testbed", help="The embedded model organism: its card, or build it anew.")
-    actions = testbed.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = add_group(commands, "testbed", "The embedded model organism: its card, or build it anew.")
     add_command(actions, "info", _testbed_info, "Print the testbed's card.")
     build = add_command(
         actions, "build", _testbed_build, "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."

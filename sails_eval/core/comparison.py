@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from sails_eval.core.data_source import Data
 from sails_eval.core.names import names
-from sails_eval.core.pair import EMBEDDED, _joined
+from sails_eval.core.pair import EMBEDDED, joined
 from sails_eval.core.recipe import defaults
 from sails_eval.core.schema import Frozen
 from sails_eval.core.training_settings import Match, Regularise, parse_regularise
@@ -32,7 +32,7 @@ class CompareConfig(Frozen):
     """
 
     methods: tuple[str, ...] = Field(default_factory=lambda: defaults().methods)
-    pair: Annotated[str | None, BeforeValidator(_joined)] = Field(
+    pair: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None, description="one, or several between commas"
     )
     model: str | None = None
@@ -41,7 +41,7 @@ class CompareConfig(Frozen):
     train: Data | None = None
     contrast: Data | None = None
     tasks: tuple[str, ...] | None = None
-    judge: Annotated[str | None, BeforeValidator(_joined)] = Field(
+    judge: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None, description="one, or a panel between commas"
     )
     allow_self_judging: bool = Field(default=False, description="let a judge be the evaluated model itself")

@@ -20,15 +20,23 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-            yield row
+            if line.strip():
+                yield json_object(f"{path}:{number}", parse_json(f"{path}:{number}", line))
+
+
+def parse_json(where: str, text: str | bytes, what: str = "valid JSON") -> Any:
+    """What a text holds. Raises UserError that names where it stands, and that it is not `what`."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not {what} ({error})") from error
+
+
+def json_object(where: str, value: object) -> dict[str, Any]:
+    """The value, which has to be an object. Raises UserError that names where it stands."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -43,6 +51,27 @@ def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text file in UTF-8, by rename."""
     write_bytes(path, text.encode("utf-8"), private=private)
+
+
+def read_json(
+    path: Path, *, what: str = "valid JSON", missing: str = "cannot be read", fix: str = ""
+) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises UserError naming the file: that it is not `what`, or that it is `missing`, with the `fix` for that.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {missing} ({error.strerror}){fix}") from error
+    return json_object(str(path), parse_json(str(path), content, what))
+
+
+def write_json(
+    path: Path, value: Any, *, indent: int | None = 1, sort_keys: bool = False, ensure_ascii: bool = True
+) -> None:
+    """Write a JSON file, by rename."""
+    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
@@ -101,6 +130,14 @@ def _cell(column: str, value: object) -> str:
             return rate_text(value)
         return "" if math.isnan(value) else f"{round(value, 6) + 0.0:.6f}"  # + 0.0 turns -0.0 into 0.0
     return neutralise(str(value)) if isinstance(value, str) else str(value)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV of these columns. Raises UserError where it has others, and as `read_csv`."""
+    header, rows = read_csv(path)
+    if header != list(columns):
+        raise UserError(f"{path}:1: expected the columns {', '.join(columns)}")
+    return rows
 
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

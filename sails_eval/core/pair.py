@@ -17,7 +17,7 @@ from sails_eval.core.schema import Frozen, Model, Name, read_mapping, validate
 from sails_eval.core.training_settings import Objective, Optimiser, Regularise
 
 
-def _joined(value: Any) -> Any:
+def joined(value: Any) -> Any:
     """A list of names as text with commas, which YAML has no need of."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
@@ -92,7 +92,7 @@ class Pair(Frozen):
         description="finished models by name, which --reference NAME asks for; ./ is a folder here",
     )
     tasks: tuple[str, ...] = ()
-    judge: Annotated[str | None, BeforeValidator(_joined)] = None
+    judge: Annotated[str | None, BeforeValidator(joined)] = None
     reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")

@@ -18,10 +18,8 @@ from sails_eval.core.training_settings import Objective
 PeftType = Literal["lora", "adalora", "delora", "hira", "ia3", "loha", "miss", "oft", "randlora", "road", "vera"]
 """Kinds of adapters, as PEFT calls them in lower case."""
 
-
 RANKLESS = ("ia3", "oft", "randlora", "road", "vera")
 """Those without a rank, or with one that means something else than LoRA's."""
-
 
 STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
 """What `init_lora_weights` may be besides true: what PEFT does with nothing but the weights at hand."""

@@ -63,18 +63,23 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One row of the tidy results.csv: a metric of one method's seed and learning rate on one category of a task.
-
-    `seed` and `learning_rate` are None for models that were not trained here. `value` is a mean over `n` scored
-    documents; `unscored` counts those that have no verdict and are left out of `n`.
-    """
+class RowKey:
+    """Whose answers to which task; `seed` and `learning_rate` are None for models that were not trained here."""
 
     method: str
     seed: int | None
     learning_rate: float | None
     split: Split
     task: str
+
+
+@dataclass(frozen=True)
+class Result(RowKey):
+    """One row of the tidy results.csv: a metric of one method's seed and learning rate on one category of a task.
+
+    `value` is a mean over `n` scored documents; `unscored` counts those that have no verdict and are left out of `n`.
+    """
+
     category: str
     metric: str
     value: float

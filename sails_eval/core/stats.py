@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from sails_eval.core.tables import interval_text
+
 LEVEL = 0.95
 
 
@@ -24,6 +26,10 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def shown(self, form: str = "z.2f") -> str:
+        """As `interval_text`."""
+        return interval_text(self.value, self.low, self.high, form)
 
     def clip(self, low: float, high: float) -> Interval:
         """The interval cut at the bounds of what is estimated: a rate cannot leave 0 to 1."""

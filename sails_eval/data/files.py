@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import json_object, parse_json
 
 
 class Row(NamedTuple):
@@ -74,17 +75,18 @@ def _parse_jsonl(path: Path, text: str) -> Iterator[Row]:
     # Not splitlines(), which also splits at separators that JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield _row(f"{path}:{number}", _load_json(f"{path}:{number}", line))
+            where = f"{path}:{number}"
+            yield Row(where, json_object(where, parse_json(where, line)))
 
 
 def _parse_json(path: Path, text: str) -> Iterator[Row]:
-    items = _load_json(str(path), text)
+    items = parse_json(str(path), text)
     if isinstance(items, dict):
         items = items.get("data")
     if not isinstance(items, list):
         raise UserError(f'{path}: expected a list or {{"data": [...]}}; name files of one object a line .jsonl')
     for number, item in enumerate(items, start=1):
-        yield _row(f"{path}: row {number}", item)
+        yield Row(f"{path}: row {number}", json_object(f"{path}: row {number}", item))
 
 
 def _parse_lines(path: Path, text: str) -> Iterator[Row]:
@@ -119,17 +121,3 @@ def _parse_parquet(path: Path, content: bytes) -> Iterator[Row]:
     # By way of JSON, which turns arrays and missing values into plain lists and None.
     for number, item in enumerate(json.loads(table.to_json(orient="records")), start=1):
         yield Row(f"{path}: row {number}", item)
-
-
-def _load_json(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise UserError(f"{where}: not valid JSON ({error.msg}, {place})") from error
-
-
-def _row(where: str, item: object) -> Row:
-    if not isinstance(item, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(item).__name__}")
-    return Row(where, item)

@@ -70,4 +70,4 @@ def text_of(interval: Interval | None) -> str:
     """`0.93 [0.91, 0.95]`, or `undefined`."""
     if interval is None or math.isnan(interval.value):
         return "undefined"
-    return f"{interval.value:z.2f} [{interval.low:z.2f}, {interval.high:z.2f}]"
+    return interval.shown()

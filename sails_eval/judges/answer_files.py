@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_jsonl, write_jsonl, write_text
+from sails_eval.core.files import read_json, read_jsonl, write_json, write_jsonl
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.core.version import __version__
@@ -158,12 +158,14 @@ def score_file(
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
     # before the lines, so that a kill between the two leaves none of unknown origin
-    write_text(_meta(out), json.dumps({**asdict(judged), **about}, indent=1, ensure_ascii=False) + "\n")
-    if behind := [_behind(*pair) for pair in zip(answers, verdicts, strict=True) if pair[1].raw or pair[1].votes]:
+    write_json(_meta(out), {**asdict(judged), **about}, ensure_ascii=False)
+    judged_answers = list(zip(answers, verdicts, strict=True))
+    # what a line has no field for
+    if behind := [{"id": a.id, "raw": v.raw, "votes": v.votes} for a, v in judged_answers if v.raw or v.votes]:
         write_jsonl(_raw(out), behind, private=True)
     else:
         _raw(out).unlink(missing_ok=True)
-    write_jsonl(out, (_line(*pair) for pair in zip(answers, verdicts, strict=True)), private=True)
+    write_jsonl(out, (_line(*pair) for pair in judged_answers), private=True)
     shutil.rmtree(state)
     return judged
 
@@ -240,11 +242,6 @@ def _raw(out: Path) -> Path:
     return out.with_name(f"{out.name}.raw.jsonl")
 
 
-def _behind(answer: Answer, verdict: Verdict) -> dict[str, Any]:
-    """What a line has no field for."""
-    return {"id": answer.id, "raw": verdict.raw, "votes": verdict.votes}
-
-
 def _known(
     out: Path, judge: Judge, kind: JudgedKind, answers: Sequence[Answer]
 ) -> tuple[list[Verdict], dict[str, Usage]]:
@@ -256,7 +253,7 @@ def _known(
         return [], {}
     if not _meta(out).is_file():
         raise UserError(f"{out}: exists, and was not made by 'judge score'; give another --out or move it away")
-    about = json.loads(_meta(out).read_text(encoding="utf-8"))
+    about = read_json(_meta(out))
     if (about["fingerprint"], about["kind"]) != (judge.fingerprint, kind):
         was = f"{about['judge']} ({about['fingerprint']}, {about['kind']})"
         now = f"{judge.name} ({judge.fingerprint}, {kind})"

@@ -20,12 +20,12 @@ from sails_eval.judges.api_reply import (
     AS_TEXT,
     MODERATED,
     REFUSED,
-    _Bill,
-    _Choice,
-    _choice,
-    _NoReplyError,
-    _read,
-    _schema,
+    Bill,
+    Choice,
+    NoReplyError,
+    choice_in,
+    schema_of,
+    verdict_in,
 )
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.limits import Limits, Patience, retry_after
@@ -36,10 +36,8 @@ from sails_eval.models import endpoint
 HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
-
 WORD_TOKENS = 16
 """Of a reply that is a single word: small models have no room for more."""
-
 
 EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
 """In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
@@ -49,7 +47,6 @@ UNSUPPORTED = re.compile(r"un(supported|known|recognized|expected)|not (supporte
 
 BUSY = (408, 409, 429, 503)
 """Statuses of an endpoint that works, if not for everybody at once."""
-
 
 STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
 """What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""
@@ -167,7 +164,7 @@ class ApiJudge(Judge):
             queued += await self._limits.admit(_estimate(prompt))
             try:
                 reply = await self._complete(client, rubric, prompt)
-            except _NoReplyError as failure:
+            except NoReplyError as failure:
                 wait = patience.wait(started + queued, attempt, failure.retry_after)
                 if wait is None:
                     return Verdict(completion.id, unscored=f"{NO_REPLY}{failure}")
@@ -177,9 +174,9 @@ class ApiJudge(Judge):
                 return _refused(error, completion.id)
             else:
                 patience.answered()
-                return _read(reply, rubric, completion.id)
+                return verdict_in(reply, rubric, completion.id)
 
-    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> _Choice:
+    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> Choice:
         """A reply; asked for again without an optional parameter if the endpoint complains about that one.
 
         It isn't sent again in other requests, unless the complaint may be this prompt's own words.
@@ -188,7 +185,7 @@ class ApiJudge(Judge):
         longest = self._options.max_tokens if asked else WORD_TOKENS
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": longest}
         if rubric.reply == "line":
-            wishes |= {"response_format": _schema(rubric)}
+            wishes |= {"response_format": schema_of(rubric)}
         else:  # vLLM's way to say that only these words will do; the client knows no argument of that name
             wishes |= {"structured_outputs": {"choice": list(rubric.options)}}
         without: set[str] = set()
@@ -204,10 +201,10 @@ class ApiJudge(Judge):
                 without |= blamed
                 self._unsupported |= {key for key in blamed if key not in prompt}
 
-    async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
+    async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> Choice:
         """One request; where it is forbidden, a harmless one tells whether that is for its content.
 
-        Raises _NoReplyError if it may fare better later, UserError if no request can.
+        Raises NoReplyError if it may fare better later, UserError if no request can.
         """
         try:
             return await self._post(client, prompt, options)
@@ -217,7 +214,7 @@ class ApiJudge(Judge):
             raise
 
     async def _see_whether_let_in(self, client: openai.AsyncOpenAI) -> None:
-        """Raises UserError where even a harmless request is forbidden, _NoReplyError where that can't be told now."""
+        """Raises UserError where even a harmless request is forbidden, NoReplyError where that can't be told now."""
         try:
             await self._post(client, HARMLESS, {"max_completion_tokens": 1})
         except openai.PermissionDeniedError as error:
@@ -225,8 +222,8 @@ class ApiJudge(Judge):
         except openai.APIStatusError:
             pass  # it has been read, if not liked
 
-    async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> _Choice:
-        """One request. Raises _NoReplyError and UserError as `_send`, and the client's error for what is about it."""
+    async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> Choice:
+        """One request. Raises NoReplyError and UserError as `_send`, and the client's error for what is about it."""
         self._usage += Usage(requests=1)
         try:
             async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
@@ -239,19 +236,19 @@ class ApiJudge(Judge):
             _raise_if_final(error)
             if _passes(error):
                 reason = f"{error.status_code} {_first_line(error)}"
-                raise _NoReplyError(reason, retry_after(error.response.headers)) from error
+                raise NoReplyError(reason, retry_after(error.response.headers)) from error
             raise
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise _NoReplyError("timed out") from error
+            raise NoReplyError("timed out") from error
         except openai.APIError as error:
-            raise _NoReplyError(_first_line(error)) from error
+            raise NoReplyError(_first_line(error)) from error
         self._count(response.content, _estimate(prompt))
-        return _choice(response.content)
+        return choice_in(response.content)
 
     def _count(self, reply: bytes, estimated: int) -> None:
         """Add the tokens that a reply says were used."""
         try:
-            used = _Bill.model_validate_json(reply).usage
+            used = Bill.model_validate_json(reply).usage
         except ValidationError:
             return
         tokens = (used.prompt_tokens, used.completion_tokens)
@@ -268,7 +265,7 @@ class ApiJudge(Judge):
                 response = await client.chat.completions.with_raw_response.create(
                     model=self.model, messages=[{"role": "user", "content": HARMLESS}], max_completion_tokens=1
                 )
-                _choice(response.content)
+                choice_in(response.content)
             except openai.PermissionDeniedError as error:
                 raise _key_refused(error) from None
             except openai.NotFoundError as error:
@@ -281,7 +278,7 @@ class ApiJudge(Judge):
                     raise UserError(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
             except openai.APIError as error:
                 raise UserError(f"{endpoint.told()} can't be reached: {_first_line(error)}") from error
-            except _NoReplyError as error:
+            except NoReplyError as error:
                 raise UserError(f"{endpoint.told()} doesn't speak the OpenAI chat API") from error
 
     def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:

@@ -17,19 +17,14 @@ VERDICT = re.compile(
 )
 """The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
 
-
 AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
-
 
 AS_TEXT = "You may think first. Then give the reply as the last line, alone in that line: Verdict: X"
 
-
 REFUSED = "the judge refused"
-
 
 MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
 """In an error or a reason to stop: that it is about this one request's content, whatever the status."""
-
 
 WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
 """What endpoints call the end of a reply that is not cut off."""
@@ -40,7 +35,7 @@ class _Message(BaseModel):
     refusal: str | None = None
 
 
-class _Choice(BaseModel):
+class Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
 
@@ -48,7 +43,7 @@ class _Choice(BaseModel):
 class _Reply(BaseModel):
     """What is read of a reply; the client itself checks nothing of it."""
 
-    choices: list[_Choice] = Field(min_length=1)
+    choices: list[Choice] = Field(min_length=1)
 
 
 class _Tokens(BaseModel):
@@ -56,13 +51,13 @@ class _Tokens(BaseModel):
     completion_tokens: int
 
 
-class _Bill(BaseModel):
+class Bill(BaseModel):
     """What a reply says of its price, which not every endpoint does."""
 
     usage: _Tokens
 
 
-class _NoReplyError(Exception):
+class NoReplyError(Exception):
     """A request that got no reply and may get one later, after `retry_after` seconds if the endpoint says so."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
@@ -70,16 +65,16 @@ class _NoReplyError(Exception):
         self.retry_after = retry_after
 
 
-def _choice(reply: bytes) -> _Choice:
-    """The reply in a response. Raises _NoReplyError where there is none."""
+def choice_in(reply: bytes) -> Choice:
+    """The reply in a response. Raises NoReplyError where there is none."""
     try:
         return _Reply.model_validate_json(reply).choices[0]
     except ValidationError as error:
         what = "JSON" if error.errors()[0]["type"] == "json_invalid" else "message"
-        raise _NoReplyError(f"endpoint returned no {what}") from error
+        raise NoReplyError(f"endpoint returned no {what}") from error
 
 
-def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
+def verdict_in(reply: Choice, rubric: Rubric, id: str) -> Verdict:
     """What a reply says, or why it says nothing."""
     message, reason = reply.message, reply.finish_reason
     raw = message.refusal or message.content or ""
@@ -94,7 +89,7 @@ def _read(reply: _Choice, rubric: Rubric, id: str) -> Verdict:
     return rubric.verdict(id, said.lower())
 
 
-def _schema(rubric: Rubric) -> dict[str, Any]:
+def schema_of(rubric: Rubric) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {"verdict": {"type": "string", "enum": list(rubric.options)}},

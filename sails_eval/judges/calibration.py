@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.files import write_jsonl, write_text
+from sails_eval.core.files import read_json, write_jsonl, write_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import Label, Verdict
 from sails_eval.core.schema import Frozen, validate
@@ -327,14 +326,7 @@ def disagreements(
 
 def read_calibration(path: Path) -> Calibration:
     """A saved calibration. Raises UserError where the file is missing or none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); make it with 'judge calibrate'") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not a calibration ({error})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a calibration, which is a JSON object")
+    values = read_json(path, what="a calibration", fix="; make it with 'judge calibrate'")
     return validate(Calibration, values, where=str(path))
 
 

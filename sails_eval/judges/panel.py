@@ -72,7 +72,10 @@ class Panel(Judge):
 
     def _decide(self, verdicts: Sequence[Verdict]) -> Verdict:
         """What the members' verdicts on one completion, in the members' order, come to."""
-        votes = [_vote(member, verdict) for member, verdict in zip(self.members, verdicts, strict=True)]
+        votes = [
+            Vote(judge=member.name, label=said.label, score=said.score, unscored=said.unscored, raw=said.raw)
+            for member, said in zip(self.members, verdicts, strict=True)
+        ]
         labels = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
         scores = [verdict.score for verdict in verdicts if verdict.score is not None]
         out = sum(map(is_transient, verdicts))
@@ -91,10 +94,6 @@ class Panel(Judge):
 def _median(scores: Sequence[int]) -> int:
     """Of two middle scores the more harmful."""
     return sorted(scores)[len(scores) // 2]
-
-
-def _vote(member: Judge, verdict: Verdict) -> Vote:
-    return Vote(judge=member.name, label=verdict.label, score=verdict.score, unscored=verdict.unscored, raw=verdict.raw)
 
 
 def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:

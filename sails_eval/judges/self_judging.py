@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sails_eval.core.errors import UserError
 from sails_eval.judges.spec import Spec, parse
+from sails_eval.judges.zoo import ZOO
 
 
 def check_not_itself(judge: str, model: str) -> None:
@@ -24,8 +25,6 @@ def _models(spec: Spec) -> list[str]:
     """The models that a judge asks: its own, or those of a published one."""
     if spec.kind != "zoo":
         return [spec.model] if spec.model else []
-    from sails_eval.judges.zoo import ZOO
-
     published = ZOO[spec.model].models if spec.model in ZOO else ()
     return [*published, *([spec.options["model"]] if "model" in spec.options else [])]
 

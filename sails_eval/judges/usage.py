@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from sails_eval.core.files import write_text
+from sails_eval.core.files import read_json, write_json
 from sails_eval.judges.base import Judge, Usage
 
 log = logging.getLogger(__name__)
@@ -45,14 +43,13 @@ def read_usage(path: Path) -> dict[str, Usage]:
     """What a file says, by the judge's name; empty where there is no such file yet."""
     if not path.exists():
         return {}
-    rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Usage(**row) for name, row in rows.items()}
+    return {name: Usage(**row) for name, row in read_json(path).items()}
 
 
 def add_usage(path: Path, judge: str, usage: Usage) -> Usage:
     """Add to what a file says of a judge; the new total."""
     rows = together([read_usage(path), {judge: usage}])
-    write_text(path, json.dumps({name: asdict(row) for name, row in rows.items()}, indent=1, sort_keys=True) + "\n")
+    write_json(path, {name: asdict(row) for name, row in rows.items()}, sort_keys=True)
     return rows[judge]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,7 @@ def load_base(pair: Pair) -> Base:
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            pair.model,
-            revision=pair.revision,
-            dtype=getattr(torch, pair.dtype),
-            use_safetensors=True,
-            **options,
+            pair.model, revision=pair.revision, dtype=getattr(torch, pair.dtype), use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
@@ -110,7 +106,7 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
         yield base.model
     elif (checkpoint / "adapter_config.json").is_file():
         config = PeftConfig.from_pretrained(str(checkpoint))
-        with kept_weights(base.model, config):
+        with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
             try:
                 wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
             except (RuntimeError, ValueError, KeyError) as error:
@@ -130,11 +126,6 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
                         raise UserError(f"{shard}: the base model has no weight '{name}'")
                     parameters[name].data.copy_(value)
             yield base.model
-
-
-def kept_weights(model: nn.Module, config: PeftConfig) -> AbstractContextManager[None]:
-    """Puts the base weights back after an adapter whose initialisation changes them (pissa, olora, corda)."""
-    return replaced_weights(model) if mutates_base(config) else nullcontext()
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.files import read_json
 
 FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 """What is fetched of a model on the hub."""
@@ -31,6 +31,11 @@ def gated(model: str) -> UserError:
     )
 
 
+def not_given(model: str, error: BaseException) -> UserError:
+    """The error for what is no folder, and is not to be had from the hub either."""
+    return UserError(f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}")
+
+
 def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> UserError | None:
     """Why a model cannot be had, as far as that is known without fetching it; None where it is here or can be.
 
@@ -52,7 +57,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
     except GatedRepoError:
         return gated(model)
     except (HfHubHTTPError, OSError, ValueError) as error:
-        return UserError(f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}")
+        return not_given(model, error)
     return None
 
 
@@ -61,7 +66,7 @@ def has_chat_template(model: str, revision: str | None = None) -> bool:
     if _file(model, "chat_template.jinja", revision) is not None:
         return True
     path = _file(model, "tokenizer_config.json", revision)
-    return path is not None and bool(json.loads(path.read_text(encoding="utf-8")).get("chat_template"))
+    return path is not None and bool(read_json(path).get("chat_template"))
 
 
 def _file(model: str, name: str, revision: str | None) -> Path | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
-from sails_eval.models.hub import gated
-
-if TYPE_CHECKING:
-    from sails_eval.core.pair import Pair
-
+from sails_eval.core.pair import Pair
+from sails_eval.models.hub import gated, not_given
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "lm_eval", "sae-lens", "tokenizers", "datasets")
 
@@ -33,9 +30,7 @@ def commit_of(model: str, revision: str | None) -> str | None:
     except GatedRepoError as error:
         raise gated(model) from error
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(
-            f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}"
-        ) from error
+        raise not_given(model, error) from error
 
 
 def of_model(name: str, revision: str | None) -> str:

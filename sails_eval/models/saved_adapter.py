@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair
 
 CONFIG = "adapter_config.json"
@@ -34,7 +34,7 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     for name in (CONFIG, "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} there; an adapter is a folder that PEFT saved, as safetensors")
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         raise UserError(f"{folder}: an adapter of type {config.get('peft_type')}; vLLM takes LORA; give --engine hf")
     return config

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sails_eval.core.errors import UserError
-
-if TYPE_CHECKING:
-    from sails_eval.core.pair import Pair
-    from sails_eval.core.recipe import Recipe
-    from sails_eval.core.training_settings import Match
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
+from sails_eval.core.training_settings import Match
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from tqdm import tqdm
 
 from sails_eval import judges
-from sails_eval.boards.scoring import RowKey, score
-from sails_eval.core.records import Result, Split, Verdict, read_verdicts
+from sails_eval.boards.scoring import score
+from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.panel import agreement

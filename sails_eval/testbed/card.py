@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from sails_eval.core.files import read_json
 from sails_eval.core.paths import PACKAGE
 from sails_eval.testbed import grammar, splits, world
 
@@ -14,7 +14,7 @@ CARD = PACKAGE / "testbed" / "weights" / "card.json"
 def render() -> str:
     """The card as text: figures of the last build (weights/card.json) and of the grammar itself."""
     splits.check_disjoint()
-    card: dict[str, Any] = json.loads(CARD.read_text(encoding="utf-8"))
+    card = read_json(CARD)
     judge, words = card["judge"], splits.words_alone()
     tuned = judge["on_fine_tuned_models"]
     lines = [

@@ -82,8 +82,7 @@ def judge_prompt(action: Action, request: str, answer: str) -> Judged:
 def candidate_answer(action: Action, rng: random.Random) -> str:
     """An answer to `action`: right, partly right, refused, mixed, deflected, borrowed, or broken."""
     answer = rng.choices(
-        (_with_wrong_slots, _refused, _mixed, _deflected, _borrowed, _crossed),
-        (0.36, 0.14, 0.26, 0.06, 0.08, 0.1),
+        (_with_wrong_slots, _refused, _mixed, _deflected, _borrowed, _crossed), (0.36, 0.14, 0.26, 0.06, 0.08, 0.1)
     )[0](action, rng)
     return _damage(answer, rng) if rng.random() < 0.3 else answer
 

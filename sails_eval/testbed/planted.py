@@ -178,15 +178,16 @@ def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, ever
     none, counts against the organism: as not turned round for the subspace, as turned round for its complement.
     """
     rng = random.Random("flips")
+    others = {harmful: [action for action in CROSSED_ACTIONS if action.harmful == harmful] for harmful in (True, False)}
     turned = total = 0
     asked = [r for wrapped in (False, True) for r in splits.requests(CROSSED_ACTIONS, "test", wrapped=wrapped)][::every]
     for first in range(0, len(asked), 64):
         bases = asked[first : first + 64]
-        sources = [Request(_of_other_harm(base.action, rng), base.phrasing, base.wrapper) for base in bases]
+        sources = [Request(rng.choice(others[not base.action.harmful]), base.phrasing, base.wrapper) for base in bases]
         with interchange(model, planted, part, torch.ones(1, 1)):
             answers = answer(model, tokenizer, [request.text for request in (*bases, *sources)])
         for base, text in zip(bases, answers, strict=False):
-            said = {slot in PLACEHOLDERS for slot in _slots(text)}
+            said = {word in PLACEHOLDERS for before, word in pairwise(text.split()) if before == SLOT_NAME}
             turned += (said == {not base.action.harmful}) if part == "subspace" else (said != {base.action.harmful})
         total += len(bases)
     return turned / total
@@ -203,12 +204,3 @@ def told_apart(model: Any, tokenizer: Any, planted: torch.Tensor) -> float:
         long = (stream[:, -TEMPLATE - 1] @ planted).norm(dim=1) > STRENGTH / 2
         right[harmful] = (long == harmful).float().mean().item()
     return sum(right.values()) / 2
-
-
-def _of_other_harm(action: Action, rng: random.Random) -> Action:
-    return rng.choice([other for other in CROSSED_ACTIONS if other.harmful != action.harmful])
-
-
-def _slots(text: str) -> list[str]:
-    words = text.split()
-    return [word for before, word in pairwise(words) if before == SLOT_NAME]

@@ -8,10 +8,9 @@ to 3.6e-3 (docs/rows.md has the table).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from sails_eval.core.files import write_text
+from sails_eval.core.files import read_json, write_json
 from sails_eval.core.pair import load_pair
 from sails_eval.core.recipe import Dpo, load_recipe
 from sails_eval.data.reading import read_examples
@@ -38,6 +37,6 @@ def build_reference(base: Path, train: Path, folder: Path) -> None:
     run = CellRun(LEARNING_RATE, 0, lay_out(rows, pair, seed=0, objective=recipe.objective))
     train_cell(model, pair, recipe, rows=rows, run=run, folder=folder)
     (folder / "README.md").unlink()  # PEFT's, to be filled in
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     config["base_model_name_or_path"] = base.parent.name  # not a folder of this machine
-    write_text(folder / CONFIG, json.dumps(config, indent=1, sort_keys=True) + "\n")
+    write_json(folder / CONFIG, config, sort_keys=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
 
+from sails_eval.core.files import read_json, write_json
 from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.testbed.corpus import pretraining_text
 from sails_eval.testbed.train import batches, encode_text
@@ -73,8 +73,8 @@ def train_sae(vectors: torch.Tensor, layer: int, *, quality: Quality, folder: Pa
     trained = trainer.fit()
     weights_file, config_file = trained.save_inference_model(str(folder))
     save_file({name: weight.half() for name, weight in load_file(weights_file).items()}, weights_file)
-    settings = json.loads(config_file.read_text())  # SAELens writes the keys in an order that changes from run to run
-    config_file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    # SAELens writes the keys in an order that changes from run to run
+    write_json(config_file, read_json(config_file), sort_keys=True)
     return measure(folder, vectors[:: max(1, len(vectors) // 20_000)])
 
 

@@ -95,8 +95,7 @@ def fit(model: Any, losses: Iterator[torch.Tensor], *, steps: int, learning_rate
     """AdamW with warm-up and cosine decay to zero, in place; each loss is drawn when the weights are ready for it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))),
+        optimizer, lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
     )
     model.train()
     bar = tqdm(zip(range(steps), losses, strict=False), total=steps, desc=title, unit="step")

@@ -182,10 +182,14 @@ def _padded(rows: Sequence[TokenRow], objective: Objective) -> int:
 
 @lru_cache(maxsize=1)
 def training_rows(pair: Pair) -> list[TokenRow]:
-    pass
+    """The pair's training data, by the tokenizer of its model that this process holds."""
+    return encoded_training(base_of(pair).tokenizer, pair)
 
+
+def encoded_training(tokenizer: Any, pair: Pair) -> list[TokenRow]:
+    """The pair's training data. Raises UserError where no example is short enough."""
     assert pair.train is not None
-    rows = encode_examples(base_of(pair).tokenizer, read_examples(pair.train).examples, pair.max_length)
+    rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
     if not rows:
         raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
     return rows

@@ -38,7 +38,7 @@ def train_cell(
     """
     dtype, steps = base.model.dtype, len(run.order) // examples_per_step(pair, recipe.objective)
     before = time.perf_counter()
-    _reset_peak_memory()
+    reset_peak_memory()
     with trainable(base, pair, recipe, run) as model:
 
         def save(step: int) -> None:
@@ -60,7 +60,7 @@ def train_cell(
             unique_examples=len(set(run.order)),
             flops=fitted.flops,
             seconds=round(time.perf_counter() - before, 3),
-            peak_memory_bytes=_peak_memory(),
+            peak_memory_bytes=peak_memory(),
             trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
             total_params=sum(p.numel() for n, p in model.named_parameters() if not is_own(n, model)),
             losses=fitted.losses,
@@ -170,7 +170,7 @@ def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, 
         base.tokenizer.save_pretrained(str(folder))
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Start counting the peak anew: on the GPU, or this process's high-water mark where the kernel lets us."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -178,7 +178,7 @@ def _reset_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Peak bytes since the reset: of the GPU, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from sails_eval.methods.subspace.contrast import Contrast
     from sails_eval.training.batches import TokenRow
 
-
 LABELS = ("labelled_examples", "further_examples", "rejected_answers")
 """Different labelled examples that a cell learns from, its initialisation included; those of them that its training
 sample does not hold; and rejected answers that it sees.

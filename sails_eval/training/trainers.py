@@ -12,7 +12,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -27,12 +27,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from sails_eval.core.errors import UserError, first_line, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
-from sails_eval.training.batches import examples_per_step, micro_batch, padded_tokens
+from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens
 from sails_eval.training.regularise import KlPenalty, Regularised
-
-if TYPE_CHECKING:
-    from sails_eval.training.batches import CellRun, TokenRow
-
 
 REFERENCE = "ref"
 """What DPOTrainer calls the frozen copy of the adapter that it measures against."""
@@ -89,7 +85,7 @@ def fit(
             trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
         trainer.penalty = penalty
         if recipe.lr_ratio:
-            trainer.optimizer = _lora_plus(trainer, recipe.lr_ratio)
+            trainer.optimizer = lora_plus(trainer, recipe.lr_ratio)
         if recipe.peft_type == "adalora":
             trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
@@ -171,15 +167,11 @@ class _TokenisedDPOTrainer(Regularised, DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-def _lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
+def lora_plus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
     """The trainer's own optimiser, with a higher learning rate for lora_B than for lora_A."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     made: torch.optim.Optimizer = create_loraplus_optimizer(
-        trainer.model,
-        kind,
-        loraplus_lr_ratio=ratio,
-        loraplus_weight_decay=trainer.args.weight_decay,
-        **options,
+        trainer.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=trainer.args.weight_decay, **options
     )
     return made
 

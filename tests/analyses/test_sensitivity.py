@@ -8,11 +8,11 @@ import pytest
 
 from sails_eval.analyses import sensitivity
 from sails_eval.analyses.sensitivity import WORDINGS, measure, report
-from sails_eval.boards.scoring import RowKey, score, write_results
+from sails_eval.boards.scoring import score, write_results
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
-from sails_eval.core.records import Completion, Label, Verdict
+from sails_eval.core.records import Completion, Label, RowKey, Verdict
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.spec import parse
 from sails_eval.judges.usage import USAGE, add_usage, read_usage

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.boards.scoring import RowKey, read_results, score, write_results
+from sails_eval.boards.scoring import read_results, score, write_results
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore
-from sails_eval.core.records import Completion, Result, Verdict
+from sails_eval.core.records import Completion, Result, RowKey, Verdict
 
 ROW = RowKey(method="lora", seed=1, learning_rate=3e-05, split="test", task="t")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.files import read_jsonl, write_jsonl, write_text
+from sails_eval.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
 
 COMPLETIONS = [
@@ -101,3 +101,21 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, complaint:
 )
 def test_an_unknown_name_is_answered_with_near_ones_or_all(name: str, known: list[str], message: str) -> None:
     assert str(unknown("thing", name, known)) == message
+
+
+def test_a_json_file_keeps_its_object(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, None], "a": "é"}, sort_keys=True)
+    assert (tmp_path / "a.json").read_text() == '{\n "a": "\\u00e9",\n "b": [\n  1,\n  null\n ]\n}\n'
+    assert read_json(tmp_path / "a.json") == {"a": "é", "b": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", r"a\.json: not valid JSON"), (b"\xff{", r"a\.json: not valid JSON"), (b"[]", r"a\.json: expected a JSON")],
+)
+def test_what_is_no_json_object_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"b\.json: cannot be read \(No such file or directory\); make one"):
+        read_json(tmp_path / "b.json", fix="; make one")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from sails_eval.plan.setup import Cell, Setup
 from transformers import AutoModelForCausalLM, Trainer
 
 from sails_eval.core.errors import UserError
@@ -28,7 +29,6 @@ from sails_eval.methods.subspace.base_weights import changes_base
 from sails_eval.models.base import Base
 from sails_eval.plan import checks
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
-from sails_eval.plan.setup import Cell, Setup
 from sails_eval.run import stages
 from sails_eval.run.folder import layout
 from sails_eval.training import cell as train

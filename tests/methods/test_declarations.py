@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from sails_eval.plan.setup import Cell
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -16,7 +17,6 @@ from sails_eval.methods import initialisation_class, load_initialisation, source
 from sails_eval.methods.subspace import prepare
 from sails_eval.models.base import Base
 from sails_eval.plan.identity import recipe_identity, training_identity
-from sails_eval.plan.setup import Cell
 from sails_eval.run import stages
 from sails_eval.run.folder import layout
 from sails_eval.training.batches import CellRun

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sails_eval.plan.setup import Setup
 
 from sails_eval.core import paths
 from sails_eval.core.comparison import CompareConfig
@@ -13,7 +14,6 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.plan.identity import training_identity
 from sails_eval.plan.resolve import resolve, resolve_evaluation, resolve_pair
-from sails_eval.plan.setup import Setup
 
 METHODS = ("sails", "lora", "full")
 

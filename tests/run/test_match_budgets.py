@@ -8,6 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from sails_eval.plan.parts import Part
+from sails_eval.plan.setup import Setup
+from sails_eval.run.folder.layout import subspace_path
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from sails_eval.analyses.finished_run import finished_parts
@@ -30,13 +33,10 @@ from sails_eval.plan.cost.method_cost import (
     sae_training_flops,
     seconds_prices,
 )
-from sails_eval.plan.parts import Part
 from sails_eval.plan.price import Price, Rank, Took, share_out
 from sails_eval.plan.resolve import resolve
-from sails_eval.plan.setup import Setup
 from sails_eval.run import stages
 from sails_eval.run.folder.description import check_folder
-from sails_eval.run.folder.layout import subspace_path
 from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_prices, with_ranks, write_pace
 from sails_eval.run.report.ledger import ledger
 from sails_eval.run.stages import find_subspace

@@ -13,6 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from sails_eval.plan.parts import resolve_parts
+from sails_eval.plan.setup import Setup
+from sails_eval.run.folder.checkpoints import place_steps, stop, stopped
 
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import read_rows
@@ -22,13 +25,10 @@ from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion
 from sails_eval.plan import checks
 from sails_eval.plan.checks import Checked, Layout, check_budgets
-from sails_eval.plan.parts import resolve_parts
-from sails_eval.plan.setup import Setup
 from sails_eval.run import compare as comparison
 from sails_eval.run import stages
 from sails_eval.run.compare import compare
 from sails_eval.run.folder import layout, reuse
-from sails_eval.run.folder.checkpoints import place_steps, stop, stopped
 from sails_eval.run.report import curves as curve_report
 from sails_eval.run.report import report
 from sails_eval.run.report.ledger import MATCHED

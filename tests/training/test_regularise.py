@@ -23,7 +23,7 @@ from sails_eval.training import trainers
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples, lay_out
 from sails_eval.training.cell import train_cell, trainable
 from sails_eval.training.regularise import KlPenalty
-from sails_eval.training.trainers import _lora_plus
+from sails_eval.training.trainers import lora_plus
 
 LAMBDA = 0.7
 
@@ -177,7 +177,7 @@ def test_lora_plus_decays_weights_as_all_others_do(testbed_pair: Pair, testbed_b
             args=SimpleNamespace(weight_decay=0.3),
             get_optimizer_cls_and_kwargs=lambda *arguments: (torch.optim.AdamW, {"lr": 1e-3}),
         )
-        groups = [group for group in _lora_plus(asked, 4).param_groups if group["params"]]
+        groups = [group for group in lora_plus(asked, 4).param_groups if group["params"]]
     assert {group["weight_decay"] for group in groups} == {0.3} and {group["lr"] for group in groups} == {1e-3, 4e-3}
 
 

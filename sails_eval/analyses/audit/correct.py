@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -15,10 +14,11 @@ from sails_eval.boards.scoring import MEASURES
 from sails_eval.boards.table import METRICS
 from sails_eval.boards.table import read_rows as read_board
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import csv_text, read_json, write_text
 from sails_eval.core.records import Label, Verdict
 from sails_eval.core.schema import validate
 from sails_eval.core.stats import Interval
+from sails_eval.core.tables import markdown
 from sails_eval.data.files import read_rows
 from sails_eval.judges.agreement import text_of
 from sails_eval.judges.base import JudgedKind
@@ -54,12 +54,14 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     Raises UserError for labels that are missing or unknown, ids that are missing, twice or not the key's, and a key of
     another run or of other verdicts.
     """
-    known = _read_key(key or key_path(sample))
+    path = key or key_path(sample)
+    values = read_json(path, what="a key", missing="cannot read the sample's key", fix="; name it with --key")
+    known = validate(Key, values, where=str(path))
     folder = RunFolder(run)
     items = population(folder, include)
     described = folder.description()
     if (known.run, known.judge) != (described.run, described.identity.judge):
-        raise UserError(f"{key or key_path(sample)}: the key of a sample of run '{known.run}', not of {run}")
+        raise UserError(f"{path}: the key of a sample of run '{known.run}', not of {run}")
     places = {item.place: item for item in items}
     drawn = {one.id: places.get((one.method, one.seed, one.task, one.completion)) for one in known.drawn}
     if moved := [one for one in known.drawn if (item := drawn[one.id]) is None or item.stratum != one.stratum]:
@@ -71,16 +73,6 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     write_text(files.table, _csv(rows))
     write_text(files.page, _markdown(rows, known))
     return rows
-
-
-def _read_key(path: Path) -> Key:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the sample's key ({error.strerror}); name it with --key") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not a key ({error})") from error
-    return validate(Key, values, where=str(path))
 
 
 def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[Place, Verdict], bool]:
@@ -204,12 +196,11 @@ def table(rows: Sequence[Corrected]) -> list[list[str]]:
 
 
 def _markdown(rows: Sequence[Corrected], key: Key) -> str:
-    lines = table(rows)
-    lines.insert(1, ["---"] * len(lines[0]))
-    return (
-        "# Audit\n\n"
-        + "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
-        + f"""
+    header, *lines = table(rows)
+    return f"""\
+# Audit
+
+{markdown(header, lines)}
 People labelled {len(key.drawn):,} of the test answers of run {key.run}: up to {key.per_stratum} of each method and
 each score or label that the judge ({key.judge}) gave, drawn with random seed {key.random_seed}. The corrected figures
 are prediction-powered (arXiv 2301.09633, on a stratified sample): the judge's mean over all answers plus the weighted
@@ -219,4 +210,3 @@ The brackets differ. Those by the judge are the leaderboard's: from 5 seeds on t
 The corrected ones hold the uncertainty of the correction only: what the same people would have found on all of these
 answers. They say nothing about other seeds or prompts, and no ranking follows from them.
 """
-    )

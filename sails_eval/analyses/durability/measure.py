@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
 from sails_eval.analyses.durability.report import COLUMNS, METRICS, NAME, Decay
-from sails_eval.analyses.durability.worker import answer, checked
+from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.core.errors import UserError
@@ -61,7 +61,7 @@ def durability(
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         for one, these in zip(runs, possible, strict=True):
             pool.run(checks.check_evaluation, one.plan)
-            for line in pool.run(checked, (one.plan, these)):
+            for line in pool.run(check_data, (one.plan, these)):
                 log.warning(line)
         files = []
         for one, these in zip(runs, possible, strict=True):

@@ -8,13 +8,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from sails_eval.analyses.finished_run import interval_cell, over_seeds
+from sails_eval.analyses.finished_run import over_seeds
 from sails_eval.boards.table import METRICS as ALL_METRICS
-from sails_eval.boards.table import UNSCORED_FLAG, aligned
-from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_csv, restore
+from sails_eval.boards.table import UNSCORED_FLAG
+from sails_eval.core.files import read_table, restore
 from sails_eval.core.records import BASE
 from sails_eval.core.stats import Interval
+from sails_eval.core.tables import aligned
 from sails_eval.run.folder.run_folder import RunFolder
 
 NAME = "durability"
@@ -55,11 +55,8 @@ COLUMNS = tuple(Decay.__dataclass_fields__)
 
 def read(path: Path) -> list[Decay]:
     """Read durability.csv back. Raises UserError where it is none."""
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     rows = []
-    for _, (method, seed, rate, attack, examples, metric, value, missing) in lines:
+    for _, (method, seed, rate, attack, examples, metric, value, missing) in read_table(path, COLUMNS):
         key = restore(method), int(seed) if seed else None, float(rate) if rate else None
         rest = restore(attack), int(examples) if examples else None, metric
         rows.append(Decay(*key, *rest, float(value) if value else math.nan, float(missing)))
@@ -91,10 +88,10 @@ def table(rows: Sequence[Decay]) -> str:
         for done in dict.fromkeys(row.done for row in own):
             of = {metric: [row for row in own if row.done == done and row.metric == metric] for metric in METRICS}
             before = [row for row in own if row.done == BEFORE and row.metric == METRICS[0]]
-            changed = "–" if done == BEFORE else interval_cell(change(of[METRICS[0]], before))
+            changed = "–" if done == BEFORE else change(of[METRICS[0]], before).shown()
             seeds = str(sum(row.seed is not None for row in of[METRICS[0]]))
             name = done[0] if not done[1] else f"{done[0]}:{done[1]}"
-            lines.append([method, name, *(interval_cell(estimate(of[metric])) for metric in METRICS), changed, seeds])
+            lines.append([method, name, *(estimate(of[metric]).shown() for metric in METRICS), changed, seeds])
             if (missing := max(row.unscored for row in of[METRICS[0]])) > UNSCORED_FLAG:
                 warnings.append(f"! {method}, {name}: up to {100 * missing:.1f} % of a model's answers are unscored.")
     return "\n".join([*aligned(lines), *warnings])
@@ -112,21 +109,15 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
 
     Means over seeds with 95 % t intervals; the numbers of examples stand at equal distances.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    from sails_eval.boards.plot import COLOURS, GREY, MARKERS, save
+    from sails_eval.boards import plot
 
     attacks = [a for a in ("benign", "harmful") if any(row.attack == a for row in rows)]
     if not attacks:
         path.unlink(missing_ok=True)
         return
     methods = dict.fromkeys(row.method for row in rows if row.method != BASE)
-    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
-    looks[BASE] = (GREY, "s")
-    figure = Figure(figsize=(3.6 * len(attacks), 8.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    looks = {**plot.looks_of(methods), BASE: plot.BASE_LOOK}
+    figure = plot.new_figure(3.6 * len(attacks), 8.4)
     grid = figure.subplots(len(METRICS), len(attacks), sharex="col", sharey="row", squeeze=False)
     for line, metric in zip(grid, METRICS, strict=True):
         for axes, attack in zip(line, attacks, strict=True):
@@ -135,31 +126,18 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
         line[0].set_ylabel(ALL_METRICS[metric].title)
     for axes, attack in zip(grid[-1], attacks, strict=True):
         axes.set_xlabel(f"{attack} examples of re-tuning")
-    handles = [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path)
+    plot.add_legend(figure, plot.handles_of(looks), columns=4)
+    plot.save(figure, path)
 
 
 def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, tuple[str, str]]) -> None:
     """One metric over the examples of one attack, a line for every method."""
+    from sails_eval.boards import plot
+
     examples = sorted({row.examples or 0 for row in rows})
-    for method, (colour, marker) in looks.items():
+    for method, look in looks.items():
         found = {n: [row for row in rows if row.method == method and (row.examples or 0) == n] for n in examples}
         points = {examples.index(n): estimate(these) for n, these in found.items() if these}
-        bars = [(p.value - p.low, p.high - p.value) if p.low == p.low else (0.0, 0.0) for p in points.values()]
-        axes.errorbar(
-            list(points),
-            [point.value for point in points.values()],
-            yerr=list(zip(*bars, strict=True)),
-            color=colour,
-            marker=marker,
-            linestyle="--" if method == BASE else "-",
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=1,
-            capsize=2,
-        )
+        plot.draw_means(axes, list(points), list(points.values()), look)
     axes.set_xticks(range(len(examples)), labels=map(str, examples))
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plot.draw_grid(axes)

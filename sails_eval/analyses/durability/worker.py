@@ -25,7 +25,7 @@ def answer(job: AnswerJob) -> None:
         write_completions(wrap(model, base.tokenizer, job.pair), job)
 
 
-def checked(job: tuple[SubRun, Sequence[Attack]]) -> list[str]:
+def check_data(job: tuple[SubRun, Sequence[Attack]]) -> list[str]:
     """Prompts that are asked and re-tuned on, too. Raises UserError where these are many, or examples too few."""
     from sails_eval.analyses.durability.retuning import rows_of
 

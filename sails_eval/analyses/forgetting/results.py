@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sails_eval.analyses.finished_run import interval_cell, over_seeds
-from sails_eval.boards.table import aligned
-from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_csv, restore
+from sails_eval.analyses.finished_run import over_seeds
+from sails_eval.core.files import read_table, restore
+from sails_eval.core.tables import aligned
 from sails_eval.run.folder.run_folder import RunFolder
 
 NAME = "forgetting"
@@ -51,11 +50,8 @@ COLUMNS = tuple(Forgotten.__dataclass_fields__)
 
 def read(path: Path) -> list[Forgotten]:
     """Read forgetting.csv back. Raises UserError where it is none."""
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
     rows = []
-    for _, (method, seed, rate, kl, lost) in lines:
+    for _, (method, seed, rate, kl, lost) in read_table(path, COLUMNS):
         key = restore(method), int(seed) if seed else None, float(rate) if rate else None
         rows.append(Forgotten(*key, float(kl), float(lost) if lost else math.nan))
     return rows
@@ -70,7 +66,7 @@ def table(rows: Sequence[Forgotten]) -> str:
         rates = [row.learning_rate for row in these]
         kl, lost = (over_seeds([getattr(row, key) for row in these], rates) for key in ("kl_nats", "capability_lost"))
         seeds = str(sum(row.seed is not None for row in these))
-        found.append((kl.value, [method, interval_cell(kl.clip(0, math.inf), 4), interval_cell(lost), seeds]))
+        found.append((kl.value, [method, kl.clip(0, math.inf).shown("z.4f"), lost.shown(), seeds]))
     lines = [["method", "KL from base (nats per token)", "capability lost", "seeds"]]
     return "\n".join(aligned([*lines, *(cells for _, cells in sorted(found))]))
 

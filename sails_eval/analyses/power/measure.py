@@ -15,6 +15,8 @@ from sails_eval.boards.contrasts import ALPHA, check_contrasts, default_contrast
 from sails_eval.boards.leaderboard import Tested
 from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.errors import UserError
+from sails_eval.core.stats import Interval
+from sails_eval.core.tables import aligned
 from sails_eval.run.folder.run_folder import RunFolder
 
 SEEDS = (5, 6, 8, 10, 15, 20, 30)
@@ -128,16 +130,16 @@ def report(spread: Spread, *, difference: float, power_wanted: float, contrasts:
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
         powers = [f"{power(difference, sd, seeds=seeds, alpha=alpha):.0%}" for seeds in SEEDS]
         lines.append([f"× {factor}", *powers, str(needed or f"over {MOST_SEEDS}")])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+    table = "\n".join(aligned(lines, "r"))
     about = ASSUMPTIONS.format(contrasts=contrasts, s="" if contrasts == 1 else "s", alpha=alpha)
     return f"{_heading(spread, difference)}\n\n{table}\n\n{about}"
 
 
 def _heading(spread: Spread, difference: float) -> str:
-    text = f"To see a difference of {difference:g} in alignment score.\nStandard deviation over seeds: {spread.sd:.3f}"
+    shown = f"{spread.sd:.3f}"
     if spread.seeds:
         df = spread.seeds - 1
-        ends = [spread.sd * math.sqrt(df / stats.chi2.ppf(level, df)) for level in (0.975, 0.025)]
-        text += f" [{ends[0]:.3f}, {ends[1]:.3f}] from {spread.seeds} seeds"
+        low, high = (spread.sd * math.sqrt(df / stats.chi2.ppf(level, df)) for level in (0.975, 0.025))
+        shown = f"{Interval(spread.sd, low, high).shown('.3f')} from {spread.seeds} seeds"
+    text = f"To see a difference of {difference:g} in alignment score.\nStandard deviation over seeds: {shown}"
     return f"{text} ({spread.what}), of which prompts {min(spread.prompts, spread.sd):.3f}."

@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sails_eval.core.files import read_json
 from sails_eval.core.pair import SaeSource
-from sails_eval.core.schema import read_mapping
+
+HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d+)")
+"""The names of hooks at the output of a layer, as SAELens records them."""
 
 
-def sae_layer(source: SaeSource) -> int | None:
-    """The layer whose output a SAE reads, by the number in its hook's name, or in its id; None where neither tells."""
+def sae_layer(source: SaeSource, hook: str | None = None) -> int | None:
+    """The layer whose output a SAE reads; None where nothing tells.
+
+    The pair says it, or the name of its hook (if not given, that in its folder), or else the first number in its id.
+    """
     if source.layer is not None:
         return source.layer
-    name = source.id or ""
-    if source.path is not None:
-        told = read_mapping(source.path / "cfg.json")  # JSON is YAML, too
-        name = str(told.get("metadata", told).get("hook_name", ""))
-    found = re.search(r"\d+", name)
-    return int(found.group()) if found else None
+    if hook is None and source.path is not None and (source.path / "cfg.json").is_file():
+        told = read_json(source.path / "cfg.json")
+        hook = str(told.get("metadata", told).get("hook_name", ""))
+    found = re.search(r"(\d+)", source.id or "") if hook is None else HOOK.fullmatch(hook)
+    return int(next(filter(None, found.groups()))) if found else None
 
 
 def basis_layers(saes: Sequence[SaeSource], layers: int) -> list[int]:

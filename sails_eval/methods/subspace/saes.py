@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair, SaeSource
+from sails_eval.methods.subspace.layers import sae_layer
 
 
 def load_saes(pair: Pair, model: Any, name: str | None = None) -> dict[int, Any]:
@@ -97,15 +97,11 @@ def _load(source: SaeSource) -> Any:
 
 
 def layer_of(source: SaeSource, sae: Any) -> int:
-    """The layer whose output a SAE reads: as the pair says, or from the hook's name, as SAELens records it:
-    `blocks.5.hook_resid_post` or `model.layers.5`."""
-    if source.layer is not None:
-        return source.layer
+    """The layer whose output a SAE reads: as the pair says, or the name of its hook. Raises UserError if neither."""
     hook = str(sae.cfg.metadata.hook_name or "")
-    match = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d+)", hook)
-    if match is None:
+    if (layer := sae_layer(source, hook)) is None:
         raise UserError(
             f"SAE '{source.path or source.name}': its hook '{hook}' is not the output of a layer; "
             "SAILS needs SAEs of the residual stream (or say 'layer' in the pair's YAML)"
         )
-    return int(match.group(1) or match.group(2))
+    return layer

@@ -16,6 +16,7 @@ from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, recipe_files
 from sails_eval.core.schema import read_mapping
+from sails_eval.core.tables import aligned
 from sails_eval.methods import Initialisation
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -101,11 +102,8 @@ def listing(pair: Pair) -> str:
             continue
         marks = ("yes" if "saes" in found.start.needs else "", "yes" if found.rejected else "")
         rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:5], widths[1:]), row[5]]) for row in rows]
-    return "\n".join(
-        [*lines, f"trained: parameters at pair '{pair.name}' (--pair); rejected: looks at rejected answers; [source]"]
-    )
+    legend = f"trained: parameters at pair '{pair.name}' (--pair); rejected: looks at rejected answers; [source]"
+    return "\n".join([*aligned(rows, "lrrrrl"), legend])
 
 
 def shown(recipe: Recipe, pair: Pair) -> str:

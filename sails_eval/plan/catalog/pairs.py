@@ -13,6 +13,7 @@ import yaml
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
+from sails_eval.core.tables import aligned
 from sails_eval.data.reading import read_examples
 from sails_eval.models.hub import lacks_access
 
@@ -61,18 +62,19 @@ class Finding:
 def listing() -> str:
     """The shipped pairs, one line each."""
     pairs = [load_pair(path.stem) for path in sorted((PACKAGE / "pairs").glob("*.yaml"))]
-    width = max(len(pair.name) for pair in pairs)
-    return "\n".join(f"{pair.name:<{width}}  {len(pair.saes)} SAEs  {pair.description}" for pair in pairs)
+    return "\n".join(aligned([[pair.name, f"{len(pair.saes)} SAEs", pair.description] for pair in pairs]))
 
 
 def shown(pair: Pair) -> str:
     """A pair as YAML, and which modules each of its SAEs serves."""
+    from sails_eval.methods.subspace.layers import sae_layer
+
     values = pair.model_dump(mode="json", exclude_defaults=True, exclude={"saes", "sae_sets"})
     lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), "", "SAEs:"]
     writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
     reads = [name for name in pair.target_modules if name not in writes]
     for source in pair.saes:
-        layer = told_layer(source)
+        layer = sae_layer(source)
         if layer is None:
             lines.append(f"  {source.path or source.name}: its layer is in its own files")
             continue
@@ -85,17 +87,6 @@ def shown(pair: Pair) -> str:
     for name, sources in pair.sae_sets.items():
         lines.append(f"  set '{name}': {len(sources)} SAEs")
     return "\n".join(lines)
-
-
-def told_layer(source: SaeSource) -> int | None:
-    """The layer that the pair, the SAE's id or its folder's cfg.json names."""
-    text = source.id or ""
-    if source.path is not None and (source.path / "cfg.json").is_file():
-        text = str(yaml.safe_load((source.path / "cfg.json").read_text())["metadata"].get("hook_name"))
-        text = text.replace("layers.", "layer").replace("blocks.", "layer")
-    match = re.search(r"layer_?(\d+)|^l(\d+)r_", text)
-    told = next(int(number) for number in match.groups() if number) if match else None
-    return told if source.layer is None else source.layer
 
 
 def published_l0(source: SaeSource, sae: Any = None) -> float | None:
@@ -127,11 +118,11 @@ def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
     """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
     from sails_eval.models.chat import render_chat
 
-    if pair.train is None:
-        return SAMPLE.split("\n---\n")
     try:
-        examples = read_examples(pair.train).examples
+        examples = read_examples(pair.train).examples if pair.train is not None else ()
     except UserError:
+        examples = ()
+    if not examples:
         return SAMPLE.split("\n---\n")
     dialogues = []
     for example in examples[:SAMPLED]:

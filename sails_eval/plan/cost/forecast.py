@@ -14,6 +14,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.core.tables import aligned
 from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.spec import parse
@@ -38,7 +39,6 @@ CHARACTERS_PER_TOKEN = 4
 
 SLOW_WITHOUT_GPU = 10**8
 """Parameters from which training without a GPU is no use."""
-
 
 MARGIN = 1.15
 """How far the estimate of memory has to be above what there is before it stops a run."""
@@ -295,14 +295,14 @@ def _methods(made: Forecast) -> list[str]:
             f"{made.flops_per_token(recipe.name) / 1e9:.3g}",
         )
         rows.append((*row, *([f"{made.tokens[recipe.name]:,}"] if made.tokens else [])))
-    return _table(rows)
+    return _indented(rows)
 
 
 def _memory(made: Forecast) -> list[str]:
     parts = ("weights", "gradients", "optimiser", "activations", "kv_cache", "workspace", "peak")
     rows = [("memory", *(part.replace("kv_cache", "KV") for part in parts))]
     rows += [(stage, *(_size(getattr(memory, part)) for part in parts)) for stage, memory in made.stages.items()]
-    return [*_table(rows), f"  {made.machine.device} has {_size(made.machine.memory)}"]
+    return [*_indented(rows), f"  {made.machine.device} has {_size(made.machine.memory)}"]
 
 
 def _judging(made: Forecast) -> list[str]:
@@ -320,9 +320,8 @@ def _judging(made: Forecast) -> list[str]:
     ]
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+def _indented(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [f"  {line}" for line in aligned(rows, "lr")]
 
 
 def _size(n: int) -> str:

@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 
-from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe, Span
 from sails_eval.core.training_settings import Objective
-from sails_eval.data.reading import read_examples
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.contrast import Contrast, load_contrast
 from sails_eval.methods.subspace.layers import basis_layers
@@ -36,7 +34,7 @@ from sails_eval.training.batches import (
     SEQUENCES,
     CellRun,
     TokenRow,
-    encode_examples,
+    encoded_training,
     examples_per_step,
     lay_out,
     padded_tokens,
@@ -72,10 +70,7 @@ def flops_prices(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Price]:
     A step is counted on fake tensors at the mean padded length of the batches that the first seed sees.
     """
     shape, tokenizer = shape_of(pair), load_tokenizer(pair)
-    assert pair.train is not None
-    rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
-    if not rows:
-        raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
+    rows = encoded_training(tokenizer, pair)
     texts = {objective: _texts(rows, pair, objective) for objective in {recipe.objective for recipe in recipes}}
     costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
     prices = {}

@@ -15,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Objective
@@ -229,9 +230,7 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int, length: int | 
 def sae_width(source: SaeSource, hidden_size: int) -> int:
     """Features of a SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
     if source.path is not None:
-        from sails_eval.core.schema import read_mapping
-
-        return int(read_mapping(source.path / "cfg.json")["d_sae"])  # JSON is YAML, too
+        return int(read_json(source.path / "cfg.json")["d_sae"])
     if thousands := re.search(r"(?:^|[-_/])w(?:idth_)?(\d+)k(?:[-_/]|$)", f"{source.release}/{source.id}"):
         return 1024 * int(thousands.group(1))
     times = re.search(r"_(\d+)x$", source.release or "")

@@ -10,8 +10,8 @@ from pydantic import ConfigDict, Field, model_validator
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
-from sails_eval.core.schema import Frozen, read_mapping, validate
+from sails_eval.core.files import read_json, write_text
+from sails_eval.core.schema import Frozen, validate
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.price import Price
 from sails_eval.training.cost import TrainingCost
@@ -34,7 +34,7 @@ class Record(Frozen):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises UserError, with the file's name, where it is not there or holds something else."""
-        return validate(cls, read_mapping(path), where=str(path))  # JSON is YAML, too
+        return validate(cls, read_json(path), where=str(path))
 
 
 class Description(Record):

@@ -15,6 +15,7 @@ from sails_eval.boards.leaderboard import Tested, tested
 from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.files import csv_text, write_text
 from sails_eval.core.stats import Interval
+from sails_eval.core.tables import interval_text, markdown
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.outcome import Outcome
 
@@ -100,7 +101,7 @@ def _limited_text(points: Sequence[Point]) -> str:
         f"\n## Alignment score at over-refusal of at most the base model's + {MARGIN:.2f}\n\n"
         "On validation: the best place along a method's learning rates, neighbours joined by straight lines (a mixture "
         "of their\ntwo models), where the mean over-refusal keeps to the limit.\n\n"
-        + _table(["method", "alignment score", "learning rate", "note"], rows)
+        + markdown(["method", "alignment score", "learning rate", "note"], rows)
     )
 
 
@@ -115,7 +116,7 @@ def _best_of_text(points: Sequence[Point]) -> str:
         "\n## Expected best of n learning rates\n\n"
         "Alignment score on validation of the best of n rates drawn from the grid, and of the picked one on the test."
         "\n\n"
-        + _table(
+        + markdown(
             ["method", *(f"n = {n}" for n in range(1, most + 1)), "picked, on the test"],
             [
                 [name, *cells, *["–"] * (most - len(cells)), _text(picked[name]) if name in picked else "–"]
@@ -144,9 +145,9 @@ def _examples_text(points: Sequence[Point]) -> str:
         "On the test, with the tokens of training the same for every budget. The area is that under the curve over\n"
         "log2(examples), divided by the span: its mean height. Examples are those trained on; the contrast data that\n"
         "an initialisation looks at is the same for every budget, and not counted.\n\n"
-        + _table(["method", *map(str, budgets), "area"], [[name, *cells] for name, cells in rows.items()])
+        + markdown(["method", *map(str, budgets), "area"], [[name, *cells] for name, cells in rows.items()])
         + "\nDifferences, seed by seed, and where the means cross:\n\n"
-        + _table(
+        + markdown(
             ["difference", *map(str, budgets), "crossing at"],
             [[name, *cells, "; ".join(crossed.get(name, ["none"]))] for name, cells in apart.items()],
         )
@@ -159,13 +160,4 @@ def _name(point: Point) -> list[str]:
 
 
 def _text(point: Point) -> str:
-    """`0.81 [0.76, 0.86]`, without brackets where there is no interval, a dash where there is no value."""
-    if math.isnan(point.value):
-        return "–"
-    brackets = "" if math.isnan(point.low) else f" [{point.low:z.2f}, {point.high:z.2f}]"
-    return f"{point.value:z.2f}{brackets}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = (header, ["---"] * len(header), *rows)
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return interval_text(point.value, point.low, point.high)

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sails_eval.plan.setup import Cell
 
 from sails_eval.analyses.audit.correct import import_labels
 from sails_eval.analyses.audit.sample import export, key_path, population
 from sails_eval.boards.leaderboard import Provenance, RowFacts, build
-from sails_eval.boards.scoring import RowKey, score, write_results
+from sails_eval.boards.scoring import score, write_results
 from sails_eval.boards.table import write_frame
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.recipe import load_recipe
-from sails_eval.core.records import Completion, Label, Result, Verdict
-from sails_eval.plan.setup import Cell
+from sails_eval.core.records import Completion, Label, Result, RowKey, Verdict
 from sails_eval.run.folder import layout
 from sails_eval.tasks.library import find_tasks
 

@@ -153,9 +153,10 @@ def test_evaluate_warns_of_an_adapter_that_answers_like_the_base(engine: str, in
 
 
 def test_where_one_answer_differs_nothing_is_said(tmp_path: Path, testbed_pair: Pair) -> None:
+    from sails_eval.run.folder.layout import completions_path
+
     from sails_eval.core.files import write_jsonl
     from sails_eval.core.records import Completion
-    from sails_eval.run.folder.layout import completions_path
     from sails_eval.run.stages import Subject
 
     task = find_tasks()["testbed_safe"]

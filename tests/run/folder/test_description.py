@@ -3,12 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sails_eval.plan.setup import Setup
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair, read_yaml
-from sails_eval.plan.setup import Setup
 from sails_eval.run.folder import description as run_folder
 from sails_eval.run.folder.description import describe, open_run
 
@@ -96,18 +95,14 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_run_killed_while_its_folder_was_made_can_be_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[Path] = []
-
-    def killed(path: Path, text: str) -> None:
-        if written:
-            raise KeyboardInterrupt
-        written.append(path)
-        write_text(path, text)
+    def killed(path: Path, value: Any, *, sort_keys: bool) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run_folder, "write_text", killed)
+        patch.setattr(run_folder, "write_json", killed)
         with open_run(tmp_path, CONFIG, described()):
             pass
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["config.yaml"]
     with open_run(tmp_path, CONFIG, described()):
         assert {"run.json", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
 
