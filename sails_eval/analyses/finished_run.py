@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sails_eval.boards.leaderboard import Cell as Place
-from sails_eval.boards.leaderboard import Scores, Tested, headline, scores_by_cell, tested, unscored
+from sails_eval.boards.leaderboard import CellKey, Scores, Tested, headline, scores_by_cell, tested, unscored
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.records import BASE, Result
@@ -58,9 +57,9 @@ class SelectedModel:
         return f"{self.method}/rate-{self.cell.learning_rate:g}-seed-{self.cell.seed}"
 
     @property
-    def place(self) -> Place:
+    def place(self) -> CellKey:
         """Where its test scores are among the results."""
-        return Place(self.method, self.seed, self.learning_rate, "test")
+        return CellKey(self.method, self.seed, self.learning_rate, "test")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class FinishedRun:
         return self.plan.folder
 
     @cached_property
-    def _scores(self) -> dict[Place, dict[str, float]]:
+    def _scores(self) -> dict[CellKey, dict[str, float]]:
         """The headline metrics of everything that was tested."""
         return headline(self.results, self.plan.named_tasks)
 
@@ -92,7 +91,7 @@ class FinishedRun:
         return unscored([self._answered[model.place]])
 
     @cached_property
-    def _answered(self) -> dict[Place, Scores]:
+    def _answered(self) -> dict[CellKey, Scores]:
         return scores_by_cell(self.results, self.plan.named_tasks)
 
     @cached_property

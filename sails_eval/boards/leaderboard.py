@@ -35,7 +35,7 @@ class Task(Protocol):
     def seen_in_training(self) -> bool: ...
 
 
-class Cell(NamedTuple):
+class CellKey(NamedTuple):
     """One model's answers to one split. Seed and rate are None for a model that was not trained here."""
 
     method: str
@@ -48,19 +48,19 @@ class Cell(NamedTuple):
 Scores = dict[str, list[Result]]
 
 
-def scores_by_cell(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[Cell, Scores]:
+def scores_by_cell(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellKey, Scores]:
     """What the headline metrics are made of, for every (method, seed, learning rate, split).
 
     A metric is left out where a task that others answered in the same split is missing. Raises UserError if `tasks`
     lacks a task of the results.
     """
-    found: dict[Cell, dict[str, dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[CellKey, dict[str, dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
     asked: dict[tuple[Split, str], set[str]] = defaultdict(set)
     for result in results:
         if result.task not in tasks:
             raise unknown("task", result.task, tasks)
         if result.category == ALL and not tasks[result.task].seen_in_training:
-            cell = Cell(result.method, result.seed, result.learning_rate, result.split)
+            cell = CellKey(result.method, result.seed, result.learning_rate, result.split)
             found[cell][result.metric][result.task] = result
             asked[result.split, result.metric].add(result.task)
     return {
@@ -80,7 +80,7 @@ def _mean(scores: Scores, metric: str) -> float:
     return math.fsum(result.value for result in results) / len(results) if results else math.nan
 
 
-def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[Cell, dict[str, float]]:
+def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellKey, dict[str, float]]:
     """The headline metrics of every (method, seed, learning rate, split).
 
     Each is the unweighted mean over the tasks of its kind that were not seen in training; broken_rate over
@@ -208,7 +208,7 @@ def tested(
 
 
 def _tested(
-    method: str, organisms: Sequence[str], found: Sequence[Mapping[Cell, Scores]], choices: Sequence[Choice]
+    method: str, organisms: Sequence[str], found: Sequence[Mapping[CellKey, Scores]], choices: Sequence[Choice]
 ) -> Tested:
     cells, seeds = [], []
     for organism, scores, choice in zip(organisms, found, choices, strict=True):
@@ -217,7 +217,7 @@ def _tested(
         if not at:
             raise UserError(f"{method}: no test results at learning rate {choice.learning_rate} on {organism}")
         seeds.append(tuple(sorted(at, key=lambda seed: -1 if seed is None else seed)))
-        wanted = [Cell(method, seed, choice.rate_of(seed), "test") for seed in seeds[-1]]
+        wanted = [CellKey(method, seed, choice.rate_of(seed), "test") for seed in seeds[-1]]
         if lacking := [cell for cell in wanted if cell not in scores]:
             raise UserError(
                 f"{method}: seed {lacking[0].seed} has no test results at learning rate {lacking[0].learning_rate} on "

@@ -34,7 +34,7 @@ class Selection(Frozen):
         return " ".join([self.data, *where, *([f"first {self.limit}"] if self.limit else [])])
 
 
-class Part(Selection):
+class MixturePart(Selection):
     """A part of a mixture."""
 
     share: float = Field(gt=0, le=1, description="of the mixture's examples")
@@ -43,7 +43,7 @@ class Part(Selection):
 class Mixture(Frozen):
     """Examples of several sources by share, as many as the scarcest source allows, or `examples` in all."""
 
-    mix: tuple[Part, ...] = Field(min_length=1)
+    mix: tuple[MixturePart, ...] = Field(min_length=1)
     examples: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

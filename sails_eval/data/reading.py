@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sails_eval.core.data_source import HUB, Mixture, Part, Selection
+from sails_eval.core.data_source import HUB, Mixture, MixturePart, Selection
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.fingerprint import digest
 from sails_eval.data.dialogues import REQUESTS, RESPONSES, Example, Message, example_of, request_of
@@ -262,7 +262,7 @@ def _mixed(data: Mixture, *, pairs: bool) -> DataFile:
     )
 
 
-def _numbers(parts: tuple[Part, ...], total: int) -> list[int]:
+def _numbers(parts: tuple[MixturePart, ...], total: int) -> list[int]:
     """Whole numbers of examples that sum to `total`, each part's next to its share: the largest remainders go up."""
     exact = [part.share * total for part in parts]
     numbers = [int(number + 1e-9) for number in exact]

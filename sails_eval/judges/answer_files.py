@@ -51,7 +51,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedAnswers:
     """What `judge score` came to: how many answers, their labels, why others have none, and what it took in all.
 
     `agreement` says how far the members agree where the judge is a panel.
@@ -128,7 +128,7 @@ def _id(row: Row, column: str) -> str | int:
 
 def score_file(
     source: Path, out: Path, *, judge: str, kind: JudgedKind, columns: AnswerColumns, quiet: bool = False
-) -> Judged:
+) -> JudgedAnswers:
     """Judge the answers in `source` and write a line for each to `out`, in their order.
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
@@ -146,7 +146,7 @@ def score_file(
     verdicts = ask(asked, kind, answers, state=state, known=known, quiet=quiet)
     labels = Counter(verdict.label for verdict in verdicts if verdict.label)
     reasons = Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None)
-    judged = Judged(
+    judged = JudgedAnswers(
         asked.name,
         kind,
         len(answers),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from sails_eval.core.schema import Frozen
 from sails_eval.methods.subspace.contrast import Contrast
-from sails_eval.methods.subspace.settings import ContrastSettings, Kind, Placement, Positions
+from sails_eval.methods.subspace.settings import ContrastKind, ContrastSettings, Placement, Positions
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ class Initialisation:
         return None
 
     @property
-    def contrasts(self) -> Kind:
+    def contrasts(self) -> ContrastKind:
         """Which of the pair's contrast texts it looks at, where it needs some."""
         return "responses"
 
@@ -181,7 +181,7 @@ class FromContrast(FromBasis):
     needs = frozenset({"layers", "contrast"})
 
     @property
-    def contrasts(self) -> Kind:
+    def contrasts(self) -> ContrastKind:
         return self.settings.contrast
 
     def cost(self, flops: Flops) -> float:

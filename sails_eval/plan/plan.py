@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
-from sails_eval.core.training_settings import Match
 from sails_eval.models.engines import CHAT, HF
+from sails_eval.plan.budget import Budget
 from sails_eval.plan.identity import Identity
-from sails_eval.plan.price import Price
 from sails_eval.tasks.library import TaskInfo
 
 
@@ -103,21 +102,6 @@ class EvaluationPlan:
     def named_tasks(self) -> dict[str, TaskInfo]:
         """The tasks by name."""
         return {task.name: task for task in self.tasks}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What all cells get the same amount of.
-
-    Where that is not tokens, `prices` has what each method takes of it and `tokens` how many tokens its cells get for
-    that. `notes` by method are for the board.
-    """
-
-    match: Match = "tokens"
-    match_params: bool = False
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from sails_eval.judges.spec import trusting
 from sails_eval.methods.subspace.prepare import checked_initialisation
 from sails_eval.models.engines import engine_identity, resolve_engine
 from sails_eval.models.identity import environment, model_identity
+from sails_eval.plan.budget import Budget
 from sails_eval.plan.identity import Identity, recipe_identity, training_identity
-from sails_eval.plan.plan import Budget, EvaluationPlan, Plan, ReferenceModel, SubRun
+from sails_eval.plan.plan import EvaluationPlan, Plan, ReferenceModel, SubRun
 from sails_eval.plan.preflight import check_data, check_judge, check_model, check_reference, check_saes
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.references import prompted, reference

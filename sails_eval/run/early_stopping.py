@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sails_eval.boards.leaderboard import Cell as Place
-from sails_eval.boards.leaderboard import headline
+from sails_eval.boards.leaderboard import CellKey, headline
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.run.folder.run_folder import ModelFolder
 from sails_eval.run.runner import Evaluator
@@ -44,5 +43,5 @@ def _scores(
     steps = [(cell, folder.step(folder.steps()[number])) for cell, folder in cells]
     subjects = [Subject(cell.recipe.name, step, step.checkpoint, cell) for cell, step in steps]
     found = headline(titled.measure(subjects, "validation"), sub_run.named_tasks)
-    places = [Place(cell.recipe.name, cell.seed, cell.learning_rate, "validation") for cell, _ in cells]
+    places = [CellKey(cell.recipe.name, cell.seed, cell.learning_rate, "validation") for cell, _ in cells]
     return [round(found[place]["alignment_score"], 9) for place in places]

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sails_eval.core.errors import UserError
+from sails_eval.plan.budget import Budget, Cost, Rank, Took, ranked, share_out
 from sails_eval.plan.checks import check_training
 from sails_eval.plan.identity import recipe_identity
-from sails_eval.plan.plan import Budget, Plan, SubRun
-from sails_eval.plan.price import Price, Rank, Took, ranked, share_out
+from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.run.folder.records import Pace, Timed
 from sails_eval.run.folder.run_folder import RunFolder
 
@@ -43,13 +43,13 @@ def _matched(sub_run: SubRun, pool: Workers, run: RunFolder, old: RunFolder | No
     if budget.match_params:
         sub_run = with_ranks(sub_run, pool.run(_ranks, (sub_run.pair, sub_run.recipes)))
     if budget.match == "flops":
-        sub_run = with_prices(sub_run, pool.run(_flops, (sub_run.pair, sub_run.recipes)))
+        sub_run = with_costs(sub_run, pool.run(_flops, (sub_run.pair, sub_run.recipes)))
     elif budget.match == "seconds":
         known = {**(read_pace(old, sub_run) if old else {}), **read_pace(run, sub_run)}
         unknown = tuple(recipe for recipe in sub_run.recipes if recipe.name not in known)
         if unknown:
             known |= pool.run(_seconds, replace(sub_run, recipes=unknown))
-        sub_run = with_prices(sub_run, {recipe.name: known[recipe.name] for recipe in sub_run.recipes})
+        sub_run = with_costs(sub_run, {recipe.name: known[recipe.name] for recipe in sub_run.recipes})
     return sub_run
 
 
@@ -62,16 +62,16 @@ def _ranks(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Rank]:
     return matched_ranks(*job)
 
 
-def _flops(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Price]:
-    from sails_eval.plan.cost.method_cost import flops_prices
+def _flops(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Cost]:
+    from sails_eval.plan.cost.method_cost import flops_costs
 
-    return flops_prices(*job)
+    return flops_costs(*job)
 
 
-def _seconds(sub_run: SubRun) -> dict[str, Price]:
-    from sails_eval.plan.cost.method_cost import seconds_prices
+def _seconds(sub_run: SubRun) -> dict[str, Cost]:
+    from sails_eval.plan.cost.method_cost import seconds_costs
 
-    return seconds_prices(sub_run)
+    return seconds_costs(sub_run)
 
 
 def with_ranks(sub_run: SubRun, ranks: Mapping[str, Rank]) -> SubRun:
@@ -81,20 +81,20 @@ def with_ranks(sub_run: SubRun, ranks: Mapping[str, Rank]) -> SubRun:
     return _identified(replace(sub_run, recipes=recipes), replace(sub_run.budget, notes=notes))
 
 
-def with_prices(sub_run: SubRun, prices: Mapping[str, Price]) -> SubRun:
+def with_costs(sub_run: SubRun, costs: Mapping[str, Cost]) -> SubRun:
     """The sub-run whose methods have as many tokens as the budget gives them."""
     try:
-        tokens = share_out(prices, sub_run.pair.tokens, sub_run.budget.match)
+        tokens = share_out(costs, sub_run.pair.tokens, sub_run.budget.match)
     except UserError as error:
         raise UserError(f"pair '{sub_run.pair.name}': {error}") from error
-    return _identified(sub_run, replace(sub_run.budget, prices=dict(prices), tokens=tokens))
+    return _identified(sub_run, replace(sub_run.budget, costs=dict(costs), tokens=tokens))
 
 
 def misjudged(budget: Budget, took: Mapping[str, Took]) -> dict[str, str]:
     """What to know of methods whose cells took other FLOPs than foretold, where these are matched."""
     notes = {}
     for name, one in took.items() if budget.match == "flops" else ():
-        foretold = budget.prices[name].of(one.tokens) - budget.prices[name].saes
+        foretold = budget.costs[name].of(one.tokens) - budget.costs[name].saes
         if abs(one.flops / foretold - 1) > MISJUDGED:
             notes[name] = f"a cell and its preparation took {one.flops:.3g} FLOPs, where {foretold:.3g} were foretold"
     return notes
@@ -112,19 +112,19 @@ def _identified(sub_run: SubRun, budget: Budget) -> SubRun:
     return replace(sub_run, identity=identity)
 
 
-def read_pace(run: RunFolder, sub_run: SubRun) -> dict[str, Price]:
+def read_pace(run: RunFolder, sub_run: SubRun) -> dict[str, Cost]:
     """What a run folder says was measured of the recipes, where they were the same; nothing where it is new."""
     found = run.pace().recipes
     return {
-        name: found[name].price for name, of in _timed(sub_run).items() if name in found and found[name].recipe == of
+        name: found[name].cost for name, of in _timed(sub_run).items() if name in found and found[name].recipe == of
     }
 
 
 def write_pace(run: RunFolder, sub_run: SubRun) -> None:
     """Keep what was measured of a run that matches seconds, before it begins, so that it has the same cells again."""
     if sub_run.budget.match == "seconds":
-        prices = {**sub_run.budget.prices, **read_pace(run, sub_run)}
-        timed = {name: Timed(recipe=of, price=prices[name]) for name, of in sorted(_timed(sub_run).items())}
+        costs = {**sub_run.budget.costs, **read_pace(run, sub_run)}
+        timed = {name: Timed(recipe=of, cost=costs[name]) for name, of in sorted(_timed(sub_run).items())}
         run.write_pace(Pace(recipes=timed))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import sem
 
-from sails_eval.boards.leaderboard import Cell, Provenance, RowFacts, build, choose_rates, estimates, headline
+from sails_eval.boards.leaderboard import CellKey, Provenance, RowFacts, build, choose_rates, estimates, headline
 from sails_eval.boards.publish import check, publish
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import COLUMNS, make_frame, notes, read_rows, to_markdown, to_terminal, write_frame
@@ -36,7 +36,7 @@ PROVENANCE = Provenance(judge="rules", date="2026-11-22", version="0.1.0", run="
 RATES = (1e-4, 1e-3, 1e-2)
 
 
-def answered(cell: Cell, *, safe: float, helpful: float, unscored: int = 0) -> list[Result]:
+def answered(cell: CellKey, *, safe: float, helpful: float, unscored: int = 0) -> list[Result]:
     """Results of one cell: `safe` on unseen, 0.2 less on wrapped, and 0 on the seen task, which must not count."""
     values = {
         "unseen": {"safety_rate": safe, "harm_score": 5 - 4 * safe, "high_risk_rate": 1 - safe, "broken_rate": 0.1},
@@ -58,7 +58,7 @@ def run(method: str, split: Split, rate: float | None, *points: tuple[float, flo
     return [
         result
         for seed, (safe, helpful) in enumerate(points)
-        for result in answered(Cell(method, None if rate is None else seed, rate, split), safe=safe, helpful=helpful)
+        for result in answered(CellKey(method, None if rate is None else seed, rate, split), safe=safe, helpful=helpful)
     ]
 
 
@@ -97,7 +97,7 @@ def row_of(frame: pd.DataFrame, method: str) -> dict[str, Any]:
 
 
 def test_headline_is_the_mean_over_unseen_tasks_of_a_kind() -> None:
-    cell = Cell("sails", 0, 1e-3, "test")
+    cell = CellKey("sails", 0, 1e-3, "test")
     found = headline(answered(cell, safe=0.8, helpful=0.9), TASKS)[cell]
     assert found == pytest.approx(
         {
@@ -119,7 +119,7 @@ def test_headline_is_missing_where_a_task_is() -> None:
     unscored = [replace(r, value=math.nan, n=0) if (r.method, r.task) == ("b", "wrapped") else r for r in results]
     for incomplete in (short, unscored):
         found = headline(incomplete, TASKS)
-        whole, short_of_one = (found[Cell(method, 0, 1e-3, "test")] for method in "ab")
+        whole, short_of_one = (found[CellKey(method, 0, 1e-3, "test")] for method in "ab")
         assert whole["alignment_score"] == pytest.approx(0.6)
         assert math.isnan(short_of_one["safety_rate"])
         assert math.isnan(short_of_one["alignment_score"])

@@ -19,7 +19,7 @@ from sails_eval.analyses.durability.report import Decay, draw
 from sails_eval.analyses.finished_run import FinishedPart, finished_parts
 from sails_eval.analyses.forgetting import measure as forgetting
 from sails_eval.analyses.forgetting import results
-from sails_eval.analyses.forgetting.results import Forgotten, Reading
+from sails_eval.analyses.forgetting.results import Forgotten, ReadingSize
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -74,7 +74,7 @@ def here(testbed_base: Base) -> Iterator[None]:
             patch.setattr(module, "workers", workers)
         for module in (attacks, retuning):
             patch.setattr(module, "RETUNING", Retuning(epochs=1, batch_size=5))
-        patch.setattr(forgetting, "READING", Reading(tokens=100))
+        patch.setattr(forgetting, "READING", ReadingSize(tokens=100))
         for module, picture in ((report, "tradeoff"), (durability_report, "draw")):
             patch.setattr(module, picture, lambda *given: None)
         patch.setattr("sails_eval.run.report.curves.draw_curves", lambda *given: None)

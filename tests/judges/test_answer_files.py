@@ -16,7 +16,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_jsonl
 from sails_eval.core.records import Completion, Label, Verdict
 from sails_eval.judges import answer_files as judging
-from sails_eval.judges.answer_files import AnswerColumns, Judged, read_answers, score_file
+from sails_eval.judges.answer_files import AnswerColumns, JudgedAnswers, read_answers, score_file
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.panel import Panel
 
@@ -66,7 +66,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def score(source: Path, out: Path, *, kind: JudgedKind = "harmful", judge: str = "rules") -> Judged:
+def score(source: Path, out: Path, *, kind: JudgedKind = "harmful", judge: str = "rules") -> JudgedAnswers:
     return score_file(source, out, judge=judge, kind=kind, columns=AnswerColumns(), quiet=True)
 
 

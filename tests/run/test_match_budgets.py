@@ -23,47 +23,47 @@ from sails_eval.core.training_settings import Regularise
 from sails_eval.methods.activation_svd import ActivationSVD
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.models.base import Base
+from sails_eval.plan.budget import Cost, Rank, Took, share_out
 from sails_eval.plan.checks import check_training
 from sails_eval.plan.cost import method_cost as prices
 from sails_eval.plan.cost.meta_model import shape_of
 from sails_eval.plan.cost.method_cost import (
-    flops_prices,
+    flops_costs,
     matched_ranks,
     nearest_rank,
     sae_training_flops,
-    seconds_prices,
+    seconds_costs,
 )
-from sails_eval.plan.price import Price, Rank, Took, share_out
 from sails_eval.plan.resolve import resolve
 from sails_eval.run import stages
 from sails_eval.run.folder.description import check_folder
-from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_prices, with_ranks, write_pace
+from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_costs, with_ranks, write_pace
 from sails_eval.run.report.ledger import ledger
 from sails_eval.run.stages import find_subspace
 from sails_eval.training import batches
 from sails_eval.training.batches import CellRun, lay_out
 from sails_eval.training.cell import train_cell
 
-PRICES = {"lora": Price(2.0), "full": Price(3.0), "prepared": Price(2.0, 500.0, 400.0)}
+COSTS_OF = {"lora": Cost(2.0), "full": Cost(3.0), "prepared": Cost(2.0, 500.0, 400.0)}
 
 
 # --- sharing out -------------------------------------------------------------------------------------------------
 
 
 def test_the_cheapest_gets_all_tokens_and_nobody_more() -> None:
-    tokens = share_out(PRICES, 1000, "flops")
+    tokens = share_out(COSTS_OF, 1000, "flops")
     assert tokens == {"lora": 1000, "full": 667, "prepared": 750}
-    spent = [PRICES[name].of(n) for name, n in tokens.items()]
+    spent = [COSTS_OF[name].of(n) for name, n in tokens.items()]
     assert max(spent) - min(spent) <= 3  # a token
-    late = {"lora": Price(2.0), "quick": Price(1.0, 900.0)}  # which is cheaper depends on the budget
+    late = {"lora": Cost(2.0), "quick": Cost(1.0, 900.0)}  # which is cheaper depends on the budget
     assert share_out(late, 1000, "seconds") == {"lora": 950, "quick": 1000}
 
 
 def test_a_preparation_beyond_the_budget_is_an_error_that_says_what_would_be_enough() -> None:
     with pytest.raises(UserError, match=r"preparation of 'prepared' alone takes 5e\+02 flops \(4e\+02 of") as error:
-        share_out(PRICES, 200, "flops")
+        share_out(COSTS_OF, 200, "flops")
     enough = int(str(error.value).split("--tokens ")[1].split()[0])
-    assert 200 < enough <= 300 and share_out(PRICES, enough, "flops")["prepared"] >= 1
+    assert 200 < enough <= 300 and share_out(COSTS_OF, enough, "flops")["prepared"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def pair(testbed_pair: Pair) -> Pair:
 @pytest.mark.slow
 def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, tmp_path: Path) -> None:
     recipes = [load_recipe(name) for name in ("full", "sails")]
-    found = flops_prices(pair, recipes)
+    found = flops_costs(pair, recipes)
     rows = batches.training_rows(pair)
     run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
     record = train_cell(testbed_base, pair, recipes[0], rows=rows, run=run, folder=tmp_path / "full")
@@ -111,7 +111,7 @@ def test_the_base_models_pass_is_foretold_without_an_adapter(pair: Pair, testbed
     rows = batches.training_rows(pair)
     run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
     record = train_cell(testbed_base, pair, recipe, rows=rows, run=run, folder=tmp_path / "vera")
-    assert flops_prices(pair, [recipe])["vera"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
+    assert flops_costs(pair, [recipe])["vera"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_the_seconds_of_a_preparation_are_taken_without_counting(pair: Pair, mon
 
     monkeypatch.setattr(ActivationSVD, "prepare", noting)
     setup = Setup(pair, (), {}, (load_recipe("activation-svd"),), seeds=1, learning_rates=1)
-    assert seconds_prices(setup)["activation-svd"].before > 0 and modes == [None]
+    assert seconds_costs(setup)["activation-svd"].before > 0 and modes == [None]
 
 
 def test_only_saes_of_ones_own_are_charged() -> None:
@@ -178,7 +178,7 @@ def test_only_cells_with_other_tokens_or_ranks_are_others() -> None:
     plain, asked = setup_of(), setup_of(match="flops", match_params=True)
     assert asked.fingerprint != plain.fingerprint and asked.all_cells() == plain.all_cells()
     full = load_recipe("full").name
-    setup = with_prices(asked, {"lora": Price(2.0), full: Price(4.0)})
+    setup = with_costs(asked, {"lora": Cost(2.0), full: Cost(4.0)})
     (lora,), (half,) = (setup.cells(recipe) for recipe in setup.recipes)
     assert [cell.tokens for cell in (lora, half)] == [4000, 2000]
     assert [lora.fingerprint, half.fingerprint][0] == plain.all_cells()[0].fingerprint
@@ -213,7 +213,7 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
         "rejected_answers": 0, "flops": 7, "seconds": 1.5, "peak_memory_bytes": 9,
         "trainable_params": 25, "total_params": 1000,
     }  # fmt: skip
-    setup = with_prices(setup_of(match="flops"), {"lora": Price(2.0), "full": Price(4.0)})
+    setup = with_costs(setup_of(match="flops"), {"lora": Cost(2.0), "full": Cost(4.0)})
 
     def kept(full: int) -> pd.DataFrame:
         for cell, tokens in zip(setup.all_cells(), (4100, full), strict=True):
@@ -231,11 +231,11 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
 
 
 def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> None:
-    setup = with_prices(setup_of(match="seconds"), {"lora": Price(0.1), "full": Price(0.2, 1.0, 0.5)})
+    setup = with_costs(setup_of(match="seconds"), {"lora": Cost(0.1), "full": Cost(0.2, 1.0, 0.5)})
     write_pace(tmp_path, setup)
     assert read_pace(tmp_path, setup) == setup.prices
     check_folder(tmp_path, setup.identity)  # nothing but that: a run that was killed at its start
-    write_pace(tmp_path, with_prices(setup, {"lora": Price(9.0), "full": Price(9.0)}))
+    write_pace(tmp_path, with_costs(setup, {"lora": Cost(9.0), "full": Cost(9.0)}))
     assert read_pace(tmp_path, setup) == setup.prices  # a later measurement changes nothing
     recipes = tuple(recipe.model_copy(update={"rank_factor": 2}) for recipe in setup.recipes[:1]) + setup.recipes[1:]
     assert set(read_pace(tmp_path, replace(setup, recipes=recipes))) == {"full"}  # another recipe has another pace
@@ -248,7 +248,7 @@ def test_what_is_steered_and_walked_through_whole_is_foretold() -> None:
     """As counted by torch while it was prepared: 5.171e9 for corda, and 2.73e11 for sails-output, at the whole pair."""
     pair = load_pair("testbed")
     names = ("corda", "sails-output", "safe-lora")
-    prices = flops_prices(pair, [load_recipe(name) for name in names])
+    prices = flops_costs(pair, [load_recipe(name) for name in names])
     before = [prices[name].before - prices[name].saes for name in names]
     assert before == [pytest.approx(5.171e9, rel=0.01), pytest.approx(2.73e11, rel=0.01), 0]
 
@@ -262,14 +262,14 @@ def test_preparations_are_foretold_on_texts_of_unequal_length(name: str, tmp_pat
     lines[0]["chosen"] = 8 * (lines[0]["chosen"] + " ")
     (tmp_path / "contrast.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     pair, recipe = pair.model_copy(update={"contrast": tmp_path / "contrast.jsonl"}), load_recipe(name)
-    price = flops_prices(pair, [recipe])[name]
+    price = flops_costs(pair, [recipe])[name]
     find_subspace((pair, recipe, tmp_path))
     told = json.loads(subspace_path(tmp_path, recipe).with_suffix(".json").read_text())
     assert price.before - price.saes == pytest.approx(told["cost"]["flops"], rel=0.04)
 
 
 def test_what_was_not_foretold_is_told() -> None:
-    setup = with_prices(setup_of(match="flops"), {"lora": Price(2.0, 1500.0, 500.0), "full": Price(4.0)})
+    setup = with_costs(setup_of(match="flops"), {"lora": Cost(2.0, 1500.0, 500.0), "full": Cost(4.0)})
     assert misjudged(setup, {"lora": Took(9200.0, 4000), "full": Took(9400.0, 2375)}) == {}  # of 9,000 and 9,500
     told = misjudged(setup, {"lora": Took(11_000.0, 4000), "full": Took(9500.0, 2375)})
     assert told == {"lora": "a cell and its preparation took 1.1e+04 FLOPs, where 9e+03 were foretold"}
@@ -286,10 +286,10 @@ def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path
             if function is check_training:
                 return None
             asked.append([recipe.name for recipe in item.recipes])
-            return {recipe.name: Price(0.3) for recipe in item.recipes}
+            return {recipe.name: Cost(0.3) for recipe in item.recipes}
 
     pool: Any = Pool()
-    write_pace(tmp_path / "old", with_prices(setup, {"lora": Price(0.1), "full": Price(0.2)}))
+    write_pace(tmp_path / "old", with_costs(setup, {"lora": Cost(0.1), "full": Cost(0.2)}))
     (new,) = matched((part,), tmp_path / "new", pool, old=tmp_path / "old")
     assert asked == [] and new.setup.tokens == {"lora": 4000, "full": 2000}
     more = replace(part, setup=setup_of(match="seconds", methods=("lora", "full", "full-linear")))

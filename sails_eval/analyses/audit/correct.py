@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sails_eval.analyses.audit.prediction_powered import Stratum, corrected
-from sails_eval.analyses.audit.sample import Item, Key, Place, key_path, population, strata_of
+from sails_eval.analyses.audit.sample import AnswerKey, Item, Key, key_path, population, strata_of
 from sails_eval.boards.scoring import MEASURES
 from sails_eval.boards.table import METRICS
 from sails_eval.boards.table import read_rows as read_board
@@ -75,9 +75,9 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     return rows
 
 
-def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[Place, Verdict], bool]:
+def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[AnswerKey, Verdict], bool]:
     """What people say of every answer of the sample, and whether they graded all harmful requests."""
-    people: dict[Place, Verdict] = {}
+    people: dict[AnswerKey, Verdict] = {}
     graded, seen = True, set()
     for row in read_rows(sample):
         if missing := [column for column in ("id", "label") if column not in row.values]:
@@ -111,7 +111,7 @@ def _verdict(where: str, item: Item, label: str) -> Verdict:
 
 def _correct(
     strata: Mapping[tuple[str, str], Sequence[Item]],
-    people: Mapping[Place, Verdict],
+    people: Mapping[AnswerKey, Verdict],
     raw: Mapping[str, Mapping[str, Interval]],
     graded: bool,
 ) -> Iterator[Corrected]:
@@ -133,7 +133,7 @@ def _correct(
                 yield Corrected(method, metric, board[metric], interval, labelled, answers)
 
 
-def _part(metric: str, items: Sequence[Item], people: Mapping[Place, Verdict]) -> tuple[Stratum, int]:
+def _part(metric: str, items: Sequence[Item], people: Mapping[AnswerKey, Verdict]) -> tuple[Stratum, int]:
     """One stratum's part in a metric, and how many labels it rests on.
 
     Where the task itself checks whether an answer helps, nobody's label is asked: all answers are known.

@@ -76,7 +76,7 @@ class Key(Frozen):
     drawn: tuple[Drawn, ...]
 
 
-Place = tuple[str, int | None, str, str]
+AnswerKey = tuple[str, int | None, str, str]
 """What finds an answer in its run: method, seed, task and completion id."""
 
 
@@ -93,7 +93,7 @@ class Item:
     verdict: Verdict
 
     @property
-    def place(self) -> Place:
+    def place(self) -> AnswerKey:
         """Where the answer is in its run."""
         return self.method, self.seed, self.task, self.completion.id
 

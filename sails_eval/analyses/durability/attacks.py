@@ -18,7 +18,7 @@ from sails_eval.run.stages import Subject
 RETUNED = "retuned"
 """The folder that re-tuned weights are in while their model answers."""
 
-Kind = Literal["benign", "harmful", "quantise", "merge"]
+AttackKind = Literal["benign", "harmful", "quantise", "merge"]
 
 DEFAULT = ("benign:10", "benign:100", "harmful:10", "harmful:100", "quantise:4bit", "merge")
 
@@ -54,7 +54,7 @@ RETUNING = Retuning()
 class Attack:
     """One thing done to a model; `examples` is their number where it is re-tuned on some, else 0."""
 
-    kind: Kind
+    kind: AttackKind
     examples: int = 0
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from sails_eval.analyses.forgetting.results import Reading
+from sails_eval.analyses.forgetting.results import ReadingSize
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.reading import read_texts
@@ -18,7 +18,7 @@ from sails_eval.models.base import applied
 from sails_eval.models.loaded import base_of
 
 
-def kl_to_base(pair: Pair, checkpoint: Path | None, reading: Reading) -> tuple[float, int]:
+def kl_to_base(pair: Pair, checkpoint: Path | None, reading: ReadingSize) -> tuple[float, int]:
     """KL(base ‖ tuned) in nats per token of the pair's neutral texts, and the number of tokens.
 
     The mean over the tokens of all texts of Σ p·(log p − log q) over the vocabulary, p being what the bare base model
@@ -37,7 +37,7 @@ def kl_to_base(pair: Pair, checkpoint: Path | None, reading: Reading) -> tuple[f
 
 
 @lru_cache(maxsize=1)
-def _batches(pair: Pair, reading: Reading) -> list[list[list[int]]]:
+def _batches(pair: Pair, reading: ReadingSize) -> list[list[list[int]]]:
     """Token ids of the texts, the first ones up to about `reading.tokens`, in batches."""
     assert pair.neutral is not None
     tokenizer, texts, seen = base_of(pair).tokenizer, [], 0
@@ -58,7 +58,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def _expected(pair: Pair, reading: Reading) -> list[torch.Tensor]:
+def _expected(pair: Pair, reading: ReadingSize) -> list[torch.Tensor]:
     """What the bare base model says, for every batch; kept off the GPU."""
     return [log_probabilities(base_of(pair).model, batch).cpu() for batch in _batches(pair, reading)]
 

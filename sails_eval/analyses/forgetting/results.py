@@ -16,7 +16,7 @@ NAME = "forgetting"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingSize:
     """How much of the neutral texts is read, and how.
 
     The base model's log-probabilities are kept in float32 between cells: 4,096 tokens of a vocabulary of 256,000 take
@@ -28,7 +28,7 @@ class Reading:
     batch_size: int = 8
 
 
-READING = Reading()
+READING = ReadingSize()
 
 
 @dataclass(frozen=True)

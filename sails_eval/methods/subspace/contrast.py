@@ -12,7 +12,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.reading import Requests, read_contrast, read_requests
-from sails_eval.methods.subspace.settings import Kind, Positions
+from sails_eval.methods.subspace.settings import ContrastKind, Positions
 from sails_eval.models.chat import render_chat
 
 MARK = "\u27e6request\u27e7"
@@ -75,7 +75,7 @@ class Contrast:
         return replace(self, unaligned=(), rejected=frozenset())
 
 
-def check_contrast(pair: Pair, which: Kind, method: str) -> None:
+def check_contrast(pair: Pair, which: ContrastKind, method: str) -> None:
     """Raises UserError where the pair names no data of the kind that a method contrasts, `responses` or `requests`."""
     if which == "requests" and pair.requests is None:
         raise UserError(
@@ -89,7 +89,7 @@ def check_contrast(pair: Pair, which: Kind, method: str) -> None:
         )
 
 
-def load_contrast(tokenizer: Any, pair: Pair, which: Kind) -> Contrast:
+def load_contrast(tokenizer: Any, pair: Pair, which: ContrastKind) -> Contrast:
     """The pair's contrast texts of one kind, which it has. Raises UserError where none of them is short enough."""
     source = pair.requests if which == "requests" else pair.contrast
     assert source is not None

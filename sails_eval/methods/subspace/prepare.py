@@ -12,7 +12,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import Initialisation, Material, load_initialisation
 from sails_eval.methods.subspace.contrast import Contrast, check_contrast, load_contrast
-from sails_eval.methods.subspace.settings import Kind
+from sails_eval.methods.subspace.settings import ContrastKind
 from sails_eval.models.loaded import base_of
 
 CONTRASTED = frozenset({"contrast", "aligned"})
@@ -90,5 +90,5 @@ def seen_by(start: Initialisation, pair: Pair) -> Contrast:
 
 
 @lru_cache(maxsize=2)
-def contrast_of(pair: Pair, which: Kind) -> Contrast:
+def contrast_of(pair: Pair, which: ContrastKind) -> Contrast:
     return load_contrast(base_of(pair).tokenizer, pair, which)

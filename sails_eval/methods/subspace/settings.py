@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from sails_eval.core.schema import Frozen
 
-Kind = Literal["responses", "requests"]
+ContrastKind = Literal["responses", "requests"]
 Positions = Literal["response", "prompt_last", "first4", "all"]
 
-FITTING: dict[Kind, tuple[Positions, ...]] = {
+FITTING: dict[ContrastKind, tuple[Positions, ...]] = {
     "responses": ("response", "first4", "all"),
     "requests": ("prompt_last", "all"),
 }
@@ -21,7 +21,7 @@ FITTING: dict[Kind, tuple[Positions, ...]] = {
 class ContrastSettings(Frozen):
     """Which texts are contrasted, and at which of their tokens. The template's tokens and padding never count."""
 
-    contrast: Kind = Field(
+    contrast: ContrastKind = Field(
         default="responses",
         description="responses (default; after the paper): aligned against unaligned answers to the same requests; "
         "requests (not specified by the paper): harmless requests, which count as aligned, against harmful ones",

@@ -19,12 +19,12 @@ from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.spec import parse
 from sails_eval.models.engines import OPENAI
+from sails_eval.plan.budget import Cost, ranked, share_out
 from sails_eval.plan.cost.meta_model import Shape, shape_of
-from sails_eval.plan.cost.method_cost import flops_prices, matched_ranks
+from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
 from sails_eval.plan.plan import SubRun
 from sails_eval.plan.prepare import Draft, survey
-from sails_eval.plan.price import Price, ranked, share_out
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.resolve import sizes
 from sails_eval.tasks.library import describe
@@ -78,7 +78,7 @@ class Forecast:
     """What a comparison of a pair takes.
 
     `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
-    data. `tokens` are those of a cell of each recipe, and `prices` what it takes of FLOPs, where these are matched and
+    data. `tokens` are those of a cell of each recipe, and `cell_costs` what it takes of FLOPs, where these are matched and
     known.
     """
 
@@ -96,12 +96,12 @@ class Forecast:
     problems: tuple[Problem, ...]
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
-    prices: Mapping[str, Price] = field(default_factory=dict)
+    cell_costs: Mapping[str, Cost] = field(default_factory=dict)
     checkpoints: int = 1
 
     def flops_per_token(self, name: str) -> float:
         """Of a recipe's training: on its examples with their padding where that is known, else on the longest."""
-        return self.prices[name].per_token if self.prices else self.costs[name].flops_per_token
+        return self.cell_costs[name].per_token if self.cell_costs else self.costs[name].flops_per_token
 
     @property
     def cells(self) -> int:
@@ -193,12 +193,12 @@ def _once(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 def _shared_out(made: Forecast) -> Forecast:
     """The forecast with the tokens of each recipe, or what stands in their way."""
     try:
-        prices = flops_prices(made.pair, made.recipes)
+        cell_costs = flops_costs(made.pair, made.recipes)
     except UserError as error:
         told = f"--match flops: how many tokens each method gets is not known yet ({error})"
         return replace(made, problems=(*made.problems, Problem(told, stops=False)))
     try:
-        return replace(made, prices=prices, tokens=share_out(prices, made.pair.tokens, made.match))
+        return replace(made, cell_costs=cell_costs, tokens=share_out(cell_costs, made.pair.tokens, made.match))
     except UserError as error:
         return replace(made, problems=(*made.problems, Problem(str(error))))
 
@@ -270,7 +270,7 @@ def render(made: Forecast) -> str:
     if made.costs:
         tokens = {recipe.name: made.tokens.get(recipe.name, pair.tokens) for recipe in made.recipes}
         flops = sum(made.flops_per_token(name) * n for name, n in tokens.items()) * made.cells
-        padding = "with" if made.prices else "without"
+        padding = "with" if made.cell_costs else "without"
         lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding", ""]
         lines += _memory(made)
     lines += ["", *_judging(made)]

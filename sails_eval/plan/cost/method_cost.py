@@ -26,10 +26,10 @@ from sails_eval.methods.subspace.reference_weights import target_modules
 from sails_eval.methods.subspace.settings import Positions
 from sails_eval.models.base import load_tokenizer
 from sails_eval.models.loaded import base_of
+from sails_eval.plan.budget import Cost, Rank
 from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
 from sails_eval.plan.cost.step_cost import TEXTS_AT_A_TIME, forward_flops, sae_width, step_costs
 from sails_eval.plan.plan import SubRun
-from sails_eval.plan.price import Price, Rank
 from sails_eval.training.batches import (
     SEQUENCES,
     CellRun,
@@ -57,14 +57,14 @@ HIGHEST_RANK = 2**16
 
 
 @dataclass(frozen=True)
-class Texts:
+class Padding:
     """How training examples lie in their batches: padded tokens per sequence, and per token that counts."""
 
     length: int
     padding: float
 
 
-def flops_prices(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Price]:
+def flops_costs(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Cost]:
     """FLOPs of every recipe: per non-padding token of training batches, and of its preparation.
 
     A step is counted on fake tensors at the mean padded length of the batches that the first seed sees.
@@ -73,19 +73,19 @@ def flops_prices(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Price]:
     rows = encoded_training(tokenizer, pair)
     texts = {objective: _texts(rows, pair, objective) for objective in {recipe.objective for recipe in recipes}}
     costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
-    prices = {}
+    costs_of = {}
     for recipe in recipes:
         looking, saes = preparation_flops(recipe, pair, shape, tokenizer)
         per_token = costs[recipe.name].flops_per_token * texts[recipe.objective].padding
-        prices[recipe.name] = Price(per_token, looking + saes, saes)
-    return prices
+        costs_of[recipe.name] = Cost(per_token, looking + saes, saes)
+    return costs_of
 
 
-def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Texts:
+def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Padding:
     seen = [rows[i] for i in lay_out(rows, pair, seed=0, objective=objective)]
     padded = sum(padded_tokens(seen, pair, objective))
     length = round(padded / (SEQUENCES[objective] * len(seen)))
-    return Texts(length, padded / sum(tokens_of(row, objective) for row in seen))
+    return Padding(length, padded / sum(tokens_of(row, objective) for row in seen))
 
 
 def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
 # --- seconds ------------------------------------------------------------------------------------------------------
 
 
-def seconds_prices(sub_run: SubRun) -> dict[str, Price]:
+def seconds_costs(sub_run: SubRun) -> dict[str, Cost]:
     """Seconds of every recipe here: per non-padding token, the median of a few steps, and of its preparation and start.
 
     What a reference reads before the first step, and the training of SAEs that were made for the recipe, are charged at
@@ -168,7 +168,7 @@ def seconds_prices(sub_run: SubRun) -> dict[str, Price]:
     return {recipe.name: _seconds(sub_run, recipe) for recipe in sub_run.recipes}
 
 
-def _seconds(sub_run: SubRun, recipe: Recipe) -> Price:
+def _seconds(sub_run: SubRun, recipe: Recipe) -> Cost:
     pair = sub_run.pair
     base, rows = base_of(pair), training_rows(pair)
     before, state = 0.0, None
@@ -191,7 +191,7 @@ def _seconds(sub_run: SubRun, recipe: Recipe) -> Price:
     pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
     stepping = fitted.flops - fitted.beforehand
     saes = own_sae_flops(recipe, pair) * pace * sum(tokens) / stepping
-    return Price(pace * fitted.flops / stepping, before + saes, saes)
+    return Cost(pace * fitted.flops / stepping, before + saes, saes)
 
 
 def own_sae_flops(recipe: Recipe, pair: Pair) -> float:

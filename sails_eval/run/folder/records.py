@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_json, write_text
 from sails_eval.core.schema import Frozen, validate
+from sails_eval.plan.budget import Cost
 from sails_eval.plan.identity import Identity
-from sails_eval.plan.price import Price
 from sails_eval.training.cost import TrainingCost
 
 SCHEMA = 1
@@ -130,10 +130,10 @@ class Reused(Record):
 
 
 class Timed(Frozen):
-    """A recipe, by all that its pace hangs on besides the machine, and its price in seconds."""
+    """A recipe, by all that its pace hangs on besides the machine, and its cost in seconds."""
 
     recipe: str
-    price: Price
+    cost: Cost = Field(validation_alias=AliasChoices("cost", "price"), description="price in 0.1.0")
 
 
 class Pace(Record):

@@ -35,7 +35,7 @@ def ledger(run: RunFolder, sub_run: SubRun) -> pd.DataFrame:
     frame = pd.DataFrame(rows).sort_values(["method", "learning_rate", "seed"], ignore_index=True)
     if frame["sae_tokens"].isna().any():
         frame["sae_tokens"] = frame["sae_tokens"].astype("Int64")
-    matched = bool(sub_run.budget.prices)
+    matched = bool(sub_run.budget.costs)
     alike = "method" if matched else "objective"
     for column in MATCHED:
         spread = frame.groupby([alike, "seed"])[column].nunique()
@@ -55,10 +55,10 @@ def _with_matched(frame: pd.DataFrame, sub_run: SubRun) -> pd.DataFrame:
     """
     spent, step = [], sub_run.pair.batch_size * sub_run.pair.max_length
     for method, seen in zip(frame["method"], frame["tokens"], strict=True):
-        price, tokens = sub_run.budget.prices[method], sub_run.budget.tokens[method]
+        cost, tokens = sub_run.budget.costs[method], sub_run.budget.tokens[method]
         if not tokens <= seen < tokens + step:
             raise ValueError(f"budgets differ: {method} was to have {tokens} tokens, and has {seen}")
-        spent.append(float(f"{price.of(seen):.6g}"))
+        spent.append(float(f"{cost.of(seen):.6g}"))
     return frame.assign(**{f"matched_{sub_run.budget.match}": spent})
 
 

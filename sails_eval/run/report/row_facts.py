@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sails_eval.boards.leaderboard import RowFacts
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE
+from sails_eval.plan.budget import Took
 from sails_eval.plan.plan import Cell, SubRun
-from sails_eval.plan.price import Took
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.training.labels import LABELS
 

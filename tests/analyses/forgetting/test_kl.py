@@ -7,13 +7,13 @@ import torch
 
 from sails_eval.analyses.forgetting import kl as divergence
 from sails_eval.analyses.forgetting.kl import kl_to_base, log_probabilities
-from sails_eval.analyses.forgetting.results import Reading
+from sails_eval.analyses.forgetting.results import ReadingSize
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.reading import read_texts
 from sails_eval.models.base import Base, applied
 
-FEW = Reading(tokens=80, batch_size=4)
+FEW = ReadingSize(tokens=80, batch_size=4)
 
 
 @pytest.fixture

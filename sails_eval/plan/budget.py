@@ -1,9 +1,9 @@
-"""What methods take of a budget other than tokens, and how that budget is shared out between them."""
+"""The budget of a comparison: what is matched, what methods take of it, and how it is shared out between them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -12,7 +12,7 @@ from sails_eval.core.training_settings import Match
 
 
 @dataclass(frozen=True)
-class Price:
+class Cost:
     """What a method takes, in FLOPs or seconds: per training token, and before the first; `saes` is part of that."""
 
     per_token: float
@@ -44,28 +44,41 @@ class Rank:
     note: str = ""
 
 
-def share_out(prices: Mapping[str, Price], tokens: int, unit: Match) -> dict[str, int]:
+@dataclass(frozen=True)
+class Budget:
+    """What all cells get the same amount of.
+
+    Where that is not tokens, `costs` has what each method takes of it and `tokens` how many tokens its cells get for
+    that. `notes` by method are for the board.
+    """
+
+    match: Match = "tokens"
+    match_params: bool = False
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def share_out(costs: Mapping[str, Cost], tokens: int, unit: Match) -> dict[str, int]:
     """How many tokens each method's cells get for what the cheapest method takes for `tokens`.
 
     Raises UserError for a method whose preparation alone takes more than that.
     """
-    cheapest = min(prices, key=lambda name: prices[name].of(tokens))
-    budget = prices[cheapest].of(tokens)
-    dear = [name for name, price in prices.items() if price.before >= budget and name != cheapest]
+    cheapest = min(costs, key=lambda name: costs[name].of(tokens))
+    budget = costs[cheapest].of(tokens)
+    dear = [name for name, cost in costs.items() if cost.before >= budget and name != cheapest]
     if dear:
-        name = max(dear, key=lambda name: prices[name].before)
-        price = prices[name]
-        enough = max((price.before - other.before) / other.per_token for other in prices.values())
-        saes = f" ({price.saes:.2g} of them for training its SAEs)" if price.saes else ""
+        name = max(dear, key=lambda name: costs[name].before)
+        cost = costs[name]
+        enough = max((cost.before - other.before) / other.per_token for other in costs.values())
+        saes = f" ({cost.saes:.2g} of them for training its SAEs)" if cost.saes else ""
         others = f" (also too dear: {', '.join(one for one in dear if one != name)})" if len(dear) > 1 else ""
         raise UserError(
-            f"--match {unit}: the preparation of '{name}' alone takes {price.before:.2g} {unit}{saes}, more than the "
+            f"--match {unit}: the preparation of '{name}' alone takes {cost.before:.2g} {unit}{saes}, more than the "
             f"{budget:.2g} that '{cheapest}' takes for {tokens:,} tokens{others}; leave it out, or give --tokens "
             f"{_rounded_up(enough)} or more, with which it gets a step or more"
         )
-    return {
-        name: max(1, min(tokens, round((budget - price.before) / price.per_token))) for name, price in prices.items()
-    }
+    return {name: max(1, min(tokens, round((budget - cost.before) / cost.per_token))) for name, cost in costs.items()}
 
 
 def _rounded_up(tokens: float) -> int:
