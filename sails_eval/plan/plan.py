@@ -119,7 +119,7 @@ class SubRun(EvaluationPlan):
     seeds: int = 0
     learning_rates: int = 0
     checkpoints: int = 1
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def trials(self) -> int:

@@ -78,8 +78,8 @@ class Forecast:
     """What a comparison of a pair takes.
 
     `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
-    data. `tokens` are those of a cell of each recipe, and `cell_costs` what it takes of FLOPs, where these are matched and
-    known.
+    data. `tokens` are those of a cell of each recipe, and `cell_costs` what it takes of FLOPs, where these are matched
+    and known.
     """
 
     pair: Pair
