@@ -86,9 +86,6 @@ def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     for key in ("sae_sets", "references"):
         data.pop(key, None)
     told = recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate", "system_prompt"})
-    later = {"objective", "dpo"} if recipe.objective == "sft" else set()
-    later |= {"peft_type", "rank_factor", "lr_ratio"} - recipe.model_dump(exclude_defaults=True).keys()
-    told = {key: value for key, value in told.items() if key not in later}  # hashes of cells made before them hold
     code = []
     if recipe.init:
         start = load_initialisation(recipe)
@@ -113,14 +110,13 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         data["references"] = {name: of_path(m) if m.is_dir() else str(m) for name, m in models.items()}
     settings = {
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
-        "batch_size", "micro_batch_size", "gradient_checkpointing",
+        "batch_size", "micro_batch_size", "gradient_checkpointing", "optimiser", "regularise",
     }  # fmt: skip
-    alike = {key for key in ("optimiser", "regularise") if getattr(pair, key) != Pair.model_fields[key].default}
     return {
         "model": model_identity(pair),
         "saes": _sae_identity(pair.saes),
         **data,
-        **pair.model_dump(mode="json", include=settings | alike),
+        **pair.model_dump(mode="json", include=settings),
     }
 
 

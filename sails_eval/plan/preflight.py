@@ -14,6 +14,7 @@ from sails_eval.core.data_source import HUB, origins
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.hub import fetch, parse_spec
+from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.judges.spec import parse
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
@@ -40,12 +41,16 @@ def is_large(pair: Pair) -> bool:
 
 
 def check_data(pair: Pair) -> None:
-    """Whether training and contrast data can be had; what lies on the hub is fetched, as a comparison would."""
+    """Whether training and contrast data can be had and read; what lies on the hub is fetched."""
     if pair.train is None:
         raise UserError("no training data; give --train FILE or a pair that names some")
     problems = Problems()
     for origin in dict.fromkeys([*origins(pair.train), *(origins(pair.contrast) if pair.contrast else [])]):
         problems.attempt(_check_origin, origin, pair)
+    problems.check()
+    problems.attempt(read_examples, pinned(pair.train))
+    if pair.contrast is not None:
+        problems.attempt(read_contrast, pinned(pair.contrast))
     problems.check()
 
 
