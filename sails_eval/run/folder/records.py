@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
-from sails_eval.core.schema import Frozen, read_mapping, validate
+from sails_eval.core.schema import Frozen, validate
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.price import Price
 
@@ -33,7 +34,15 @@ class Record(Frozen):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises UserError, with the file's name, where it is not there or holds something else."""
-        return validate(cls, read_mapping(path), where=str(path))  # JSON is YAML, too
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}")
+        return validate(cls, values, where=str(path))
 
 
 class Description(Record):
@@ -102,9 +111,10 @@ class SubspaceReport(Record):
     @classmethod
     def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
         """There the own report stood beside the rest."""
-        known = {*cls.model_fields, "schema"}
-        own = {key: value for key, value in values.items() if key not in known}
-        return {**{key: values[key] for key in values.keys() & known}, **({"found": own} if own else {})}
+        if "schema" in values:
+            return values
+        own = {key: value for key, value in values.items() if key not in cls.model_fields}
+        return {**{key: values[key] for key in values.keys() - own.keys()}, **({"found": own} if own else {})}
 
 
 class Choices(Record):
