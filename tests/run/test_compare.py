@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import read_rows
 from sails_eval.core.comparison import CompareConfig
@@ -135,9 +136,15 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name, kind in (("bad", "harmful"), ("good", "safe"), ("fine", "safe")):
         splits = {"validation_split": "validation", "test_split": "test", "doc_to_text": "prompt"}
         Path(f"tasks/{name}.yaml").write_text(yaml.safe_dump({"task": name, "metadata": {"kind": kind}} | splits))
-    settings = {"train": "train.jsonl", "contrast": "train.jsonl", "tasks": ["bad", "good"], "judge": "rules"}
-    settings["saes"] = [{"path": "sae"}]
-    for pair, model, more in (("a", "a", {}), ("b", "b", {}), ("c", "b", {"tasks": ["bad", "fine"]})):
+    settings: dict[str, Any] = {
+        "train": "train.jsonl",
+        "contrast": "train.jsonl",
+        "tasks": ["bad", "good"],
+        "judge": "rules",
+    }
+    settings |= {"saes": [{"path": "sae"}]}
+    others: dict[str, Any] = {"tasks": ["bad", "fine"]}
+    for pair, model, more in (("a", "a", {}), ("b", "b", {}), ("c", "b", others)):
         Path(f"{pair}.yaml").write_text(yaml.safe_dump({"model": f"./{model}", **settings, **more}))
     return {"pair": "a.yaml", "methods": ("sails", "lora"), "seeds": 2, "learning_rates": 2}
 
@@ -257,6 +264,20 @@ def test_what_the_board_stands_on_is_kept(asked: dict[str, Any], pool: Canned, m
     monkeypatch.setattr(comparison, "_choose", chosen)
     kept = sorted(path.parts[-3][:-9] for path in made(**asked).glob("cells/lora/*/checkpoint/adapter.bin"))
     assert kept == ["rate-0.0001-seed-0", "rate-0.0001-seed-1", "rate-0.0008-seed-1"]
+
+
+def test_the_choices_are_those_on_file_and_what_the_results_say(asked: dict[str, Any], pool: Canned) -> None:
+    run = RunFolder(made(**asked))
+    tasks = prepare(CompareConfig(**asked)).sub_runs[0].named_tasks
+    on_file, told = run.choices(tasks), json.loads((run.path / "choices.json").read_text())
+    assert on_file == choose_rates(run.results(), tasks) and on_file.keys() == {"base", "sails", "lora"}
+    assert len(on_file["lora"].scores) == len(on_file["lora"].left_out) == 2
+    (other,) = (rate for rate, _ in on_file["lora"].scores if rate != on_file["lora"].learning_rate)
+    told["choices"]["lora"]["learning_rate"] = other
+    (run.path / "choices.json").write_text(json.dumps(told))
+    assert run.choices(tasks)["lora"] == replace(on_file["lora"], learning_rate=other)  # it is the file that counts
+    (run.path / "choices.json").unlink()
+    assert run.choices(tasks) == on_file  # as in a run of 0.1.0, which has no such file
 
 
 # --- several checkpoints -----------------------------------------------------------------------------------------
