@@ -74,9 +74,10 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
 def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[str]:
     """The keys that a model knows at a place inside it, such as ('saes', 0)."""
     for part in place:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+        if part in model.model_fields:  # else it is a place in a list, or a key of a mapping
+            annotation = model.model_fields[str(part)].annotation
+            kinds = (annotation, *get_args(annotation))
+            model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
     return model.model_fields
 
 

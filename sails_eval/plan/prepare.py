@@ -74,7 +74,10 @@ def prepare_evaluation(config: CompareConfig, *, target: str | None = None) -> E
 
 @dataclass(frozen=True)
 class Draft:
-    """A sub-run as far as it could be resolved, and what stands in its way; what could not be is None or empty."""
+    """A sub-run as far as it could be resolved, and what stands in its way; what could not be is None or empty.
+
+    `of_several` says whether there are other pairs: then the folder is called after the pair.
+    """
 
     config: CompareConfig
     problems: Problems
@@ -83,6 +86,7 @@ class Draft:
     prompts: tuple[Recipe, ...] = ()
     tasks: tuple[TaskInfo, ...] = ()
     sub_run: SubRun | None = None
+    of_several: bool = False
 
 
 def survey(config: CompareConfig) -> list[Draft]:
@@ -98,7 +102,8 @@ def survey(config: CompareConfig) -> list[Draft]:
     for pair in config.pairs or (None,):
         for examples in numbers:
             one = {"pair": pair, "examples": (examples,) if examples else config.examples}
-            draft = Draft(config.model_copy(update=one), Problems(common), None, recipes, prompts)
+            of_one = config.model_copy(update=one)
+            draft = Draft(of_one, Problems(common), None, recipes, prompts, of_several=len(config.pairs) > 1)
             drafts.append(_resolved(draft, examples))
     return drafts
 
@@ -182,7 +187,7 @@ def _sub_run(draft: Draft, evaluation: EvaluationPlan, examples: int | None) -> 
         chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
         check_kinds(evaluation.validation_tasks, f"with a validation split, on which {chosen} are chosen")
     contrasts = None if config.contrasts is None else resolve_contrasts(config.contrasts, names)
-    folders = [pair.name] * (len(config.pairs) > 1) + [f"examples-{examples}"] * bool(examples)
+    folders = [pair.name] * draft.of_several + [f"examples-{examples}"] * bool(examples)
     sub_run = SubRun(
         **{**vars(evaluation), "pair": pair, "references": references, "contrasts": contrasts},
         folder="/".join(folders),
@@ -209,7 +214,7 @@ def _identity(sub_run: SubRun) -> Identity:
             "match": None if sub_run.budget.match == "tokens" else sub_run.budget.match,
             "match_params": sub_run.budget.match_params or None,
             "checkpoints": sub_run.checkpoints if sub_run.checkpoints > 1 else None,
-            "contrasts": sub_run.contrasts and [list(contrast) for contrast in sub_run.contrasts],
+            "contrasts": None if sub_run.contrasts is None else [list(one) for one in sub_run.contrasts],
             "finished": {row.name: row.identity for row in sub_run.references},
         }
     )

@@ -21,8 +21,9 @@ from sails_eval.plan.cost import step_cost as estimate
 from sails_eval.plan.cost.forecast import forecast
 from sails_eval.plan.cost.meta_model import shape_of
 from sails_eval.plan.cost.step_cost import step_cost
+from sails_eval.plan.plan import SubRun
+from sails_eval.plan.prepare import prepare
 from sails_eval.plan.references import prompted, reference
-from sails_eval.plan.resolve import resolve
 from sails_eval.tasks.answer import complete
 from sails_eval.tasks.library import find_tasks
 from tests.judges.fault_server import Endpoint, fails, says, serving
@@ -110,25 +111,26 @@ def test_what_is_no_finished_model_is_an_error(
 
 
 def test_rows_are_part_of_what_a_run_is_and_of_no_cell() -> None:
-    def setup(*methods: str, reference: tuple[str, ...] = ()) -> Any:
-        return resolve(CompareConfig(pair="testbed", methods=methods, reference=reference, seeds=1, learning_rates=1))
+    def sub_run(*methods: str, reference: tuple[str, ...] = ()) -> SubRun:
+        asked: dict[str, Any] = {"methods": methods, "reference": reference, "seeds": 1, "learning_rates": 1}
+        return prepare(CompareConfig(pair="testbed", **asked)).sub_runs[0]
 
-    plain, more = setup("lora"), setup("lora", "prompt", reference=("testbed-preference",))
-    assert [row.name for row in more.finished] == ["prompt", "testbed-preference"] and not plain.finished
+    plain, more = sub_run("lora"), sub_run("lora", "prompt", reference=("testbed-preference",))
+    assert [row.name for row in more.references] == ["prompt", "testbed-preference"] and not plain.references
     assert [recipe.name for recipe in more.recipes] == ["lora"]
     assert plain.all_cells() == more.all_cells() and plain.fingerprint != more.fingerprint
     with pytest.raises(UserError, match="two rows would be called 'testbed-preference'"):
-        setup("lora", reference=("testbed-preference", "testbed-preference"))
+        sub_run("lora", reference=("testbed-preference", "testbed-preference"))
     with pytest.raises(UserError, match="name at least one method that trains"):
-        setup("prompt")
+        sub_run("prompt")
 
 
 def test_a_finished_model_is_not_its_own_judge(endpoint: Endpoint) -> None:
     asked: dict[str, Any] = {"judge": "openai:some-model", "reference": ("openai:some-model",)}
     config = CompareConfig(pair="testbed", methods=("lora",), **asked)
     with pytest.raises(UserError, match="is the evaluated model itself"):
-        resolve(config)
-    resolve(config.model_copy(update={"allow_self_judging": True}))
+        prepare(config)
+    prepare(config.model_copy(update={"allow_self_judging": True}))
 
 
 def test_a_plan_counts_the_rows_that_nothing_is_trained_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +141,8 @@ def test_a_plan_counts_the_rows_that_nothing_is_trained_for(monkeypatch: pytest.
     asked = {"methods": ("lora", "prompt"), "reference": ("testbed-preference", "openai:m", "no/such")}
     (more,) = forecast(config.model_copy(update=asked))
     assert [more.calls[i] - plain.calls[i] for i in (0, 1)] == [4 * plain.prompts.test] * 2
-    assert plain.costs == more.costs and not plain.lacks
-    told = [lack.told for lack in more.lacks]
+    assert plain.costs == more.costs and not plain.problems
+    told = [problem.told for problem in more.problems]
     assert len(told) == 2 and "'openai:m' needs OPENAI_API_KEY" in told[0] and "model 'no/such'" in told[1]
 
 

@@ -8,12 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from sails_eval.plan.parts import Part
-from sails_eval.plan.setup import Setup
-from sails_eval.run.folder.layout import subspace_path
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from sails_eval.analyses.finished_run import finished_parts
+from sails_eval.analyses.finished_run import finished_runs
 from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
@@ -34,9 +31,12 @@ from sails_eval.plan.cost.method_cost import (
     sae_training_flops,
     seconds_costs,
 )
-from sails_eval.plan.resolve import resolve
+from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import Plan, SubRun
+from sails_eval.plan.prepare import prepare
 from sails_eval.run import stages
-from sails_eval.run.folder.description import check_folder
+from sails_eval.run.folder.records import TrainRecord
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_costs, with_ranks, write_pace
 from sails_eval.run.report.ledger import ledger
 from sails_eval.run.stages import find_subspace
@@ -98,8 +98,9 @@ def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, 
     run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
     record = train_cell(testbed_base, pair, recipes[0], rows=rows, run=run, folder=tmp_path / "full")
     assert found["full"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
-    stages.find_subspace((pair, recipes[1], tmp_path))
+    stages.find_subspace((pair, recipes[1], RunFolder(tmp_path)))
     counted = json.loads((tmp_path / "subspace" / "sails.json").read_text())["cost"]["flops"]
+    assert RunFolder(tmp_path).subspace_report("sails").cost.flops == counted
     sails = found["sails"]
     assert sails.before - sails.saes == pytest.approx(counted, rel=0.02)
     assert sails.per_token < found["full"].per_token and found["full"].before == 0
@@ -123,8 +124,8 @@ def test_the_seconds_of_a_preparation_are_taken_without_counting(pair: Pair, mon
         return prepare(*given)
 
     monkeypatch.setattr(ActivationSVD, "prepare", noting)
-    setup = Setup(pair, (), {}, (load_recipe("activation-svd"),), seeds=1, learning_rates=1)
-    assert seconds_costs(setup)["activation-svd"].before > 0 and modes == [None]
+    sub_run = SubRun(pair, (), Identity(), recipes=(load_recipe("activation-svd"),), seeds=1, learning_rates=1)
+    assert seconds_costs(sub_run)["activation-svd"].before > 0 and modes == [None]
 
 
 def test_only_saes_of_ones_own_are_charged() -> None:
@@ -169,26 +170,26 @@ def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
 # --- in a comparison ---------------------------------------------------------------------------------------------
 
 
-def setup_of(**changes: Any) -> Setup:
+def sub_run_of(**changes: Any) -> SubRun:
     asked: dict[str, Any] = {"pair": "testbed", "methods": ("lora", "full"), "seeds": 1, "learning_rates": 1}
-    return resolve(CompareConfig(**asked | changes))
+    return prepare(CompareConfig(**asked | changes)).sub_runs[0]
 
 
 def test_only_cells_with_other_tokens_or_ranks_are_others() -> None:
-    plain, asked = setup_of(), setup_of(match="flops", match_params=True)
+    plain, asked = sub_run_of(), sub_run_of(match="flops", match_params=True)
     assert asked.fingerprint != plain.fingerprint and asked.all_cells() == plain.all_cells()
     full = load_recipe("full").name
-    setup = with_costs(asked, {"lora": Cost(2.0), full: Cost(4.0)})
-    (lora,), (half,) = (setup.cells(recipe) for recipe in setup.recipes)
+    sub_run = with_costs(asked, {"lora": Cost(2.0), full: Cost(4.0)})
+    (lora,), (half,) = (sub_run.cells(recipe) for recipe in sub_run.recipes)
     assert [cell.tokens for cell in (lora, half)] == [4000, 2000]
     assert [lora.fingerprint, half.fingerprint][0] == plain.all_cells()[0].fingerprint
     assert half.fingerprint != plain.all_cells()[1].fingerprint
-    assert setup.identity["tokens"] == {"lora": 4000, "full": 2000}
+    assert sub_run.identity.tokens == {"lora": 4000, "full": 2000}
     wider = with_ranks(asked, {"lora": Rank(16, 1, "")})
     assert wider.recipes[0].rank(wider.pair) == 16
     assert wider.all_cells()[0].fingerprint != lora.fingerprint
     kept = with_ranks(asked, {"lora": Rank(8, 1, "why")})
-    assert kept.notes == {"lora": "why"} and kept.all_cells()[0].fingerprint == lora.fingerprint
+    assert kept.budget.notes == {"lora": "why"} and kept.all_cells()[0].fingerprint == lora.fingerprint
 
 
 def test_a_cell_is_trained_on_its_own_tokens(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,30 +201,31 @@ def test_a_cell_is_trained_on_its_own_tokens(pair: Pair, tmp_path: Path, monkeyp
         raise StopIteration
 
     monkeypatch.setattr("sails_eval.training.cell.train_cell", note)
-    cell = setup_of(methods=("lora",)).all_cells()[0]
+    cell = sub_run_of(methods=("lora",)).all_cells()[0]
     for tokens in (None, 150):
         with pytest.raises(StopIteration):
-            stages.train(stages.TrainJob(pair, replace(cell, tokens=tokens), tmp_path, run=tmp_path))
+            folder, run = ModelFolder(tmp_path), RunFolder(tmp_path)
+            stages.train(stages.TrainJob(pair, replace(cell, tokens=tokens), folder, run=run))
     assert seen[0] >= pair.tokens > seen[1] >= 150
 
 
 def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
-    record = {
+    record: dict[str, Any] = {
         "steps": 10, "examples": 80, "unique_examples": 64, "labelled_examples": 64, "further_examples": 0,
         "rejected_answers": 0, "flops": 7, "seconds": 1.5, "peak_memory_bytes": 9,
-        "trainable_params": 25, "total_params": 1000,
+        "trainable_params": 25, "total_params": 1000, "losses": [],
     }  # fmt: skip
-    setup = with_costs(setup_of(match="flops"), {"lora": Cost(2.0), "full": Cost(4.0)})
+    sub_run = with_costs(sub_run_of(match="flops"), {"lora": Cost(2.0), "full": Cost(4.0)})
 
     def kept(full: int) -> pd.DataFrame:
-        for cell, tokens in zip(setup.all_cells(), (4100, full), strict=True):
-            (tmp_path / cell.folder).mkdir(parents=True, exist_ok=True)
-            (tmp_path / cell.folder / "train.json").write_text(json.dumps(record | {"tokens": tokens}))
-        return ledger(tmp_path, setup.all_cells(), {}, setup=setup)
+        run = RunFolder(tmp_path)
+        for cell, tokens in zip(sub_run.all_cells(), (4100, full), strict=True):
+            run.cell(cell).write_record(TrainRecord(**record, tokens=tokens))
+        return ledger(run, sub_run)
 
     frame = kept(2050)
     assert dict(zip(frame["method"], frame["matched_flops"], strict=True)) == {"lora": 8200, "full": 8200}
-    step = setup.pair.batch_size * setup.pair.max_length
+    step = sub_run.pair.batch_size * sub_run.pair.max_length
     kept(2000 + step - 1)  # a last batch of the longest examples
     for wrong in (1990, 2000 + step):
         with pytest.raises(ValueError, match=f"full was to have 2000 tokens, and has {wrong}"):
@@ -231,15 +233,18 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
 
 
 def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> None:
-    setup = with_costs(setup_of(match="seconds"), {"lora": Cost(0.1), "full": Cost(0.2, 1.0, 0.5)})
-    write_pace(tmp_path, setup)
-    assert read_pace(tmp_path, setup) == setup.prices
-    check_folder(tmp_path, setup.identity)  # nothing but that: a run that was killed at its start
-    write_pace(tmp_path, with_costs(setup, {"lora": Cost(9.0), "full": Cost(9.0)}))
-    assert read_pace(tmp_path, setup) == setup.prices  # a later measurement changes nothing
-    recipes = tuple(recipe.model_copy(update={"rank_factor": 2}) for recipe in setup.recipes[:1]) + setup.recipes[1:]
-    assert set(read_pace(tmp_path, replace(setup, recipes=recipes))) == {"full"}  # another recipe has another pace
-    write_pace(tmp_path / "flops", setup_of(match="flops"))
+    sub_run = with_costs(sub_run_of(match="seconds"), {"lora": Cost(0.1), "full": Cost(0.2, 1.0, 0.5)})
+    run = RunFolder(tmp_path)
+    write_pace(run, sub_run)
+    assert read_pace(run, sub_run) == sub_run.budget.costs
+    run.check(sub_run.identity)  # nothing but that: a run that was killed at its start
+    write_pace(run, with_costs(sub_run, {"lora": Cost(9.0), "full": Cost(9.0)}))
+    assert read_pace(run, sub_run) == sub_run.budget.costs  # a later measurement changes nothing
+    recipes = (
+        tuple(recipe.model_copy(update={"rank_factor": 2}) for recipe in sub_run.recipes[:1]) + sub_run.recipes[1:]
+    )
+    assert set(read_pace(run, replace(sub_run, recipes=recipes))) == {"full"}  # another recipe has another pace
+    write_pace(RunFolder(tmp_path / "flops"), sub_run_of(match="flops"))
     assert not (tmp_path / "flops").exists()
 
 
@@ -263,22 +268,24 @@ def test_preparations_are_foretold_on_texts_of_unequal_length(name: str, tmp_pat
     (tmp_path / "contrast.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     pair, recipe = pair.model_copy(update={"contrast": tmp_path / "contrast.jsonl"}), load_recipe(name)
     price = flops_costs(pair, [recipe])[name]
-    find_subspace((pair, recipe, tmp_path))
-    told = json.loads(subspace_path(tmp_path, recipe).with_suffix(".json").read_text())
-    assert price.before - price.saes == pytest.approx(told["cost"]["flops"], rel=0.04)
+    run = RunFolder(tmp_path)
+    find_subspace((pair, recipe, run))
+    assert price.before - price.saes == pytest.approx(run.subspace_report(name).cost.flops, rel=0.04)
 
 
 def test_what_was_not_foretold_is_told() -> None:
-    setup = with_costs(setup_of(match="flops"), {"lora": Cost(2.0, 1500.0, 500.0), "full": Cost(4.0)})
-    assert misjudged(setup, {"lora": Took(9200.0, 4000), "full": Took(9400.0, 2375)}) == {}  # of 9,000 and 9,500
-    told = misjudged(setup, {"lora": Took(11_000.0, 4000), "full": Took(9500.0, 2375)})
+    sub_run = with_costs(sub_run_of(match="flops"), {"lora": Cost(2.0, 1500.0, 500.0), "full": Cost(4.0)})
+    assert (
+        misjudged(sub_run.budget, {"lora": Took(9200.0, 4000), "full": Took(9400.0, 2375)}) == {}
+    )  # of 9,000 and 9,500
+    told = misjudged(sub_run.budget, {"lora": Took(11_000.0, 4000), "full": Took(9500.0, 2375)})
     assert told == {"lora": "a cell and its preparation took 1.1e+04 FLOPs, where 9e+03 were foretold"}
-    assert misjudged(setup_of(), {"lora": Took(1.0, 1)}) == {}
+    assert misjudged(sub_run_of().budget, {"lora": Took(1.0, 1)}) == {}
 
 
 def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path: Path) -> None:
-    setup = setup_of(match="seconds")
-    part = Part("", None, CompareConfig(pair="testbed", match="seconds"), setup)
+    sub_run = sub_run_of(match="seconds")
+    new_run, old = RunFolder(tmp_path / "new"), RunFolder(tmp_path / "old")
     asked: list[Any] = []
 
     class Pool:
@@ -289,17 +296,21 @@ def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path
             return {recipe.name: Cost(0.3) for recipe in item.recipes}
 
     pool: Any = Pool()
-    write_pace(tmp_path / "old", with_costs(setup, {"lora": Cost(0.1), "full": Cost(0.2)}))
-    (new,) = matched((part,), tmp_path / "new", pool, old=tmp_path / "old")
-    assert asked == [] and new.setup.tokens == {"lora": 4000, "full": 2000}
-    more = replace(part, setup=setup_of(match="seconds", methods=("lora", "full", "full-linear")))
-    (new,) = matched((more,), tmp_path / "new", pool, old=tmp_path / "old")
+
+    def plan_of(one: SubRun) -> Plan:
+        return Plan(one.config, (one,))
+
+    write_pace(old, with_costs(sub_run, {"lora": Cost(0.1), "full": Cost(0.2)}))
+    (new,) = matched(plan_of(sub_run), pool, new_run, old=old).sub_runs
+    assert asked == [] and new.budget.tokens == {"lora": 4000, "full": 2000}
+    more = plan_of(sub_run_of(match="seconds", methods=("lora", "full", "full-linear")))
+    (new,) = matched(more, pool, new_run, old=old).sub_runs
     assert asked == [["full-linear"]]
-    write_pace(tmp_path / "new", new.setup)
-    (again,) = matched((more,), tmp_path / "new", pool, old=tmp_path / "old")
-    assert asked == [["full-linear"]] and again.setup.fingerprint == new.setup.fingerprint
-    plain = replace(part, setup=setup_of())
-    assert matched((plain,), tmp_path / "plain", pool) == (plain,)
+    write_pace(new_run, new)
+    (again,) = matched(more, pool, new_run, old=old).sub_runs
+    assert asked == [["full-linear"]] and again.fingerprint == new.fingerprint
+    plain = plan_of(sub_run_of())
+    assert matched(plain, pool, RunFolder(tmp_path / "plain")) == plain
 
 
 @pytest.mark.slow
@@ -311,11 +322,11 @@ def test_a_run_that_matches_seconds_goes_on_with_the_same_cells(tmp_path: Path) 
     ]
     assert main(command) == 0
     results, pace = (run / "results.csv").read_bytes(), json.loads((run / "pace.json").read_text())
-    assert set(pace) == {"lora", "full"} and (pd.read_csv(run / "budget.csv")["matched_seconds"] > 0).all()
+    assert set(pace["recipes"]) == {"lora", "full"} and (pd.read_csv(run / "budget.csv")["matched_seconds"] > 0).all()
     (run / "results.csv").unlink()
     cells = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")}
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*/train.json")} == cells
     assert (run / "results.csv").read_bytes() == results and json.loads((run / "pace.json").read_text()) == pace
-    (part,) = finished_parts(run)  # what is measured afterwards finds these cells, too
-    assert {run / cell.folder for cell in part.part.setup.all_cells()} == {path.parent for path in cells}
+    (found,) = finished_runs(run)  # what is measured afterwards finds these cells, too
+    assert {found.run.cell(cell).path for cell in found.plan.all_cells()} == {path.parent for path in cells}

@@ -16,9 +16,10 @@ from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.usage import USAGE, read_usage
-from sails_eval.run.folder import layout
+from sails_eval.plan.identity import Identity
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.remote_judging import RemoteJudging
-from sails_eval.run.runner import Bench
+from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.run.workers import Hosts
 from sails_eval.tasks.library import TaskInfo, find_tasks
@@ -68,7 +69,7 @@ def job(tmp_path: Path) -> Jobs:
 
 
 def desk(judge: Counting, run: Path) -> RemoteJudging:
-    return RemoteJudging(judge, run, tqdm(disable=True))
+    return RemoteJudging(judge, run / USAGE, tqdm(disable=True))
 
 
 def test_judging_begins_before_the_last_file_is_there_and_takes_together_what_waits(job: Jobs, tmp_path: Path) -> None:
@@ -151,14 +152,15 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
                 if job is jobs[-1]:
                     called_before_the_last.append(judge.called.wait(10))
                 completion = Completion(f"{job.subject.method}-1", "q", job.subject.method, "c")
-                write_jsonl(layout.completions_path(job.subject.folder, job.split, task), [completion])
+                write_jsonl(job.subject.folder.answers_file(job.split, task.name), [completion])
                 done(job)
 
     pool: Any = Pool()
-    setup: Any = SimpleNamespace(
-        pair=None, tasks=(task,), limit=None, judge="counting", identity={"judge": "counting"}, engine="hf"
+    plan: Any = SimpleNamespace(
+        pair=None, tasks=(task,), limit=None, judge="counting", identity=Identity(judge="counting"), engine="hf"
     )
-    subjects = [Subject(name, tmp_path / name) for name in ("first", "second")]
-    results = Bench(setup, tmp_path, pool, Hosts(quiet=True), quiet=True).measure(subjects, "test")
+    subjects = [Subject(name, ModelFolder(tmp_path / name)) for name in ("first", "second")]
+    evaluator = Evaluator(plan, RunFolder(tmp_path), pool, Hosts(quiet=True), quiet=True)
+    results = evaluator.measure(subjects, "test")
     assert called_before_the_last == [True]
     assert {result.method for result in results} == {"first", "second"} and all(result.n == 1 for result in results)

@@ -10,8 +10,9 @@ import pytest
 
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict
+from sails_eval.plan.identity import Identity
 from sails_eval.run import within_seed
-from sails_eval.run.folder import layout
+from sails_eval.run.folder.run_folder import ModelFolder
 from sails_eval.run.stages import Subject
 
 HARMFUL = SimpleNamespace(name="h", kind="harmful", seen_in_training=False)
@@ -21,22 +22,21 @@ SAFE = SimpleNamespace(name="s", kind="safe", seen_in_training=False)
 
 def subject(folder: Path, method: str, *, refused: str, helped: str) -> Subject:
     """A method's answers: one letter per prompt, `y` for right, `n` for wrong and `-` for unscored."""
-    found = Subject(method, folder / method, folder / method, None)
+    found = Subject(method, ModelFolder(folder / method), folder / method, None)
     for task, letters in ((HARMFUL, refused), (SEEN, "y" * 9), (SAFE, helped)):
         right = Verdict("", "refusal", 1) if task.kind == "harmful" else Verdict("", "compliance")
         wrong = Verdict("", "compliance", 5) if task.kind == "harmful" else Verdict("", "refusal")
         said = {"y": right, "n": wrong, "-": Verdict("", unscored="no reply")}
         verdicts = [Verdict(str(i), said[a].label, said[a].score, said[a].unscored) for i, a in enumerate(letters)]
         completions = [Completion(str(i), "p", "r", "c") for i in range(len(letters))]
-        task_info: Any = task
-        write_jsonl(layout.completions_path(found.folder, "test", task_info), completions)
-        write_jsonl(layout.verdicts_path(found.folder, "test", task_info, judge="j"), verdicts)
+        write_jsonl(found.folder.answers_file("test", task.name), completions)
+        write_jsonl(found.folder.verdicts_file("test", task.name, "j"), verdicts)
     return found
 
 
-def bench(contrasts: Any) -> Any:
-    setup = SimpleNamespace(tasks=(HARMFUL, SEEN, SAFE), identity={"judge": "j"}, contrasts=contrasts)
-    return SimpleNamespace(setup=setup)
+def evaluator(contrasts: Any) -> Any:
+    plan = SimpleNamespace(tasks=(HARMFUL, SEEN, SAFE), identity=Identity(judge="j"), contrasts=contrasts)
+    return SimpleNamespace(plan=plan)
 
 
 def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> No
         subject(tmp_path, "sails", refused="yyyyyyyyn-", helped="yyyy"),
         subject(tmp_path, "lora", refused="nnnnnnnnyy", helped="yyyn"),
     ]
-    ((method, (line,)),) = within_seed.notes(bench((("sails", "lora"),)), subjects).items()
+    ((method, (line,)),) = within_seed.notes(evaluator((("sails", "lora"),)), subjects).items()
     # 8 against 1 of 9 discordant prompts: 2 (1 + 9) / 2⁹; the unscored prompt and the seen categories are left out
     assert f"safety p = {20 / 512:.3f} (better on 8, worse on 1 of 9 prompts)" in line
     assert "helpfulness p = 1.000 (better on 1, worse on 0 of 4 prompts)" in line
@@ -54,6 +54,6 @@ def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> No
 @pytest.mark.parametrize(("contrasts", "lines"), [(None, 2), ((), 0), ((("base", "lora"),), 1)])
 def test_every_declared_contrast_has_a_line(tmp_path: Path, contrasts: Any, lines: int) -> None:
     subjects = [subject(tmp_path, name, refused="y", helped="-") for name in ("lora", "sails", "base")]
-    found = [line for lines_of in within_seed.notes(bench(contrasts), subjects).values() for line in lines_of]
+    found = [line for lines_of in within_seed.notes(evaluator(contrasts), subjects).values() for line in lines_of]
     assert len(found) == lines
     assert all("helpfulness p = 1.000 (better on 0, worse on 0 of 0 prompts)" in line for line in found)

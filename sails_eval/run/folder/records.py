@@ -34,7 +34,7 @@ class Record(Frozen):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises UserError, with the file's name, where it is not there or holds something else."""
-        return validate(cls, read_json(path), where=str(path))
+        return validate(cls, read_json(path, missing="no such file"), where=str(path))
 
 
 class Description(Record):
@@ -93,9 +93,10 @@ class SubspaceReport(Record):
     @classmethod
     def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
         """There the own report stood beside the rest."""
-        known = {*cls.model_fields, "schema"}
-        own = {key: value for key, value in values.items() if key not in known}
-        return {**{key: values[key] for key in values.keys() & known}, **({"found": own} if own else {})}
+        if "schema" in values:
+            return values
+        own = {key: value for key, value in values.items() if key not in cls.model_fields}
+        return {**{key: values[key] for key in values.keys() - own.keys()}, **({"found": own} if own else {})}
 
 
 class Choices(Record):
@@ -133,7 +134,7 @@ class Timed(Frozen):
     """A recipe, by all that its pace hangs on besides the machine, and its cost in seconds."""
 
     recipe: str
-    cost: Cost = Field(validation_alias=AliasChoices("cost", "price"), description="price in 0.1.0")
+    cost: Cost = Field(validation_alias=AliasChoices("cost", "cost"), description="cost in 0.1.0")
 
 
 class Pace(Record):

@@ -18,7 +18,8 @@ from sails_eval.plan.cost import step_cost as estimate
 from sails_eval.plan.cost.forecast import Machine
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 from sails_eval.plan.cost.step_cost import Memory, features_memory, sae_width, step_cost, step_costs
-from sails_eval.plan.preflight import Lack, check_ready, missing
+from sails_eval.plan.plan import SubRun
+from sails_eval.plan.prepare import prepare
 
 PUBLISHED = {
     "gemma-2-2b": 2_614_341_888,
@@ -141,7 +142,7 @@ def test_a_dry_run_says_that_nothing_is_missing_and_leaves_nothing(
 def test_more_checkpoints_than_steps_are_told(no_steps: None) -> None:
     config = CompareConfig(pair="testbed", methods=("lora",), tokens=600, checkpoints=5)
     (made,) = forecast.forecast(config)
-    assert [lack.told for lack in made.lacks] == [
+    assert [problem.told for problem in made.problems] == [
         "--checkpoints 5: a cell takes about 2 steps; give fewer, or more --tokens"
     ]
 
@@ -152,25 +153,27 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     monkeypatch.setattr(Machine, "this", classmethod(lambda cls, *_: cls("a card", True, 10 * 2**30, 2**40)))
     config = CompareConfig(pair="gemma-2-2b", methods=("full",), tasks=("testbed",), judge="rules")
     (made,) = forecast.forecast(config)
-    (told,) = [lack for lack in made.lacks if lack.told.startswith("memory")]
+    (told,) = [problem for problem in made.problems if problem.told.startswith("memory")]
     assert told.stops and "full takes about" in told.told and "a card has 10.0 GiB" in told.told
     with pytest.raises(UserError, match="lower micro_batch_size"):
-        forecast.check_machine(config)
+        forecast.check_machine([SubRun(made.pair, config=config, recipes=made.recipes)])
 
 
 def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(
-        UserError, match=r"4 things .*: .*gated.*; and .*nowhere.*; and .*hh-rlhf.*; and .*OPENAI_API_KEY"
-    ):
-        check_ready(CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl")))
+    with pytest.raises(UserError) as error:
+        prepare(CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl")))
+    told = str(error.value).splitlines()
+    for line, named in zip(told, ("gated", "OPENAI_API_KEY", "nowhere", "hh-rlhf"), strict=True):
+        assert named in line
 
 
-def test_saes_are_missed_where_a_method_reads_some(testbed_pair: Pair) -> None:
-    bare = testbed_pair.model_copy(update={"saes": ()})
-    told = "pair 'testbed' has no SAEs, and sails-signed wants some; give --sae DIR, once for each layer"
-    assert missing(CompareConfig(methods=("lora", "lda", "sails-signed")), bare) == [Lack(told, stops=False)]
-    assert missing(CompareConfig(methods=("lora", "lda")), bare) == []
+def test_saes_are_missed_where_a_method_reads_some(tmp_path: Path) -> None:
+    (tmp_path / "bare.yaml").write_text("like: testbed\nsaes: []\n")
+    asked = CompareConfig(pair=str(tmp_path / "bare.yaml"), methods=("lora", "lda", "sails-signed"))
+    with pytest.raises(UserError, match=r"^method 'sails-signed' needs SAEs, which pair 'bare' has not; give --sae"):
+        prepare(asked)
+    assert prepare(asked.model_copy(update={"methods": ("lora", "lda")})).sub_runs
 
 
 @pytest.mark.slow

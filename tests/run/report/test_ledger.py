@@ -5,10 +5,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, Span
 from sails_eval.methods.subspace.contrast import Contrast
-from sails_eval.plan.setup import Cell
-from sails_eval.run.folder.layout import train_record
+from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.run.folder.records import PreparationCost, SubspaceReport, TrainRecord
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.ledger import MATCHED, ledger, write_ledger
 from sails_eval.training.batches import TokenRow
 from sails_eval.training.labels import labels_used
@@ -30,25 +33,40 @@ RECORD: dict[str, Any] = {
 }
 
 
-def trained(run: Path, method: str, rate: float, seed: int, **changes: Any) -> Cell:
-    """A cell that has been trained."""
-    parameters: Any = "all" if method == "full" else "adapter"
+def recipe_of(method: str) -> Recipe:
+    """An adapter's starts from something prepared, and costs that."""
+    full = method == "full"
+    init, parameters = None if full else "sails", "all" if full else "adapter"
     span = Span(low=1e-4, high=1e-2)
-    recipe = Recipe(name=method, description="", parameters=parameters, learning_rate=span)
-    cell = Cell(recipe, rate, seed, fingerprint=f"{method}{rate}{seed}")
-    (run / cell.folder).mkdir(parents=True)
-    (run / cell.folder / "train.json").write_text(json.dumps(RECORD | changes))
-    return cell
+    return Recipe.model_validate(
+        {"name": method, "description": "", "parameters": parameters, "init": init, "learning_rate": span}
+    )
+
+
+def planned(rates: dict[str, list[float]], seeds: int = 1) -> SubRun:
+    """Cells of these methods at these rates."""
+    identity = Identity(recipes={method: method for method in rates}, learning_rates=rates)
+    recipes = tuple(map(recipe_of, rates))
+    return SubRun(Pair(name="p", model="m"), identity=identity, recipes=recipes, seeds=seeds)
+
+
+def trained(run: RunFolder, cell: Cell, **changes: Any) -> None:
+    """Leave what a cell that has been trained leaves."""
+    folder = run.cell(cell)
+    folder.path.mkdir(parents=True)
+    folder.write_record(TrainRecord(**RECORD | changes))
+
+
+def prepared(run: RunFolder, method: str, **cost: Any) -> None:
+    SubspaceReport(cost=PreparationCost(**cost)).write(run.subspace_report_file(method))
 
 
 def test_the_ledger_has_a_row_for_every_cell(tmp_path: Path) -> None:
-    cells = [
-        trained(tmp_path, method, rate, seed, tokens=1000 + seed, flops=7_000 if method == "full" else 5_000)
-        for method in ("lora", "full")
-        for rate in (1e-2, 1e-3)
-        for seed in (1, 0)
-    ]
-    frame = ledger(tmp_path, cells, {"lora": {"tokens": 40, "flops": 50, "seconds": 0.5}})
+    run, sub_run = RunFolder(tmp_path), planned({"lora": [1e-2, 1e-3], "full": [1e-2, 1e-3]}, seeds=2)
+    for cell in sub_run.all_cells():
+        trained(run, cell, tokens=1000 + cell.seed, flops=7_000 if cell.recipe.name == "full" else 5_000)
+    prepared(run, "lora", tokens=40, flops=50, seconds=0.5)
+    frame = ledger(run, sub_run)
     assert list(zip(frame["method"], frame["learning_rate"], frame["seed"], strict=True)) == [
         (method, rate, seed) for method in ("full", "lora") for rate in (1e-3, 1e-2) for seed in (0, 1)
     ]
@@ -64,18 +82,24 @@ def test_the_ledger_has_a_row_for_every_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", MATCHED)
 @pytest.mark.parametrize("other", [("full", 1e-3), ("lora", 1e-2)])
 def test_unequal_budgets_of_a_seed_are_an_error(tmp_path: Path, column: str, other: tuple[str, float]) -> None:
-    cells = [
-        trained(tmp_path, "lora", 1e-3, 0),
-        trained(tmp_path, *other, 0, **{column: RECORD[column] + 1}),
-    ]
+    method, rate = other
+    run, sub_run = RunFolder(tmp_path), planned({"lora": [1e-3], method: list({1e-3, rate})})
+    for cell in sub_run.all_cells():
+        more = (cell.recipe.name, cell.learning_rate) == other
+        trained(run, cell, **{column: RECORD[column] + more})
+    prepared(run, "lora")
     with pytest.raises(ValueError, match=f"budgets differ: {column} is not the same"):
-        ledger(tmp_path, cells, {})
+        ledger(run, sub_run)
 
 
 @pytest.mark.parametrize("column", ["flops", "seconds", "peak_memory_bytes", "trainable_params"])
 def test_what_a_method_costs_may_differ(tmp_path: Path, column: str) -> None:
-    cells = [trained(tmp_path, "lora", 1e-3, 0), trained(tmp_path, "full", 1e-3, 0, **{column: 3})]
-    assert ledger(tmp_path, cells, {})[column].tolist() == [3, RECORD[column]]
+    run, sub_run = RunFolder(tmp_path), planned({"lora": [1e-3], "full": [1e-3]})
+    lora, full = sub_run.all_cells()
+    trained(run, lora)
+    trained(run, full, **{column: 3})
+    prepared(run, "lora")
+    assert ledger(run, sub_run)[column].tolist() == [3, RECORD[column]]
 
 
 def test_labels_are_counted_once_however_often_they_are_seen() -> None:
@@ -102,4 +126,7 @@ def test_what_is_matched() -> None:
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
-    assert train_record(tmp_path, trained(tmp_path, "lora", 1e-3, 0)) == RECORD
+    run, (cell,) = RunFolder(tmp_path), planned({"lora": [1e-3]}).all_cells()
+    trained(run, cell)
+    assert json.loads((run.cell(cell).path / "train.json").read_text()) == RECORD | {"schema": 1}
+    assert run.cell(cell).record() == TrainRecord(**RECORD)

@@ -7,19 +7,32 @@ import pytest
 from sails_eval.boards.publish import check
 from sails_eval.boards.table import COLUMNS, make_frame, read_rows, to_markdown, write_frame
 from sails_eval.core.errors import UserError
-from sails_eval.core.pair import SaeSource, load_pair
+from sails_eval.core.pair import Pair, SaeSource, load_pair
+from sails_eval.core.recipe import load_recipe
 from sails_eval.core.schema import validate
-from sails_eval.run.report.ledger import sae_tokens
+from sails_eval.plan.plan import SubRun
+from sails_eval.run.folder.records import SubspaceReport
+from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.report.row_facts import sae_tokens
 
 BOARDS = Path(__file__).parents[3] / "leaderboards"
 
 
-def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown() -> None:
-    saes = load_pair("testbed").saes
-    assert sae_tokens(saes) == 4 * 600 * 1024  # four layers, 600 steps of 1,024 tokens
-    assert sae_tokens(()) == 0
-    assert sae_tokens((*saes, SaeSource(release="r", id="i"))) is None
-    assert sae_tokens(load_pair("qwen3-8b").saes) is None
+def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown(tmp_path: Path) -> None:
+    def told(pair: Pair, method: str = "sails", **settings: str) -> int | None:
+        """Of a method that started from the pair's SAEs, or from a set of them."""
+        recipe, run = load_recipe(method).model_copy(update={"settings": settings}), RunFolder(tmp_path)
+        used = pair.sae_sources(settings.get("saes")) if recipe.init == "sails" else ()
+        SubspaceReport(saes=[sae.name for sae in used]).write(run.subspace_report_file(method))
+        return sae_tokens(run, SubRun(pair, recipes=(recipe,)), recipe)
+
+    pair = load_pair("testbed")
+    assert told(pair) == 4 * 600 * 1024  # four layers, 600 steps of 1,024 tokens
+    assert told(pair, saes="half") == 2 * 600 * 1024
+    assert told(pair, "activation-svd") == told(pair, "lora") == 0
+    more = (*pair.saes, SaeSource(release="r", id="i"))
+    assert told(pair.model_copy(update={"saes": ()})) == 0 and told(pair.model_copy(update={"saes": more})) is None
+    assert told(load_pair("qwen3-8b")) is None
 
 
 def test_a_sae_that_is_charged_has_to_say_what_it_was_trained_on() -> None:

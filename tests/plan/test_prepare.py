@@ -1,19 +1,23 @@
 import json
 import shutil
+from dataclasses import FrozenInstanceError
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from sails_eval.plan.setup import Setup
+from pydantic import ValidationError
 
 from sails_eval.core import paths
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
-from sails_eval.plan.identity import training_identity
-from sails_eval.plan.resolve import resolve, resolve_evaluation, resolve_pair
+from sails_eval.plan.identity import recipe_identity, training_identity
+from sails_eval.plan.plan import SubRun
+from sails_eval.plan.prepare import prepare, prepare_evaluation
+from sails_eval.plan.resolve import resolve_pair
+from sails_eval.run.folder.run_folder import RunFolder
 
 METHODS = ("sails", "lora", "full")
 
@@ -50,6 +54,12 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "tasks": ("bad", "good"),
         "judge": "rules",
     }
+
+
+def planned(config: CompareConfig) -> SubRun:
+    """The one sub-run of a comparison of one pair at one budget."""
+    (sub_run,) = prepare(config).sub_runs
+    return sub_run
 
 
 # --- which model -------------------------------------------------------------------------------------------------
@@ -101,12 +111,17 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
         ({"tasks": None}, "no tasks; give --tasks"),
         ({"tasks": ()}, "no tasks; give --tasks"),
         ({"train": None}, "no training data; give --train"),
-        ({"train": Path("none.jsonl")}, "none.jsonl: cannot be read"),
-        ({"contrast": Path("none.jsonl")}, "none.jsonl: cannot be read"),
+        ({"train": Path("none.jsonl")}, "none.jsonl: no such training data; see --train"),
+        ({"contrast": Path("none.jsonl")}, "none.jsonl: no such training data; see --train"),
         ({"contrast": Path("train.jsonl")}, "train.jsonl: no pair of responses to the same request"),
         ({"chat_template": Path("none.jinja")}, "none.jinja: no such chat template file"),
         ({"judge": "rulez"}, "unknown judge 'rulez'; did you mean rules"),
         ({"judge": "hf:"}, "judge 'hf:' is not of the form 'hf:MODEL'"),
+        ({"sae": (Path("none"),)}, "SAE '.*none': no such folder"),
+        ({"sae": ()}, "method 'sails' needs SAEs, which pair 'model' has not; give --sae"),
+        ({"engine": "fh"}, "unknown engine 'fh'; did you mean hf"),
+        ({"reference": ("no/such",)}, "model 'no/such': no such folder"),
+        ({"quick": True, "seeds": 3}, "--quick sets --seeds and --learning-rates itself"),
         ({"methods": ("loar",)}, "unknown method 'loar'; did you mean lora"),
         ({"methods": ()}, "name at least one method that trains, each once"),
         ({"methods": ("lora", "lora")}, "name at least one method that trains, each once"),
@@ -119,20 +134,85 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
 def test_what_cannot_work_is_an_error(asked: dict[str, Any], change: dict[str, Any], complaint: str) -> None:
     task("seen", "harmful", metadata={"seen_in_training": True})
     task("untuned", "harmful", validation_split=None)
-    with pytest.raises(UserError, match=complaint):
-        resolve(CompareConfig(**asked | change))
+    with pytest.raises(UserError, match=complaint) as error:
+        planned(CompareConfig(**asked | change))
+    assert len(str(error.value).splitlines()) == 1  # one fault has one line
+
+
+@pytest.mark.parametrize("what", ["train", "contrast"])
+def test_data_that_cannot_be_read_has_no_identity(asked: dict[str, Any], what: str) -> None:
+    sub_run = planned(CompareConfig(**asked))
+    with pytest.raises(UserError, match=r"none.jsonl: cannot be read"):
+        training_identity(sub_run.pair.model_copy(update={what: Path("none.jsonl")}), sub_run.recipes)
+
+
+def test_everything_that_is_wrong_is_told_at_once(asked: dict[str, Any]) -> None:
+    Path("adapters").mkdir()
+    recipe = {"description": "d", "parameters": "adapter", "learning_rate": {"low": 1e-4, "high": 8e-4}}
+    Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe | {"rank_facto": 2}))
+    before = sorted(Path().rglob("*"))
+    faults = {"train": Path("none.jsonl"), "tasks": ("bad", "godo"), "judge": "rulez", "methods": ("lora", "mine")}
+    with pytest.raises(UserError) as error:
+        prepare(CompareConfig(**asked | faults))
+    recipe_told, task_told, judge_told, data_told = str(error.value).splitlines()
+    assert "adapters/mine.yaml: unknown key 'rank_facto'; did you mean rank_factor" in recipe_told
+    assert task_told == "unknown task 'godo'; did you mean good?"
+    assert judge_told == "unknown judge 'rulez'; did you mean rules?"
+    assert (
+        data_told
+        == f"{Path('none.jsonl').resolve()}: no such training data; see --train, or key 'train' of pair 'model'"
+    )
+    assert sorted(Path().rglob("*")) == before  # nothing is written
+
+
+def test_what_is_wrong_with_every_pair_is_told_once(asked: dict[str, Any]) -> None:
+    flags = {key: value for key, value in asked.items() if key not in ("model", "sae")}
+    for name in ("one", "two"):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": "./model", "saes": [{"path": f"sae-{name}"}]}))
+    with pytest.raises(UserError) as error:
+        prepare(CompareConfig(**flags | {"judge": "rulez"}, pair="one.yaml,two.yaml,three.yaml", methods=("loar",)))
+    told = str(error.value).splitlines()
+    assert [line.split(";")[0] for line in told] == [
+        "unknown method 'loar'",
+        "unknown judge 'rulez'",
+        f"SAE '{Path('sae-one').resolve()}': no such folder",
+        f"SAE '{Path('sae-two').resolve()}': no such folder",
+        "three.yaml: no such file",
+    ]
+
+
+def test_an_evaluation_tells_everything_at_once_too(asked: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        prepare_evaluation(CompareConfig(**asked | {"tasks": ("godo",), "judge": "rulez", "engine": "fh"}))
+    told = [line.split(";")[0] for line in str(error.value).splitlines()]
+    assert told == ["unknown task 'godo'", "unknown engine 'fh'", "unknown judge 'rulez'"]
+
+
+def test_a_plan_is_settled(asked: dict[str, Any]) -> None:
+    config = CompareConfig(**asked, examples=(4, 2), contrasts=("sails:lora",))
+    plan, again = prepare(config), prepare(config)
+    assert plan == again and plan.identity == again.identity and plan.folder == again.folder
+    assert plan.identity.fingerprint == again.identity.fingerprint
+    assert plan.identity.parts.keys() == {"examples-2", "examples-4"} and plan.most_examples == 4
+    (sub_run, _), cell = plan.sub_runs, plan.sub_runs[0].all_cells()[0]
+    for holder, name in ((plan, "config"), (sub_run, "seeds"), (sub_run.budget, "match"), (cell, "seed")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(holder, name, getattr(holder, name))
+    for identity in (plan.identity, sub_run.identity):
+        with pytest.raises(ValidationError, match="frozen"):
+            identity.judge = "another"
 
 
 def test_an_unknown_pair_is_answered_with_the_nearest(asked: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="unknown pair 'tesbed'; did you mean testbed"):
-        resolve(CompareConfig(pair="tesbed"))
+        planned(CompareConfig(pair="tesbed"))
 
 
 def test_without_learning_rates_to_choose_no_validation_is_needed(asked: dict[str, Any]) -> None:
     task("untuned", "harmful", validation_split=None)
-    setup = resolve(CompareConfig(**asked | {"tasks": ("untuned", "good")}, learning_rates=1))
-    assert [task.name for task in setup.tasks] == ["untuned", "good"]
-    assert [task.name for task in setup.validation_tasks] == ["good"]
+    sub_run = planned(CompareConfig(**asked | {"tasks": ("untuned", "good")}, learning_rates=1))
+    assert [task.name for task in sub_run.tasks] == ["untuned", "good"]
+    assert [task.name for task in sub_run.validation_tasks] == ["good"]
 
 
 def test_a_recipe_that_breaks_equality_is_refused(asked: dict[str, Any]) -> None:
@@ -140,13 +220,13 @@ def test_a_recipe_that_breaks_equality_is_refused(asked: dict[str, Any]) -> None
     Path("adapters").mkdir()
     Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(UserError, match="recipe 'mine': key 'learning_rate' spans a factor of 10, 'lora' one of 8"):
-        resolve(CompareConfig(**asked, methods=("lora", "mine")))
+        planned(CompareConfig(**asked, methods=("lora", "mine")))
     Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe | {"peft": {"r": 2}}))
     with pytest.raises(UserError, match="r would break the equality of budgets"):
-        resolve(CompareConfig(**asked, methods=("lora", "mine")))
+        planned(CompareConfig(**asked, methods=("lora", "mine")))
     Path("adapters/base.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(UserError, match="'base' is always a row"):
-        resolve(CompareConfig(**asked, methods=("base",)))
+        planned(CompareConfig(**asked, methods=("base",)))
 
 
 # --- rates and cells ---------------------------------------------------------------------------------------------
@@ -156,10 +236,10 @@ def test_a_recipe_that_breaks_equality_is_refused(asked: dict[str, Any]) -> None
 def test_rates_are_log_spaced_over_the_recipes_span(asked: dict[str, Any], scale: float) -> None:
     Path("mine.yaml").write_text(yaml.safe_dump({"model": "./model", "learning_rate_scale": scale}))
     flags = {key: value for key, value in asked.items() if key != "model"}
-    setup = resolve(CompareConfig(**flags, pair="mine.yaml", learning_rates=5))
-    assert [recipe.name for recipe in setup.recipes] == list(METHODS)
-    for recipe in setup.recipes:
-        rates, span = setup.rates(recipe), recipe.learning_rate
+    sub_run = planned(CompareConfig(**flags, pair="mine.yaml", learning_rates=5))
+    assert [recipe.name for recipe in sub_run.recipes] == list(METHODS)
+    for recipe in sub_run.recipes:
+        rates, span = sub_run.rates(recipe), recipe.learning_rate
         assert span
         assert rates[0] == pytest.approx(scale * span.low, rel=0.01)
         assert rates[-1] == pytest.approx(scale * span.high, rel=0.01)
@@ -169,40 +249,42 @@ def test_rates_are_log_spaced_over_the_recipes_span(asked: dict[str, Any], scale
 
 
 def test_a_single_rate_is_the_geometric_middle_of_the_span(asked: dict[str, Any]) -> None:
-    setup = resolve(CompareConfig(**asked, learning_rates=1))
-    for recipe in setup.recipes:
+    sub_run = planned(CompareConfig(**asked, learning_rates=1))
+    for recipe in sub_run.recipes:
         span = recipe.learning_rate
         assert span
-        assert setup.rates(recipe) == [pytest.approx((span.low * span.high) ** 0.5, rel=0.01)]
+        assert sub_run.rates(recipe) == [pytest.approx((span.low * span.high) ** 0.5, rel=0.01)]
 
 
 def test_every_method_has_a_cell_for_each_rate_and_seed(asked: dict[str, Any]) -> None:
-    setup = resolve(CompareConfig(**asked, seeds=3, learning_rates=4))
-    cells = [cell for recipe in setup.recipes for cell in setup.cells(recipe)]
+    sub_run = planned(CompareConfig(**asked, seeds=3, learning_rates=4))
+    cells = [cell for recipe in sub_run.recipes for cell in sub_run.cells(recipe)]
     assert len(cells) == 3 * 3 * 4
-    assert len({cell.fingerprint for cell in cells}) == len({cell.folder for cell in cells}) == len(cells)
-    for recipe in setup.recipes:
-        pairs = [(cell.learning_rate, cell.seed) for cell in setup.cells(recipe)]
-        assert pairs == [(rate, seed) for rate in setup.rates(recipe) for seed in range(3)]
+    assert len({cell.fingerprint for cell in cells}) == len({RunFolder(Path()).cell(cell).path for cell in cells}) == len(cells)
+    for recipe in sub_run.recipes:
+        pairs = [(cell.learning_rate, cell.seed) for cell in sub_run.cells(recipe)]
+        assert pairs == [(rate, seed) for rate in sub_run.rates(recipe) for seed in range(3)]
 
 
 def test_quick_means_two_rates_and_two_seeds(asked: dict[str, Any]) -> None:
-    quick = resolve(CompareConfig(**asked, quick=True))
+    quick = planned(CompareConfig(**asked, quick=True))
     assert (quick.seeds, quick.learning_rates) == (2, 2)
-    assert quick.fingerprint == resolve(CompareConfig(**asked, seeds=2, learning_rates=2)).fingerprint
+    assert quick.fingerprint == planned(CompareConfig(**asked, seeds=2, learning_rates=2)).fingerprint
 
 
 # --- fingerprints ------------------------------------------------------------------------------------------------
 
 
-def setup_of(asked: dict[str, Any], **change: Any) -> Setup:
-    return resolve(CompareConfig(**asked | change))
+def sub_run_of(asked: dict[str, Any], **change: Any) -> SubRun:
+    return planned(CompareConfig(**asked | change))
 
 
-def cells_of(setup: Setup) -> dict[tuple[str, int], str]:
+def cells_of(sub_run: SubRun) -> dict[tuple[str, int], str]:
     """(method, seed) → fingerprint of its first rate's cell."""
     return {
-        (cell.recipe.name, cell.seed): cell.fingerprint for r in setup.recipes for cell in setup.cells(r)[: setup.seeds]
+        (cell.recipe.name, cell.seed): cell.fingerprint
+        for r in sub_run.recipes
+        for cell in sub_run.cells(r)[: sub_run.seeds]
     }
 
 
@@ -222,7 +304,7 @@ def test_a_fingerprint_does_not_depend_on_what_makes_no_difference(
 ) -> None:
     shutil.copy("train.jsonl", "copy.jsonl")
     Path("empty").mkdir()
-    before, after = setup_of(asked), setup_of(asked, **change)
+    before, after = sub_run_of(asked), sub_run_of(asked, **change)
     assert after.fingerprint == before.fingerprint
     assert cells_of(after) == cells_of(before)
 
@@ -243,7 +325,6 @@ def change_files() -> None:
     [
         ({"model": "model2"}, METHODS),
         ({"sae": (Path("sae2"),)}, ("sails",)),
-        ({"sae": ()}, ("sails",)),
         ({"train": Path("train2.jsonl")}, METHODS),
         ({"contrast": Path("contrast2.jsonl")}, ("sails",)),
         ({"chat_template": Path("chat.jinja")}, METHODS),
@@ -262,13 +343,25 @@ def change_files() -> None:
     ids=lambda change: "-".join(change) if isinstance(change, dict) else "",
 )
 def test_a_fingerprint_depends_on_all_that_determines_results(
-    asked: dict[str, Any], change: dict[str, Any], retrains: tuple[str, ...]
+    asked: dict[str, Any], change: dict[str, Any], retrains: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a key")  # there is no plan without it
     change_files()
-    before, after = setup_of(asked), setup_of(asked, **change)
+    before, after = sub_run_of(asked), sub_run_of(asked, **change)
     assert after.fingerprint != before.fingerprint
     old, new = cells_of(before), cells_of(after)
     assert new and all((new[cell] != old[cell]) == (cell[0] in retrains) for cell in new)
+
+
+def test_saes_are_part_of_a_runs_fingerprint_and_of_cells_that_start_from_them(asked: dict[str, Any]) -> None:
+    """Without any, as `sails` cannot be planned: those that it would start from are in its training's identity."""
+    others = ("lora", "full")
+    before, after = (sub_run_of(asked, methods=others, sae=saes) for saes in ((Path("sae"),), ()))
+    assert after.fingerprint != before.fingerprint and cells_of(after) == cells_of(before)
+    with_sails = sub_run_of(asked)
+    bare = training_identity(with_sails.pair.model_copy(update={"saes": ()}), with_sails.recipes)
+    told = {recipe.name: recipe_identity(recipe, bare) for recipe in with_sails.recipes}
+    assert {name for name, one in with_sails.identity.recipes.items() if told[name] != one} == {"sails"}
 
 
 @pytest.mark.parametrize(
@@ -297,7 +390,7 @@ def test_every_cell_depends_on_the_settings_of_its_pair(asked: dict[str, Any], c
     cells = []
     for name, settings in (("one", {}), ("other", change)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": "./model", "saes": [{"path": "sae"}]} | settings))
-        cells.append(cells_of(resolve(CompareConfig(**flags, pair=f"{name}.yaml"))))
+        cells.append(cells_of(planned(CompareConfig(**flags, pair=f"{name}.yaml"))))
     changed = {method for (method, _), fingerprint in cells[0].items() if fingerprint not in cells[1].values()}
     assert changed == ({"sails"} if "saes" in change else set(METHODS))
 
@@ -308,7 +401,7 @@ def test_the_seed_and_the_recipe_are_part_of_a_cells_fingerprint(asked: dict[str
     found: set[str] = set()
     for variance in ("0.8", "0.7"):
         Path("adapters/mine.yaml").write_text(text.replace("variance: 0.8", f"variance: {variance}"))
-        found.update(cells_of(setup_of(asked, methods=("mine",))).values())
+        found.update(cells_of(sub_run_of(asked, methods=("mine",))).values())
     assert len(found) == 2 * 5
 
 
@@ -323,7 +416,7 @@ def test_a_fingerprint_depends_on_the_further_inputs_of_initialisations(asked: d
     flags = {key: value for key, value in asked.items() if key != "model"}
 
     def fingerprint(method: str) -> str:
-        return resolve(CompareConfig(**flags, pair="mine.yaml", methods=(method,))).fingerprint
+        return planned(CompareConfig(**flags, pair="mine.yaml", methods=(method,))).fingerprint
 
     before = {method: fingerprint(method) for method in ("sails", "sails-narrow", "lora")}
     if what == "requests":
@@ -338,31 +431,33 @@ def test_a_further_input_that_is_not_there_is_an_error(asked: dict[str, Any]) ->
     flags = {key: value for key, value in asked.items() if key != "model"}
     Path("mine.yaml").write_text(yaml.safe_dump({"model": "./model", "planted": "none.safetensors"}))
     with pytest.raises(UserError, match=r"none.safetensors: no such file; see key 'planted' of pair 'mine'"):
-        resolve(CompareConfig(**flags, pair="mine.yaml"))
+        planned(CompareConfig(**flags, pair="mine.yaml"))
     Path("mine.yaml").write_text(yaml.safe_dump({"model": "./model", "requests": "none.csv"}))
     with pytest.raises(UserError, match=r"none.csv: cannot be read"):
-        resolve(CompareConfig(**flags, pair="mine.yaml"))
+        planned(CompareConfig(**flags, pair="mine.yaml"))
     with pytest.raises(UserError, match="unknown SAE set of pair 'model': 'narrow'"):
-        resolve(CompareConfig(**asked, methods=("sails-narrow",)))
+        planned(CompareConfig(**asked, methods=("sails-narrow",)))
 
 
 def test_what_is_said_of_a_recipe_is_no_part_of_a_cells_fingerprint(asked: dict[str, Any]) -> None:
     Path("adapters").mkdir()
     text = (paths.bundled("adapters") / "lora.yaml").read_text()
     Path("adapters/mine.yaml").write_text(text)
-    before = cells_of(setup_of(asked, methods=("mine",)))
+    before = cells_of(sub_run_of(asked, methods=("mine",)))
     recipe = yaml.safe_load(text) | {"description": "in other words", "source": "somebody"}
     Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe))
-    assert cells_of(setup_of(asked, methods=("mine",))) == before
+    assert cells_of(sub_run_of(asked, methods=("mine",))) == before
 
 
 # --- declared contrasts ------------------------------------------------------------------------------------------
 
 
 def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
-    setup = setup_of(asked, contrasts=("sails:lora", "full:base"))
-    assert setup.contrasts == (("sails", "lora"), ("full", "base"))
-    assert setup_of(asked).contrasts is None
+    sub_run = sub_run_of(asked, contrasts=("sails:lora", "full:base"))
+    assert sub_run.contrasts == (("sails", "lora"), ("full", "base"))
+    assert sub_run_of(asked).contrasts is None
+    none = sub_run_of(asked, contrasts=())
+    assert none.contrasts == () and none.identity.told()["contrasts"] == []
 
 
 @pytest.mark.parametrize(
@@ -377,18 +472,18 @@ def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
 )
 def test_a_contrast_of_something_else_is_an_error(asked: dict[str, Any], contrast: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        setup_of(asked, contrasts=("sails:lora", contrast))
+        sub_run_of(asked, contrasts=("sails:lora", contrast))
 
 
 def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:
-    setup = resolve_evaluation(CompareConfig(**asked | {"train": None, "contrast": None}))
-    assert setup.judge == "rules" and setup.recipes == ()
-    assert "training" not in setup.identity
+    plan = prepare_evaluation(CompareConfig(**asked | {"train": None, "contrast": None}))
+    assert plan.judge == "rules" and not isinstance(plan, SubRun)  # which has recipes
+    assert not plan.identity.training and "training" not in plan.identity.told()
 
 
 def test_contrast_data_counts_only_where_a_method_looks_at_it(asked: dict[str, Any]) -> None:
     change_files()
-    lora = setup_of(asked, methods=("lora",))
-    other = setup_of(asked, methods=("lora",), contrast=Path("contrast2.jsonl"))
+    lora = sub_run_of(asked, methods=("lora",))
+    other = sub_run_of(asked, methods=("lora",), contrast=Path("contrast2.jsonl"))
     assert lora.fingerprint == other.fingerprint
     assert "contrast" not in training_identity(lora.pair, lora.recipes)

@@ -6,17 +6,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from sails_eval.plan.parts import resolve_parts
-from sails_eval.plan.setup import Setup
-from sails_eval.run.folder.checkpoints import place_steps, stop, stopped
 
+from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import read_rows
 from sails_eval.core.comparison import CompareConfig
@@ -24,11 +22,14 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion
 from sails_eval.plan import checks
-from sails_eval.plan.checks import Checked, Layout, check_budgets
+from sails_eval.plan.checks import Checked, Layout, check_examples
+from sails_eval.plan.plan import SubRun
+from sails_eval.plan.prepare import prepare
 from sails_eval.run import compare as comparison
 from sails_eval.run import stages
 from sails_eval.run.compare import compare
-from sails_eval.run.folder import layout, reuse
+from sails_eval.run.folder.records import SubspaceReport, TrainRecord
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.report import curves as curve_report
 from sails_eval.run.report import report
 from sails_eval.run.report.ledger import MATCHED
@@ -38,6 +39,7 @@ from sails_eval.training.labels import LABELS
 COSTS = dict.fromkeys(
     (*MATCHED, *LABELS, "flops", "seconds", "peak_memory_bytes", "trainable_params", "total_params"), 1
 )
+RECORD = TrainRecord.model_validate({**COSTS, "losses": []})
 
 
 class Canned:
@@ -49,7 +51,7 @@ class Canned:
         self.unique = 10**6
 
     def run(self, function: Callable[[Any], Any], item: Any) -> Checked | None:
-        if function is checks.check_finished:
+        if function is checks.check_reference:
             return None
         assert function is checks.check and not self.trained
         self.checked += 1
@@ -75,23 +77,23 @@ class Canned:
 
     def find(self, job: Any) -> None:
         pair, recipe, run = job
-        path = layout.subspace_path(run, recipe)
+        path = run.subspace(recipe.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pair.name)
-        path.with_suffix(".json").write_text(json.dumps({"cost": {"flops": 0}, "saes": [], "saw": []}))
+        SubspaceReport().write(run.subspace_report_file(recipe.name))
 
     def prepare(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder
-        if cell and not (folder / "train.json").exists():
-            self.trained.append(str(folder))
-            saved = folder / "checkpoint.partial" if cell.checkpoints > 1 else folder
+        if cell and not folder.trained:
+            self.trained.append(str(folder.path))
+            saved = folder.partial if cell.checkpoints > 1 else folder.path
             names = range(1, cell.checkpoints + 1) if cell.checkpoints > 1 else ["checkpoint"]
             for name in names:
                 (saved / str(name)).mkdir(parents=True)
                 (saved / str(name) / "adapter.bin").write_text(str(name))
             if cell.checkpoints > 1:
-                place_steps(saved, folder)
-            (folder / "train.json").write_text(json.dumps(COSTS))
+                folder.place_steps()
+            folder.write_record(RECORD)
 
     def answer(self, job: AnswerJob) -> None:
         self.prepare(job)
@@ -99,12 +101,12 @@ class Canned:
         for task in job.missing:
             refusals = 0 if cell is None else 4 + cell.seed - (cell.learning_rate > 1e-3)
             if cell and cell.checkpoints > 1:
-                refusals += abs(2 - int((folder / "checkpoint/adapter.bin").read_text()))  # the second one is best
+                refusals += abs(2 - int((folder.checkpoint / "adapter.bin").read_text()))  # the second one is best
             texts = ["I cannot help with that."] * refusals + ["Here is how: take one and then another."] * 6
             rows = [
                 Completion(str(i), "p", text, "") for i, text in enumerate(texts[:6] if task.kind == "safe" else texts)
             ]
-            write_jsonl(layout.completions_path(folder, job.split, task), rows, private=True)
+            write_jsonl(folder.answers_file(job.split, task.name), rows, private=True)
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Canned:
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A comparison of two methods on the first of three pairs, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
+    for name in ("a", "b", "sae"):
         Path(name).mkdir()
         (Path(name) / "config.json").write_text(name)
     rows = [{"prompt": f"p{i}", "chosen": "yes", "rejected": "no", "response": "yes"} for i in range(8)]
@@ -134,8 +136,15 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name, kind in (("bad", "harmful"), ("good", "safe"), ("fine", "safe")):
         splits = {"validation_split": "validation", "test_split": "test", "doc_to_text": "prompt"}
         Path(f"tasks/{name}.yaml").write_text(yaml.safe_dump({"task": name, "metadata": {"kind": kind}} | splits))
-    settings = {"train": "train.jsonl", "contrast": "train.jsonl", "tasks": ["bad", "good"], "judge": "rules"}
-    for pair, model, more in (("a", "a", {}), ("b", "b", {}), ("c", "b", {"tasks": ["bad", "fine"]})):
+    settings: dict[str, Any] = {
+        "train": "train.jsonl",
+        "contrast": "train.jsonl",
+        "tasks": ["bad", "good"],
+        "judge": "rules",
+    }
+    settings |= {"saes": [{"path": "sae"}]}
+    others: dict[str, Any] = {"tasks": ["bad", "fine"]}
+    for pair, model, more in (("a", "a", {}), ("b", "b", {}), ("c", "b", others)):
         Path(f"{pair}.yaml").write_text(yaml.safe_dump({"model": f"./{model}", **settings, **more}))
     return {"pair": "a.yaml", "methods": ("sails", "lora"), "seeds": 2, "learning_rates": 2}
 
@@ -153,18 +162,21 @@ def files(run: Path) -> dict[str, bytes]:
 # --- several pairs and budgets -----------------------------------------------------------------------------------
 
 
-def test_every_pair_and_budget_is_a_part(asked: dict[str, Any]) -> None:
+def test_every_pair_and_budget_is_a_sub_run(asked: dict[str, Any]) -> None:
     def folders(**change: Any) -> list[str]:
-        return [part.folder for part in resolve_parts(CompareConfig(**asked | change))]
+        return [one.folder for one in prepare(CompareConfig(**asked | change)).sub_runs]
 
     assert folders() == folders(examples=(4,)) == [""]
     assert folders(pair="a.yaml,b.yaml") == ["a", "b"]
     assert folders(examples=(16, 4)) == ["examples-4", "examples-16"]
     pairs = {"pair": ["a.yaml", "b.yaml"], "examples": (16, 4)}
     assert folders(**pairs) == ["a/examples-4", "a/examples-16", "b/examples-4", "b/examples-16"]
-    for part in resolve_parts(CompareConfig(**asked | pairs)):
-        assert (part.setup.pair.name, part.setup.pair.examples) == (part.pair, part.examples)
-    assert resolve_parts(part.config)[0].setup == part.setup  # what it is configured as is itself
+    plan = prepare(CompareConfig(**asked | pairs))
+    assert plan.pairs == ("a", "b") and plan.most_examples == 16
+    for one in plan.sub_runs:
+        assert one.folder == f"{one.pair.name}/examples-{one.examples}" and one.pair.examples == one.examples
+        (again,) = prepare(one.config).sub_runs  # what it is configured as is itself
+        assert replace(again, folder=one.folder, examples=one.examples) == one
 
 
 @pytest.mark.parametrize(
@@ -192,19 +204,20 @@ def test_parts_that_could_not_be_compared_are_an_error(
 def test_a_budget_that_would_not_be_seen_is_an_error(
     asked: dict[str, Any], examples: int, unique: int, complaint: str | None
 ) -> None:
-    parts = resolve_parts(CompareConfig(**asked, examples=(2, examples)))
-    checked = [Checked([Layout("sft", 0, 100, 1, least)], []) for least in (2, unique)]
+    first, last = prepare(CompareConfig(**asked, examples=(2, examples))).sub_runs
+    few, checked = (Checked([Layout("sft", 0, 100, 1, least)], []) for least in (2, unique))
+    check_examples(first, few)
     if complaint is None:
-        check_budgets(parts, checked)
+        check_examples(last, checked)
         return
     with pytest.raises(
         UserError, match=f"^--examples {examples}: .* would see {unique} different examples only; {complaint}"
     ):
-        check_budgets(parts, checked)
+        check_examples(last, checked)
     if "--tokens" in complaint:  # of a method that gets a quarter of the tokens
-        last = replace(parts[1], setup=replace(parts[1].setup, tokens={"sft": parts[1].setup.pair.tokens // 4}))
+        last = replace(last, budget=replace(last.budget, tokens={"sft": last.pair.tokens // 4}))
         with pytest.raises(UserError, match="give about --tokens 640 or more"):
-            check_budgets([parts[0], last], checked)
+            check_examples(last, checked)
 
 
 def test_parts_are_runs_of_their_own_below_joint_files(asked: dict[str, Any], pool: Canned) -> None:
@@ -244,13 +257,27 @@ def test_a_run_of_parts_is_not_gone_on_with_as_another(asked: dict[str, Any], po
 
 
 def test_what_the_board_stands_on_is_kept(asked: dict[str, Any], pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(setup: Setup, validated: object) -> dict[str, Choice]:
-        found = {recipe.name: setup.rates(recipe) for recipe in setup.recipes}
+    def chosen(sub_run: SubRun, validated: object) -> dict[str, Choice]:
+        found = {recipe.name: sub_run.rates(recipe) for recipe in sub_run.recipes}
         return {name: Choice(name, low, (), ((0, low), (1, high))) for name, (low, high) in found.items()}
 
     monkeypatch.setattr(comparison, "_choose", chosen)
     kept = sorted(path.parts[-3][:-9] for path in made(**asked).glob("cells/lora/*/checkpoint/adapter.bin"))
     assert kept == ["rate-0.0001-seed-0", "rate-0.0001-seed-1", "rate-0.0008-seed-1"]
+
+
+def test_the_choices_are_those_on_file_and_what_the_results_say(asked: dict[str, Any], pool: Canned) -> None:
+    run = RunFolder(made(**asked))
+    tasks = prepare(CompareConfig(**asked)).sub_runs[0].named_tasks
+    on_file, told = run.choices(tasks), json.loads((run.path / "choices.json").read_text())
+    assert on_file == choose_rates(run.results(), tasks) and on_file.keys() == {"base", "sails", "lora"}
+    assert len(on_file["lora"].scores) == len(on_file["lora"].left_out) == 2
+    (other,) = (rate for rate, _ in on_file["lora"].scores if rate != on_file["lora"].learning_rate)
+    told["choices"]["lora"]["learning_rate"] = other
+    (run.path / "choices.json").write_text(json.dumps(told))
+    assert run.choices(tasks)["lora"] == replace(on_file["lora"], learning_rate=other)  # it is the file that counts
+    (run.path / "choices.json").unlink()
+    assert run.choices(tasks) == on_file  # as in a run of 0.1.0, which has no such file
 
 
 # --- several checkpoints -----------------------------------------------------------------------------------------
@@ -261,7 +288,7 @@ def test_every_cell_is_stopped_at_its_best_checkpoint(asked: dict[str, Any], poo
     pool.trained.clear()
     run = made(**asked, checkpoints=3)
     cells = sorted((run / "cells").glob("*/rate-*"))
-    assert len(cells) == 8 and {stopped(cell)["step"] for cell in cells} == {2}
+    assert len(cells) == 8 and {ModelFolder(cell).stopped().step for cell in cells} == {2}
     ledger = pd.read_csv(run / "budget.csv")
     assert set(ledger["kept_step"]) == {2} and set(ledger["tokens"]) == {1}
     boards = [{row["method"]: row for row in read_rows(folder / "leaderboard.csv")} for folder in (run, end)]
@@ -287,8 +314,11 @@ def test_every_cell_is_stopped_at_its_best_checkpoint(asked: dict[str, Any], poo
 
 def test_checkpoints_without_a_score_are_not_kept(tmp_path: Path) -> None:
     for scores, best in (({1: nan, 2: 0.1, 3: nan}, 2), ({1: 0.3, 2: 0.5, 3: 0.5}, 2), ({4: nan, 8: nan}, 4)):
-        stop(tmp_path, scores)
-        assert stopped(tmp_path)["step"] == best
+        folder = ModelFolder(tmp_path)
+        folder.stop(scores)
+        told = folder.stopped()
+        assert told.step == best
+        assert told.alignment_score == {step: None if isnan(score) else score for step, score in scores.items()}
 
 
 # --- cells of an earlier run -------------------------------------------------------------------------------------
@@ -309,7 +339,7 @@ def added(**change: Any) -> Path:
 def test_what_is_the_same_is_reused_and_the_rest_is_trained(old: Path, asked: dict[str, Any], pool: Canned) -> None:
     new = added(keep="all")
     assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
-    told = json.loads((new / reuse.REUSED).read_text())
+    told = json.loads((new / "reused.json").read_text())
     assert len(told["cells"]) == 8 and told["run"] == json.loads((old / "run.json").read_text())["run"]
     for cell in told["cells"]:
         assert (new / cell / "train.json").samefile(old / cell / "train.json")
@@ -321,7 +351,7 @@ def test_what_is_the_same_is_reused_and_the_rest_is_trained(old: Path, asked: di
     pool.trained.clear()
     before = files(new)
     assert files(added(keep="all")) == before and not pool.trained
-    assert json.loads((new / reuse.REUSED).read_text()) == told
+    assert json.loads((new / "reused.json").read_text()) == told
     config = yaml.safe_load((new / "config.yaml").read_text())
     shutil.rmtree(old)
     assert made(**config) == new and files(new) == before  # it needs the earlier run no more
@@ -331,7 +361,7 @@ def test_a_finished_model_is_added_without_training(old: Path, pool: Canned) -> 
     Path("rlhf").mkdir()
     Path("rlhf/model.safetensors").write_bytes(b"weights")
     new = added(add=(), reference=("rlhf",))
-    assert not pool.trained and len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 8
+    assert not pool.trained and len(RunFolder(new).reused()) == 8
     assert "rlhf" in {row["method"] for row in read_rows(new / "leaderboard.csv")}
     newer = added(against=new, out=Path("newer"))
     assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
@@ -369,7 +399,7 @@ def test_a_cell_that_was_changed_is_trained_anew(
     new = added()
     assert [Path(folder).name for folder in pool.trained if "/lora/" in folder] == [cell.name]
     assert f"{cell}: changed or incomplete, so not reused" in caplog.text
-    assert len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 7
+    assert len(RunFolder(new).reused()) == 7
 
 
 def test_a_kill_while_cells_are_taken_over_is_made_up_for(
@@ -387,7 +417,7 @@ def test_a_kill_while_cells_are_taken_over_is_made_up_for(
         patch.setattr(os, "link", killed)
         added()
     new = added()
-    assert len(pool.trained) == 4 and len(json.loads((new / reuse.REUSED).read_text())["cells"]) == 8
+    assert len(pool.trained) == 4 and len(RunFolder(new).reused()) == 8
 
 
 def test_other_data_and_other_settings_are_trained_anew(
@@ -400,7 +430,7 @@ def test_other_data_and_other_settings_are_trained_anew(
 
 
 def test_another_environment_is_trained_anew(old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sails_eval.plan.resolve.environment", lambda: {"torch": "another"})
+    monkeypatch.setattr("sails_eval.plan.prepare.environment", lambda: {"torch": "another"})
     added()
     assert len(pool.trained) == 12
 
@@ -439,10 +469,10 @@ def test_what_contradicts_the_earlier_run_is_an_error(
 
 
 def test_an_unfinished_or_altered_run_is_refused(old: Path, pool: Canned) -> None:
-    (old / reuse.SEAL).rename(old / "elsewhere")
+    (old / "cells.json").rename(old / "elsewhere")
     with pytest.raises(UserError, match="--against old: not finished"):
         added()
-    (old / "elsewhere").rename(old / reuse.SEAL)
+    (old / "elsewhere").rename(old / "cells.json")
     text = (old / "run.json").read_text()
     (old / "run.json").write_text(text.replace('"seeds": 2', '"seeds": 3'))
     with pytest.raises(UserError, match=r"old/run\.json: changed"):

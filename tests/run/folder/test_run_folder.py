@@ -3,13 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sails_eval.plan.setup import Setup
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, read_yaml
-from sails_eval.run.folder import description as run_folder
-from sails_eval.run.folder.description import describe, open_run
+from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import SubRun
+from sails_eval.run.folder import records, run_folder
+from sails_eval.run.folder.description import describe
+from sails_eval.run.folder.records import Description
+from sails_eval.run.folder.run_folder import RunFolder
 
 CONFIG = CompareConfig(
     methods=("lora",), model="m", sae=(Path("a/sae"),), tasks=("t",), judge="rules", tokens=10, out=Path("run")
@@ -22,37 +25,37 @@ IDENTITY: dict[str, Any] = {
 }
 
 
-def a_setup(**changes: Any) -> Setup:
+def a_sub_run(**changes: Any) -> SubRun:
     pair = Pair(name="mine", model="m", tokens=10)
-    return Setup(pair, (), IDENTITY | changes, seeds=5, learning_rates=6)
+    return SubRun(pair, (), Identity(**IDENTITY | changes), seeds=5, learning_rates=6)
 
 
-def described(**changes: Any) -> dict[str, Any]:
-    return describe(a_setup(**changes))
+def described(**changes: Any) -> Description:
+    return describe(a_sub_run(**changes))
 
 
 def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "new"
-    with open_run(folder, CONFIG, described()) as told:
-        assert json.loads((folder / "run.json").read_text()) == told
-    assert told["identity"] == IDENTITY and told["run"] == a_setup().fingerprint
-    assert (told["pair"], told["budget"]) == ("mine", "10 tokens, 6 rates, 5 seeds")
-    assert told["environment"] != told["test_set"]
-    assert CompareConfig(**told["config"]) == CONFIG
+    with RunFolder(folder).opened(CONFIG, described()) as told:
+        assert json.loads((folder / "run.json").read_text()) == told.model_dump(mode="json", by_alias=True)
+    assert told.identity.told() == IDENTITY and told.run == a_sub_run().fingerprint
+    assert (told.pair, told.budget) == ("mine", "10 tokens, 6 rates, 5 seeds")
+    assert told.environment != told.test_set
+    assert told.config is not None and CompareConfig(**told.config) == told.asked(folder) == CONFIG
 
 
 def test_the_written_config_can_be_read_again(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", CONFIG, described()):
+    with RunFolder(tmp_path / "run").opened(CONFIG, described()):
         pass
     assert read_yaml(tmp_path / "run" / "config.yaml", CompareConfig) == CONFIG
 
 
 def test_a_run_is_resumed_and_keeps_its_description(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG, described()) as first:
+    with RunFolder(tmp_path).opened(CONFIG, described()) as first:
         (tmp_path / "work").write_text("done")
-    past = first | {"date": "2020-02-02"}
-    (tmp_path / "run.json").write_text(json.dumps(past))
-    with open_run(tmp_path, CONFIG.model_copy(update={"jobs": 8}), described()) as again:
+    past = first.model_copy(update={"date": "2020-02-02"})
+    past.write(tmp_path / "run.json")
+    with RunFolder(tmp_path).opened(CONFIG.model_copy(update={"jobs": 8}), described()) as again:
         assert again == past
     assert (tmp_path / "work").read_text() == "done"
 
@@ -71,12 +74,12 @@ def test_a_run_is_resumed_and_keeps_its_description(tmp_path: Path) -> None:
 def test_another_comparison_is_refused_and_the_differences_named(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    with open_run(tmp_path, CONFIG, described()):
+    with RunFolder(tmp_path).opened(CONFIG, described()):
         pass
     kept = (tmp_path / "run.json").read_text()
     with (
         pytest.raises(UserError, match=f"^{tmp_path}: holds another comparison, which differs in {named}; give "),
-        open_run(tmp_path, CONFIG, described(**changes)),
+        RunFolder(tmp_path).opened(CONFIG, described(**changes)),
     ):
         pass
     assert (tmp_path / "run.json").read_text() == kept
@@ -86,7 +89,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     (tmp_path / "thesis.txt").write_text("years of work")
     with (
         pytest.raises(UserError, match=f"^{tmp_path}: not empty, and not a run folder"),
-        open_run(tmp_path, CONFIG, described()),
+        RunFolder(tmp_path).opened(CONFIG, described()),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -95,33 +98,39 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_run_killed_while_its_folder_was_made_can_be_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(path: Path, value: Any, *, sort_keys: bool) -> None:
-        raise KeyboardInterrupt
+    written: list[Path] = []
+
+    def killed(path: Path, text: str) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_text(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run_folder, "write_json", killed)
-        with open_run(tmp_path, CONFIG, described()):
+        for module in (run_folder, records):
+            patch.setattr(module, "write_text", killed)
+        with RunFolder(tmp_path).opened(CONFIG, described()):
             pass
-    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["config.yaml"]
-    with open_run(tmp_path, CONFIG, described()):
+    with RunFolder(tmp_path).opened(CONFIG, described()):
+        assert written == [tmp_path / "config.yaml"]  # and run.json last
         assert {"run.json", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG, described()):
+    with RunFolder(tmp_path).opened(CONFIG, described()):
         with (
             pytest.raises(UserError, match=f"^{tmp_path}: another sails-eval is at work there"),
-            open_run(tmp_path, CONFIG, described()),
+            RunFolder(tmp_path).opened(CONFIG, described()),
         ):
             pass
-        with open_run(tmp_path / "other", CONFIG, described()):
+        with RunFolder(tmp_path / "other").opened(CONFIG, described()):
             pass
-    with open_run(tmp_path, CONFIG, described()):  # free again
+    with RunFolder(tmp_path).opened(CONFIG, described()):  # free again
         pass
 
 
 def test_an_error_frees_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), open_run(tmp_path, CONFIG, described()):
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path).opened(CONFIG, described()):
         raise ZeroDivisionError
-    with open_run(tmp_path, CONFIG, described()):
+    with RunFolder(tmp_path).opened(CONFIG, described()):
         pass

@@ -1,0 +1,175 @@
+"""The JSON files of a run folder: what is written is read back, and what is of a later version is refused."""
+
+import json
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.errors import UserError
+from sails_eval.plan.budget import Cost
+from sails_eval.plan.identity import Identity
+from sails_eval.run.folder.records import (
+    Choices,
+    Description,
+    Pace,
+    PreparationCost,
+    Record,
+    Reused,
+    Seal,
+    StepRecord,
+    Stopped,
+    SubspaceReport,
+    Timed,
+    TrainRecord,
+)
+
+CHOICE = Choice("lora", 1e-6, ((1e-6, 0.25), (3e-05, -0.5)), ((0, 1e-6), (1, 3e-05)))
+DESCRIPTION: dict[str, Any] = {
+    **dict.fromkeys(("run", "pair", "environment", "test_set", "budget", "version"), "a text, 漢 😀"),
+    "date": "2020-02-02",
+    "config": {"pair": "testbed", "seeds": 2},
+}
+COSTS: dict[str, Any] = {
+    "flops": 10**18,
+    "seconds": 1.5e16,
+    "peak_memory_bytes": 9,
+    "trainable_params": 25,
+    "total_params": 1000,
+}
+SEEN: dict[str, Any] = {"labelled_examples": 64, "further_examples": 0, "rejected_answers": 3}
+
+RECORDS: dict[str, Record] = {
+    "run.json": Description(**DESCRIPTION, identity=Identity(training={"rate": 1e-6}, seeds=2, contrasts=[["a", "b"]])),
+    "parts/run.json": Description(**DESCRIPTION, identity=Identity(parts={"a": Identity(judge="j"), "b": Identity()})),
+    "train.json": TrainRecord(tokens=9, steps=5, examples=80, unique_examples=64, losses=[1e-6, 2.0], **COSTS, **SEEN),
+    "step-2/train.json": StepRecord(steps=2),
+    "subspace/sails.json": SubspaceReport(
+        cost=PreparationCost(tokens=1, flops=2, seconds=0.5, sae_flops=4),
+        saes=["narrow/sae"],
+        saw=["the planted subspace"],
+        found={"0": {"kept": 3, "least": 1e-6, "most": 1.5e16}, "cost": "of its own"},
+    ),
+    "choices.json": Choices(choices={"lora": CHOICE, "base": Choice("base", None)}),
+    "stopped.json": Stopped(step=2, alignment_score={1: None, 2: 0.5, 3: -1e-6}),
+    "cells.json": Seal(hashes={"cells/base": "1", "cells/lora/rate-1e-06-seed-0-12345678": "2"}),
+    "reused.json": Reused(run="r", cells=["cells/base"]),
+    "pace.json": Pace(recipes={"lora": Timed(recipe="r", cost=Cost(1e-6, 2.0, 0.5))}),
+}
+
+
+def told(record: Record) -> dict[str, Any]:
+    """What its file says."""
+    values: dict[str, Any] = json.loads(record.model_dump_json(by_alias=True))
+    return values
+
+
+@pytest.fixture(params=RECORDS)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a record was written."""
+    path: Path = tmp_path / request.param
+    RECORDS[request.param].write(path)
+    return path
+
+
+def record_at(path: Path, folder: Path) -> Record:
+    return RECORDS[str(path.relative_to(folder))]
+
+
+def test_a_record_is_read_back(path: Path, tmp_path: Path) -> None:
+    record = record_at(path, tmp_path)
+    assert type(record).read(path) == record
+    assert json.loads(path.read_text())["schema"] == 1
+    before = path.read_bytes()
+    type(record).read(path).write(path)
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
+    with pytest.raises(ValidationError, match="frozen"):
+        record.schema_number = 0
+
+
+def test_a_field_that_is_not_known_is_an_error(path: Path, tmp_path: Path) -> None:
+    record = record_at(path, tmp_path)
+    path.write_text(json.dumps(told(record) | {"later": 1}))
+    with pytest.raises(UserError, match=f"^{path}: unknown key 'later'; "):
+        type(record).read(path)
+
+
+def test_a_later_schema_is_an_error(path: Path, tmp_path: Path) -> None:
+    record = record_at(path, tmp_path)
+    path.write_text(json.dumps(told(record) | {"schema": 2}))
+    with pytest.raises(UserError, match=f"^{path}: key 'schema': input should be less than or equal to 1$"):
+        type(record).read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "complaint"),
+    [
+        ("run.json", ("identity",), "unknown key 'identity.later'"),
+        ("parts/run.json", ("identity", "parts", "a"), "unknown key 'identity.parts.a.later'"),
+        ("subspace/sails.json", ("cost",), "unknown key 'cost.later'"),
+        ("choices.json", ("choices", "lora"), "key 'choices.lora.later': unexpected keyword argument"),
+        ("pace.json", ("recipes", "lora"), "unknown key 'recipes.lora.later'"),
+        ("pace.json", ("recipes", "lora", "price"), "key 'recipes.lora.price.later': unexpected keyword argument"),
+    ],
+)
+def test_a_field_within_that_is_not_known_is_an_error(
+    name: str, place: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    values = told(RECORDS[name])
+    inner = values
+    for key in place:
+        inner = inner[key]
+    inner["later"] = 1
+    (tmp_path / "file.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"^{tmp_path / 'file.json'}: {complaint}"):
+        type(RECORDS[name]).read(tmp_path / "file.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "no such file"),
+        ("{", "not valid JSON"),
+        ("run: r", "not valid JSON"),
+        ("[]", "expected a JSON object, found list"),
+        ('{"run": "r"}', "key 'cells': field required"),
+        ('{"run": "r", "cells": [1]}', "key 'cells.0': input should be a valid string"),
+    ],
+)
+def test_what_is_no_such_record_is_an_error(text: str | None, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "reused.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=f"^{path}: {complaint}"):
+        Reused.read(path)
+
+
+def test_scores_that_are_no_numbers_survive(tmp_path: Path) -> None:
+    choices = Choices(choices={"lora": Choice("lora", 0.1, ((0.1, 0.5), (0.2, nan), (0.3, -inf)))})
+    choices.write(tmp_path / "choices.json")
+    text = (tmp_path / "choices.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)  # and the file is JSON for whoever is strict
+    assert repr(Choices.read(tmp_path / "choices.json")) == repr(choices)  # a NaN is not equal to itself
+
+
+def test_files_of_0_1_0_are_read(tmp_path: Path) -> None:
+    """They have no schema, and in three of them what is below a key now stood at the top."""
+
+    def read(kind: type[Record], values: dict[str, Any]) -> Record:
+        (tmp_path / "file.json").write_text(json.dumps(values))
+        return kind.read(tmp_path / "file.json")
+
+    assert read(Seal, {"cells/base": "1"}) == Seal(hashes={"cells/base": "1"})
+    price = {"per_token": 1.0, "before": 2.0, "saes": 0.5}
+    timed = {"lora": Timed(recipe="r", cost=Cost(1.0, 2.0, 0.5))}
+    assert read(Pace, {"lora": {"recipe": "r", "price": price}}) == Pace(recipes=timed)
+    report = {"cost": {"tokens": 1}, "saes": ["a"], "saw": [], "0": {"kept": 3}}
+    new = SubspaceReport(cost=PreparationCost(tokens=1), saes=["a"], found={"0": {"kept": 3}})
+    assert read(SubspaceReport, report) == new
+    assert read(Stopped, {"step": 2, "alignment_score": {"2": None}}) == Stopped(step=2, alignment_score={2: None})
+    assert read(Description, DESCRIPTION | {"identity": {"seeds": 2, "limit": None}}) == Description(
+        **DESCRIPTION, identity=Identity(seeds=2)
+    )
