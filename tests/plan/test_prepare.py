@@ -260,7 +260,8 @@ def test_every_method_has_a_cell_for_each_rate_and_seed(asked: dict[str, Any]) -
     sub_run = planned(CompareConfig(**asked, seeds=3, learning_rates=4))
     cells = [cell for recipe in sub_run.recipes for cell in sub_run.cells(recipe)]
     assert len(cells) == 3 * 3 * 4
-    assert len({cell.fingerprint for cell in cells}) == len({RunFolder(Path()).cell(cell).path for cell in cells}) == len(cells)
+    places = {RunFolder(Path()).cell(cell).path for cell in cells}
+    assert len({cell.fingerprint for cell in cells}) == len(places) == len(cells)
     for recipe in sub_run.recipes:
         pairs = [(cell.learning_rate, cell.seed) for cell in sub_run.cells(recipe)]
         assert pairs == [(rate, seed) for rate in sub_run.rates(recipe) for seed in range(3)]

@@ -112,7 +112,7 @@ def test_a_later_schema_is_an_error(path: Path, tmp_path: Path) -> None:
         ("subspace/sails.json", ("cost",), "unknown key 'cost.later'"),
         ("choices.json", ("choices", "lora"), "key 'choices.lora.later': unexpected keyword argument"),
         ("pace.json", ("recipes", "lora"), "unknown key 'recipes.lora.later'"),
-        ("pace.json", ("recipes", "lora", "price"), "key 'recipes.lora.price.later': unexpected keyword argument"),
+        ("pace.json", ("recipes", "lora", "cost"), "key 'recipes.lora.cost.later': unexpected keyword argument"),
     ],
 )
 def test_a_field_within_that_is_not_known_is_an_error(

@@ -6,6 +6,7 @@ import pytest
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair, read_yaml
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import SubRun
