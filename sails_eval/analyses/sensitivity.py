@@ -88,7 +88,7 @@ def measure(
     tasks = {row.task: known[row.task] for row in results}
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     check_sending(asked, judge, send_to)
-    answers = list(_answers(folder, choices, results))
+    answers = list(_answers(folder, choices, results, asked))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
     if not allow_self_judging:
         check_not_itself(judge, _model(folder))
@@ -113,12 +113,19 @@ def _model(run: RunFolder) -> str:
     return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
 
 
-def _answers(run: RunFolder, choices: Mapping[str, Choice], results: Sequence[Result]) -> Iterator[Answers]:
-    """The answers that the leaderboard's rows are made of."""
+def _answers(
+    run: RunFolder, choices: Mapping[str, Choice], results: Sequence[Result], tasks: Sequence[TaskInfo]
+) -> Iterator[Answers]:
+    """The answers that the leaderboard's rows are made of. Raises UserError where those to the tasks are gone."""
     for method, choice in choices.items():
         for seed in sorted({row.seed for row in results if row.method == method}, key=lambda seed: seed or 0):
             rate = choice.rate_of(seed)
-            yield Answers(method, seed, rate, run.model(method, seed, rate))
+            folder = run.model(method, seed, rate)
+            if not all(folder.answers_file("test", task.name).is_file() for task in tasks):
+                raise UserError(
+                    f"{folder.path}: the answers of '{method}' are not there; name the folder of one pair's run"
+                )
+            yield Answers(method, seed, rate, folder)
 
 
 def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -> list[Result]:

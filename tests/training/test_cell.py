@@ -22,7 +22,7 @@ from sails_eval.models.base import Base, applied, load_base
 from sails_eval.models.chat import encode_chat
 from sails_eval.testbed.tokenizer import make_tokenizer
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples, lay_out, saved_at
-from sails_eval.training.cell import TrainRecord, check_target_modules, train_cell, trainable
+from sails_eval.training.cell import TrainingCost, check_target_modules, train_cell, trainable
 
 METHODS = ("sails", "lora", "full", "full-linear")
 WEIGHTS = ("full", "full-linear")
@@ -155,7 +155,7 @@ class Bench:
         order = lay_out(self.rows, pair or self.pair, seed=seed)
         return CellRun(RATES[method], seed, order, self.state if method == "sails" else None)
 
-    def train(self, method: str, folder: Path, *, pair: Pair | None = None) -> TrainRecord:
+    def train(self, method: str, folder: Path, *, pair: Pair | None = None) -> TrainingCost:
         run = self.run(method, pair=pair)
         return train_cell(self.base, pair or self.pair, load_recipe(method), rows=self.rows, run=run, folder=folder)
 
@@ -180,7 +180,7 @@ def bench(testbed_pair: Pair, testbed_base: Base, testbed_saes: dict[int, Any]) 
 class Trained:
     """One training run of a few steps, and the base model's logits around it."""
 
-    record: TrainRecord
+    record: TrainingCost
     folder: Path
     before: torch.Tensor
     after: torch.Tensor

@@ -18,7 +18,8 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.records import Completion, Result, Split, Verdict, read_completions, read_verdicts
-from sails_eval.judges.usage import USAGE, Usage, read_usage, together
+from sails_eval.judges.base import Usage
+from sails_eval.judges.usage import USAGE, read_usage, together
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.resolve import QUICK
@@ -268,8 +269,8 @@ class RunFolder:
         return self.path / "results.csv"
 
     def results(self) -> list[Result]:
-        """Raises UserError where the run is not finished."""
-        if not self.results_file.is_file():
+        """Raises UserError where there is no such run, or it is not finished."""
+        if self.exists and not self.results_file.is_file():
             raise UserError(
                 f"{self.path}: no results.csv; the comparison is not finished: give its own command again first"
             )
