@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +48,8 @@ class _Token(str):
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> Package:
     fake = Package()
-    monkeypatch.setitem(sys.modules, "judgezoo", SimpleNamespace(Judge=fake))
+    module = SimpleNamespace(Judge=fake, __spec__=ModuleSpec("judgezoo", None))  # it is looked for before it is loaded
+    monkeypatch.setitem(sys.modules, "judgezoo", module)
     monkeypatch.setattr(zoo, "version", lambda name: "9")
     monkeypatch.setattr(zoo, "of_model", lambda model, revision: f"{model}@1")
     return fake

@@ -285,10 +285,10 @@ class RunFolder:
         return self.path / "choices.json"
 
     def choices(self, tasks: Mapping[str, Task]) -> dict[str, Choice]:
-        """The choice of every row; in a run of 0.1.0, which has none on file, made from the results again."""
+        """The choice of every row; in a run of 0.1.0, which has none on file, made from the tasks' results again."""
         if self._choices.exists():
             return dict(Choices.read(self._choices).choices)
-        return choose_rates(self.results(), tasks)
+        return choose_rates([row for row in self.results() if row.task in tasks], tasks)
 
     @property
     def usage_file(self) -> Path:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sails_eval.analyses.power.measure import Spread, power, seeds_needed
-from sails_eval.boards.scoring import write_results
+from sails_eval.boards.scoring import read_results, write_results
 from sails_eval.cli import main
 from sails_eval.core.records import Result
 
@@ -62,6 +62,16 @@ def test_the_spread_is_that_of_a_runs_paired_differences(run: Path, capsys: pyte
     needed = seeds_needed(0.1, 0.1, power_wanted=0.8)
     assert needed is not None
     assert int(lines[0][-1]) == needed >= int(lines[2][-1])
+
+
+def test_what_else_a_run_measured_changes_no_spread(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for _ in range(2):
+        assert main(["power", "--difference", "0.1", "--from", "run"]) == 0
+        shown.append(capsys.readouterr().out)
+        sums = Result("a", 0, 1e-3, "validation", "sums", "all", "capability", 0.5, 10, 0)
+        write_results(run / "results.csv", [*read_results(run / "results.csv"), sums])
+    assert shown[0] == shown[1]
 
 
 def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
