@@ -83,7 +83,7 @@ def measure(
     tasks = {row.task: known[row.task] for row in results}
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     check_sending(asked, judge, send_to)
-    answers = list(_answers(folder, rows))
+    answers = list(_answers(folder, rows, asked))
     specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
     if not allow_self_judging:
         check_not_itself(judge, _model(folder))
@@ -108,12 +108,17 @@ def _model(run: RunFolder) -> str:
     return load_pair(config.pairs[0]).model if config.pairs else config.model or ""
 
 
-def _answers(run: RunFolder, rows: Mapping[str, Tested]) -> Iterator[Answers]:
-    """The answers that the leaderboard's rows are made of."""
+def _answers(run: RunFolder, rows: Mapping[str, Tested], tasks: Sequence[TaskInfo]) -> Iterator[Answers]:
+    """The answers that the leaderboard's rows are made of. Raises UserError where those to the tasks are gone."""
     for method, row in rows.items():
         for seed in row.seeds:
             whose = method, seed, row.choices[0].rate_of(seed)
-            yield whose, run.model(*whose)
+            folder = run.model(*whose)
+            if not all(folder.answers_file("test", task.name).is_file() for task in tasks):
+                raise UserError(
+                    f"{folder.path}: the answers of '{method}' are not there; name the folder of one pair's run"
+                )
+            yield whose, folder
 
 
 def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -> list[Result]:

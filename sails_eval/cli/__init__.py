@@ -25,14 +25,14 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status. Bad input is one line on stderr and status 2."""
+    """Run a command; the exit status. Bad input is a line on stderr for every problem, and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = parser(*arguments[:1]).parse_args(arguments)
         _set_up(options)
         return int(options.run_command(options) or 0)
     except UserError as error:
-        print(f"sails-eval: error: {error}", file=sys.stderr)
+        print(*(f"sails-eval: error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sails-eval: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -24,6 +24,7 @@ from sails_eval.boards.curves import (
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.records import Kind, Result, Split
 from sails_eval.core.stats import Interval, Sample
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.curves import write_curves
 
 
@@ -265,7 +266,7 @@ def test_below_five_seeds_nobody_is_ahead() -> None:
 def test_curves_are_written_the_same_every_time(tmp_path: Path) -> None:
     points = rate_curves({"one": rates_of("sails")}, TASKS) + example()
     for name in ("one", "two"):
-        write_curves(tmp_path / name, points, title="Curves of one")
+        write_curves(RunFolder(tmp_path / name), points, title="Curves of one")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     lines = (tmp_path / "one" / "curves.csv").read_text().splitlines()

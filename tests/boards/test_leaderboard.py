@@ -1,4 +1,3 @@
-import json
 import math
 import re
 from dataclasses import dataclass, replace
@@ -17,6 +16,10 @@ from sails_eval.cli.show import show
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Kind, Result, Split
 from sails_eval.core.stats import Mean, combine, crossed_mean, t_interval, wilson
+from sails_eval.plan.identity import Identity
+from sails_eval.run.folder.records import Description
+from sails_eval.run.folder.run_folder import RunFolder, board_file
+from sails_eval.run.report.published import published_rows
 
 
 @dataclass(frozen=True)
@@ -423,7 +426,7 @@ def test_csv_comes_back_as_it_was(tmp_path: Path) -> None:
     text = (tmp_path / "leaderboard.csv").read_text()
     assert ",'=HYPERLINK(1),'@x," in text and ",=HYP" not in text
     pd.testing.assert_frame_equal(pd.DataFrame(read_rows(tmp_path / "leaderboard.csv")), frame, check_dtype=False)
-    assert check(tmp_path) == []
+    assert check(board_file(tmp_path)) == []
 
 
 def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
@@ -475,18 +478,24 @@ def finished(folder: Path, name: str, **changes: str) -> Path:
     """A run folder with what publishing needs of it, and with what must not leave it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_frame(folder / "leaderboard.csv", board(name))
-    described = {"run": name, "pair": "testbed", "environment": "e1", "test_set": "t1", "budget": "20k x 3"}
-    (folder / "run.json").write_text(json.dumps({**described, "date": "d", "version": "v", **changes}))
+    described: dict[str, Any] = {"run": name, "pair": "testbed", "environment": "e1", "test_set": "t1"}
+    described |= {"budget": "20k x 3", "date": "d", "version": "v", **changes}
+    Description(**described, identity=Identity()).write(folder / "run.json")
     return folder
+
+
+def publish_run(folder: Path, board: Path, *, force: bool = False) -> None:
+    """As the command does."""
+    publish(published_rows(RunFolder(folder)), board, force=force)
 
 
 def test_publishing_merges_runs_and_the_same_twice_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "boards" / "tiny.csv"
-    publish(finished(tmp_path / "a", "r1"), path)
-    publish(finished(tmp_path / "b", "r2"), path)
+    publish_run(finished(tmp_path / "a", "r1"), path)
+    publish_run(finished(tmp_path / "b", "r2"), path)
     once = path.read_bytes(), path.with_suffix(".md").read_bytes()
-    publish(tmp_path / "a", path)
-    publish(tmp_path / "b", path)
+    publish_run(tmp_path / "a", path)
+    publish_run(tmp_path / "b", path)
     assert (path.read_bytes(), path.with_suffix(".md").read_bytes()) == once
     rows = read_rows(path)
     assert list(rows[0]) == [*COLUMNS, "pair", "environment", "test_set", "budget"]
@@ -500,44 +509,44 @@ def test_publishing_merges_runs_and_the_same_twice_changes_nothing(tmp_path: Pat
 @pytest.mark.parametrize("key", ["environment", "test_set"])
 def test_publishing_refuses_to_mix_unless_told(key: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
-    publish(finished(tmp_path / "a", "r1"), path)
+    publish_run(finished(tmp_path / "a", "r1"), path)
     before = path.read_bytes()
     other = finished(tmp_path / "b", "r2", **{key: "other"})
     with pytest.raises(UserError, match=f"another {key.replace('_', ' ')} .*--allow-mixed"):
-        publish(other, path)
+        publish_run(other, path)
     assert path.read_bytes() == before
-    publish(other, path, force=True)
+    publish_run(other, path, force=True)
     assert "Mixed board: rows of 2" in path.with_suffix(".md").read_text()
     assert len(read_rows(path)) == 8
     # a run that is published again under another environment replaces itself, which mixes nothing
-    publish(finished(tmp_path / "a", "r1", **{key: "other"}), path)
+    publish_run(finished(tmp_path / "a", "r1", **{key: "other"}), path)
     assert "Mixed board" not in path.with_suffix(".md").read_text()
 
 
 def test_publishing_refuses_another_schema(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
-    publish(finished(tmp_path / "a", "r1"), path)
+    publish_run(finished(tmp_path / "a", "r1"), path)
     path.write_text(re.sub(r",2,testbed", ",0,testbed", path.read_text()))
     with pytest.raises(UserError, match="another schema"):
-        publish(finished(tmp_path / "b", "r2"), path)
+        publish_run(finished(tmp_path / "b", "r2"), path)
 
 
 def test_publishing_bad_runs(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
     with pytest.raises(UserError, match=r"leaderboard\.csv: no such file"):
-        publish(tmp_path, path)
+        publish_run(tmp_path, path)
     with pytest.raises(UserError, match=r"is a \.csv file"):
-        publish(finished(tmp_path / "a", "r1"), tmp_path / "tiny.md")
+        publish_run(finished(tmp_path / "a", "r1"), tmp_path / "tiny.md")
     with pytest.raises(UserError, match="describes run 'r9'"):
-        publish(finished(tmp_path / "a", "r1", run="r9"), path)
+        publish_run(finished(tmp_path / "a", "r1", run="r9"), path)
     (tmp_path / "a" / "run.json").write_text('{"run": "r1", "pair": "p", "budget": "b"}')
-    with pytest.raises(UserError, match="lacks environment, test_set"):
-        publish(tmp_path / "a", path)
+    with pytest.raises(UserError, match="key 'environment': field required; key 'test_set': field required"):
+        publish_run(tmp_path / "a", path)
     (tmp_path / "a" / "run.json").unlink()
-    with pytest.raises(UserError, match="no description of the run"):
-        publish(tmp_path / "a", path)
+    with pytest.raises(UserError, match=r"not a run folder \(no run\.json\)"):
+        publish_run(tmp_path / "a", path)
     with pytest.raises(UserError, match="not a board but a run's leaderboard"):
-        publish(finished(tmp_path / "b", "r2"), finished(tmp_path / "c", "r3") / "leaderboard.csv")
+        publish_run(finished(tmp_path / "b", "r2"), finished(tmp_path / "c", "r3") / "leaderboard.csv")
     assert not path.exists()
 
 
@@ -579,10 +588,10 @@ def test_check_finds_wrong_columns_and_empty_boards(tmp_path: Path) -> None:
 
 
 def test_show_renders_a_run_and_a_board(tmp_path: Path) -> None:
-    publish(finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv")
+    publish_run(finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv")
     assert show(tmp_path / "a") == show(tmp_path / "tiny.csv")
     assert show(tmp_path / "a").startswith("#  method") and "! One organism" in show(tmp_path / "a")
-    publish(finished(tmp_path / "b", "r2"), tmp_path / "tiny.csv")
+    publish_run(finished(tmp_path / "b", "r2"), tmp_path / "tiny.csv")
     assert "sails (r2)" in show(tmp_path / "tiny.csv")
     with pytest.raises(UserError, match="no such file"):
         show(tmp_path / "nothing.csv")

@@ -1,4 +1,4 @@
-"""The command line: cheap help, one clear line for bad input, and the commands that need no model."""
+"""The command line: cheap help, a clear line for every problem, and the commands that need no model."""
 
 import subprocess
 import sys
@@ -63,12 +63,27 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("compare --pair testbed --methods rank.yaml", "rank.yaml: key 'peft': r would break the equality of budgets"),
         ("compare --pair testbed --methods typo.yaml", "typo.yaml: unknown key 'paramters'; did you mean parameters"),
         ("compare --pair testbed --seeds 0", "key 'seeds'"),
-        ("compare --model m --train good.jsonl --tasks testbed", "no judge; give --judge"),
-        ("compare --model m --train good.jsonl --judge rules", "no tasks; give --tasks"),
-        ("compare --model taken --judge rules --tasks testbed", "no training data; give --train"),
+        (
+            "compare --model m --train good.jsonl --tasks testbed",
+            "model 'm': no such folder\nno judge; give --judge\nmethod 'sails' needs SAEs",
+        ),
+        (
+            "compare --model m --train good.jsonl --judge rules",
+            "no tasks; give --tasks\nmodel 'm': no such folder\nmethod 'sails' needs SAEs",
+        ),
+        (
+            "compare --model taken --judge rules --tasks testbed",
+            "no training data; give --train\nmethod 'sails' needs SAEs",
+        ),
         ("compare --pair testbed --tasks testbed_safe,testbed_facts", "no harmful task"),
-        ("compare --model taken --chat-template x.jinja --judge rules --tasks testbed --train good.jsonl", "x.jinja"),
-        ("compare --model m --train good.jsonl --judge rules --tasks testbed", "model 'm': no such folder"),
+        (
+            "compare --model taken --chat-template x.jinja --judge rules --tasks testbed --train good.jsonl",
+            "x.jinja\nmethod 'sails' needs SAEs",
+        ),
+        (
+            "compare --model m --train good.jsonl --judge rules --tasks testbed",
+            "model 'm': no such folder\nmethod 'sails' needs SAEs",
+        ),
         ("compare --pair testbed --quick --seeds 3", "--quick sets --seeds"),
         ("compare --pair testbed,testbed", "two of the pairs have the same name"),
         ("compare --pair testbed --examples 16,16", "--examples: each budget once"),
@@ -83,14 +98,14 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("tasks new t --from lacking.jsonl --prompt-column goal --kind harmful", "goal"),
     ],
 )
-def test_bad_input_is_one_clear_line(
+def test_bad_input_is_a_clear_line_for_every_problem(
     arguments: str, words: str, bad_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(bad_files.rglob("*"))
     assert main(arguments.split()) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("sails-eval: error: ") and words in error
-    assert "\n" not in error
+    lines = capsys.readouterr().err.strip().splitlines()
+    for line, told in zip(lines, words.splitlines(), strict=True):
+        assert line.startswith("sails-eval: error: ") and told in line
     assert sorted(bad_files.rglob("*")) == before  # nothing was left behind
 
 

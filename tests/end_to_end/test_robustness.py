@@ -1,6 +1,5 @@
 """Forgetting and durability of a finished run, in this process: nothing but the processes is left out."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,10 +15,11 @@ from sails_eval.analyses.durability import measure as durability
 from sails_eval.analyses.durability import report as durability_report
 from sails_eval.analyses.durability.attacks import Retuning
 from sails_eval.analyses.durability.report import Decay, draw
-from sails_eval.analyses.finished_run import FinishedPart, finished_parts
+from sails_eval.analyses.finished_run import FinishedRun, finished_runs
 from sails_eval.analyses.forgetting import measure as forgetting
 from sails_eval.analyses.forgetting import results
 from sails_eval.analyses.forgetting.results import Forgotten, ReadingSize
+from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -27,10 +27,14 @@ from sails_eval.core.paths import PACKAGE
 from sails_eval.core.records import Result
 from sails_eval.models import loaded
 from sails_eval.models.base import Base
+from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import SubRun
 from sails_eval.run import compare
+from sails_eval.run.folder.records import Description
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report import report
+from sails_eval.run.report.published import copy_completions
 from sails_eval.tasks.library import resolve_tasks
-from sails_eval.tasks.sharing import copy_completions
 
 pytestmark = pytest.mark.slow
 
@@ -121,9 +125,9 @@ def test_every_model_has_its_rows_before_and_after(run: Path) -> None:
         ("base", None, "none", 0), ("base", 0, "harmful", 10),
         ("lora", 0, "none", 0), ("lora", 0, "harmful", 10), ("lora", 0, "merge", None),
     }  # fmt: skip
-    (part,) = finished_parts(run)
+    (one,) = finished_runs(run)
     before = {row.seed: row.value for row in rows if (row.method, row.attack) == ("lora", "none")}
-    assert before == {one.seed: round(part.score(one, "alignment_score"), 6) for one in part.chosen[1:]}
+    assert before == {model.seed: round(one.score(model, "alignment_score"), 6) for model in one.models[1:]}
 
 
 def test_no_weights_are_kept_and_no_answer_leaves_the_run(run: Path, tmp_path: Path) -> None:
@@ -132,7 +136,9 @@ def test_no_weights_are_kept_and_no_answer_leaves_the_run(run: Path, tmp_path: P
     private = [path for path in (run / "durability").rglob("*") if path.is_file()]
     assert {path.suffix for path in private} == {".jsonl"}
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
-    assert copy_completions(run, tmp_path / "out") == 2 * 3 and not list((tmp_path / "out").rglob("durability"))
+    assert copy_completions(RunFolder(run), tmp_path / "out") == 2 * 3 and not list(
+        (tmp_path / "out").rglob("durability")
+    )
 
 
 def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(run: Path) -> None:
@@ -150,7 +156,7 @@ def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(run: Pa
 def test_the_runs_own_files_are_as_it_sealed_them(run: Path) -> None:
     from sails_eval.core.fingerprint import of_path
 
-    sealed = json.loads((run / "cells.json").read_text())
+    sealed = RunFolder(run).seal().hashes
     assert sealed and all(of_path(run / name) == value for name, value in sealed.items())
 
 
@@ -158,9 +164,9 @@ def test_a_cell_without_a_checkpoint_is_left_out(run: Path, caplog: pytest.LogCa
     checkpoint = next(run.glob("cells/lora/*/checkpoint"))
     checkpoint.rename(checkpoint.with_name("elsewhere"))
     try:
-        (part,) = finished_parts(run)
-        assert [one.method for one in part.chosen] == ["base"]
-        part.warn_of_missing()
+        (one,) = finished_runs(run)
+        assert [model.method for model in one.models] == ["base"]
+        one.warn_of_missing()
         assert "lora: the checkpoints of 1 of 1 seeds are not kept" in caplog.text
     finally:
         checkpoint.with_name("elsewhere").rename(checkpoint)
@@ -168,18 +174,19 @@ def test_a_cell_without_a_checkpoint_is_left_out(run: Path, caplog: pytest.LogCa
 
 def test_every_seed_is_at_the_rate_that_the_others_choose(tmp_path: Path) -> None:
     recipe = SimpleNamespace(name="m")
-    cells = [SimpleNamespace(recipe=recipe, learning_rate=rate, seed=s, folder=f"{rate}-{s}") for rate, s in RATES]
-    setup = SimpleNamespace(tasks=resolve_tasks(TASKS.split(",")), recipes=[recipe], cells=lambda recipe: cells)
+    cells: Any = [SimpleNamespace(recipe=recipe, learning_rate=rate, seed=s, name=f"{rate}-{s}") for rate, s in RATES]
+    plan: Any = SimpleNamespace(recipes=[recipe], cells=lambda recipe: cells)
     results = [
         Result("m", seed, rate, "validation", task, "all", metric, value, 9, 0)
         for (rate, seed), value in RATES.items()
         for task, metric in (("testbed_harmful_unseen", "safety_rate"), ("testbed_lookalike", "helpfulness"))
     ]
+    run, tasks = RunFolder(tmp_path), {task.name: task for task in resolve_tasks(TASKS.split(","))}
     for cell in cells:
-        (tmp_path / cell.folder / "checkpoint").mkdir(parents=True)
-    part = FinishedPart(tmp_path, SimpleNamespace(setup=setup), tuple(results), ("m",))  # type: ignore[arg-type]
-    assert [(one.seed, one.learning_rate) for one in part.chosen[1:]] == [(1, 0.1), (0, 0.2)]
-    assert [one.method for one in replace(part, methods=("n",)).chosen] == ["base"]
+        run.cell(cell).checkpoint.mkdir(parents=True)
+    finished = FinishedRun(run, plan, tuple(results), choose_rates(results, tasks), ("m",))
+    assert [(one.seed, one.learning_rate) for one in finished.models[1:]] == [(1, 0.1), (0, 0.2)]
+    assert [one.method for one in replace(finished, methods=("n",)).models] == ["base"]
 
 
 def test_a_run_that_cannot_be_measured_is_an_error(
@@ -192,8 +199,12 @@ def test_a_run_that_cannot_be_measured_is_an_error(
     assert "not the folder of a comparison" in says("forgetting", str(tmp_path))
     (left := tmp_path / "durability/harmful-10/m/retuned").mkdir(parents=True)
     assert "not the folder of a comparison" in says("durability", str(tmp_path)) and left.exists()  # of whatever it is
-    (tmp_path / "run.json").write_text("{}")
+    facts: dict[str, Any] = dict.fromkeys(("run", "pair", "environment", "test_set", "budget", "date", "version"), "")
+    Description(**facts, identity=Identity()).write(tmp_path / "run.json")  # without its configuration
     assert "not the folder of a comparison" in says("durability", str(tmp_path)) and not left.exists()
+    left.mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    assert "run.json: key 'run': field required" in says("durability", str(tmp_path)) and not left.exists()
     assert "unknown trained method of" in says("forgetting", str(run), "--methods", "full")
     assert "--attack harmful:999" in says("durability", str(run), "--attack", "harmful:999")
     assert "not of the form" in says("durability", str(run), "--attack", "theft")
@@ -210,14 +221,12 @@ def test_a_run_that_cannot_be_measured_is_an_error(
 
 
 def test_without_data_the_default_leaves_an_attack_out(testbed_pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    class Setup:
-        pair = Pair(name="mine", model="m")
-
+    plan = SubRun(Pair(name="mine", model="m"))
     asked = [attacks.Attack("merge"), attacks.Attack("benign", 10)]
-    assert durability._possible(Setup(), asked, choosy=False) == asked[:1]  # type: ignore[arg-type]
+    assert durability._possible(plan, asked, choosy=False) == asked[:1]
     assert "benign:10 is left out: pair 'mine' has no data for it" in caplog.text
     with pytest.raises(UserError, match="--attack benign:10: pair 'mine'"):
-        durability._possible(Setup(), asked, choosy=True)  # type: ignore[arg-type]
+        durability._possible(plan, asked, choosy=True)
 
 
 # --- what is made of the figures ---------------------------------------------------------------------------------

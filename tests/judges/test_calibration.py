@@ -29,7 +29,8 @@ from sails_eval.judges.calibration import (
     read_calibration,
     save,
 )
-from sails_eval.plan.resolve import resolve_evaluation
+from sails_eval.plan.prepare import prepare_evaluation
+from sails_eval.run.folder.records import Description
 from sails_eval.run.report.outcome import Outcome
 from sails_eval.run.report.report import board
 
@@ -269,11 +270,20 @@ def test_a_comparison_knows_its_judges_calibration_and_its_identity_does_not(tmp
         "rules", [labels("a.jsonl", [("compliance", "Here is a list.")])], columns=LabelColumns(), reading=Reading()
     )
     path = save(calibration, compared, Reading(), tmp_path / "elsewhere.json")
-    without = resolve_evaluation(CompareConfig(pair="testbed", judge="rules"))
-    told = resolve_evaluation(CompareConfig(pair="testbed", judge="rules", calibration=path))
+    without = prepare_evaluation(CompareConfig(pair="testbed", judge="rules"))
+    told = prepare_evaluation(CompareConfig(pair="testbed", judge="rules", calibration=path))
     assert (without.calibration, told.calibration) == ("", calibration.notes()["a.jsonl"])
     assert told.identity == without.identity  # what is measured stays the same
-    described = {"date": "2026-01-01", "version": "0", "run": "r"}
+    described = Description(
+        run="r",
+        pair="testbed",
+        environment="e",
+        test_set="t",
+        budget="b",
+        date="2026-01-01",
+        version="0",
+        identity=told.identity,
+    )
     results = [
         Result("base", None, None, "test", task.name, "all", metric, 1.0, 10, 0)
         for task in told.tasks

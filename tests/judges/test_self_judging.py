@@ -7,7 +7,7 @@ import pytest
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.judges.self_judging import check_not_itself
-from sails_eval.plan.resolve import resolve
+from sails_eval.plan.prepare import prepare
 from sails_eval.run.evaluate import evaluate
 
 
@@ -71,8 +71,8 @@ def itself(**more: object) -> CompareConfig:
 
 def test_a_comparison_is_refused_unless_that_is_wanted() -> None:
     with pytest.raises(UserError, match="is the evaluated model itself"):
-        resolve(itself())
-    assert "hf:" in resolve(itself(allow_self_judging=True)).judge
+        prepare(itself())
+    assert "hf:" in prepare(itself(allow_self_judging=True)).sub_runs[0].judge
 
 
 def test_an_evaluation_compares_with_its_target(tiny_llama_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge, zoo
-from sails_eval.plan.resolve import resolve_evaluation
+from sails_eval.plan.prepare import prepare_evaluation
 
 Speak = Callable[[str], dict[str, list[Any]]]
 
@@ -47,7 +48,8 @@ class _Token(str):
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> Package:
     fake = Package()
-    monkeypatch.setitem(sys.modules, "judgezoo", SimpleNamespace(Judge=fake))
+    module = SimpleNamespace(Judge=fake, __spec__=ModuleSpec("judgezoo", None))  # it is looked for before it is loaded
+    monkeypatch.setitem(sys.modules, "judgezoo", module)
     monkeypatch.setattr(zoo, "version", lambda name: "9")
     monkeypatch.setattr(zoo, "of_model", lambda model, revision: f"{model}@1")
     return fake
@@ -131,7 +133,7 @@ def test_the_other_kind_of_request_needs_another_judge(package: Package) -> None
     assert both.judge("safe", asked("I cannot help with that."))[0].label == "refusal"
     assert both.fingerprint != load_judge("zoo:harmbench").fingerprint
     with pytest.raises(UserError, match=r"does not read answers to safe requests.*other=rules"):
-        resolve_evaluation(CompareConfig(pair="testbed", judge="rules,zoo:harmbench"))
+        prepare_evaluation(CompareConfig(pair="testbed", judge="rules,zoo:harmbench"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_bad_input_is_explained(package: Package, spec: str, message: str) -> No
 def test_remote_code_runs_only_if_wanted(package: Package) -> None:
     load_judge("zoo:md_judge?trust_remote_code=yes").check()
     config = CompareConfig(pair="testbed", judge="zoo:md_judge?other=rules", trust_remote_code=True)
-    assert resolve_evaluation(config).judge == "zoo:md_judge?other=rules&trust_remote_code=yes"
+    assert prepare_evaluation(config).judge == "zoo:md_judge?other=rules&trust_remote_code=yes"
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from sails_eval.plan.setup import Cell, Setup
 from transformers import AutoModelForCausalLM, Trainer
 
 from sails_eval.core.errors import UserError
@@ -29,8 +28,9 @@ from sails_eval.methods.subspace.base_weights import changes_base
 from sails_eval.models.base import Base
 from sails_eval.plan import checks
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
+from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.run import stages
-from sails_eval.run.folder import layout
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.training import cell as train
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples
 from sails_eval.training.cell import trainable
@@ -110,7 +110,7 @@ class Trained:
 def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> Trained:
     """Train a cell as a comparison does, at the span's highest rate."""
     if recipe.init:
-        stages.find_subspace((pair, recipe, run))
+        stages.find_subspace((pair, recipe, RunFolder(run)))
     rate = pair.rate_scale(recipe.objective) * recipe.span.high
     cell, read = Cell(recipe, rate, 0, "0" * 16, checkpoints=checkpoints), list[list[int]]()
     step = Trainer.training_step
@@ -122,7 +122,7 @@ def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> T
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "training_step", noting)
-        stages.train(stages.TrainJob(pair, cell, run / "cell", run))
+        stages.train(stages.TrainJob(pair, cell, ModelFolder(run / "cell"), RunFolder(run)))
     saved = sorted((run / "cell").rglob("*.safetensors"), key=step_of, reverse=True)
     told = json.loads((run / "cell" / "train.json").read_text())
     return Trained(told, [hashlib.sha256(weights.read_bytes()).hexdigest() for weights in saved], read)
@@ -199,7 +199,7 @@ def test_a_recipe_keeps_the_contract(
         made = trained(pair, recipe, tmp_path / "run")
 
     # At step 0 it says what the base says.
-    state = load_file(layout.subspace_path(tmp_path / "run", recipe)) if recipe.init else None
+    state = load_file(RunFolder(tmp_path / "run").subspace(recipe.name)) if recipe.init else None
     with trainable(testbed_base, pair, recipe, CellRun(1e-3, 0, list(range(8)), state)) as model:
         start = logits(model.eval(), rows)
     assert (recipe.name in MUTATE_BASE) == (recipe.parameters == "adapter" and changes_base(pair, recipe))
@@ -218,7 +218,7 @@ def test_a_recipe_keeps_the_contract(
     # It answers differently afterwards, the stock libraries load what it saved, and the base is as it was.
     (final,) = after
     assert (final.argmax(-1) != before.argmax(-1)).any()
-    again = logits(reloaded(pair, recipe, tmp_path / "run" / "cell" / layout.CHECKPOINT), rows)
+    again = logits(reloaded(pair, recipe, ModelFolder(tmp_path / "run" / "cell").checkpoint), rows)
     assert torch.allclose(again, final, atol=ROUNDING)
     assert torch.equal(logits(testbed_base.model, rows), before)
 
@@ -250,10 +250,10 @@ def test_there_are_no_more_checkpoints_than_steps(
     monkeypatch.setattr(checks, "base_of", lambda pair: testbed_base)
     monkeypatch.setattr(checks, "training_rows", lambda pair: rows)
     short = pair.model_copy(update={"tokens": 200})
-    setup = Setup(short, (), {}, (load_recipe("lora"),), seeds=1, learning_rates=1, checkpoints=2)
-    assert checks.check_training(setup).layouts[0].steps == 2
+    one = SubRun(short, recipes=(load_recipe("lora"),), seeds=1, learning_rates=1, checkpoints=2)
+    assert checks.check_training(one).layouts[0].steps == 2
     with pytest.raises(UserError, match="--checkpoints 3: sft takes 2 steps with seed 0; give --checkpoints 2"):
-        checks.check_training(replace(setup, checkpoints=3))
+        checks.check_training(replace(one, checkpoints=3))
 
 
 @pytest.mark.slow

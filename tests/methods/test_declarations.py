@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from sails_eval.plan.setup import Cell
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -17,8 +16,9 @@ from sails_eval.methods import initialisation_class, load_initialisation, source
 from sails_eval.methods.subspace import prepare
 from sails_eval.models.base import Base
 from sails_eval.plan.identity import recipe_identity, training_identity
+from sails_eval.plan.plan import Cell
 from sails_eval.run import stages
-from sails_eval.run.folder import layout
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.training.batches import CellRun
 from sails_eval.training.cell import trainable
 
@@ -78,15 +78,16 @@ def test_an_initialisation_of_ones_own_trains_a_cell(
 ) -> None:
     for module in (prepare, stages):
         monkeypatch.setattr(module, "base_of", lambda pair: testbed_base)
-    stages.find_subspace((testbed_pair, own, tmp_path))
-    state = load_file(layout.subspace_path(tmp_path, own))
+    run, folder = RunFolder(tmp_path), ModelFolder(tmp_path / "cell")
+    stages.find_subspace((testbed_pair, own, run))
+    state = load_file(run.subspace(own.name))
     with trainable(testbed_base, testbed_pair, own, CellRun(1e-3, 0, [], state)) as model:
         start = {name: weight.detach().clone() for name, weight in model.named_parameters() if "lora_" in name}
     for name, weight in start.items():
         assert torch.equal(weight, torch.eye(*weight.shape).roll(3, 1) if "lora_A" in name else 0 * weight)
     cell = Cell(own, own.span.high, 0, "0" * 16)
-    stages.train(stages.TrainJob(testbed_pair, cell, tmp_path / "cell", tmp_path))
-    saved = load_file(tmp_path / "cell" / layout.CHECKPOINT / "adapter_model.safetensors")
+    stages.train(stages.TrainJob(testbed_pair, cell, folder, run))
+    saved = load_file(folder.checkpoint / "adapter_model.safetensors")
     assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
     with pytest.raises(UserError, match="recipe 'own', settings: unknown key 'frist'; did you mean first"):
         load_initialisation(own.model_copy(update={"settings": {"frist": 3}}))

@@ -21,9 +21,11 @@ from sails_eval.core.recipe import Recipe, load_recipe
 from sails_eval.methods import FromBasis, Material, load_initialisation
 from sails_eval.methods.subspace import prepare as loaded
 from sails_eval.methods.subspace import saes
+from sails_eval.methods.subspace.activations import contrast_means
+from sails_eval.methods.subspace.settings import ContrastSettings
 from sails_eval.models.base import Base
 from sails_eval.run import stages
-from sails_eval.run.folder import layout
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.training.batches import CellRun
 from sails_eval.training.cell import trainable
 
@@ -100,9 +102,9 @@ def recipe_of(method: str, settings: dict[str, Any]) -> Recipe:
 
 
 def found(pair: Pair, recipe: Recipe, run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    stages.find_subspace((pair, recipe, run))
-    path = layout.subspace_path(run, recipe)
-    return load_file(path), json.loads(path.with_suffix(".json").read_text())
+    folder = RunFolder(run)
+    stages.find_subspace((pair, recipe, folder))
+    return load_file(folder.subspace(recipe.name)), folder.subspace_report(recipe.name).found
 
 
 @contextmanager
@@ -134,7 +136,7 @@ def test_an_initialisation_keeps_its_contract(
 ) -> None:
     recipe, before = recipe_of(method, settings), logits(testbed_base.model)
     state, report = found(pair, recipe, tmp_path / "one")
-    assert {f"layers.{layer}" for layer in report.keys() - {"cost", "saes", "saw"}} == state.keys()
+    assert {f"layers.{layer}" for layer in report} == state.keys()
     assert "recovery" in report["1"]
     n = sum(weight.numel() for weight in lora.values())
     with at_step_0(testbed_base, pair, recipe, state) as model:
@@ -230,8 +232,7 @@ def test_singular_vectors_of_raw_differences_keep_the_share_of_their_squared_len
     recipe = recipe_of("activation-svd", {"variance": 0.95})
     state, report = found(pair, recipe, tmp_path)
     start, material = loaded.initialisation_of(pair, recipe)
-    from sails_eval.methods.subspace.activations import contrast_means
-
+    assert isinstance(start.settings, ContrastSettings)
     (batch,) = contrast_means(material.model, [0], material.contrast, positions=start.settings.positions)
     rows, basis = batch[0, "difference"], state["layers.0"]
     kept = [(rows @ basis[:, :n]).square().sum() / rows.square().sum() for n in (basis.shape[1], basis.shape[1] - 1)]

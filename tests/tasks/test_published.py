@@ -11,10 +11,13 @@ from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.data.overlap import check_overlaps, find_overlaps
-from sails_eval.plan import resolve as plan
+from sails_eval.plan import resolve
+from sails_eval.plan.prepare import prepare
+from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.report.published import copy_completions
 from sails_eval.tasks.library import find_tasks, load_task, resolve_tasks
 from sails_eval.tasks.published import DATA, TASK_DATA, read_documents, use_local
-from sails_eval.tasks.sharing import check_redistribution, check_sending, copy_completions
+from sails_eval.tasks.sharing import check_redistribution, check_sending
 
 SHARED = Path(os.environ.get("SAILS_EVAL_REAL_DATA", "nowhere"))
 """A folder with the original files, which are not shipped: `prompts`, and `preference` with HH-RLHF."""
@@ -153,16 +156,19 @@ def test_overlaps_are_listed_and_many_refused() -> None:
 
 def test_gated_prompts_go_to_a_remote_judge_only_by_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
     tasks = resolve_tasks(["hex_phi"])
     with pytest.raises(UserError, match=r"--send-to api\.openai\.com"):
         check_sending(tasks, "rules,openai:some-model", [])
     check_sending(tasks, "openai:some-model", ["api.openai.com"])
     (made_up,) = (replace(task, card=tasks[0].card) for task in resolve_tasks(["testbed_harmful_unseen"]))
-    monkeypatch.setattr(plan, "resolve_tasks", lambda *_: [made_up, *resolve_tasks(["testbed_safe", "testbed_facts"])])
+    monkeypatch.setattr(
+        resolve, "resolve_tasks", lambda *_: [made_up, *resolve_tasks(["testbed_safe", "testbed_facts"])]
+    )
     asked = CompareConfig(pair="testbed", methods=("lora",), reference=("openai:some-model",))
     with pytest.raises(UserError, match=r"'openai:some-model' sends .* --send-to api\.openai\.com"):  # no judge, a row
-        plan.resolve(asked)
-    assert plan.resolve(asked.model_copy(update={"send_to": ("api.openai.com",)})).finished
+        prepare(asked)
+    assert prepare(asked.model_copy(update={"send_to": ("api.openai.com",)})).sub_runs[0].references
     check_sending(tasks, "rules", [])
     free = resolve_tasks(["advbench"])  # free, but gated where the hub has it
     with pytest.raises(UserError, match="advbench is bound to terms"):
@@ -179,10 +185,10 @@ def test_texts_that_may_not_be_redistributed_stay(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"id": "1"}) + "\n", "utf-8")
     with pytest.raises(UserError, match=r"'hex_phi'.*forbids redistribution"):
-        copy_completions(tmp_path / "run", tmp_path / "out")
+        copy_completions(RunFolder(tmp_path / "run"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     file.unlink()
-    assert copy_completions(tmp_path / "run", tmp_path / "out") == 1
+    assert copy_completions(RunFolder(tmp_path / "run"), tmp_path / "out") == 1
     check_redistribution(resolve_tasks(["advbench"]))
 
 

@@ -23,7 +23,8 @@ from sails_eval.models.base import Base, applied, load_base
 from sails_eval.models.chat import encode_chat
 from sails_eval.testbed.tokenizer import make_tokenizer
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples, lay_out, saved_at
-from sails_eval.training.cell import TrainRecord, check_target_modules, train_cell, trainable
+from sails_eval.training.cell import check_target_modules, train_cell, trainable
+from sails_eval.training.cost import TrainingCost
 
 METHODS = ("sails", "lora", "full", "full-linear")
 WEIGHTS = ("full", "full-linear")
@@ -156,7 +157,7 @@ class Bench:
         order = lay_out(self.rows, pair or self.pair, seed=seed)
         return CellRun(RATES[method], seed, order, self.state if method == "sails" else None)
 
-    def train(self, method: str, folder: Path, *, pair: Pair | None = None) -> TrainRecord:
+    def train(self, method: str, folder: Path, *, pair: Pair | None = None) -> TrainingCost:
         run = self.run(method, pair=pair)
         return train_cell(self.base, pair or self.pair, load_recipe(method), rows=self.rows, run=run, folder=folder)
 
@@ -174,14 +175,14 @@ def bench(testbed_pair: Pair, testbed_base: Base, testbed_saes: dict[int, Any]) 
     contrast = encode_contrast(tokenizer, read_contrast(pair.contrast).examples[:8], pair.max_length)
     state, _ = SAILS(SAILS.Settings(k=8)).prepare(Material(testbed_base.model, saes=testbed_saes, contrast=contrast))
     probe = torch.tensor([encode_chat(tokenizer, [{"role": "user", "content": ASK}])])
-    return Bench(testbed_base, pair, rows, state, probe)
+    return Bench(testbed_base, pair, rows, dict(state), probe)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """One training run of a few steps, and the base model's logits around it."""
 
-    record: TrainRecord
+    record: TrainingCost
     folder: Path
     before: torch.Tensor
     after: torch.Tensor

@@ -270,8 +270,8 @@ class RunFolder:
         return [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
 
     def results(self) -> list[Result]:
-        """Raises UserError where the run is not finished."""
-        if not self.results_file.is_file():
+        """Raises UserError where there is no such run, or it is not finished."""
+        if self.exists and not self.results_file.is_file():
             raise UserError(
                 f"{self.path}: no results.csv; the comparison is not finished: give its own command again first"
             )
@@ -282,10 +282,10 @@ class RunFolder:
         write_results(self.results_file, results)
 
     def choices(self, tasks: Mapping[str, Task]) -> dict[str, Choice]:
-        """The choice of every row; in a run of 0.1.0, which has none on file, made from the results again."""
+        """The choice of every row; in a run of 0.1.0, which has none on file, made from the tasks' results again."""
         if self._choices.exists():
             return dict(Choices.read(self._choices).choices)
-        return choose_rates(self.results(), tasks)
+        return choose_rates([row for row in self.results() if row.task in tasks], tasks)
 
     def usage(self) -> dict[str, Usage]:
         """What the judges of a run have used, in all its sub-runs."""

@@ -7,10 +7,10 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from sails_eval.plan.setup import Cell
 
 from sails_eval.analyses.audit.correct import import_labels
 from sails_eval.analyses.audit.sample import export, key_path, population
@@ -21,7 +21,10 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.records import Completion, Label, Result, RowKey, Verdict
-from sails_eval.run.folder import layout
+from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import Cell
+from sails_eval.run.folder.records import Description
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
 
 TASKS = {name: find_tasks()[name] for name in ("testbed_harmful_unseen", "testbed_safe")}
@@ -47,27 +50,33 @@ def answers(method: str, seed: int | None, kind: str, chance: random.Random) -> 
     return found
 
 
+def describe(folder: Path, run: str, identity: Identity) -> None:
+    """Write what a run says of itself."""
+    facts: dict[str, Any] = {"pair": "m", "environment": "e", "test_set": "t", "budget": "b", "version": "0"}
+    Description(run=run, **facts, date="2026-01-01", identity=identity).write(folder / "run.json")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run of two rows, one of two seeds, with two tasks."""
     folder, chance, results = tmp_path / "run", random.Random(5), list[Result]()
     for method, cells in CELLS.items():
         for seed, rate in cells:
-            place = folder / "cells" / method
+            place = RunFolder(folder).row(method)
             if rate is not None and seed is not None:
-                place = folder / Cell(load_recipe(method), rate, seed, "abcd").folder
+                place = RunFolder(folder).cell(Cell(load_recipe(method), rate, seed, "abcd"))
             for name, task in TASKS.items():
                 assert task.kind != "capability"
                 pairs = answers(method, seed, task.kind, chance)
-                write_jsonl(layout.completions_path(place, "test", task), [one for one, _ in pairs])
-                write_jsonl(layout.verdicts_path(place, "test", task, judge="judge123"), [one for _, one in pairs])
+                write_jsonl(place.answers_file("test", name), [one for one, _ in pairs])
+                write_jsonl(place.verdicts_file("test", name, "judge123"), [one for _, one in pairs])
                 completions, verdicts = zip(*pairs, strict=True)
                 results += score(task.kind, completions, verdicts, row=RowKey(method, seed, rate, "test", name))
     write_results(folder / "results.csv", results)
     facts = {"base": RowFacts("m"), "lora": RowFacts("m", seeds=2)}
     board = build({"m": results}, TASKS, facts, provenance=Provenance("j", "2026-01-01", "0", "run1"))
     write_frame(folder / "leaderboard.csv", board)
-    (folder / "run.json").write_text(json.dumps({"run": "run1", "identity": {"judge": "judge123"}}))
+    describe(folder, "run1", Identity(judge="judge123"))
     return folder
 
 
@@ -93,7 +102,7 @@ def fill() -> Fill:
 
 
 def test_the_population_is_what_the_rates_are_made_of(run: Path) -> None:
-    items = population(run)
+    items = population(RunFolder(run))
     assert len(items) == 3 * 2 * 40
     for method in CELLS:
         for kind in ("harmful", "safe"):
@@ -118,7 +127,7 @@ def test_a_sample_tells_nothing_of_the_method_and_its_key_is_private(run: Path, 
     assert methods != sorted(methods)  # shuffled
     counts = pd.Series([(one.method, one.stratum) for one in key.drawn]).value_counts()
     assert len(counts) == 16 and counts.max() == 3 and counts["base", "harmful unscored"] == 1
-    sizes = pd.Series([(item.method, item.stratum) for item in population(run)]).value_counts()
+    sizes = pd.Series([(item.method, item.stratum) for item in population(RunFolder(run))]).value_counts()
     for one in key.drawn:
         place = (one.method, one.stratum)
         assert one.weight == pytest.approx(sizes[place] / counts[place])
@@ -135,7 +144,7 @@ def test_labels_of_all_answers_give_the_true_rates(run: Path, tmp_path: Path, fi
     out = tmp_path / "sample.csv"
     export(run, out, per_stratum=1000, seed=0)
     found = {(row.method, row.metric): row for row in import_labels(run, fill(out))}
-    items = [item for item in population(run) if item.method == "lora"]
+    items = [item for item in population(RunFolder(run)) if item.method == "lora"]
     truth = [(item.weight, item.completion.response.split()[-1]) for item in items]
     safe = sum(weight for weight, said in truth if said in "12")
     for metric, value in {
@@ -152,7 +161,7 @@ def test_labels_of_all_answers_give_the_true_rates(run: Path, tmp_path: Path, fi
 
 @pytest.mark.slow
 def test_samples_cover_the_true_rate(run: Path, tmp_path: Path, fill: Fill) -> None:
-    items = [item for item in population(run) if item.method == "lora" and item.kind == "harmful"]
+    items = [item for item in population(RunFolder(run)) if item.method == "lora" and item.kind == "harmful"]
     truth = sum(item.weight for item in items if item.completion.response[-1] in "12")
     hits = 0
     for seed in range(20):
@@ -188,7 +197,7 @@ def test_words_on_harmful_requests_correct_the_safety_rate_alone(run: Path, tmp_
     coarse = fill(out, lambda rows: [{**row, "label": words.get(row["label"], row["label"])} for row in rows])
     found = {row.metric: row.corrected.value for row in import_labels(run, coarse) if row.method == "base"}
     assert found.keys() == {"alignment_score", "safety_rate", "over_refusal_rate", "helpfulness"}
-    items = [item for item in population(run) if item.method == "base"]
+    items = [item for item in population(RunFolder(run)) if item.method == "base"]
     assert found["safety_rate"] == pytest.approx(sum(i.weight for i in items if i.completion.response[-1] in "12"))
 
 
@@ -239,8 +248,7 @@ def test_peoples_work_is_not_overwritten(run: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
-        population(tmp_path)
-    described = {"run": "r", "identity": {"parts": {"testbed": {}, "testbed-b": {}}}}
-    (run / "run.json").write_text(json.dumps(described))
+        population(RunFolder(tmp_path))
+    describe(run, "r", Identity(parts={"testbed": Identity(), "testbed-b": Identity()}))
     with pytest.raises(UserError, match=r"audit its parts, each alone: .*run/testbed, .*run/testbed-b"):
-        population(run)
+        population(RunFolder(run))

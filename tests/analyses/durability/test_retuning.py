@@ -14,6 +14,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.training_settings import Regularise
 from sails_eval.models.base import Base, applied
 from sails_eval.models.chat import encode_chat
+from sails_eval.run.folder.run_folder import ModelFolder
 from sails_eval.training.regularise import KlPenalty
 
 HARMFUL = Attack("harmful", 10)
@@ -107,7 +108,10 @@ def test_a_merged_adapter_says_the_same_and_comes_off_again(base: Base, adapter:
 def test_retuned_weights_are_gone_when_the_model_has_answered(
     base: Base, testbed_pair: Pair, adapter: Path, tmp_path: Path, fails: bool
 ) -> None:
-    before, subject = logits(base, base.model), Attacked("m", tmp_path / "m", adapter, attack=HARMFUL, seed=0)
+    before, subject = (
+        logits(base, base.model),
+        Attacked("m", ModelFolder(tmp_path / "m"), adapter, attack=HARMFUL, seed=0),
+    )
     with merged(base, adapter) as model:
         aligned = logits(base, model)
     try:
@@ -130,14 +134,14 @@ def test_the_attacker_does_not_regularise(
 
     monkeypatch.setattr(KlPenalty, "of", made)
     pair = testbed_pair.model_copy(update={"regularise": Regularise(kl=1.0)})
-    with attacked(base, pair, Attacked("m", tmp_path / "m", attack=HARMFUL, seed=0)):
+    with attacked(base, pair, Attacked("m", ModelFolder(tmp_path / "m"), attack=HARMFUL, seed=0)):
         pass
 
 
 @pytest.mark.quantise
 def test_four_bits_change_a_model_a_little_and_a_copy_only(base: Base, testbed_pair: Pair, tmp_path: Path) -> None:
     before = logits(base, base.model)
-    subject = Attacked("m", tmp_path, attack=Attack("quantise"))
+    subject = Attacked("m", ModelFolder(tmp_path), attack=Attack("quantise"))
     with attacked(base, testbed_pair, subject) as model:
         after = logits(base, model)
     assert torch.equal(logits(base, base.model), before)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sails_eval.analyses.power.measure import Spread, power, seeds_needed
-from sails_eval.boards.scoring import write_results
+from sails_eval.boards.scoring import read_results, write_results
 from sails_eval.cli import main
 from sails_eval.core.records import Result
 
@@ -62,6 +62,16 @@ def test_the_spread_is_that_of_a_runs_paired_differences(run: Path, capsys: pyte
     needed = seeds_needed(0.1, 0.1, power_wanted=0.8)
     assert needed is not None
     assert int(lines[0][-1]) == needed >= int(lines[2][-1])
+
+
+def test_what_else_a_run_measured_changes_no_spread(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "power --difference 0.1 --from run".split()
+    sums = Result("a", 0, 1e-3, "validation", "sums", "all", "capability", 0.5, 10, 0)
+    assert main(asked) == 0
+    before = capsys.readouterr().out
+    write_results(run / "results.csv", [*read_results(run / "results.csv"), sums])
+    assert main(asked) == 0
+    assert capsys.readouterr().out == before
 
 
 def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,8 +14,10 @@ from sails_eval.core.records import read_completions
 from sails_eval.models import engines
 from sails_eval.models.engines import engine_identity, load_engine, resolve_engine, served
 from sails_eval.models.saved_adapter import check_rank, max_rank
-from sails_eval.plan.resolve import resolve_evaluation
-from sails_eval.run.runner import Bench
+from sails_eval.plan.plan import EvaluationPlan
+from sails_eval.plan.prepare import prepare_evaluation
+from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.runner import Evaluator
 from sails_eval.tasks.answer import complete
 from sails_eval.tasks.library import find_tasks
 
@@ -96,13 +97,13 @@ def test_answers_of_another_engine_make_another_run(monkeypatch: pytest.MonkeyPa
     having(monkeypatch, vllm=True, gpu=False)
     config = CompareConfig(pair="testbed", judge="rules")
     asked = [config.model_copy(update={"engine": name}) for name in ("auto", "hf", "vllm", "openai:http://a/v1/")]
-    setups = [resolve_evaluation(one) for one in asked]
-    assert [setup.engine for setup in setups] == ["hf", "hf", "vllm", "openai:http://a/v1"]
-    assert setups[0].fingerprint == setups[1].fingerprint
-    assert len({setup.fingerprint for setup in setups}) == 3
-    pair = setups[2].pair.model_copy(update={"engine": {"max_model_len": 128}})
-    assert engine_identity("vllm", pair) != engine_identity("vllm", setups[2].pair)
-    assert engine_identity("hf", pair) == engine_identity("hf", setups[2].pair)
+    plans = [prepare_evaluation(one) for one in asked]
+    assert [plan.engine for plan in plans] == ["hf", "hf", "vllm", "openai:http://a/v1"]
+    assert plans[0].fingerprint == plans[1].fingerprint
+    assert len({plan.fingerprint for plan in plans}) == 3
+    pair = plans[2].pair.model_copy(update={"engine": {"max_model_len": 128}})
+    assert engine_identity("vllm", pair) != engine_identity("vllm", plans[2].pair)
+    assert engine_identity("hf", pair) == engine_identity("hf", plans[2].pair)
 
 
 def test_budgets_of_one_pair_share_an_engine() -> None:
@@ -153,18 +154,17 @@ def test_evaluate_warns_of_an_adapter_that_answers_like_the_base(engine: str, in
 
 
 def test_where_one_answer_differs_nothing_is_said(tmp_path: Path, testbed_pair: Pair) -> None:
-    from sails_eval.run.folder.layout import completions_path
 
     from sails_eval.core.files import write_jsonl
     from sails_eval.core.records import Completion
     from sails_eval.run.stages import Subject
 
     task = find_tasks()["testbed_safe"]
-    setup: Any = type("Setup", (), {"tasks": (task,)})
-    bench = Bench(setup, tmp_path, pool=None, hosts=None)  # type: ignore[arg-type]
-    base, one, other = (Subject(name, tmp_path / name) for name in ("base", "one", "other"))
+    plan = EvaluationPlan(testbed_pair, (task,))
+    evaluator = Evaluator(plan, RunFolder(tmp_path), pool=None, hosts=None)  # type: ignore[arg-type]
+    base, one, other = (Subject(name, ModelFolder(tmp_path / name)) for name in ("base", "one", "other"))
     for subject, last in ((base, "b"), (one, "b"), (other, "c")):
         said = [Completion(str(i), "p", text, "") for i, text in enumerate(("a", last))]
-        write_jsonl(completions_path(subject.folder, "test", task), said)
-    assert bench.unchanged([one, other], base) == [one]
-    assert bench.unchanged([one, other], base, 1) == [one, other]
+        write_jsonl(subject.folder.answers_file("test", task.name), said)
+    assert evaluator.unchanged([one, other], base) == [one]
+    assert evaluator.unchanged([one, other], base, 1) == [one, other]
