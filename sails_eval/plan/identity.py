@@ -110,13 +110,14 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         data["references"] = {name: of_path(m) if m.is_dir() else str(m) for name, m in models.items()}
     settings = {
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
-        "batch_size", "micro_batch_size", "gradient_checkpointing", "optimiser", "regularise",
+        "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
+    alike = {key for key in ("optimiser", "regularise") if getattr(pair, key) != Pair.model_fields[key].default}
     return {
         "model": model_identity(pair),
         "saes": _sae_identity(pair.saes),
         **data,
-        **pair.model_dump(mode="json", include=settings),
+        **pair.model_dump(mode="json", include=settings | alike),
     }
 
 

@@ -134,7 +134,7 @@ class Timed(Frozen):
     """A recipe, by all that its pace hangs on besides the machine, and its cost in seconds."""
 
     recipe: str
-    cost: Cost = Field(validation_alias=AliasChoices("cost", "cost"), description="called cost in 0.1.0")
+    cost: Cost = Field(validation_alias=AliasChoices("cost", "price"), description="called price in 0.1.0")
 
 
 class Pace(Record):
