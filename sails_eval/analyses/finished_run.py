@@ -134,7 +134,7 @@ def finished_runs(path: Path, methods: Sequence[str] = ()) -> list[FinishedRun]:
     if not run.exists or run.description().config is None:
         raise UserError(f"{path}: not the folder of a comparison (no run.json with its configuration)")
     config = run.description().asked(run.description_file)
-    plan = prepare(config)
+    plan = prepare(config, anew=False)
     if config.match_params or config.match != "tokens":  # ranks and tokens that only a worker can tell
         with workers(1, quiet=True) as pool:
             plan = matched(plan, pool, run)

@@ -32,13 +32,13 @@ class _Held:
         return self._value
 
 
-_BASE, _ENGINE = _Held(), _Held()
+BASE_MODEL, ENGINE = _Held(), _Held()
 
 
 def base_of(pair: Pair) -> Base:
     from sails_eval.models.base import load_base
 
-    if not _BASE.holds(pair):
-        _ENGINE.drop()  # it may hold the model that was here
-    base: Base = _BASE.get(pair, lambda: load_base(pair))
+    if not BASE_MODEL.holds(pair):
+        ENGINE.drop()  # it may hold the model that was here
+    base: Base = BASE_MODEL.get(pair, lambda: load_base(pair))
     return base

@@ -20,11 +20,6 @@ from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import Problems
 
-NO_JUDGE = (
-    "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair can name "
-    "a default)"
-)
-
 
 def check_model(pair: Pair) -> None:
     """Whether the pair's model and its chat template can be had."""
@@ -63,9 +58,7 @@ def _check_origin(origin: str, pair: Pair) -> None:
 
 def check_judge(pair: Pair) -> None:
     """Whether the judges have the keys and extras that they want."""
-    if pair.judge is None:
-        raise UserError(NO_JUDGE)
-    specs, lacks = parse(pair.judge), []
+    specs, lacks = parse(pair.judge) if pair.judge else (), []
     if any(spec.kind == OPENAI for spec in specs) and not os.environ.get("OPENAI_API_KEY"):
         lacks.append(f"judge '{pair.judge}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
     wanted = {"judgezoo"} if any(spec.kind == "zoo" for spec in specs) else set()

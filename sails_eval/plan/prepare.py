@@ -46,9 +46,12 @@ SHARED = {"tasks": "--tasks", "limit": "--limit", "judge": "--judge"}
 """What all sub-runs have in common, as it is called in their identities, and the flag that sets it for all."""
 
 
-def prepare(config: CompareConfig) -> Plan:
-    """The plan of a comparison. Raises UserError with a line for everything that is wrong or missing."""
-    drafts = survey(config)
+def prepare(config: CompareConfig, *, anew: bool = True) -> Plan:
+    """The plan of a comparison. Raises UserError with a line for everything that is wrong or missing.
+
+    Of a run that is finished, and not to be made `anew`, it does not matter whether keys and access are there still.
+    """
+    drafts = survey(config, anew=anew)
     Problems(problem for draft in drafts for problem in draft.problems).check()
     sub_runs = tuple(draft.sub_run for draft in drafts if draft.sub_run is not None)
     _check_comparable(sub_runs)
@@ -66,7 +69,8 @@ def prepare_evaluation(config: CompareConfig, *, target: str | None = None) -> E
     plan = None
     if pair is not None:
         tasks = problems.attempt(tasks_of, pair, config) or ()
-        plan = _evaluation(pair, tasks, config, problems, target)
+        _check_access(pair, config, problems)
+        plan = problems.attempt(_evaluation, pair, tasks, config, problems, target)
     problems.check()
     assert plan is not None
     return plan
@@ -89,7 +93,7 @@ class Draft:
     of_several: bool = False
 
 
-def survey(config: CompareConfig) -> list[Draft]:
+def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     """The sub-runs of a comparison in draft, with all problems: every pair, and of it every number of examples."""
     use_local(config.task_data)
     common = Problems()
@@ -104,11 +108,11 @@ def survey(config: CompareConfig) -> list[Draft]:
             one = {"pair": pair, "examples": (examples,) if examples else config.examples}
             of_one = config.model_copy(update=one)
             draft = Draft(of_one, Problems(common), None, recipes, prompts, of_several=len(config.pairs) > 1)
-            drafts.append(_resolved(draft, examples))
+            drafts.append(_resolved(draft, examples, anew=anew))
     return drafts
 
 
-def _resolved(draft: Draft, examples: int | None) -> Draft:
+def _resolved(draft: Draft, examples: int | None, *, anew: bool) -> Draft:
     """The draft with all that could be resolved of it."""
     config, problems = draft.config, draft.problems
     pair = problems.attempt(resolve_pair, config)
@@ -116,36 +120,39 @@ def _resolved(draft: Draft, examples: int | None) -> Draft:
         return draft
     tasks = problems.attempt(tasks_of, pair, config) or ()
     draft = replace(draft, pair=pair, tasks=tasks)
-    evaluation = _evaluation(pair, tasks, config, problems)
+    if anew:
+        _check_access(pair, config, problems)
+    evaluation = problems.attempt(_evaluation, pair, tasks, config, problems)
     _check_training(pair, draft.recipes, problems)
-    for asked in config.reference:
-        problems.attempt(check_reference, pair.references.get(asked, asked))
     if evaluation is None or problems.stopping:
         return draft
     return replace(draft, sub_run=problems.attempt(_sub_run, draft, evaluation, examples))
+
+
+def _check_access(pair: Pair, config: CompareConfig, problems: Problems) -> None:
+    """See that models can be had, and that judges and references have the keys and extras that they want."""
+    problems.attempt(check_model, pair)
+    problems.attempt(check_judge, pair)
+    for asked in config.reference:
+        problems.attempt(check_reference, pair.references.get(asked, asked))
 
 
 def _evaluation(
     pair: Pair, tasks: tuple[TaskInfo, ...], config: CompareConfig, problems: Problems, target: str | None = None
 ) -> EvaluationPlan | None:
     """What having the pair's model answer takes; None where something stands in the way."""
-    problems.attempt(check_model, pair)
-    problems.attempt(check_judge, pair)
     engine = problems.attempt(resolve_engine, config.engine)
     if tasks:
         problems.attempt(check_kinds, tasks, "of unseen categories")
-    judge = calibration = None
-    if pair.judge is not None:
-        spec = trusting(pair.judge) if config.trust_remote_code else pair.judge
-        pair = pair.model_copy(update={"judge": spec})
-        problems.attempt(check_sending, tasks, spec, config.send_to)
-        itself = None if config.allow_self_judging else target or pair.model
-        judge = problems.attempt(resolve_judge, spec, itself)
-        calibration = judge and problems.attempt(note_on, judge, config.calibration)
+    spec = pair.judge and (trusting(pair.judge) if config.trust_remote_code else pair.judge)
+    judge = problems.attempt(resolve_judge, spec, None if config.allow_self_judging else target or pair.model)
+    if judge is not None:
+        problems.attempt(check_sending, tasks, str(spec), config.send_to)
+    calibration = judge and problems.attempt(note_on, judge, config.calibration)
     if problems.stopping:
         return None
     assert engine is not None and judge is not None
-    pair = with_commit(pair)
+    pair = with_commit(pair.model_copy(update={"judge": spec}))
     identity = Identity(
         model=model_identity(pair),
         tasks={task.name: task.fingerprint for task in tasks},

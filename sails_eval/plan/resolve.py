@@ -99,8 +99,13 @@ def check_kinds(tasks: Sequence[TaskInfo], which: str) -> None:
             raise UserError(f"--tasks has no {kind} task {which}; the alignment score needs one")
 
 
-def resolve_judge(spec: str, model: str | None) -> Judge:
-    """The judge of a comparison. Raises UserError where it is `model` or cannot read both kinds of answers."""
+def resolve_judge(spec: str | None, model: str | None) -> Judge:
+    """The judge of a comparison. Raises UserError where none is named, or it is `model` or reads one kind only."""
+    if spec is None:
+        raise UserError(
+            "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair "
+            "can name a default)"
+        )
     judge = load_judge(spec)
     for kind in get_args(JudgedKind):
         check_reads(judge, kind)

@@ -170,8 +170,6 @@ def _start() -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
     import torch
 
-    pass
-
     torch.set_num_threads(1)
     quiet_libraries()
 
@@ -182,8 +180,6 @@ def _start_host(given: dict[str, str | None]) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.pop(name, None)
     os.environ.update({name: value for name, value in given.items() if value is not None})
-    pass
-
     quiet_libraries()
 
 

@@ -84,8 +84,8 @@ def here(testbed_base: Base) -> Iterator[None]:
         patch.setattr("sails_eval.run.report.curves.draw_curves", lambda *given: None)
         patch.setattr("sails_eval.models.base.load_base", lambda pair: testbed_base)
         yield
-    loaded._BASE.drop()
-    loaded._ENGINE.drop()
+    loaded.BASE_MODEL.drop()
+    loaded.ENGINE.drop()
 
 
 @pytest.fixture(scope="module")

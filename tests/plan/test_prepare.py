@@ -488,3 +488,14 @@ def test_contrast_data_counts_only_where_a_method_looks_at_it(asked: dict[str, A
     other = sub_run_of(asked, methods=("lora",), contrast=Path("contrast2.jsonl"))
     assert lora.fingerprint == other.fingerprint
     assert "contrast" not in training_identity(lora.pair, lora.recipes)
+
+
+def test_what_only_a_new_run_needs_is_not_asked_of_a_finished_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    asked = CompareConfig(methods=("lora",), judge="openai:some-model", reference=("openai:other-model",))
+    with pytest.raises(UserError) as error:
+        prepare(asked)
+    assert [line.split(" needs ")[0] for line in str(error.value).splitlines()] == [
+        "judge 'openai:some-model'", "reference 'openai:other-model'",
+    ]  # fmt: skip
+    assert prepare(asked, anew=False).sub_runs[0].judge == "openai:some-model"

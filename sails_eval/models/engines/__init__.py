@@ -15,7 +15,7 @@ from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.plugins import load_plugin, plugins
 from sails_eval.models.engines.base import ENGINE_KEY, Engine
-from sails_eval.models.loaded import _ENGINE, base_of
+from sails_eval.models.loaded import ENGINE, base_of
 
 if TYPE_CHECKING:
     from sails_eval.models.base import Base
@@ -133,5 +133,5 @@ def engine_of(engine: str, pair: Pair) -> Engine:
     pair = pair if engine == HF else served(pair)
     if engine == HF:
         base_of(pair)
-    found: Engine = _ENGINE.get((engine, pair), lambda: load_engine(engine, pair, lambda: base_of(pair)))
+    found: Engine = ENGINE.get((engine, pair), lambda: load_engine(engine, pair, lambda: base_of(pair)))
     return found
