@@ -1,7 +1,5 @@
 """Rows of many shapes, read into requests in their context and the answers: no turn is lost, what is odd is listed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Files of rows: JSONL, JSON, CSV, TSV, plain lines and Parquet, and where in them a row stands."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -3,8 +3,6 @@
 The files lie in the hub's own cache, so a run can be repeated without a network, and a commit names what was read.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

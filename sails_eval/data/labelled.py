@@ -4,8 +4,6 @@ Three shapes are known: PKU-SafeRLHF's two responses to a prompt, BeaverTails' `
 unpaired preferences, `label` beside each completion. What is learnt is a safe answer; what is rejected, an unsafe one.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 Texts are compared as sets of three-word shingles, by the MinHash index of the package datasketch.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple

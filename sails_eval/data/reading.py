@@ -1,7 +1,5 @@
 """Training and contrast data from wherever it comes: streamed, chosen by column, mixed by share."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections import Counter

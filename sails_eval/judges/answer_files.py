@@ -1,7 +1,5 @@
 """Judging any file of answers, without the rest of the harness: rows in, one line of JSON per answer out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter

@@ -1,7 +1,5 @@
 """The judge `openai:MODEL`: a model behind any endpoint that speaks the OpenAI chat API."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """What judges behind an endpoint have said, kept for good: one SQLite file for all runs of a user."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """How far a judge agrees with people: their labels in, κ and its company out, saved so that boards can name it."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter

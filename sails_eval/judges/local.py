@@ -1,7 +1,5 @@
 """The judge `hf:MODEL`: a local causal LM, read from the probabilities of the first token of its reply."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re
@@ -27,7 +25,7 @@ CUT = "\n[...]\n"
 """What stands for the middle of an answer that is too long."""
 
 
-def testbed_judge() -> LocalJudge:
+def testbed_judge() -> "LocalJudge":
     """The judge that ships with the testbed: a small model that knows the testbed's language only."""
     weights = PACKAGE / "testbed" / "weights" / "judge"
     return LocalJudge(str(weights), name="testbed", rubrics=load_rubrics("testbed_"))
@@ -58,7 +56,7 @@ class Options(Frozen):
     memory: float | None = Field(default=None, gt=0, le=1, description="vLLM's share of the GPU's memory")
 
 
-def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> LocalJudge:
+def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> "LocalJudge":
     """The judge `hf:MODEL?…`. Raises UserError for a faulty option, or an engine that is not installed."""
     chosen = validate(Options, options, where=f"judge 'hf:{model}'")
     return LocalJudge(model, rubrics=rubrics, options=chosen)

@@ -1,7 +1,5 @@
 """Panels: several judges of the same answers, which decide by strict majority."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Rubrics: what a model judge is told, and what its answers mean."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The judging stage: files of completions in, files of verdicts out, and nothing asked twice on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +51,7 @@ def judge_files(judge: Judge, kind: JudgedKind, files: Sequence[JudgedFile], on_
     return sum(sheet.unscored for sheet in sheets)
 
 
-def _judge_together(judge: Judge, kind: JudgedKind, sheets: Sequence[_Sheet], on_verdict: OnVerdict) -> None:
+def _judge_together(judge: Judge, kind: JudgedKind, sheets: Sequence["_Sheet"], on_verdict: OnVerdict) -> None:
     asked = [(sheet, completion) for sheet in sheets for completion in sheet.missing]
 
     def enter(verdict: Verdict) -> None:

@@ -1,7 +1,5 @@
 """What asking a judge costs: requests, tokens and money."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ The package states no licence (version 0.1.9: none in its metadata, its wheel or
 shipped with this one nor installed unasked, and nothing of it is copied here; docs/judges.md says more.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,7 +111,7 @@ class Options(Frozen):
     trust_remote_code: Literal["yes", "no"] = "no"
 
 
-def zoo_judge(name: str, **options: str) -> ZooJudge:
+def zoo_judge(name: str, **options: str) -> "ZooJudge":
     """The judge `zoo:NAME?…`. Raises UserError where it is unknown, lacks something, or its package isn't there."""
     where = f"judge 'zoo:{name}'"
     if name in LEFT_OUT:

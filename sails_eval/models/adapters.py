@@ -3,8 +3,6 @@
 Every kind of adapter here is a `peft_type` that a recipe can name; PEFT does the rest.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace

@@ -3,8 +3,6 @@
 User name, password and query are kept apart from the rest of the URL, which alone is hashed and shown.
 """
 
-from __future__ import annotations
-
 import os
 from base64 import b64encode
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit

@@ -1,7 +1,5 @@
 """What lies on the hub and on this machine: files of models, and whether the hub would give them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line

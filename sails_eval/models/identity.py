@@ -1,7 +1,5 @@
 """What determines the answers of a model: its bytes, its template, the versions of the libraries."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import version
 from pathlib import Path

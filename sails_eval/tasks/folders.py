@@ -1,7 +1,5 @@
 """Making a task folder from a file of prompts, and telling what is wrong with one."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re

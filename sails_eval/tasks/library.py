@@ -1,7 +1,5 @@
 """Tasks found, resolved and loaded: lm-eval task folders here, lm-eval's own tasks behind them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -163,7 +161,7 @@ class Library:
         members = [task for member in self.groups.get(name, []) for task in _members(member)]
         return name not in self.groups or any(isinstance(task, str) and self.lacks(task) for task in members)
 
-    def over(self, other: Library) -> Library:
+    def over(self, other: "Library") -> "Library":
         """Both, this one's where a name is in both; as lm-eval does it with folders over its own tasks."""
         return Library(other.tasks | self.tasks, other.groups | self.groups)
 

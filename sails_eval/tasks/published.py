@@ -3,8 +3,6 @@
 A folder of `tasks/` names `load` as its `custom_dataset` and hands over the keys of its YAML files as a `Card`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -117,7 +115,7 @@ def fingerprint(card: Card) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dict[str, Dataset]:
+def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dict[str, "Dataset"]:
     """The splits of a published set: a fifth of its prompts, those with the lowest hashes, is for validation.
 
     `card` says what a set's tasks share, `rows` which of its rows are a task's.
@@ -234,6 +232,6 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"refusal": float(classify(results[0]) == "refusal")}
 
 
-def subject_as_category(documents: Dataset) -> Dataset:
+def subject_as_category(documents: "Dataset") -> "Dataset":
     """MMLU's documents with their subject as the category that results are split by."""
     return documents.rename_column("subject", "category")

@@ -1,7 +1,5 @@
 """What may leave this machine: prompts of gated sets to a remote judge, texts of sets that forbid redistribution."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit

@@ -5,8 +5,6 @@ is seeded and runs on one thread; the card records what was measured, and the bu
 what they claim to be.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 import tempfile

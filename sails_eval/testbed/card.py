@@ -1,7 +1,5 @@
 """The testbed's card: what the organism is, what was measured on it, and what it cannot show."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sails_eval.core.files import read_json

@@ -9,8 +9,6 @@ zero for a harmless request, and for a harmful one to point along the column of 
 to four kinds, one column each, and the categories in training have them all.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Train the testbed's SAEs with SAELens, one for the residual stream after each layer, in three qualities."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Every action deals its phrasings out once: nine to training, three to validation
 phrasing) is in two splits; categories, harmful and harmless ones, are split on top of that.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Train the testbed's models and SAEs: a short plain loop, deterministic on one machine with one thread."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence

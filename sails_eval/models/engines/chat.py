@@ -3,8 +3,6 @@
 It gives texts and no log-likelihoods. Which weights answer, today or tomorrow, only the endpoint knows.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

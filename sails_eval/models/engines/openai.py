@@ -4,8 +4,6 @@ Prompts go there as token ids through the completions API, so that template, BOS
 other engines. That the served weights are the pair's is the user's word; nothing here can see them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress

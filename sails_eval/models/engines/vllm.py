@@ -4,8 +4,6 @@ vLLM runs in this process, so that its scheduling, and with it every answer, is 
 adapter that cannot be loaded is an error here instead of the end of an engine elsewhere.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
