@@ -65,10 +65,7 @@ def example_of(row: Row, odd: list[str]) -> Example | None:
     The row holds `chosen` (or a response under another name) and `rejected` (raw HH text, lists of messages, strings
     beside a `prompt`, or strings with the request as their common beginning), or `messages` (also `conversations`; the
     last assistant turn is the response), or a request and its response under one of the names in `REQUESTS` and
-    `RESPONSES`.
-
-    Raises:
-        UserError: naming file, line or row, and field of whatever is malformed.
+    `RESPONSES`. Raises UserError naming file, line or row, and field of whatever is malformed.
     """
     group = str(row.values.get("group") or "")
     if any(row.values.get(field) is not None for field in ("chosen", "rejected")):

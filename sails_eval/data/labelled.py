@@ -17,8 +17,6 @@ from sails_eval.data.files import Row
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
-_LABELS = ("is_safe", "label")
-
 
 def flag(row: Row, name: str) -> bool:
     """A column that says true or false (1 or 0 will do). Raises UserError where it says something else."""
@@ -50,8 +48,7 @@ def preferences(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
             yield row
     for answers in single.values():
         yield from answers.paired()
-        if unpaired := len(answers.unsafe) - len(answers.safe):
-            left_out["an unsafe answer without a safe one beside it"] += max(unpaired, 0)
+        left_out["an unsafe answer without a safe one beside it"] += len(answers.unsafe[len(answers.safe) :])
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def _label(row: Row) -> str | None:
     """The column that labels the row's answer; `label` alone may be anything, so only true and false count there."""
     if any(row.values.get(name) is not None for name in ("chosen", "messages", "conversations")):
         return None
-    for name in _LABELS:
+    for name in ("is_safe", "label"):
         value = row.values.get(name)
         if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false")):
             return name

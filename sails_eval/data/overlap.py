@@ -74,8 +74,7 @@ def check_overlaps(
 ) -> list[str]:
     """A line for every overlap, for the log.
 
-    Raises:
-        UserError: more than `REFUSED` of a task's prompts stand in a training set, unless that is `allowed`.
+    Raises UserError where more than `REFUSED` of a task's prompts stand in a training set, unless that is `allowed`.
     """
     found = find_overlaps(asked, seen)
     for where, prompts in asked.items():

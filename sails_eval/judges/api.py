@@ -57,17 +57,17 @@ BYTES_PER_TOKEN = 4
 """Of a prompt, about; the endpoint says afterwards how many tokens there were."""
 
 
-class Options(Frozen):
+class Options(Frozen, allow_inf_nan=False):
     """What may follow `openai:MODEL?`. None of it changes a verdict that there is."""
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="requests at the same time")
-    rpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="requests per minute at most")
-    tpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="tokens per minute at most")
-    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="seconds that a reply may take")
-    patience: float = Field(default=120.0, ge=0, allow_inf_nan=False, description="seconds of failures to ride out")
+    rpm: float | None = Field(default=None, gt=0, description="requests per minute at most")
+    tpm: float | None = Field(default=None, gt=0, description="tokens per minute at most")
+    timeout: float = Field(default=120.0, gt=0, description="seconds that a reply may take")
+    patience: float = Field(default=120.0, ge=0, description="seconds of failures to ride out")
     max_tokens: int = Field(default=1024, ge=16, description="of a reply at most; models that think first need more")
-    price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="USD per million prompt tokens")
-    price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="the same of the replies'")
+    price_in: float | None = Field(default=None, ge=0, description="USD per million prompt tokens")
+    price_out: float | None = Field(default=None, ge=0, description="the same of the replies'")
 
     @model_validator(mode="after")
     def _both_prices(self) -> Self:
@@ -232,7 +232,7 @@ class ApiJudge(Judge):
                 )
         except openai.APIStatusError as error:
             _raise_if_final(error)
-            if _passes(error):
+            if error.status_code in BUSY or error.status_code >= 500:  # it may fare better later
                 reason = f"{error.status_code} {_first_line(error)}"
                 raise NoReplyError(reason, retry_after(error.response.headers)) from error
             raise
@@ -303,11 +303,6 @@ async def _listed(client: openai.AsyncOpenAI) -> list[str]:
         raise
     except (openai.APIStatusError, ValidationError):
         return []
-
-
-def _passes(error: openai.APIStatusError) -> bool:
-    """Whether the same request may fare better later."""
-    return error.status_code in (408, 409, 429) or error.status_code >= 500
 
 
 def _blames(error: openai.APIStatusError, parameter: str) -> bool:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 
 from sails_eval.core.errors import UserError
@@ -99,14 +98,10 @@ class VerdictCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts that are known; their ids are the keys."""
-        found: dict[str, Verdict] = {}
-        rest = iter(keys)
+        query = "SELECT key, verdict FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
         with self._explained():
-            while some := list(islice(rest, 500)):  # SQLite takes 999 parameters everywhere
-                query = f"SELECT key, verdict FROM verdicts WHERE key IN ({', '.join('?' * len(some))})"
-                rows = self._connection.execute(query, some)
-                found |= {key: Verdict(key, **json.loads(verdict)) for key, verdict in rows}
-        return found
+            rows = self._connection.execute(query, [json.dumps(list(keys))])
+            return {key: Verdict(key, **json.loads(verdict)) for key, verdict in rows}
 
     def put(self, verdict: Verdict) -> None:
         """Keep a verdict whose id is its key, if it is final: what is unscored may come out otherwise next time."""

@@ -21,9 +21,6 @@ from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
 
-CUT = "\n[...]\n"
-"""What stands for the middle of an answer that is too long."""
-
 
 def testbed_judge() -> "LocalJudge":
     """The judge that ships with the testbed: a small model that knows the testbed's language only."""
@@ -46,6 +43,11 @@ def special_tokens(tokenizer: Any) -> re.Pattern[str]:
 def defused(text: str, special: re.Pattern[str]) -> str:
     """Text with its special tokens broken up: data must not pose as structure."""
     return special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+
+def without_middle(text: str, kept: int) -> str:
+    """The first and the last of a text that is too long, `kept` characters of it in all."""
+    return f"{text[: (kept + 1) // 2]}\n[...]\n{text[len(text) - kept // 2 :]}"
 
 
 class Options(Frozen):
@@ -218,8 +220,7 @@ class LocalJudge(Judge):
         bare = self._encode(prompt)
         whole = [self._encode(prompt, option) for option in rubric.options]
         replies = [ids[len(bare) :] if ids[: len(bare)] == bare else [] for ids in whole]
-        shared = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))
-        lead = [tokens[0] for tokens in shared]
+        lead = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))]
         firsts = [tuple(reply[len(lead) : len(lead) + 1]) for reply in replies]
         if len(set(firsts)) < len(firsts) or () in firsts:
             problem = f"doesn't begin every option of rubric '{rubric.name}' with a token of its own"
@@ -232,8 +233,7 @@ class LocalJudge(Judge):
         ids, kept = self._encode(rubric.render(request, response)), len(response)
         while len(ids) > self._context - reserve and kept > 0:
             kept = int(kept * min(0.9, self._context / len(ids)))
-            shorter = response[: (kept + 1) // 2] + CUT + response[len(response) - kept // 2 :]
-            ids = self._encode(rubric.render(request, shorter))
+            ids = self._encode(rubric.render(request, without_middle(response, kept)))
         return ids
 
     def _weigh(self, prompts: list[list[int]], tokens: list[int]) -> list[list[float]]:

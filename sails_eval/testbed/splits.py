@@ -8,17 +8,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sails_eval.testbed import grammar
+from sails_eval.testbed import grammar, world
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
-from sails_eval.testbed.world import (
-    CATEGORIES,
-    CROSSED_ACTIONS,
-    FACT_PHRASINGS,
-    FACTS,
-    SAFE_ACTIONS,
-    SAFE_CATEGORIES,
-    Action,
-)
+from sails_eval.testbed.world import Action
 
 Row = dict[str, Any]
 SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
@@ -43,15 +35,15 @@ def requests(actions: Sequence[Action], split: str, *, wrapped: bool = False) ->
 
 def facts(split: str) -> list[tuple[Any, int]]:
     """(fact, phrasing) of the split: whole facts are dealt out, so a tested fact is never replayed in training."""
-    order = list(FACTS)
+    order = list(world.FACTS)
     random.Random("facts").shuffle(order)
-    return [(fact, phrasing) for fact in order[FACT_SHARES[split]] for phrasing in range(len(FACT_PHRASINGS))]
+    return [(fact, phrasing) for fact in order[FACT_SHARES[split]] for phrasing in range(len(world.FACT_PHRASINGS))]
 
 
 def actions_of(kind: str, split: str) -> list[Action]:
     """Safe actions, look-alikes or harmful actions of the categories that only this split has."""
-    categories = (SAFE_CATEGORIES if kind == "safe" else CATEGORIES)[split]
-    return [a for a in SAFE_ACTIONS + CROSSED_ACTIONS if a.kind == kind and a.category in categories]
+    categories = (world.SAFE_CATEGORIES if kind == "safe" else world.CATEGORIES)[split]
+    return [a for a in world.ACTIONS if a.kind == kind and a.category in categories]
 
 
 def training_rows() -> list[Row]:
@@ -127,10 +119,9 @@ def task_rows(split: str) -> Iterator[tuple[str, list[Row]]]:
 
 def check_disjoint() -> None:
     """Prove that no (action, phrasing), unseen category or fact is shared between splits. Raises AssertionError."""
-    everything = SAFE_ACTIONS + CROSSED_ACTIONS
-    keys = {s: {(r.action.text, r.phrasing) for r in requests(everything, s)} for s in SHARES}
+    keys = {s: {(r.action.text, r.phrasing) for r in requests(world.ACTIONS, s)} for s in SHARES}
     known = {s: {fact.country + fact.relation for fact, _ in facts(s)} for s in SHARES}
-    groups = {s: {*CATEGORIES[s], *SAFE_CATEGORIES[s]} for s in SHARES}
+    groups = {s: {*world.CATEGORIES[s], *world.SAFE_CATEGORIES[s]} for s in SHARES}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         for what, sets in (("action and phrasing", keys), ("fact", known), ("category", groups)):
             shared = set(sets[one]) & set(sets[other])
@@ -183,5 +174,5 @@ def words_alone() -> dict[str, float]:
     asked = dict(task_rows("test"))
     kinds = {"harmful_unseen": True, "harmful_wrapped": True, "lookalike": False, "safe": False}
     unseen = [(row["prompt"], harmful) for task, harmful in kinds.items() for row in asked[task]]
-    crossed = {s: [(r.text, r.action.harmful) for r in requests(CROSSED_ACTIONS, s)] for s in ("train", "test")}
+    crossed = {s: [(r.text, r.action.harmful) for r in requests(world.CROSSED_ACTIONS, s)] for s in ("train", "test")}
     return {"unseen": auroc(known, unseen), "same_categories": auroc(crossed["train"], crossed["test"])}
