@@ -174,8 +174,7 @@ def _request(row: Row, field: str) -> list[Message]:
     """The turns before the response; Alpaca's `input` belongs to its `instruction`."""
     turns = _turns(row, field, "user")
     if field == "instruction" and row.values.get("input"):
-        turns = [*turns, *_turns(row, "input", "user")]
-        return list(merge(turns))
+        return list(merge([*turns, *_turns(row, "input", "user")]))
     if turns and turns[-1] == Message("assistant", ""):  # HH prompts may end with a bare "Assistant:"
         return turns[:-1]
     return turns

@@ -131,7 +131,7 @@ def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
         raise UserError(
             f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {way_out}"
         ) from error
-    except (OSError, ValueError, errors.HfHubHTTPError, errors.HFValidationError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{data}: the hub does not give it ({first_line(error)}), {way_out}") from error
     return Path(found)
 

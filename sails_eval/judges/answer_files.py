@@ -66,12 +66,9 @@ class JudgedAnswers:
     def __str__(self) -> str:
         lacking = sum(self.unscored.values())
         labels = ", ".join(f"{count} {label}" for label, count in self.labels.items()) or "no label"
-        lines = [
-            f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
-        ]
-        lines += [f"  {count} × {reason}" for reason, count in self.unscored.items()]
-        lines += [*filter(None, [self.agreement]), *told(self.usage)]
-        return "\n".join(lines)
+        said = f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
+        reasons = [f"  {count} × {reason}" for reason, count in self.unscored.items()]
+        return "\n".join([said, *reasons, *filter(None, [self.agreement]), *told(self.usage)])
 
 
 def read_answers(path: Path, columns: AnswerColumns) -> list[Answer]:

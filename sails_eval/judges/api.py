@@ -34,9 +34,6 @@ from sails_eval.models import endpoint
 HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
-WORD_TOKENS = 16
-"""Of a reply that is a single word: small models have no room for more."""
-
 EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
 """In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
 
@@ -52,9 +49,6 @@ STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:s
 STAGGER = 0.01
 """Seconds between the first requests. Sent at once, their replies would come at once, round after round, and wait for
 each other to be read."""
-
-BYTES_PER_TOKEN = 4
-"""Of a prompt, about; the endpoint says afterwards how many tokens there were."""
 
 
 class Options(Frozen, allow_inf_nan=False):
@@ -180,7 +174,7 @@ class ApiJudge(Judge):
         It isn't sent again in other requests, unless the complaint may be this prompt's own words.
         """
         asked = rubric.reply == "line" or "max_tokens" in self._options.model_fields_set
-        longest = self._options.max_tokens if asked else WORD_TOKENS
+        longest = self._options.max_tokens if asked else 16  # for a single word: small models have no room for more
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": longest}
         if rubric.reply == "line":
             wishes |= {"response_format": schema_of(rubric)}
@@ -311,8 +305,8 @@ def _blames(error: openai.APIStatusError, parameter: str) -> bool:
 
 
 def _estimate(prompt: str) -> int:
-    """About how many tokens a prompt has."""
-    return len(prompt.encode()) // BYTES_PER_TOKEN
+    """About how many tokens a prompt has; the endpoint says afterwards how many there were."""
+    return len(prompt.encode()) // 4
 
 
 def _refused(error: openai.APIStatusError, id: str) -> Verdict:

@@ -34,10 +34,7 @@ def is_final(verdict: Verdict) -> bool:
 
 @dataclass(frozen=True)
 class Usage:
-    """Requests sent, failed ones with them, and the tokens that the endpoint says it counted.
-
-    `cost_usd` is that of these tokens; None where no prices are known.
-    """
+    """Requests sent, failed ones with them, the tokens that the endpoint counted, and their cost, None if unknown."""
 
     requests: int = 0
     prompt_tokens: int = 0

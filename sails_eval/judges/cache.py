@@ -20,9 +20,6 @@ PLACE = "SAILS_EVAL_CACHE"
 OURS = 0x5A115
 """SQLite's 'application id' of the file, by which a foreign one is told."""
 
-BUSY_SECONDS = 60.0
-"""How long a writer waits for the others, who each hold the file for less than a millisecond."""
-
 
 def cache_path() -> Path:
     """The file: $SAILS_EVAL_CACHE, or sails-eval/verdicts.sqlite in the user's folder for caches."""
@@ -78,9 +75,8 @@ class VerdictCache:
     """Final verdicts by the key of what was asked; to be closed in the end.
 
     It holds neither requests nor answers. Every verdict is committed when it is put in, so that a kill loses none,
-    and any number of processes may read and write. An object belongs to the thread that made it.
-
-    Raises UserError where the file can't be read or written, or is something else.
+    and any number of processes may read and write. An object belongs to the thread that made it. Raises UserError where
+    the file can't be read or written, or is something else.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -125,7 +121,8 @@ class VerdictCache:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    """A writer waits a minute for the others, who each hold the file for less than a millisecond."""
+    return sqlite3.connect(path, timeout=60, isolation_level=None)
 
 
 def _create(path: Path) -> None:

@@ -67,9 +67,8 @@ def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, 
 class LocalJudge(Judge):
     """Any causal LM, a folder or a hub id; it picks the rubric's option with the most probable first token.
 
-    The prompt goes through the tokenizer's chat template or, where there is none, ends in 'Verdict:'. An
-    answer that is too long for the model's context loses its middle. float32 on a CPU, else what the model's
-    config says.
+    The prompt goes through the tokenizer's chat template or, where there is none, ends in 'Verdict:'. An answer that is
+    too long for the model's context loses its middle. float32 on a CPU, else what the model's config says.
     """
 
     def __init__(
@@ -126,17 +125,13 @@ class LocalJudge(Judge):
         return [None if isinstance(of_one := said[i], str) else of_one for i in range(len(completions))]
 
     def _read(self, rubric: Rubric, completions: Sequence[Completion]) -> Iterator[tuple[int, dict[str, float] | str]]:
-        """The completions' positions with the options' probabilities, or with why there are none.
-
-        First those without, then from short to long prompts.
-        """
+        """The completions' positions with why there are no probabilities or, by length, those of the options."""
         lead, tokens = self._reply_tokens(rubric)
         prompts = [self._fitting(rubric, completion, len(lead)) + lead for completion in completions]
-        fit = [i for i in range(len(prompts)) if len(prompts[i]) <= self._context]
+        too_long = [i for i in range(len(prompts)) if len(prompts[i]) > self._context]
+        yield from ((i, "request longer than the judge's context") for i in too_long)
+        fit = sorted(set(range(len(prompts))) - set(too_long), key=lambda i: (len(prompts[i]), i))
         size = len(prompts) if self.hosted else self._options.batch_size  # vLLM makes batches of its own
-        for i in sorted(set(range(len(prompts))) - set(fit)):
-            yield i, "request longer than the judge's context"
-        fit.sort(key=lambda i: len(prompts[i]))
         for start in range(0, len(fit), size):
             batch = fit[start : start + size]
             weigh = self._vllm.weigh if self.hosted else self._weigh

@@ -35,7 +35,6 @@ class Panel(Judge):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the members'."""
         return digest(["panel 1", [member.fingerprint for member in self.members]])
 
     def check(self) -> None:
@@ -43,7 +42,6 @@ class Panel(Judge):
             member.check()
 
     def take_usage(self) -> Usage:
-        """What the members have used since the last call."""
         return sum((member.take_usage() for member in self.members), Usage())
 
     def judge(

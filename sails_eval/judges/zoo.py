@@ -160,7 +160,6 @@ class ZooJudge(Judge):
         return digest(["zoo 2", version("judgezoo"), self._zoo_name, scale, models, other])
 
     def take_usage(self) -> Usage:
-        """What the judge for the other kind has used since the last call."""
         return self._other.take_usage() if self._other else Usage()
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sails_eval.testbed import grammar, world
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
-from sails_eval.testbed.world import Action
+from sails_eval.testbed.world import CATEGORIES, SAFE_CATEGORIES, Action
 
 Row = dict[str, Any]
 SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
@@ -42,7 +42,7 @@ def facts(split: str) -> list[tuple[Any, int]]:
 
 def actions_of(kind: str, split: str) -> list[Action]:
     """Safe actions, look-alikes or harmful actions of the categories that only this split has."""
-    categories = (world.SAFE_CATEGORIES if kind == "safe" else world.CATEGORIES)[split]
+    categories = (SAFE_CATEGORIES if kind == "safe" else CATEGORIES)[split]
     return [a for a in world.ACTIONS if a.kind == kind and a.category in categories]
 
 
@@ -121,7 +121,7 @@ def check_disjoint() -> None:
     """Prove that no (action, phrasing), unseen category or fact is shared between splits. Raises AssertionError."""
     keys = {s: {(r.action.text, r.phrasing) for r in requests(world.ACTIONS, s)} for s in SHARES}
     known = {s: {fact.country + fact.relation for fact, _ in facts(s)} for s in SHARES}
-    groups = {s: {*world.CATEGORIES[s], *world.SAFE_CATEGORIES[s]} for s in SHARES}
+    groups = {s: {*CATEGORIES[s], *SAFE_CATEGORIES[s]} for s in SHARES}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         for what, sets in (("action and phrasing", keys), ("fact", known), ("category", groups)):
             shared = set(sets[one]) & set(sets[other])

@@ -30,9 +30,6 @@ CANNOT_LOAD = (
     "give --name NAME to evaluate"
 )
 
-CONCURRENCY = 32
-"""Requests at the same time, each of one prompt; the server makes batches of them."""
-
 
 class Completions(Quiet, LocalCompletionsAPI):  # type: ignore[misc]
     """lm-eval's class, whose answers end where those of the other engines do."""
@@ -113,7 +110,7 @@ class OpenAIEngine(Engine):
             base_url=f"{self._url}/completions",
             tokenizer_backend="huggingface",
             tokenizer=str(self._folder),
-            num_concurrent=CONCURRENCY,
+            num_concurrent=32,  # requests of one prompt each; the server makes batches of them
             max_length=context_of(self._pair) + 1,  # it leaves a place free; that documents fit was checked
         )
         lm.tokenizer, lm.ends = self._tokenizer, end_tokens(load_generation(self._folder), self._tokenizer)
