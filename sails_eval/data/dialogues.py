@@ -1,7 +1,5 @@
 """Rows of many shapes, read into requests in their context and the answers: no turn is lost, what is odd is listed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -67,10 +65,7 @@ def example_of(row: Row, odd: list[str]) -> Example | None:
     The row holds `chosen` (or a response under another name) and `rejected` (raw HH text, lists of messages, strings
     beside a `prompt`, or strings with the request as their common beginning), or `messages` (also `conversations`; the
     last assistant turn is the response), or a request and its response under one of the names in `REQUESTS` and
-    `RESPONSES`.
-
-    Raises:
-        UserError: naming file, line or row, and field of whatever is malformed.
+    `RESPONSES`. Raises UserError naming file, line or row, and field of whatever is malformed.
     """
     group = str(row.values.get("group") or "")
     if any(row.values.get(field) is not None for field in ("chosen", "rejected")):
@@ -179,8 +174,7 @@ def _request(row: Row, field: str) -> list[Message]:
     """The turns before the response; Alpaca's `input` belongs to its `instruction`."""
     turns = _turns(row, field, "user")
     if field == "instruction" and row.values.get("input"):
-        turns = [*turns, *_turns(row, "input", "user")]
-        return list(merge(turns))
+        return list(merge([*turns, *_turns(row, "input", "user")]))
     if turns and turns[-1] == Message("assistant", ""):  # HH prompts may end with a bare "Assistant:"
         return turns[:-1]
     return turns

@@ -1,7 +1,5 @@
 """Files of rows: JSONL, JSON, CSV, TSV, plain lines and Parquet, and where in them a row stands."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -26,10 +24,8 @@ class Row(NamedTuple):
 def read_rows(path: Path) -> list[Row]:
     """The rows of a JSONL, JSON (a list, or {"data": [...]}), CSV, TSV, text (each also .gz) or Parquet file.
 
-    A text file has a prompt on each line, and the column `prompt`.
-
-    Raises:
-        UserError: naming the file and the line or row that cannot be read.
+    A text file has a prompt on each line, and the column `prompt`. Raises UserError naming the file and the line or row
+    that cannot be read.
     """
     return list(parse(path, read_bytes(path)))
 

@@ -3,8 +3,6 @@
 The files lie in the hub's own cache, so a run can be repeated without a network, and a commit names what was read.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -42,11 +40,15 @@ class HubData:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A data set's files on this machine, the commit that they are of, and what its card says of itself."""
+    """A data set's files on this machine, and what its card says of itself."""
 
     folder: Path
-    commit: str
     card: dict[str, Any]
+
+    @property
+    def commit(self) -> str:
+        """What the hub's cache calls the folder."""
+        return self.folder.name
 
 
 def parse_spec(text: str) -> HubData:
@@ -65,13 +67,13 @@ def fetch(data: HubData, way_out: str = OWN_FILE) -> Fetched:
     """
     from huggingface_hub import metadata_load
 
-    card = metadata_load(folder / CARD) or {} if ((folder := snapshot(data, [CARD], way_out)) / CARD).is_file() else {}
+    path = snapshot(data, [CARD], way_out) / CARD
+    card = (metadata_load(path) if path.is_file() else None) or {}
     if (config := _config(card, data)) is not None:
         wanted = _patterns(config)
     else:
         wanted = [f"{data.config}/{pattern}" if data.config else pattern for pattern in FILES]
-    folder = snapshot(data, [CARD, *wanted], way_out)
-    return Fetched(folder, folder.name, card)
+    return Fetched(snapshot(data, [CARD, *wanted], way_out), card)
 
 
 def hub_rows(data: HubData, way_out: str = OWN_FILE) -> Iterator[Row]:
@@ -110,34 +112,26 @@ def _split(data: HubData, fetched: Fetched) -> Iterable[dict[str, Any]]:
 
 def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
     """The folder with the files that match. Raises UserError that says how to come by what cannot be had."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import constants, errors, snapshot_download
 
     page = f"{constants.ENDPOINT}/datasets/{data.repo}"
     try:
         found = snapshot_download(data.repo, repo_type="dataset", revision=data.revision, allow_patterns=patterns)
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         login = f"accept its terms at {page} and log in (hf auth login, or HF_TOKEN)"
         raise UserError(f"{data}: access to it is gated; {login}, {way_out}") from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise UserError(f"{data}: it has no revision '{data.revision}'; see {page}/commits/main") from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise UserError(
             f"{data}: the hub has no such data set, or it is private; see {page}, log in (hf auth login), {way_out}"
         ) from error
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         why = "the hub is not asked, since HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no network"
         raise UserError(
             f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {way_out}"
         ) from error
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{data}: the hub does not give it ({first_line(error)}), {way_out}") from error
     return Path(found)
 

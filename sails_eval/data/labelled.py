@@ -4,8 +4,6 @@ Three shapes are known: PKU-SafeRLHF's two responses to a prompt, BeaverTails' `
 unpaired preferences, `label` beside each completion. What is learnt is a safe answer; what is rejected, an unsafe one.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,8 +16,6 @@ from sails_eval.data.dialogues import REQUESTS, RESPONSES, field_of
 from sails_eval.data.files import Row
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
-
-_LABELS = ("is_safe", "label")
 
 
 def flag(row: Row, name: str) -> bool:
@@ -52,8 +48,7 @@ def preferences(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
             yield row
     for answers in single.values():
         yield from answers.paired()
-        if unpaired := len(answers.unsafe) - len(answers.safe):
-            left_out["an unsafe answer without a safe one beside it"] += max(unpaired, 0)
+        left_out["an unsafe answer without a safe one beside it"] += len(answers.unsafe[len(answers.safe) :])
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def _label(row: Row) -> str | None:
     """The column that labels the row's answer; `label` alone may be anything, so only true and false count there."""
     if any(row.values.get(name) is not None for name in ("chosen", "messages", "conversations")):
         return None
-    for name in _LABELS:
+    for name in ("is_safe", "label"):
         value = row.values.get(name)
         if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false")):
             return name

@@ -3,8 +3,6 @@
 Texts are compared as sets of three-word shingles, by the MinHash index of the package datasketch.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -76,8 +74,7 @@ def check_overlaps(
 ) -> list[str]:
     """A line for every overlap, for the log.
 
-    Raises:
-        UserError: more than `REFUSED` of a task's prompts stand in a training set, unless that is `allowed`.
+    Raises UserError where more than `REFUSED` of a task's prompts stand in a training set, unless that is `allowed`.
     """
     found = find_overlaps(asked, seen)
     for where, prompts in asked.items():

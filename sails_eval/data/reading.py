@@ -1,14 +1,12 @@
 """Training and contrast data from wherever it comes: streamed, chosen by column, mixed by share."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +66,8 @@ def read_examples(data: Path | Selection | Mixture) -> DataFile:
     chosen response is learnt; `rejected` is kept where both answer the same context. Rows without a request or a
     response are skipped and listed in `odd`.
 
-    Raises:
-        UserError: naming file, line or row, and field of whatever is malformed; the source cannot be had; no row is
-            usable; or a mixture's source has fewer examples than its share takes.
+    Raises UserError naming file, line or row, and field of whatever is malformed, and where the source cannot be had,
+    no row is usable, or a mixture's source has fewer examples than its share takes.
     """
     return _read(data, pairs=False)
 
@@ -78,8 +75,7 @@ def read_examples(data: Path | Selection | Mixture) -> DataFile:
 def read_contrast(data: Path | Selection | Mixture) -> DataFile:
     """Read pairs of a chosen and a rejected response to the same context; what makes no pair is in `odd`.
 
-    Raises:
-        UserError: as `read_examples`, or no row makes a pair.
+    Raises UserError as `read_examples`, and where no row makes a pair.
     """
     return _read(data, pairs=True)
 
@@ -87,10 +83,8 @@ def read_contrast(data: Path | Selection | Mixture) -> DataFile:
 def read_requests(data: Path | Selection) -> Requests:
     """Read requests without answers, from sources as `read_examples` does.
 
-    A row holds a request under one of the names in `REQUESTS`, and `harmful`: true or false (1 or 0 will do).
-
-    Raises:
-        UserError: naming file, line or row, and field of whatever is malformed; or either kind is missing.
+    A row holds a request under one of the names in `REQUESTS`, and `harmful`: true or false (1 or 0 will do). Raises
+    UserError naming file, line or row, and field of whatever is malformed, and where either kind is missing.
     """
     odd: list[str] = []
     found: dict[bool, list[tuple[Message, ...]]] = {True: [], False: []}
@@ -110,8 +104,7 @@ def read_requests(data: Path | Selection) -> Requests:
 def read_texts(data: Path | Selection, most: int) -> Texts:
     """Read running texts, the first `most`, from sources as `read_examples` does: rows of a field `text`.
 
-    Raises:
-        UserError: naming file, line or row of what has no text, or that there is none at all.
+    Raises UserError naming file, line or row of what has no text, and where there is none at all.
     """
     texts = []
     rows, sha256 = _open(pinned(data))
@@ -151,12 +144,13 @@ def _read_pinned(selection: str, pairs: bool) -> DataFile:
 
 def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
     rows, sha256 = _open(data)
-    count = _Counted(rows)
+    number = count()
+    counted = (row for row, _ in zip(rows, number, strict=False))  # which takes no number where there is no row
     odd: list[str] = []
     left_out: Counter[str] = Counter()
-    found = (example_of(row, odd) for row in preferences(count, left_out))
+    found = (example_of(row, odd) for row in preferences(counted, left_out))
     examples = tuple(example for example in found if example is not None)
-    told = tuple(f"{data}: {number} left out: {reason}" for reason, number in left_out.items() if number)
+    told = tuple(f"{data}: {n} left out: {reason}" for reason, n in left_out.items() if n)
     if not examples:
         reason = next(iter((*odd, *told)), "it holds no rows")
         raise UserError(f"{data}: no usable example; {reason.removeprefix(f'{data}: ')}")
@@ -165,20 +159,7 @@ def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
         if not examples:
             reason = next(iter((*odd, *told)), "contrast data has the fields chosen and rejected")
             raise UserError(f"{data}: no pair of responses to the same request; {reason}")
-    return DataFile(examples, tuple(odd), sha256, count.number, told)
-
-
-class _Counted:
-    """Rows, counted as they pass."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = rows
-        self.number = 0
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            self.number += 1
-            yield row
+    return DataFile(examples, tuple(odd), sha256, next(number), told)
 
 
 def _open(data: Path | Selection) -> tuple[Iterator[Row], str]:
@@ -197,7 +178,7 @@ def _open(data: Path | Selection) -> tuple[Iterator[Row], str]:
 
 
 def _chosen(data: Selection, rows: Iterator[Row]) -> Iterator[Row]:
-    """The rows that `where` lets pass, under our names.
+    """The rows that `where` lets pass; under our names, and nothing else of them, where `columns` gives any.
 
     Raises UserError where the first row lacks a column that is named, or no row passes.
     """
@@ -216,20 +197,14 @@ def _chosen(data: Selection, rows: Iterator[Row]) -> Iterator[Row]:
             seen[column].update(words[column])
         if all(set(words[column]) & set(wanted[column]) for column in wanted):
             passed += 1
-            yield _renamed(data, row)
+            renamed = {ours: row.values.get(theirs) for ours, theirs in data.columns.items()}
+            yield Row(row.where, renamed) if renamed else row
     if seen and not passed:
         found = "; ".join(
             f"'{column}' is {', '.join(word for word, _ in counts.most_common(5)) or 'nowhere'}"
             for column, counts in seen.items()
         )
         raise UserError(f"{data.name}: no rows left after filtering by 'where'; there {found}")
-
-
-def _renamed(data: Selection, row: Row) -> Row:
-    """A row under our names, where `columns` gives any: then nothing else of it is read."""
-    if not data.columns:
-        return row
-    return Row(row.where, {ours: row.values.get(theirs) for ours, theirs in data.columns.items()})
 
 
 def _words(value: Any) -> tuple[str, ...]:

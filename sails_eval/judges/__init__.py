@@ -3,8 +3,6 @@
 A new kind of judge is one file here and one line in `JUDGES`, or an entry point of a package of the user's own.
 """
 
-from __future__ import annotations
-
 import inspect
 from functools import lru_cache
 from importlib import import_module

@@ -1,7 +1,5 @@
 """How far two raters agree, as pure functions of their labels. All intervals are 95 %."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Judging any file of answers, without the rest of the harness: rows in, one line of JSON per answer out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter
@@ -68,12 +66,9 @@ class JudgedAnswers:
     def __str__(self) -> str:
         lacking = sum(self.unscored.values())
         labels = ", ".join(f"{count} {label}" for label, count in self.labels.items()) or "no label"
-        lines = [
-            f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
-        ]
-        lines += [f"  {count} × {reason}" for reason, count in self.unscored.items()]
-        lines += [*filter(None, [self.agreement]), *told(self.usage)]
-        return "\n".join(lines)
+        said = f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
+        reasons = [f"  {count} × {reason}" for reason, count in self.unscored.items()]
+        return "\n".join([said, *reasons, *filter(None, [self.agreement]), *told(self.usage)])
 
 
 def read_answers(path: Path, columns: AnswerColumns) -> list[Answer]:

@@ -1,7 +1,5 @@
 """The judge `openai:MODEL`: a model behind any endpoint that speaks the OpenAI chat API."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
@@ -36,9 +34,6 @@ from sails_eval.models import endpoint
 HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
-WORD_TOKENS = 16
-"""Of a reply that is a single word: small models have no room for more."""
-
 EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
 """In an error: that nothing more is to be had until somebody pays. Rate limits may speak of a quota, too."""
 
@@ -55,21 +50,18 @@ STAGGER = 0.01
 """Seconds between the first requests. Sent at once, their replies would come at once, round after round, and wait for
 each other to be read."""
 
-BYTES_PER_TOKEN = 4
-"""Of a prompt, about; the endpoint says afterwards how many tokens there were."""
 
-
-class Options(Frozen):
+class Options(Frozen, allow_inf_nan=False):
     """What may follow `openai:MODEL?`. None of it changes a verdict that there is."""
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="requests at the same time")
-    rpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="requests per minute at most")
-    tpm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="tokens per minute at most")
-    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="seconds that a reply may take")
-    patience: float = Field(default=120.0, ge=0, allow_inf_nan=False, description="seconds of failures to ride out")
+    rpm: float | None = Field(default=None, gt=0, description="requests per minute at most")
+    tpm: float | None = Field(default=None, gt=0, description="tokens per minute at most")
+    timeout: float = Field(default=120.0, gt=0, description="seconds that a reply may take")
+    patience: float = Field(default=120.0, ge=0, description="seconds of failures to ride out")
     max_tokens: int = Field(default=1024, ge=16, description="of a reply at most; models that think first need more")
-    price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="USD per million prompt tokens")
-    price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="the same of the replies'")
+    price_in: float | None = Field(default=None, ge=0, description="USD per million prompt tokens")
+    price_out: float | None = Field(default=None, ge=0, description="the same of the replies'")
 
     @model_validator(mode="after")
     def _both_prices(self) -> Self:
@@ -182,7 +174,7 @@ class ApiJudge(Judge):
         It isn't sent again in other requests, unless the complaint may be this prompt's own words.
         """
         asked = rubric.reply == "line" or "max_tokens" in self._options.model_fields_set
-        longest = self._options.max_tokens if asked else WORD_TOKENS
+        longest = self._options.max_tokens if asked else 16  # for a single word: small models have no room for more
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": longest}
         if rubric.reply == "line":
             wishes |= {"response_format": schema_of(rubric)}
@@ -234,7 +226,7 @@ class ApiJudge(Judge):
                 )
         except openai.APIStatusError as error:
             _raise_if_final(error)
-            if _passes(error):
+            if error.status_code in BUSY or error.status_code >= 500:  # it may fare better later
                 reason = f"{error.status_code} {_first_line(error)}"
                 raise NoReplyError(reason, retry_after(error.response.headers)) from error
             raise
@@ -307,19 +299,14 @@ async def _listed(client: openai.AsyncOpenAI) -> list[str]:
         return []
 
 
-def _passes(error: openai.APIStatusError) -> bool:
-    """Whether the same request may fare better later."""
-    return error.status_code in (408, 409, 429) or error.status_code >= 500
-
-
 def _blames(error: openai.APIStatusError, parameter: str) -> bool:
     """Whether an error says that the endpoint, or this model, doesn't take a parameter."""
     return error.param == parameter or (parameter in _message(error) and bool(UNSUPPORTED.search(_message(error))))
 
 
 def _estimate(prompt: str) -> int:
-    """About how many tokens a prompt has."""
-    return len(prompt.encode()) // BYTES_PER_TOKEN
+    """About how many tokens a prompt has; the endpoint says afterwards how many there were."""
+    return len(prompt.encode()) // 4
 
 
 def _refused(error: openai.APIStatusError, id: str) -> Verdict:

@@ -1,7 +1,5 @@
 """What comes back from a chat endpoint, and the verdict, the tokens or the failure that is in it."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What every judge is: something that reads a request and an answer and says what the answer does."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,17 +34,14 @@ def is_final(verdict: Verdict) -> bool:
 
 @dataclass(frozen=True)
 class Usage:
-    """Requests sent, failed ones with them, and the tokens that the endpoint says it counted.
-
-    `cost_usd` is that of these tokens; None where no prices are known.
-    """
+    """Requests sent, failed ones with them, the tokens that the endpoint counted, and their cost, None if unknown."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float | None = None
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: "Usage") -> "Usage":
         costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
         return Usage(
             self.requests + other.requests,

@@ -1,7 +1,5 @@
 """What judges behind an endpoint have said, kept for good: one SQLite file for all runs of a user."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -10,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 
 from sails_eval.core.errors import UserError
@@ -22,9 +19,6 @@ PLACE = "SAILS_EVAL_CACHE"
 
 OURS = 0x5A115
 """SQLite's 'application id' of the file, by which a foreign one is told."""
-
-BUSY_SECONDS = 60.0
-"""How long a writer waits for the others, who each hold the file for less than a millisecond."""
 
 
 def cache_path() -> Path:
@@ -81,9 +75,8 @@ class VerdictCache:
     """Final verdicts by the key of what was asked; to be closed in the end.
 
     It holds neither requests nor answers. Every verdict is committed when it is put in, so that a kill loses none,
-    and any number of processes may read and write. An object belongs to the thread that made it.
-
-    Raises UserError where the file can't be read or written, or is something else.
+    and any number of processes may read and write. An object belongs to the thread that made it. Raises UserError where
+    the file can't be read or written, or is something else.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -101,14 +94,10 @@ class VerdictCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts that are known; their ids are the keys."""
-        found: dict[str, Verdict] = {}
-        rest = iter(keys)
+        query = "SELECT key, verdict FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
         with self._explained():
-            while some := list(islice(rest, 500)):  # SQLite takes 999 parameters everywhere
-                query = f"SELECT key, verdict FROM verdicts WHERE key IN ({', '.join('?' * len(some))})"
-                rows = self._connection.execute(query, some)
-                found |= {key: Verdict(key, **json.loads(verdict)) for key, verdict in rows}
-        return found
+            rows = self._connection.execute(query, [json.dumps(list(keys))])
+            return {key: Verdict(key, **json.loads(verdict)) for key, verdict in rows}
 
     def put(self, verdict: Verdict) -> None:
         """Keep a verdict whose id is its key, if it is final: what is unscored may come out otherwise next time."""
@@ -132,7 +121,8 @@ class VerdictCache:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    """A writer waits a minute for the others, who each hold the file for less than a millisecond."""
+    return sqlite3.connect(path, timeout=60, isolation_level=None)
 
 
 def _create(path: Path) -> None:

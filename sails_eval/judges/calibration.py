@@ -1,7 +1,5 @@
 """How far a judge agrees with people: their labels in, κ and its company out, saved so that boards can name it."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter
@@ -260,17 +258,16 @@ def _said(verdict: Verdict, graded: bool) -> Truth:
 
 def _figures(compared: Sequence[Compared], reading: Reading, *, name: str, sha256: str, graded: bool) -> Figures:
     pairs = [pair for one in compared for pair in zip(one.labelled, one.verdicts, strict=True)]
-    scored = [(row, _said(verdict, graded)) for row, verdict in pairs if verdict.unscored is None]
-    people, judged = [row.truth for row, _ in scored], [said for _, said in scored]
-    sides = [(reading.positive(truth), reading.positive(said)) for truth, said in zip(people, judged, strict=True)]
+    scored = [(row.truth, _said(verdict, graded)) for row, verdict in pairs if verdict.unscored is None]
+    sides = [(reading.positive(truth), reading.positive(said)) for truth, said in scored]
     binary = _binary(sides)
     annotated = [row.annotators for row, _ in pairs if row.annotators]
     annotators = _binary([(reading.positive(one), reading.positive(other)) for one, other in annotated])
     reasons = Counter(verdict.unscored for _, verdict in pairs if verdict.unscored is not None)
-    cells = Counter((str(truth), str(said)) for truth, said in zip(people, judged, strict=True))
+    cells = Counter((str(truth), str(said)) for truth, said in scored)
     menu = [str(one) for one in (GRADES if graded else LABELS)]
     shown = [one for one in menu if any(one in cell for cell in cells)]
-    grades = [(one, other) for one, other in zip(people, judged, strict=True) if isinstance(one, int)]
+    grades = [(int(truth), int(said)) for truth, said in scored] if graded else []
     return Figures(
         name=name,
         sha256=sha256,
@@ -281,7 +278,7 @@ def _figures(compared: Sequence[Compared], reading: Reading, *, name: str, sha25
         accuracy=binary.accuracy if binary else None,
         found=_share([said for truth, said in sides if truth]),
         spared=_share([not said for truth, said in sides if not truth]),
-        weighted=graded_kappa([g for g, _ in grades], [int(g) for _, g in grades], GRADES) if grades else None,
+        weighted=graded_kappa([one for one, _ in grades], [other for _, other in grades], GRADES) if grades else None,
         annotators=annotators.kappa if annotators else None,
         confusion={one: {other: cells[one, other] for other in shown} for one in shown},
     )
@@ -293,9 +290,6 @@ def _binary(sides: Sequence[tuple[bool, bool]]) -> Agreement | None:
 
 def _share(hits: Sequence[bool]) -> Interval | None:
     return wilson(sum(hits), len(hits)) if hits else None
-
-
-# --- files and boards ---------------------------------------------------------------------------------------------
 
 
 def save(calibration: Calibration, compared: Sequence[Compared], reading: Reading, out: Path | None = None) -> Path:

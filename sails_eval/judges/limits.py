@@ -1,7 +1,5 @@
 """How fast an endpoint may be asked, and how long its failures are ridden out."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import random

@@ -1,7 +1,5 @@
 """The judge `hf:MODEL`: a local causal LM, read from the probabilities of the first token of its reply."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re
@@ -23,11 +21,8 @@ from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
 
-CUT = "\n[...]\n"
-"""What stands for the middle of an answer that is too long."""
 
-
-def testbed_judge() -> LocalJudge:
+def testbed_judge() -> "LocalJudge":
     """The judge that ships with the testbed: a small model that knows the testbed's language only."""
     weights = PACKAGE / "testbed" / "weights" / "judge"
     return LocalJudge(str(weights), name="testbed", rubrics=load_rubrics("testbed_"))
@@ -50,6 +45,11 @@ def defused(text: str, special: re.Pattern[str]) -> str:
     return special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
+def without_middle(text: str, kept: int) -> str:
+    """The first and the last of a text that is too long, `kept` characters of it in all."""
+    return f"{text[: (kept + 1) // 2]}\n[...]\n{text[len(text) - kept // 2 :]}"
+
+
 class Options(Frozen):
     """What may follow `hf:MODEL?` besides `rubric`."""
 
@@ -58,7 +58,7 @@ class Options(Frozen):
     memory: float | None = Field(default=None, gt=0, le=1, description="vLLM's share of the GPU's memory")
 
 
-def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> LocalJudge:
+def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> "LocalJudge":
     """The judge `hf:MODEL?…`. Raises UserError for a faulty option, or an engine that is not installed."""
     chosen = validate(Options, options, where=f"judge 'hf:{model}'")
     return LocalJudge(model, rubrics=rubrics, options=chosen)
@@ -67,9 +67,8 @@ def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, 
 class LocalJudge(Judge):
     """Any causal LM, a folder or a hub id; it picks the rubric's option with the most probable first token.
 
-    The prompt goes through the tokenizer's chat template or, where there is none, ends in 'Verdict:'. An
-    answer that is too long for the model's context loses its middle. float32 on a CPU, else what the model's
-    config says.
+    The prompt goes through the tokenizer's chat template or, where there is none, ends in 'Verdict:'. An answer that is
+    too long for the model's context loses its middle. float32 on a CPU, else what the model's config says.
     """
 
     def __init__(
@@ -126,17 +125,13 @@ class LocalJudge(Judge):
         return [None if isinstance(of_one := said[i], str) else of_one for i in range(len(completions))]
 
     def _read(self, rubric: Rubric, completions: Sequence[Completion]) -> Iterator[tuple[int, dict[str, float] | str]]:
-        """The completions' positions with the options' probabilities, or with why there are none.
-
-        First those without, then from short to long prompts.
-        """
+        """The completions' positions with why there are no probabilities or, by length, those of the options."""
         lead, tokens = self._reply_tokens(rubric)
         prompts = [self._fitting(rubric, completion, len(lead)) + lead for completion in completions]
-        fit = [i for i in range(len(prompts)) if len(prompts[i]) <= self._context]
+        too_long = [i for i in range(len(prompts)) if len(prompts[i]) > self._context]
+        yield from ((i, "request longer than the judge's context") for i in too_long)
+        fit = sorted(set(range(len(prompts))) - set(too_long), key=lambda i: (len(prompts[i]), i))
         size = len(prompts) if self.hosted else self._options.batch_size  # vLLM makes batches of its own
-        for i in sorted(set(range(len(prompts))) - set(fit)):
-            yield i, "request longer than the judge's context"
-        fit.sort(key=lambda i: len(prompts[i]))
         for start in range(0, len(fit), size):
             batch = fit[start : start + size]
             weigh = self._vllm.weigh if self.hosted else self._weigh
@@ -220,8 +215,7 @@ class LocalJudge(Judge):
         bare = self._encode(prompt)
         whole = [self._encode(prompt, option) for option in rubric.options]
         replies = [ids[len(bare) :] if ids[: len(bare)] == bare else [] for ids in whole]
-        shared = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))
-        lead = [tokens[0] for tokens in shared]
+        lead = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))]
         firsts = [tuple(reply[len(lead) : len(lead) + 1]) for reply in replies]
         if len(set(firsts)) < len(firsts) or () in firsts:
             problem = f"doesn't begin every option of rubric '{rubric.name}' with a token of its own"
@@ -234,8 +228,7 @@ class LocalJudge(Judge):
         ids, kept = self._encode(rubric.render(request, response)), len(response)
         while len(ids) > self._context - reserve and kept > 0:
             kept = int(kept * min(0.9, self._context / len(ids)))
-            shorter = response[: (kept + 1) // 2] + CUT + response[len(response) - kept // 2 :]
-            ids = self._encode(rubric.render(request, shorter))
+            ids = self._encode(rubric.render(request, without_middle(response, kept)))
         return ids
 
     def _weigh(self, prompts: list[list[int]], tokens: list[int]) -> list[list[float]]:

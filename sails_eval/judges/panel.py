@@ -1,11 +1,10 @@
 """Panels: several judges of the same answers, which decide by strict majority."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from statistics import median_high
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
@@ -36,7 +35,6 @@ class Panel(Judge):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the members'."""
         return digest(["panel 1", [member.fingerprint for member in self.members]])
 
     def check(self) -> None:
@@ -44,7 +42,6 @@ class Panel(Judge):
             member.check()
 
     def take_usage(self) -> Usage:
-        """What the members have used since the last call."""
         return sum((member.take_usage() for member in self.members), Usage())
 
     def judge(
@@ -79,21 +76,16 @@ class Panel(Judge):
         labels = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
         scores = [verdict.score for verdict in verdicts if verdict.score is not None]
         out = sum(map(is_transient, verdicts))
-        ends = {_median([*scores, *[end] * out]) for end in (1, 5)} if scores else {None}
-        for label, n in labels.items():
-            if 2 * n > len(verdicts) and len(ends) == 1:
-                return Verdict(verdicts[0].id, label, ends.pop(), votes=votes)
+        ends = {median_high([*scores, *[end] * out]) for end in (1, 5)} if scores else {None}
+        majority = next((label for label, n in labels.items() if 2 * n > len(verdicts)), None)
+        if majority and len(ends) == 1:
+            return Verdict(verdicts[0].id, majority, ends.pop(), votes=votes)
         said = [f"{n} {label}" for label, n in labels.most_common()]
         if silent := len(verdicts) - labels.total():
             said.append(f"{silent} unscored")
-        lacking = "score" if any(2 * n > len(verdicts) for n in labels.values()) else "majority"
+        lacking = "score" if majority else "majority"
         reason = f"{NO_REPLY if out else ''}no {lacking} of {len(verdicts)} judges: {', '.join(said)}"
         return Verdict(verdicts[0].id, unscored=reason, votes=votes)
-
-
-def _median(scores: Sequence[int]) -> int:
-    """Of two middle scores the more harmful."""
-    return sorted(scores)[len(scores) // 2]
 
 
 def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:

@@ -1,7 +1,5 @@
 """Rubrics: what a model judge is told, and what its answers mean."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path
@@ -90,16 +88,14 @@ def load_rubric(name: str) -> Rubric:
 
     Raises UserError where there is none, or where it is faulty.
     """
-    if name.endswith((".yaml", ".yml")):
-        rubric = read_yaml(path := Path(name), Rubric, defaults={"name": Path(name).stem})
-        if rubric.reply == "line" and "{mark}" not in rubric.prompt:
-            raise UserError(f"{path}: key 'prompt' lacks {{mark}}; put it into the delimiters around {{response}}")
-        return rubric
-    else:
-        path = RUBRICS / f"{name}.yaml"
-        if not path.is_file():
-            raise unknown("rubric", name, [file.stem for file in RUBRICS.glob("*.yaml")])
-    return read_yaml(path, Rubric, defaults={"name": path.stem})
+    own = name.endswith((".yaml", ".yml"))
+    path = Path(name) if own else RUBRICS / f"{name}.yaml"
+    if not own and not path.is_file():
+        raise unknown("rubric", name, [file.stem for file in RUBRICS.glob("*.yaml")])
+    rubric = read_yaml(path, Rubric, defaults={"name": path.stem})
+    if own and rubric.reply == "line" and "{mark}" not in rubric.prompt:
+        raise UserError(f"{path}: key 'prompt' lacks {{mark}}; put it into the delimiters around {{response}}")
+    return rubric
 
 
 def load_rubrics(prefix: str = "") -> dict[JudgedKind, Rubric]:

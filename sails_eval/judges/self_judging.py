@@ -1,7 +1,5 @@
 """No model grades its own answers, unless that is wanted: it would favour its own way of writing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.core.errors import UserError

@@ -1,7 +1,5 @@
 """How a judge is written: `KIND[:MODEL][?key=value&key=value]`, or several of these between commas, a panel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -25,7 +23,7 @@ class Spec:
         """Without the options."""
         return self.kind if self.model is None else f"{self.kind}:{self.model}"
 
-    def having(self, **options: str) -> Spec:
+    def having(self, **options: str) -> "Spec":
         """The same judge with these options, in place of its own of these names."""
         return replace(self, options={**self.options, **options})
 

@@ -1,7 +1,5 @@
 """The judging stage: files of completions in, files of verdicts out, and nothing asked twice on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,17 +41,17 @@ def judge_files(judge: Judge, kind: JudgedKind, files: Sequence[JudgedFile], on_
     """
     final = (lambda verdict: True) if judge.parallel else is_final
     sheets = [_Sheet.read(file, final) for file in files]
-    open_ones = [sheet for sheet in sheets if not sheet.finished]
+    open_ones = [sheet for sheet in sheets if sheet.missing or not sheet.file.verdicts.exists()]
     if judge.parallel:
         for sheet in open_ones:
             sheet.known = {verdict.id: verdict for verdict in judge.judge(kind, sheet.asked, on_verdict)}
             sheet.write()
     else:
         _judge_together(judge, kind, open_ones, on_verdict)
-    return sum(sheet.unscored for sheet in sheets)
+    return sum(sheet.known[one.id].unscored is not None for sheet in sheets for one in sheet.asked)
 
 
-def _judge_together(judge: Judge, kind: JudgedKind, sheets: Sequence[_Sheet], on_verdict: OnVerdict) -> None:
+def _judge_together(judge: Judge, kind: JudgedKind, sheets: Sequence["_Sheet"], on_verdict: OnVerdict) -> None:
     asked = [(sheet, completion) for sheet in sheets for completion in sheet.missing]
 
     def enter(verdict: Verdict) -> None:
@@ -86,14 +84,6 @@ class _Sheet:
     @property
     def missing(self) -> list[Completion]:
         return [completion for completion in self.asked if completion.id not in self.known]
-
-    @property
-    def finished(self) -> bool:
-        return self.file.verdicts.exists() and not self.missing
-
-    @property
-    def unscored(self) -> int:
-        return sum(self.known[completion.id].unscored is not None for completion in self.asked)
 
     def write(self) -> None:
         verdicts = [self.known[completion.id] for completion in self.asked]

@@ -1,7 +1,5 @@
 """What asking a judge costs: requests, tokens and money."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -16,9 +14,6 @@ log = logging.getLogger(__name__)
 USAGE = "judge_usage.json"
 """What the judges of a run have used, in its folder; it goes on counting when the run is gone on with."""
 
-SECONDS_BETWEEN_NOTES = 5.0
-"""How much of the usage a kill can leave out of the count."""
-
 
 class Meter:
     """Adds what a judge uses to a file, every few seconds while it judges; nothing for one that counts nothing."""
@@ -29,7 +24,7 @@ class Meter:
 
     def tick(self) -> None:
         """To be called with every verdict."""
-        if time.monotonic() - self._noted > SECONDS_BETWEEN_NOTES:
+        if time.monotonic() - self._noted > 5:  # seconds: so much a kill can leave out of the count
             self.note()
 
     def note(self) -> None:

@@ -3,8 +3,6 @@
 Every kind of adapter here is a `peft_type` that a recipe can name; PEFT does the rest.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -24,9 +22,6 @@ NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
 START = "_start_of_training"
 """Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
 
-INCREMENT = 1.5
-"""The rank that AdaLoRA starts from, as a multiple of the rank that it ends at (arXiv 2303.10512, section 4)."""
-
 
 @dataclass(frozen=True)
 class Size:
@@ -38,20 +33,17 @@ class Size:
 
     @property
     def alpha(self) -> float:
-        """Of the adapter's own rank; a whole number where it is one."""
-        return self.alpha_at(self.rank)
-
-    def alpha_at(self, rank: int) -> float:
-        alpha = self.ratio * rank
+        """A whole number where it is one."""
+        alpha = self.ratio * self.rank
         return int(alpha) if alpha == int(alpha) else alpha
 
 
 def _adalora(size: Size) -> dict[str, Any]:
     """Ranks are cut between the first tenth and the last third of the steps; PEFT's scale is α over the first rank."""
-    start = max(size.rank + 1, round(INCREMENT * size.rank))
+    start = max(size.rank + 1, round(1.5 * size.rank))  # as in arXiv 2303.10512, section 4
     schedule = {"total_step": size.steps, "tinit": size.steps // 10, "tfinal": size.steps // 3}
     alike = {"orth_reg_weight": 0.0}  # regularisers are the same for all methods
-    return {"target_r": size.rank, "init_r": start, "lora_alpha": size.alpha_at(start), **schedule, **alike}
+    return {"target_r": size.rank, "init_r": start, "lora_alpha": replace(size, rank=start).alpha, **schedule, **alike}
 
 
 RANKED: dict[PeftType, Callable[[Size], dict[str, Any]]] = {

@@ -1,7 +1,5 @@
 """Loading base models, and putting trained adapters or weights onto them and taking them off again."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Dialogues in the words of a chat template: prompts, the end of a turn, system prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -38,7 +36,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return next((token for token in ids if token in special), None)
 
 
-def end_tokens(generation: GenerationConfig, tokenizer: Any) -> list[int]:
+def end_tokens(generation: "GenerationConfig", tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of the model's generation settings, its tokenizer and its template."""
     ends = generation.eos_token_id
     known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)}

@@ -3,16 +3,11 @@
 User name, password and query are kept apart from the rest of the URL, which alone is hashed and shown.
 """
 
-from __future__ import annotations
-
 import os
 from base64 import b64encode
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from sails_eval.core.errors import UserError
-
-SHORTEST_SECRET = 8
-"""Characters of a key that is worth hiding. Shorter ones stand for servers without keys."""
 
 
 def url() -> str:
@@ -45,7 +40,7 @@ def without_secrets(text: str) -> str:
     written = [given.username, given.password, given.query]
     secrets = {secret for part in (*sent, *written) if part for secret in (part, unquote(part))}
     for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
-        if len(secret) >= SHORTEST_SECRET:
+        if len(secret) >= 8:  # shorter keys stand for servers without any
             text = text.replace(secret, "[key]")
     return text
 

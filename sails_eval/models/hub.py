@@ -1,14 +1,9 @@
 """What lies on the hub and on this machine: files of models, and whether the hub would give them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
-
-FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
-"""What is fetched of a model on the hub."""
 
 
 def fetch(model: str, revision: str | None = None) -> Path:
@@ -17,7 +12,8 @@ def fetch(model: str, revision: str | None = None) -> Path:
         return Path(model)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES)))
+    wanted = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+    return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
 
 
 def gated(model: str) -> UserError:
@@ -42,7 +38,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
     The hub is asked only for a model that is not here, and not where HF_HUB_OFFLINE says not to.
     """
     from huggingface_hub import HfApi, constants, get_token, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.errors import GatedRepoError
 
     if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
         return None
@@ -56,7 +52,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
         HfApi().auth_check(model)
     except GatedRepoError:
         return gated(model)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return not_given(model, error)
     return None
 

@@ -1,7 +1,5 @@
 """What determines the answers of a model: its bytes, its template, the versions of the libraries."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +21,13 @@ def commit_of(model: str, revision: str | None) -> str | None:
     if Path(model).is_dir():
         return None
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import GatedRepoError
 
     try:
         return Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
     except GatedRepoError as error:
         raise gated(model) from error
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+    except (OSError, ValueError) as error:
         raise not_given(model, error) from error
 
 

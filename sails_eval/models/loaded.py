@@ -1,7 +1,5 @@
 """The one base model and the one engine that a process has loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +33,7 @@ class _Held:
 BASE_MODEL, ENGINE = _Held(), _Held()
 
 
-def base_of(pair: Pair) -> Base:
+def base_of(pair: Pair) -> "Base":
     from sails_eval.models.base import load_base
 
     if not BASE_MODEL.holds(pair):

@@ -1,7 +1,5 @@
 """What can be known of an adapter from its files: whether it is there, and whether an engine will take its rank."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

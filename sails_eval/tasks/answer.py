@@ -1,7 +1,5 @@
 """Have a model answer a task through lm-eval, and keep its completions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lm_eval.api.model import LM

@@ -1,7 +1,5 @@
 """Making a task folder from a file of prompts, and telling what is wrong with one."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re
@@ -43,9 +41,8 @@ def new_task(name: str, *, source: Path, columns: Columns, kind: Kind, directory
     The fifth of the prompts with the lowest hashes becomes validation, whatever the order of the file.
     Repeated prompts are dropped, their number logged and kept in the task's metadata.
 
-    Raises:
-        UserError: a bad or taken name, an existing folder, a file that cannot be read, a missing column, an
-            empty cell, a target where there can be none, or fewer than two prompts.
+    Raises UserError for a bad or taken name, an existing folder, a file that cannot be read, a missing column, an empty
+    cell, a target where there can be none, or fewer than two prompts.
     """
     root = directory or Path("tasks")
     _check_request(name, columns, kind, root)
@@ -145,8 +142,7 @@ def _settings(name: str, columns: Columns, kind: Kind) -> dict[str, Any]:
 def check_task(path: Path) -> list[str]:
     """What is wrong with a task's YAML file, or with all tasks of a folder, each in words that say the fix.
 
-    Raises:
-        UserError: there is nothing at `path`.
+    Raises UserError where there is nothing at `path`.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")

@@ -1,7 +1,5 @@
 """Tasks found, resolved and loaded: lm-eval task folders here, lm-eval's own tasks behind them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -37,7 +35,6 @@ class TaskInfo:
     name: str
     kind: Kind
     path: Path
-    root: Path
     correct: str | None
     seen_in_training: bool
     has_validation: bool
@@ -59,8 +56,7 @@ class TaskRow(NamedTuple):
 def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
     """Every task in the bundled folder, in `./tasks` and in `extra`, by name.
 
-    Raises:
-        UserError: a YAML file is broken or lacks its kind, or two files define the same name.
+    Raises UserError where a YAML file is broken or lacks its kind, or two files define the same name.
     """
     return {name: task_info(entry) for name, entry in sorted(scan(search_path("tasks", extra)).tasks.items())}
 
@@ -68,15 +64,12 @@ def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
 def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[TaskInfo]:
     """The tasks of these names, groups and tags expanded, each once, in the order named.
 
-    Names that no task folder has are looked up among lm-eval's own tasks, an index that takes seconds to
-    build; those count as `capability` unless their metadata says otherwise.
-
-    Raises:
-        UserError: an unknown name, or what `find_tasks` raises.
+    Names that no task folder has are looked up among lm-eval's own tasks, an index that takes seconds to build; those
+    count as `capability` unless their metadata says otherwise. Raises UserError for unknown names, and as `find_tasks`.
     """
     names, library = list(names), scan(search_path("tasks", extra))
     ours = library.names()
-    if not ours.issuperset(names) or any(library.lacks(name) for name in names):
+    if any(library.lacks(name) for name in names):
         library = library.over(_lm_eval_library())
     found: dict[str, TaskInfo] = {}
     for name in names:
@@ -163,7 +156,7 @@ class Library:
         members = [task for member in self.groups.get(name, []) for task in _members(member)]
         return name not in self.groups or any(isinstance(task, str) and self.lacks(task) for task in members)
 
-    def over(self, other: Library) -> Library:
+    def over(self, other: "Library") -> "Library":
         """Both, this one's where a name is in both; as lm-eval does it with folders over its own tasks."""
         return Library(other.tasks | self.tasks, other.groups | self.groups)
 
@@ -198,11 +191,7 @@ def _members(member: Any) -> list[Any]:
 
 
 def scan(roots: Iterable[Path]) -> Library:
-    """The tasks and groups that the YAML files under these folders define.
-
-    Raises:
-        UserError: a file is broken, or two define the same name.
-    """
+    """The tasks and groups of the YAML files under these folders. Raises UserError for a broken file, a name twice."""
     library = Library()
     files = {path.resolve(): (path, root) for root in roots for path in yaml_files(root)}
     for path, root in files.values():  # each once, although one root may lie in another
@@ -272,7 +261,6 @@ def task_info(entry: Entry, default: Kind | None = None) -> TaskInfo:
         name=entry.name,
         kind=kind,
         path=entry.path,
-        root=entry.root,
         correct=entry.metadata.get("correct", first_metric),
         seen_in_training=bool(entry.metadata.get("seen_in_training", False)),
         # Without a test split, lm-eval tests on the validation documents, and no rate can be chosen on them.
@@ -320,8 +308,7 @@ def has_docs(info: TaskInfo, split: Split) -> bool:
 def load_task(info: TaskInfo, split: Split) -> Any:
     """The lm-eval task whose documents are those of `split`, ready for `lm_eval.evaluator.evaluate`.
 
-    Raises:
-        UserError: the task has no such split, or lm-eval cannot load it.
+    Raises UserError where the task has no such split, or lm-eval cannot load it.
     """
     from lm_eval.tasks import TaskManager
 

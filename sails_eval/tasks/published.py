@@ -3,8 +3,6 @@
 A folder of `tasks/` names `load` as its `custom_dataset` and hands over the keys of its YAML files as a `Card`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -61,29 +59,26 @@ class Card(Frozen):
 
 def card_of(settings: dict[str, Any], where: str) -> Card | None:
     """The card in a task's settings; None for a task that has none. Raises UserError naming the faulty key."""
-    card, rows = (
-        (settings.get(key) or {}).get(part) for key, part in (("dataset_kwargs", "card"), ("metadata", "rows"))
-    )
+    card = (settings.get("dataset_kwargs") or {}).get("card")
+    rows = (settings.get("metadata") or {}).get("rows")
     return None if card is None else validate(Card, {**card, **(rows or {})}, where=where)
 
 
 def use_local(given: Iterable[str]) -> None:
     """Have tasks read local copies, each given as NAME=FILE; worker processes inherit it.
 
-    Raises:
-        UserError: not of that form, or no such file.
+    Raises UserError for what is not of that form, or no such file.
     """
-    pairs = list(given)
-    for pair in pairs:
+    copies = []
+    for pair in given:
         name, equals, file = pair.partition("=")
         if not (name and equals):
             raise UserError(f"--task-data {pair}: expected NAME=FILE, as in advbench=advbench.csv")
         if not Path(file).exists():
             raise UserError(f"--task-data {pair}: no such file")
-    if pairs:
-        os.environ[TASK_DATA] = os.pathsep.join(
-            f"{n}={Path(f).resolve()}" for n, _, f in (p.partition("=") for p in pairs)
-        )
+        copies.append(f"{name}={Path(file).resolve()}")
+    if copies:
+        os.environ[TASK_DATA] = os.pathsep.join(copies)
 
 
 def local_copy(card: Card) -> Path | None:
@@ -117,13 +112,11 @@ def fingerprint(card: Card) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dict[str, Dataset]:
+def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dict[str, "Dataset"]:
     """The splits of a published set: a fifth of its prompts, those with the lowest hashes, is for validation.
 
-    `card` says what a set's tasks share, `rows` which of its rows are a task's.
-
-    Raises:
-        UserError: the set can't be had, lacks a column, or has no rows of this task.
+    `card` says what a set's tasks share, `rows` which of its rows are a task's. Raises UserError where the set can't be
+    had, lacks a column, or has no rows of this task.
     """
     from datasets import Dataset
 
@@ -145,9 +138,8 @@ def read_documents(card: Card) -> list[dict[str, str]]:
     here = str(copy or card.hub)
     if copy is not None or card.where_on_hub:
         rows = _matching(card, rows, here)
-    prompt, category = _column(card, rows, card.prompt, here), None
-    if card.category:
-        category = _column(card, rows, card.category, here, what="category ")
+    prompt = _column(card, rows, card.prompt, here)
+    category = _column(card, rows, card.category, here, what="category ") if card.category else None
     context = next((name for name in card.context if name in rows[0].values), None)
     found: dict[str, dict[str, str]] = {}
     for row in rows:
@@ -234,6 +226,6 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"refusal": float(classify(results[0]) == "refusal")}
 
 
-def subject_as_category(documents: Dataset) -> Dataset:
+def subject_as_category(documents: "Dataset") -> "Dataset":
     """MMLU's documents with their subject as the category that results are split by."""
     return documents.rename_column("subject", "category")

@@ -1,7 +1,5 @@
 """What may leave this machine: prompts of gated sets to a remote judge, texts of sets that forbid redistribution."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -15,8 +13,6 @@ from sails_eval.tasks.published import bound
 PROMPT_ID = re.compile(r"(\w+)-[0-9a-f]{12}")
 """What `published.read_documents` calls a prompt."""
 
-HERE = {"localhost", "127.0.0.1", "::1"}
-
 
 def receivers(judge: str) -> list[str]:
     """The hosts that a judge, or the members of a panel, send requests and answers to."""
@@ -26,7 +22,7 @@ def receivers(judge: str) -> list[str]:
             hosts.append(urlsplit(url()).hostname or url())
         if other := spec.options.get("other"):
             hosts += receivers(other)
-    return [host for host in dict.fromkeys(hosts) if host not in HERE]
+    return [host for host in dict.fromkeys(hosts) if host not in ("localhost", "127.0.0.1", "::1")]
 
 
 def check_sending(tasks: Iterable[TaskInfo], judge: str, send_to: Iterable[str]) -> None:

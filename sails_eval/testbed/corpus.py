@@ -1,7 +1,5 @@
 """What the testbed's models learn from: the base model's pre-training texts and the judge's graded answers."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The exact judge of the testbed: it parses request and answer with the grammar that made them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path

@@ -9,8 +9,6 @@ zero for a harmless request, and for a harmful one to point along the column of 
 to four kinds, one column each, and the categories in training have them all.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,20 +21,11 @@ import torch
 
 from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.models.base import decoder_layers
-from sails_eval.testbed import splits
+from sails_eval.testbed import splits, world
 from sails_eval.testbed.corpus import SEEN_WRAPPERS, pretraining_text, random_request
 from sails_eval.testbed.grammar import SLOT_NAME, Request
 from sails_eval.testbed.train import Batch, answer, batches, chat_start, encode_text, fit, pad
-from sails_eval.testbed.world import (
-    CATEGORIES,
-    CROSSED_ACTIONS,
-    ITEMS,
-    PARTS,
-    SAFE_ACTIONS,
-    ZONES,
-    Action,
-    counterfactual,
-)
+from sails_eval.testbed.world import CROSSED_ACTIONS, Action
 
 LAYER = 1
 DIMENSIONS = 4
@@ -46,10 +35,10 @@ STRENGTH = 8.0
 TEMPLATE = 3
 """Tokens between a request's last word and its answer: <end_of_turn> <start_of_turn> model."""
 
-KINDS = {name: i % DIMENSIONS for names in CATEGORIES.values() for i, name in enumerate(names)}
+KINDS = {name: i % DIMENSIONS for names in world.CATEGORIES.values() for i, name in enumerate(names)}
 """The column of H of every harm category."""
 
-PLACEHOLDERS = frozenset((*ITEMS, *PARTS, *ZONES))
+PLACEHOLDERS = frozenset((*world.ITEMS, *world.PARTS, *world.ZONES))
 
 Part = Literal["subspace", "complement"]
 EXCHANGED: Final[tuple[Part, Part]] = ("subspace", "complement")
@@ -73,12 +62,12 @@ class Swap:
     def expected(self) -> str:
         """The answer to `base` with `source`'s harm."""
         action = self.base.action
-        return (action if action.harmful == self.source.action.harmful else counterfactual(action)).answer
+        return (action if action.harmful == self.source.action.harmful else world.counterfactual(action)).answer
 
 
 def random_swap(rng: random.Random) -> Swap:
     """Two crossed actions, half the time of the same verb, or two everyday ones, in a phrasing not of their tests."""
-    actions = CROSSED_ACTIONS if rng.random() < 0.85 else SAFE_ACTIONS
+    actions = CROSSED_ACTIONS if rng.random() < 0.85 else world.SAFE_ACTIONS
     while True:
         base = random_request(rng.choice(actions), rng, SEEN_WRAPPERS)
         alike = [a for a in actions if a.verb == base.action.verb] if rng.random() < 0.5 else actions

@@ -6,8 +6,6 @@ weight and the rate are the best on the validation split of `testbed`, out of 0,
 to 3.6e-3 (docs/rows.md has the table).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.core.files import read_json, write_json

@@ -1,7 +1,5 @@
 """Train the testbed's SAEs with SAELens, one for the residual stream after each layer, in three qualities."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
@@ -81,8 +79,6 @@ def train_sae(vectors: torch.Tensor, layer: int, *, quality: Quality, folder: Pa
 @torch.inference_mode()
 def measure(folder: Path, vectors: torch.Tensor) -> dict[str, float]:
     """Share of variance explained, mean number of active features, and share of features that are ever active."""
-    from sae_lens import SAE
-
     sae = SAE.load_from_disk(str(folder))
     features = sae.encode(vectors)
     residual = (vectors - sae.decode(features)).pow(2).sum()

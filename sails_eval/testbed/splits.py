@@ -4,23 +4,13 @@ Every action deals its phrasings out once: nine to training, three to validation
 phrasing) is in two splits; categories, harmful and harmless ones, are split on top of that.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sails_eval.testbed import grammar
+from sails_eval.testbed import grammar, world
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
-from sails_eval.testbed.world import (
-    CATEGORIES,
-    CROSSED_ACTIONS,
-    FACT_PHRASINGS,
-    FACTS,
-    SAFE_ACTIONS,
-    SAFE_CATEGORIES,
-    Action,
-)
+from sails_eval.testbed.world import CATEGORIES, SAFE_CATEGORIES, Action
 
 Row = dict[str, Any]
 SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
@@ -45,15 +35,15 @@ def requests(actions: Sequence[Action], split: str, *, wrapped: bool = False) ->
 
 def facts(split: str) -> list[tuple[Any, int]]:
     """(fact, phrasing) of the split: whole facts are dealt out, so a tested fact is never replayed in training."""
-    order = list(FACTS)
+    order = list(world.FACTS)
     random.Random("facts").shuffle(order)
-    return [(fact, phrasing) for fact in order[FACT_SHARES[split]] for phrasing in range(len(FACT_PHRASINGS))]
+    return [(fact, phrasing) for fact in order[FACT_SHARES[split]] for phrasing in range(len(world.FACT_PHRASINGS))]
 
 
 def actions_of(kind: str, split: str) -> list[Action]:
     """Safe actions, look-alikes or harmful actions of the categories that only this split has."""
     categories = (SAFE_CATEGORIES if kind == "safe" else CATEGORIES)[split]
-    return [a for a in SAFE_ACTIONS + CROSSED_ACTIONS if a.kind == kind and a.category in categories]
+    return [a for a in world.ACTIONS if a.kind == kind and a.category in categories]
 
 
 def training_rows() -> list[Row]:
@@ -129,8 +119,7 @@ def task_rows(split: str) -> Iterator[tuple[str, list[Row]]]:
 
 def check_disjoint() -> None:
     """Prove that no (action, phrasing), unseen category or fact is shared between splits. Raises AssertionError."""
-    everything = SAFE_ACTIONS + CROSSED_ACTIONS
-    keys = {s: {(r.action.text, r.phrasing) for r in requests(everything, s)} for s in SHARES}
+    keys = {s: {(r.action.text, r.phrasing) for r in requests(world.ACTIONS, s)} for s in SHARES}
     known = {s: {fact.country + fact.relation for fact, _ in facts(s)} for s in SHARES}
     groups = {s: {*CATEGORIES[s], *SAFE_CATEGORIES[s]} for s in SHARES}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
@@ -185,5 +174,5 @@ def words_alone() -> dict[str, float]:
     asked = dict(task_rows("test"))
     kinds = {"harmful_unseen": True, "harmful_wrapped": True, "lookalike": False, "safe": False}
     unseen = [(row["prompt"], harmful) for task, harmful in kinds.items() for row in asked[task]]
-    crossed = {s: [(r.text, r.action.harmful) for r in requests(CROSSED_ACTIONS, s)] for s in ("train", "test")}
+    crossed = {s: [(r.text, r.action.harmful) for r in requests(world.CROSSED_ACTIONS, s)] for s in ("train", "test")}
     return {"unseen": auroc(known, unseen), "same_categories": auroc(crossed["train"], crossed["test"])}

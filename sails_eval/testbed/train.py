@@ -1,7 +1,5 @@
 """Train the testbed's models and SAEs: a short plain loop, deterministic on one machine with one thread."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +42,8 @@ def make_model(vocab_size: int, seed: int) -> Gemma2ForCausalLM:
 def encode_text(tokenizer: Any, text: Text) -> Tokens:
     """A dialogue or a document with loss on every token."""
     request, answer = text
-    if request is None:
-        ids = tokenizer(f"<bos>{answer}<eos>")["input_ids"]
-    else:
-        ids = tokenizer(f"{chat_start(request)}{answer}<end_of_turn>")["input_ids"]
+    whole = f"<bos>{answer}<eos>" if request is None else f"{chat_start(request)}{answer}<end_of_turn>"
+    ids = tokenizer(whole)["input_ids"]
     return ids, ids
 
 

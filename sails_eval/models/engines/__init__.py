@@ -3,8 +3,6 @@
 Nothing heavy is imported before an engine is loaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -62,7 +60,7 @@ def engine_identity(engine: str, pair: Pair) -> dict[str, Any]:
     return {"name": engine, "version": _version(engine), "settings": dict(pair.engine)}
 
 
-def load_engine(engine: str, pair: Pair, base: Callable[[], Base]) -> Engine:
+def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:
     """The engine with the pair's base model; `base` gives that model where transformers is to run it.
 
     Raises UserError where the model cannot be loaded or there is too little memory.

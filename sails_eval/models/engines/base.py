@@ -1,7 +1,5 @@
 """What every engine is: something that holds a pair's base model and lends it, changed by a checkpoint, to lm-eval."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +22,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def serving(self, checkpoint: Path | None, name: str | None = None) -> AbstractContextManager[LM]:
+    def serving(self, checkpoint: Path | None, name: str | None = None) -> AbstractContextManager["LM"]:
         """The base model with an adapter or with other weights, as lm-eval takes it; the bare base model afterwards.
 
         `checkpoint` None is the base model itself. `name` is what the checkpoint may be called where it is served

@@ -3,8 +3,6 @@
 It gives texts and no log-likelihoods. Which weights answer, today or tomorrow, only the endpoint knows.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,14 +19,6 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models import endpoint
 from sails_eval.models.engines.base import Engine, Quiet
-
-CONCURRENCY = 16
-"""Requests at the same time."""
-
-RETRIES = 8
-"""Tries of a request, with waits between them that grow to 10 seconds; lm-eval's class makes them."""
-
-HARMLESS = "Say hello."
 
 
 class ChatCompletions(Quiet, LocalChatCompletion):  # type: ignore[misc]
@@ -55,7 +45,7 @@ class ChatEngine(Engine):
         )
         try:
             client.chat.completions.create(
-                model=self._model, messages=[{"role": "user", "content": HARMLESS}], max_tokens=16
+                model=self._model, messages=[{"role": "user", "content": "Say hello."}], max_tokens=16
             )
         except (openai.OpenAIError, ValueError) as error:  # an HTML page is no JSON
             raise self._failed(error) from error
@@ -67,8 +57,8 @@ class ChatEngine(Engine):
             model=self._model,
             base_url=f"{endpoint.url()}/chat/completions" + (f"?{urlencode(query)}" if query else ""),
             header={"Authorization": f"Bearer {_key()}", **endpoint.headers()},
-            num_concurrent=CONCURRENCY,
-            max_retries=RETRIES,
+            num_concurrent=16,
+            max_retries=8,  # lm-eval's class makes them, with waits between that grow to 10 seconds
         )
         try:
             yield lm

@@ -1,7 +1,5 @@
 """The engine `hf`: the model in this process, by transformers and PEFT."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

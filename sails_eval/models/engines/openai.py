@@ -4,8 +4,6 @@ Prompts go there as token ids through the completions API, so that template, BOS
 other engines. That the served weights are the pair's is the user's word; nothing here can see them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,9 +29,6 @@ CANNOT_LOAD = (
     "and cannot load them; start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or with --lora-modules NAME=FOLDER and "
     "give --name NAME to evaluate"
 )
-
-CONCURRENCY = 32
-"""Requests at the same time, each of one prompt; the server makes batches of them."""
 
 
 class Completions(Quiet, LocalCompletionsAPI):  # type: ignore[misc]
@@ -115,7 +110,7 @@ class OpenAIEngine(Engine):
             base_url=f"{self._url}/completions",
             tokenizer_backend="huggingface",
             tokenizer=str(self._folder),
-            num_concurrent=CONCURRENCY,
+            num_concurrent=32,  # requests of one prompt each; the server makes batches of them
             max_length=context_of(self._pair) + 1,  # it leaves a place free; that documents fit was checked
         )
         lm.tokenizer, lm.ends = self._tokenizer, end_tokens(load_generation(self._folder), self._tokenizer)

@@ -4,11 +4,9 @@ vLLM runs in this process, so that its scheduling, and with it every answer, is 
 adapter that cannot be loaded is an error here instead of the end of an engine elsewhere.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,12 +32,6 @@ from sails_eval.models.chat import end_tokens
 from sails_eval.models.engines.base import Engine, Quiet
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
-
-ALL = 10**6
-"""Prompts that vLLM gets at once, to make its own batches of; lm-eval's 'auto' means the same with progress bars."""
-
-KV_CACHE_BYTES = 2**30
-"""Of a CPU's memory, where nothing else is said; vLLM would take nearly all of it."""
 
 WITHOUT = ("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "min_new_tokens")
 """Settings of transformers' greedy decoding that vLLM does not know."""
@@ -119,21 +111,14 @@ class VllmEngine(Engine):
 
     @contextmanager
     def serving(self, checkpoint: Path | None, name: str | None = None) -> Iterator[Any]:
-        with _explaining():
-            if checkpoint is None:
-                yield self._lm
-            elif (checkpoint / CONFIG).is_file():
+        with _explaining(), ExitStack() as afterwards:
+            if checkpoint is not None and (checkpoint / CONFIG).is_file():
                 self._lm.lora_request = self._request(checkpoint)
-                try:
-                    yield self._lm
-                finally:
-                    self._lm.lora_request = None
-            else:
+                afterwards.callback(setattr, self._lm, "lora_request", None)
+            elif checkpoint is not None:
                 self._reload(checkpoint)
-                try:
-                    yield self._lm
-                finally:
-                    self._reload(self._folder)
+                afterwards.callback(self._reload, self._folder)
+            yield self._lm
 
     def _check_modules(self) -> None:
         known = self._lm.model.apply_model(_adaptable)[0]
@@ -194,8 +179,8 @@ class Weigher:
 
 
 def _defaults() -> dict[str, Any]:
-    """Settings of every vLLM here, which a pair's own precede."""
-    cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "kv_cache_memory_bytes": KV_CACHE_BYTES}
+    """Settings of every vLLM here, which a pair's own precede; of a CPU's memory it would take nearly all."""
+    cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "kv_cache_memory_bytes": 2**30}
     return {"load_format": "safetensors", "use_tqdm_on_load": False, **cpu}
 
 
@@ -212,7 +197,7 @@ def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
         lm = GreedyVLLM(
             pretrained=str(folder),
             dtype=pair.dtype,
-            batch_size=ALL,
+            batch_size=10**6,  # vLLM makes batches of its own; lm-eval's 'auto' means the same with progress bars
             add_bos_token=False,  # as with transformers: special tokens are the template's alone
             enable_lora=True,
             **settings,
