@@ -1,7 +1,5 @@
 """The models that a finished run's leaderboard stands on, for what is measured afterwards."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence

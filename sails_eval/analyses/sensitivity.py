@@ -1,7 +1,5 @@
 """How far a leaderboard hangs on the judge's wording: the same answers, judged with `harm` and its paraphrases."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """The declared contrasts of a board: which pairs of methods are compared, and what may be said of each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The picture of the curves: safety against helpfulness, the best of n rates, and the score over examples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Over learning rates everything is read off the validation split, the only one th
 several validation scores is better than what the same rate will show on the test.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

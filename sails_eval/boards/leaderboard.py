@@ -1,7 +1,5 @@
 """Tidy results to a leaderboard: headline metrics, the choice of learning rates, intervals and contrasts."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

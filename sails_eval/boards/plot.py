@@ -1,7 +1,5 @@
 """The picture of a comparison: safety against helpfulness, over all learning rates of every method."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence

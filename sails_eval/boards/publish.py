@@ -3,8 +3,6 @@
 A published row holds names, hashes and scores, never a prompt or an answer.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The choice of a method's learning rate, and how much it hangs on single seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

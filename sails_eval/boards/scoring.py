@@ -4,8 +4,6 @@ A metric without a single scored answer has no value: NaN in memory, an empty ce
 headline needs it is missing too, because a mean over fewer tasks would compare different tests.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

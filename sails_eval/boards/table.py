@@ -1,7 +1,5 @@
 """The leaderboard as a table: its columns, its CSV, and how people see it in Markdown and in the terminal."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command is known."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """What commands have in common: flags for model, data, judge and engine, the configuration made of them, printing."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The commands compare, plan, train and evaluate."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The command `sails-eval data`."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from collections.abc import Iterator

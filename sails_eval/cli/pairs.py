@@ -1,7 +1,5 @@
 """The command `sails-eval pairs`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

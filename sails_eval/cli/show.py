@@ -1,7 +1,5 @@
 """A leaderboard as the terminal has it, with what else was measured of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.boards.paper import beside_paper

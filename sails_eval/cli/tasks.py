@@ -1,7 +1,5 @@
 """The commands of tasks: list, show, new, check."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

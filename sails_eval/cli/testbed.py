@@ -1,7 +1,5 @@
 """The commands of testbed: info, build, references."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the user asked for: everything that `sails-eval compare` can be told, checked and frozen."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Where data comes from, as people write it: a file, a data set on the hub, or a mixture of several by share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self

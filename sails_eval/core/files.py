@@ -1,7 +1,5 @@
 """Reading and writing files: JSONL, CSV that no spreadsheet runs, and every file by rename."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

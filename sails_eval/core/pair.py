@@ -3,8 +3,6 @@
 Every YAML file and every flag ends in one of these models; an unknown key is an error that names the file.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 

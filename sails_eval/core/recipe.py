@@ -1,7 +1,5 @@
 """Recipes: what a method trains, how it is initialised, and between which learning rates it is tuned."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What people's labels on an audit's sample do to a run's rates: read, check, correct, write."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple

@@ -4,8 +4,6 @@ The seed stays the unit of replication on boards. An audit corrects the judge's 
 intervals hold the uncertainty of that correction only.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Sequence

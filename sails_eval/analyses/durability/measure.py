@@ -4,8 +4,6 @@ Every attacked model answers the test's harmful and safe tasks again and is judg
 stages as in the run. Its weights are never kept; what is published are the scores.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The decay curves as a file, a table and a picture."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass

@@ -1,7 +1,5 @@
 """What fine-tuning cost besides: how far a model moved on neutral text, and the capability that it lost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

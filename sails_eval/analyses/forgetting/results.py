@@ -1,7 +1,5 @@
 """forgetting.csv: its rows, and how they are shown."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How many seeds and prompts it takes to see a difference between two methods."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
