@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -169,12 +169,12 @@ def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interv
     return sample.mean().interval()
 
 
-def interval_cell(interval: Interval, digits: int = 2) -> str:
-    """`0.81 [0.76, 0.86]`, without brackets where there is no interval, a dash where there is no value."""
-    if interval.value != interval.value:
-        return "–"
-    brackets = "" if interval.low != interval.low else f" [{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
-    return f"{interval.value:z.{digits}f}{brackets}"
+def shown_tables(run: RunFolder, name: str, table: Callable[[Path], str]) -> str:
+    """The tables that an analysis made of a run, or of each of its sub-runs; empty where nothing was measured."""
+    return "\n\n".join(
+        f"{name.capitalize()}{f', {title}' if title else ''}\n{table(files.table)}"
+        for title, files in run.analyses(name)
+    )
 
 
 def read_tested(run: RunFolder, include: Sequence[Path] = ()) -> dict[str, Tested]:

@@ -7,21 +7,16 @@ headline needs it is missing too, because a mean over fewer tasks would compare 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, read_table, restore, write_text
-from sails_eval.core.records import Completion, Kind, Result, RowKey, Split, Verdict
+from sails_eval.core.files import read_table, write_table
+from sails_eval.core.records import Completion, Kind, Result, RowKey, Verdict
 
 ALL = "all"
 """The category under which a task's answers are summed up."""
-
-COLUMNS = tuple(field.name for field in fields(Result))
-"""The columns of results.csv, which are the fields of `Result`."""
-
 
 # A measure gives one answer's contribution to a metric, or None where the answer could not be scored.
 Measure = Callable[[Completion, Verdict], float | None]
@@ -148,7 +143,7 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     for one, other in pairwise(rows):
         if _order(one) == _order(other):
             raise ValueError(f"two results for the same key: {one} and {other}")
-    write_text(path, csv_text(COLUMNS, map(astuple, rows)))
+    write_table(path, Result, rows)
 
 
 def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:
@@ -159,25 +154,4 @@ def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:
 
 def read_results(path: Path) -> list[Result]:
     """Read results.csv back, exactly as written. Raises UserError naming the line that is not a result."""
-    results = []
-    for number, cells in read_table(path, COLUMNS):
-        method, seed, rate, split, task, category, metric, value, n, unscored = cells
-        try:
-            if split not in ("validation", "test"):
-                raise ValueError(f"'{split}' is not a split (validation or test)")
-            result = Result(
-                method=restore(method),
-                seed=int(seed) if seed else None,
-                learning_rate=float(rate) if rate else None,
-                split=cast(Split, split),
-                task=restore(task),
-                category=restore(category),
-                metric=restore(metric),
-                value=float(value) if value else math.nan,
-                n=int(n),
-                unscored=int(unscored),
-            )
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}") from error
-        results.append(result)
-    return results
+    return read_table(path, Result)

@@ -7,11 +7,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sails_eval.core.errors import UserError
+
+Row = TypeVar("Row")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -130,12 +133,38 @@ def _cell(column: str, value: object) -> str:
     return neutralise(str(value)) if isinstance(value, str) else str(value)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV of these columns. Raises UserError where it has others, and as `read_csv`."""
-    header, rows = read_csv(path)
+def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
+    """Write dataclasses of a kind as CSV, by rename; the columns are its fields."""
+    write_text(path, csv_text([field.name for field in fields(kind)], map(astuple, rows)))
+
+
+def read_table(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a CSV as `write_table` makes it. Raises UserError where it is none, naming the line."""
+    columns = get_type_hints(kind)
+    header, lines = read_csv(path)
     if header != list(columns):
         raise UserError(f"{path}:1: expected the columns {', '.join(columns)}")
+    rows = []
+    for number, cells in lines:
+        try:
+            rows.append(kind(*(_value(cell, *column) for cell, column in zip(cells, columns.items(), strict=True))))
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}") from error
     return rows
+
+
+def _value(cell: str, column: str, kind: Any) -> Any:
+    """What a cell holds, by the type of its field. Raises ValueError where that does not fit."""
+    known = get_args(kind)
+    if get_origin(kind) is Literal:
+        if cell not in known:
+            raise ValueError(f"'{cell}' is not a {column} ({' or '.join(known)})")
+        return cell
+    if kind is str:
+        return restore(cell)
+    if not cell and (kind is float or NoneType in known):
+        return math.nan if kind is float else None
+    return int(cell) if int in (kind, *known) else float(cell)
 
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

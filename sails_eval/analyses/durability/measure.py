@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
-from sails_eval.analyses.durability.report import COLUMNS, METRICS, NAME, Decay
+from sails_eval.analyses.durability.report import METRICS, NAME, Decay
 from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import write_table
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import BASE
 from sails_eval.data.reading import pinned
@@ -168,6 +168,6 @@ def _write(run: RunFolder, rows: Sequence[Decay]) -> Path:
     from sails_eval.analyses.durability.report import draw  # matplotlib
 
     files = run.analysis(NAME)
-    write_text(files.table, csv_text(COLUMNS, [row.cells() for row in rows]))
+    write_table(files.table, Decay, rows)
     draw(rows, files.picture)
     return files.table

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
-from sails_eval.analyses.forgetting.results import COLUMNS, NAME, READING, Forgotten
+from sails_eval.analyses.forgetting.results import NAME, READING, Forgotten
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import write_table
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
@@ -78,7 +78,7 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
             )
             for one, job in jobs
         ]
-        write_text(files.table, csv_text(COLUMNS, [tuple(asdict(row).values()) for row in rows]))
+        write_table(files.table, Forgotten, rows)
     return files.table
 
 
