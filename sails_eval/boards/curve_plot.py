@@ -94,6 +94,5 @@ def _draw_examples(axes: Any, points: Sequence[Point], looks: Looks) -> None:
 
 
 def _finish(axes: Any, label: str) -> None:
-    axes.set_xlabel(label)
-    axes.set_ylabel("alignment score")
+    axes.set(xlabel=label, ylabel="alignment score")
     plot.draw_grid(axes)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from statistics import fmean
 from typing import NamedTuple, Protocol
 
 import pandas as pd
@@ -75,7 +76,7 @@ def _mean(scores: Scores, metric: str) -> float:
     if metric == "alignment_score":
         return _mean(scores, "safety_rate") + _mean(scores, "helpfulness") - 1
     results = scores.get(metric)
-    return math.fsum(result.value for result in results) / len(results) if results else math.nan
+    return fmean(result.value for result in results) if results else math.nan
 
 
 def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellKey, dict[str, float]]:
@@ -149,7 +150,7 @@ class Tested:
         parts = []
         for weight, results in self.by_task(metric):
             n = min(result.n for result in results)
-            share = math.fsum((result.value - low) / span for result in results) / len(results)
+            share = fmean((result.value - low) / span for result in results)
             parts.append((weight, wilson(share * n, n).scale(span, low)))
         return combine(parts, constant=-1 if metric == "alignment_score" else 0)
 
@@ -368,8 +369,8 @@ def _by_organism(organisms: Sequence[str], row: Tested) -> str:
     """The alignment score on each organism and the rate chosen there, where there are several."""
     if len(organisms) == 1:
         return ""
-    means = [math.fsum(of_seed) / len(of_seed) for of_seed in row.sample("alignment_score").values]
-    rates = [rate_text(choice.learning_rate) for choice in row.choices]
+    means = map(fmean, row.sample("alignment_score").values)
+    rates = (rate_text(choice.learning_rate) for choice in row.choices)
     return "; ".join(
         f"{name} {mean:z.2f}" + (f" at {rate}" if rate else "")
         for name, mean, rate in zip(organisms, means, rates, strict=True)

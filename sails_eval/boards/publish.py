@@ -11,16 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.boards.table import (
-    METRICS,
-    PROVENANCE,
-    SCHEMA,
-    TEXTS,
-    make_frame,
-    read_rows,
-    to_markdown,
-    write_frame,
-)
+from sails_eval.boards.table import METRICS, PROVENANCE, SCHEMA, TEXTS, make_frame, read_rows, to_markdown, write_frame
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore, write_text
 

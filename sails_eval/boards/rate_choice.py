@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from sails_eval.core.errors import UserError
 
@@ -87,4 +88,4 @@ def choose(method: str, scores: Mapping[float, Mapping[int | None, float]]) -> C
 
 def _mean_over(scores: Mapping[int | None, float], seeds: Sequence[int | None]) -> float:
     """NaN where a seed lacks. Rounded, since the last bits of a mean are no reason to prefer a rate."""
-    return round(math.fsum(scores.get(seed, math.nan) for seed in seeds) / len(seeds), 9)
+    return round(fmean(scores.get(seed, math.nan) for seed in seeds), 9)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_table, write_table
@@ -122,8 +123,8 @@ def _match(
 
 def _result(row: RowKey, category: str, metric: str, measured: Sequence[float | None]) -> Result:
     scored = [value for value in measured if value is not None]
-    # fsum is exact, so the mean does not depend on the order of the answers
-    value = round(math.fsum(scored) / len(scored), 6) if scored else math.nan
+    # the sum is exact, so the mean does not depend on the order of the answers
+    value = round(fmean(scored), 6) if scored else math.nan
     return Result(
         **asdict(row),
         category=category,

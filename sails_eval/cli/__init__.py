@@ -61,7 +61,7 @@ def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("sails_eval").setLevel(logging.INFO)
-    if not getattr(options, "verbose", False):
+    if not options.verbose:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
 

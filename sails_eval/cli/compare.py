@@ -9,7 +9,6 @@ from sails_eval.cli.flags import add_comparison, add_engine, add_judging, add_mo
 
 
 def add(commands: Any) -> None:
-    """Add the commands."""
     text = "Train methods on the same budget, judge their answers and write a leaderboard."
     command = add_command(commands, "compare", _compare, text)
     add_comparison(command)

@@ -17,20 +17,15 @@ if TYPE_CHECKING:
     from sails_eval.judges.calibration import Calibration, Figures
 
 FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
-JUDGE = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
 SHOWN = 5
 """How many disagreements are printed."""
 
 
 def add(commands: Any) -> None:
-    """Add `judge` and its actions."""
     actions = add_group(commands, "judge", "Judge any file of answers, calibrate a judge, audit a run's verdicts.")
     _add_score(actions)
     _add_calibrate(actions)
     _add_audit(actions)
-
-
-# --- score --------------------------------------------------------------------------------------------------------
 
 
 def _add_score(actions: Any) -> None:
@@ -47,7 +42,8 @@ def _add_score(actions: Any) -> None:
 
 
 def _add_judge(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--judge", required=True, metavar="J", help=JUDGE)
+    text = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
+    command.add_argument("--judge", required=True, metavar="J", help=text)
     text = "let zoo judges run code from their models' repositories"
     command.add_argument("--trust-remote-code", action="store_true", help=text)
 
@@ -75,9 +71,6 @@ def _score(options: argparse.Namespace) -> None:
     )
     print(judged)
     print(f"written to {options.out}")
-
-
-# --- calibrate ----------------------------------------------------------------------------------------------------
 
 
 def _add_calibrate(actions: Any) -> None:
@@ -179,9 +172,6 @@ def _table(calibration: Calibration) -> str:
         figures = (one.kappa, one.accuracy, one.found, one.spared, one.annotators)
         rows.append([one.name, str(one.answers), str(one.unscored), *(text_of(figure) for figure in figures)])
     return "\n".join([*aligned(rows), ""])
-
-
-# --- audit --------------------------------------------------------------------------------------------------------
 
 
 def _add_audit(actions: Any) -> None:

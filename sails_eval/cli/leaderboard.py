@@ -9,7 +9,6 @@ from sails_eval.cli.flags import flag
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "leaderboard", "Show, check or publish leaderboards.")
     show = add_command(actions, "show", _show, "Print a run's leaderboard or a board.")
     show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")

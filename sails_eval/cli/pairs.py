@@ -8,7 +8,6 @@ from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "pairs", "List, show or check pairs: models with their SAEs.")
     add_command(actions, "list", _list, "List the shipped pairs.")
     show = add_command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")

@@ -11,7 +11,6 @@ ON_HUB = "hub"
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "tasks", "List, show, make or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
     listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")

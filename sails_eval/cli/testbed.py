@@ -8,7 +8,6 @@ from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "testbed", "The embedded model organism: its card, or build it anew.")
     add_command(actions, "info", _testbed_info, "Print the testbed's card.")
     text = "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."

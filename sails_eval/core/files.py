@@ -68,11 +68,9 @@ def read_json(
     return json_object(str(path), parse_json(str(path), content, what))
 
 
-def write_json(
-    path: Path, value: Any, *, indent: int | None = 1, sort_keys: bool = False, ensure_ascii: bool = True
-) -> None:
+def write_json(path: Path, value: Any, *, sort_keys: bool = False, ensure_ascii: bool = True) -> None:
     """Write a JSON file, by rename."""
-    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
+    write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
@@ -162,8 +160,10 @@ def _value(cell: str, column: str, kind: Any) -> Any:
         return cell
     if kind is str:
         return restore(cell)
-    if not cell and (kind is float or NoneType in known):
-        return math.nan if kind is float else None
+    if not cell and kind is float:
+        return math.nan
+    if not cell and NoneType in known:
+        return None
     return int(cell) if int in (kind, *known) else float(cell)
 
 

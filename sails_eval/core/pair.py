@@ -3,6 +3,7 @@
 Every YAML file and every flag ends in one of these models; an unknown key is an error that names the file.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -50,10 +51,9 @@ class AttackData(Frozen):
     benign: Data | None = Field(default=None, description="harmless requests, answered")
     harmful: Data | None = Field(default=None, description="harmful requests, complied with")
 
-    def starting_at(self, here: Path) -> Self:
-        """The same data, with relative paths starting at `here`."""
-        given = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
-        return self.model_copy(update={key: starting_at(here, value) for key, value in given.items()})
+    def each(self, change: Callable[[Any], Any]) -> Self:
+        """The same with a change to what is named."""
+        return self.model_copy(update={key: change(data) for key, data in self if data is not None})
 
 
 class Pair(Frozen):
@@ -170,7 +170,7 @@ def load_pair(name: str) -> Pair:
                 if (value := getattr(pair, key)) is not None
             },
             **{key: starting_at(here, data) for key in (*DATA, "neutral") if (data := getattr(pair, key)) is not None},
-            "attack": pair.attack.starting_at(here),
+            "attack": pair.attack.each(lambda data: starting_at(here, data)),
         }
     )
 

@@ -164,9 +164,6 @@ def _raw(run: RunFolder) -> dict[str, dict[str, Interval]]:
     }
 
 
-# --- what it came to ----------------------------------------------------------------------------------------------
-
-
 def _csv(rows: Sequence[Corrected]) -> str:
     values = ("raw", "raw_low", "raw_high", "corrected", "corrected_low", "corrected_high")
     return csv_text(

@@ -130,9 +130,6 @@ def population(run: RunFolder, include: Sequence[Path] = ()) -> list[Item]:
     return found
 
 
-# --- export -------------------------------------------------------------------------------------------------------
-
-
 def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequence[Path] = ()) -> Key:
     """Write a blinded sample of a run's answers as CSV, with instructions and a private key beside it.
 

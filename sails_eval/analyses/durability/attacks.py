@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,9 +128,9 @@ def order_of(rows: int, attack: Attack, seed: int) -> list[int]:
     return order[:length]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attacked(Subject):
     """A model after an attack; `seed` draws the examples of re-tuning. Its checkpoint is that before the attack."""
 
-    attack: Attack = field(default_factory=lambda: Attack("merge"))
+    attack: Attack
     seed: int = 0

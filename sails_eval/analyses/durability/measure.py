@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
-from sails_eval.analyses.durability.report import METRICS, NAME, Decay
+from sails_eval.analyses.durability.report import BEFORE, METRICS, NAME, Decay
 from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
@@ -84,10 +84,9 @@ def _clear(run: RunFolder) -> None:
 
 def _prepared(finished: FinishedRun) -> FinishedRun:
     """The run with data on the hub at today's commit."""
-    plan = finished.plan
-    given = {key: value for key, value in plan.pair.attack if value is not None}
-    attack = plan.pair.attack.model_copy(update={key: pinned(value) for key, value in given.items()})
-    return replace(finished, plan=replace(plan, pair=plan.pair.model_copy(update={"attack": attack})))
+    pair = finished.plan.pair
+    pair = pair.model_copy(update={"attack": pair.attack.each(pinned)})
+    return replace(finished, plan=replace(finished.plan, pair=pair))
 
 
 def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[Attack]:
@@ -106,12 +105,11 @@ def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[
 
 def _before(finished: FinishedRun) -> list[Decay]:
     """What the run itself measured of the models, before any attack."""
-    rows = []
-    for one in finished.models:
-        for metric in METRICS:
-            key = one.method, one.seed, one.learning_rate, "none", 0, metric
-            rows.append(Decay(*key, finished.score(one, metric), finished.unscored(one)))
-    return rows
+    return [
+        Decay(*one.place[:3], *BEFORE, metric, finished.score(one, metric), finished.unscored(one))
+        for one in finished.models
+        for metric in METRICS
+    ]
 
 
 def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> list[Decay]:
