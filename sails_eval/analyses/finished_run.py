@@ -70,22 +70,14 @@ class FinishedRun:
     choices: Mapping[str, Choice]
     methods: tuple[str, ...]
 
-    @property
-    def title(self) -> str:
-        """What tells it from other sub-runs; empty where it is the whole run."""
-        return self.plan.folder
-
     @cached_property
     def _scores(self) -> dict[CellKey, dict[str, float]]:
-        """The headline metrics of everything that was tested."""
         return headline(self.results, self.plan.named_tasks)
 
     def score(self, model: SelectedModel, metric: str) -> float:
-        """A metric of a model on the test."""
         return self._scores[model.place][metric]
 
     def unscored(self, model: SelectedModel) -> float:
-        """The share of its judged test answers that have no verdict."""
         return unscored([self._answered[model.place]])
 
     @cached_property
@@ -98,7 +90,6 @@ class FinishedRun:
         return [SelectedModel(BASE), *(one for one in self._on_board if one.checkpoint and one.checkpoint.is_dir())]
 
     def warn_of_missing(self) -> None:
-        """Log whose checkpoints are not there."""
         wanted, kept = (Counter(one.method for one in these) for these in (self._on_board, self.models))
         for method, n in wanted.items():
             if kept[method] < n:

@@ -167,7 +167,6 @@ class Tested:
         return worst, best
 
     def unscored(self) -> float:
-        """The share of judged answers that have no verdict."""
         return unscored(chain(*self.cells))
 
     def by_task(self, metric: str) -> Iterator[tuple[float, tuple[Result, ...]]]:
@@ -233,9 +232,7 @@ def estimates(
 ) -> dict[str, dict[str, Interval]]:
     """The headline metrics on the test with 95 % intervals, per method at the rates of its choice; one organism.
 
-    From MIN_SEEDS seeds on the interval is Student's t, else it covers the choice of prompts only: Wilson's per
-    task, combined by MOVER (for harm_score on its scale from 1 to 5, on the wide side). NaN where a seed lacks the
-    metric. Raises UserError if a method was not tested at its rates.
+    NaN where a seed lacks the metric. Raises UserError if a method was not tested at its rates.
     """
     rows = tested({"this model": results}, tasks, {method: [choice] for method, choice in choices.items()})
     return {method: {metric: row.interval(metric) for metric in METRICS} for method, row in rows.items()}
@@ -304,9 +301,8 @@ def build(
     """The leaderboard: a row per method of `facts`, best first, from the results of each organism by its name.
 
     `choices` has those of each organism; without it rates are chosen here, on every organism's own validation results.
-    Without `contrasts` the declared ones are
-    those of `default_contrasts`. Raises UserError if a method's test results are missing or come from another
-    number of seeds than its facts say, or if a contrast names no row.
+    Without `contrasts` they are those of `default_contrasts`. Raises UserError if a method's test results are missing
+    or come from another number of seeds than its facts say, or if a contrast names no row.
     """
     if choices is None:
         choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]

@@ -68,7 +68,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def looks_of(methods: Iterable[str]) -> dict[str, Look]:
-    """How every method is drawn."""
     return {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
 
 
@@ -105,7 +104,6 @@ def draw_grid(axes: Any) -> None:
 
 
 def handles_of(looks: Mapping[str, Look]) -> list[Line2D]:
-    """The methods' entries in a legend."""
     return [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
 
 

@@ -26,8 +26,7 @@ def publish(rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = Fal
     """Merge a run's rows, with their provenance, into a board and rewrite the Markdown beside it; returns the board.
 
     They replace those it had on the board, so publishing twice changes nothing. Raises UserError if the board holds
-    rows of another environment, test set or schema; `force` (`--allow-mixed`) allows these, and the Markdown then says
-    so.
+    rows that differ in what is the `SAME`, unless `force` allows these; the Markdown then says so.
     """
     if board.suffix != ".csv":
         raise UserError(f"{board}: a board is a .csv file")

@@ -25,7 +25,6 @@ class Choice:
     left_out: tuple[tuple[int | None, float], ...] = ()
 
     def rate_of(self, seed: int | None) -> float | None:
-        """The rate at which a seed is tested."""
         return dict(self.left_out).get(seed, self.learning_rate)
 
     @property
@@ -55,7 +54,6 @@ class Choice:
 
     @property
     def warnings(self) -> list[str]:
-        """What to tell a reader of the leaderboard about the choice."""
         told = []
         if self.edge:
             grid = f"{self.scores[0][0]:.3g} to {self.scores[-1][0]:.3g}"

@@ -125,14 +125,8 @@ def _result(row: RowKey, category: str, metric: str, measured: Sequence[float | 
     scored = [value for value in measured if value is not None]
     # the sum is exact, so the mean does not depend on the order of the answers
     value = round(fmean(scored), 6) if scored else math.nan
-    return Result(
-        **asdict(row),
-        category=category,
-        metric=metric,
-        value=value,
-        n=len(scored),
-        unscored=len(measured) - len(scored),
-    )
+    unscored = len(measured) - len(scored)
+    return Result(**asdict(row), category=category, metric=metric, value=value, n=len(scored), unscored=unscored)
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:

@@ -223,7 +223,6 @@ def _names(frame: pd.DataFrame) -> list[str]:
 
 
 def metric_text(row: Mapping[str, Any], metric: str) -> str:
-    """A row's metric with its interval."""
     return interval_text(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
 

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command is known."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -56,8 +57,6 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
 
 
 def _set_up(options: argparse.Namespace) -> None:
-    import logging
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("sails_eval").setLevel(logging.INFO)

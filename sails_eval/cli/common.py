@@ -22,7 +22,6 @@ def add_group(commands: Any, name: str, text: str, what: str = "action") -> Any:
 
 
 def add_include_path(command: argparse.ArgumentParser) -> None:
-    """The flag for the tasks of a finished run."""
     text = "of the run's tasks"
     command.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=text)
 

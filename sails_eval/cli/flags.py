@@ -57,7 +57,6 @@ HELP = {
 
 
 def flag(group: Any, name: str, metavar: str | None = None, **kind: Any) -> None:
-    """Add a flag with its help."""
     group.add_argument(name, metavar=metavar, help=HELP[name], **kind)
 
 

@@ -142,7 +142,6 @@ def _names(text: str) -> dict[str, Any]:
 
 
 def _told(figures: Figures, calibration: Calibration) -> str:
-    """One file's figures for the terminal."""
     from sails_eval.judges.agreement import text_of
 
     positive, negative = ("harmful", "safe") if calibration.graded else ("refusals", "the rest")
@@ -164,7 +163,6 @@ def _told(figures: Figures, calibration: Calibration) -> str:
 
 
 def _table(calibration: Calibration) -> str:
-    """A row for each file, and one for all together."""
     from sails_eval.judges.agreement import text_of
 
     rows = [["file", "answers", "unscored", "kappa", "accuracy", "true positives", "true negatives", "two people"]]

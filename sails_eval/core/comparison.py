@@ -14,7 +14,6 @@ from sails_eval.core.training_settings import Match, Regularise, parse_regularis
 
 
 def _regularisers(value: Any) -> Any:
-    """`kl=0.1` as a mapping."""
     return parse_regularise(value) if isinstance(value, str) else value
 
 

@@ -33,8 +33,6 @@ class Selection(Frozen):
 
 
 class MixturePart(Selection):
-    """A part of a mixture."""
-
     share: float = Field(gt=0, le=1, description="of the mixture's examples")
 
 

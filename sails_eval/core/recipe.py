@@ -42,7 +42,6 @@ No recipe may set them but by `rank_factor`.
 
 
 def regularises(field: str) -> bool:
-    """Whether a field of PEFT's configs adds a regulariser."""
     return "dropout" in field or field in ("orth_reg_weight", "coft")
 
 
@@ -85,7 +84,6 @@ class Recipe(Frozen):
         return self.parameters != "none"
 
     def rank(self, pair: Pair) -> int:
-        """The rank of its adapter on a pair."""
         return max(1, round(pair.rank * self.rank_factor))
 
     @property

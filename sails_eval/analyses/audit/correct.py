@@ -155,7 +155,6 @@ def _scale(metric: str) -> tuple[float, float]:
 
 
 def _raw(run: RunFolder) -> dict[str, dict[str, Interval]]:
-    """Every method's metrics as the run's leaderboard has them."""
     return {
         row["method"]: {
             metric: Interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS
@@ -176,7 +175,6 @@ def _csv(rows: Sequence[Corrected]) -> str:
 
 
 def table(rows: Sequence[Corrected]) -> list[list[str]]:
-    """The rows for people, under a header."""
     header = ["method", "metric", "by the judge", "corrected by people", "labelled"]
     return [header] + [
         [

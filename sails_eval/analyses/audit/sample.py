@@ -182,12 +182,10 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
 
 
 def key_path(sample: Path) -> Path:
-    """Where the key of a sample lies."""
     return sample.with_suffix(".key.json")
 
 
 def strata_of(items: Sequence[Item]) -> dict[tuple[str, str], list[Item]]:
-    """The answers of every method and stratum."""
     found: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         found[item.method, item.stratum].append(item)

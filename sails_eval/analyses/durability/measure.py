@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
-from sails_eval.analyses.durability.report import BEFORE, METRICS, NAME, Decay
+from sails_eval.analyses.durability.report import BEFORE, METRICS, NAME, Decay, draw
 from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
@@ -64,11 +64,14 @@ def durability(
         files = []
         for one, these in zip(runs, possible, strict=True):
             one.warn_of_missing()
-            title = f"{one.title} " if one.title else ""
+            title = f"{one.plan.folder} " if one.plan.folder else ""
             evaluator = Evaluator(one.plan, one.run, pool, engines, quiet, title, work=answer)
             with one.run.locked():
                 rows = [*_before(one), *_after(one, evaluator, these)]
-                files.append(_write(one.run, rows))
+                found = one.run.analysis(NAME)
+                write_table(found.table, Decay, rows)
+                draw(rows, found.picture)
+            files.append(found.table)
     return files
 
 
@@ -159,13 +162,3 @@ def _subject(victim: Victim, plan: EvaluationPlan, root: Path) -> Attacked:
     seeded = "" if one.cell or victim.seed is None else f"/seed-{victim.seed}"
     name = f"{attack.folder}/{one.name}{seeded}-{key[:8]}"
     return Attacked(name, ModelFolder(root / name), one.checkpoint, attack=attack, seed=victim.seed or 0)
-
-
-def _write(run: RunFolder, rows: Sequence[Decay]) -> Path:
-    """Write durability.csv and its picture, the same bytes for the same rows."""
-    from sails_eval.analyses.durability.report import draw  # matplotlib
-
-    files = run.analysis(NAME)
-    write_table(files.table, Decay, rows)
-    draw(rows, files.picture)
-    return files.table

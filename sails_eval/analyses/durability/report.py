@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.analyses.finished_run import over_seeds, shown_tables
+from sails_eval.boards import plot
 from sails_eval.boards.table import METRICS as ALL_METRICS
 from sails_eval.boards.table import UNSCORED_FLAG
 from sails_eval.core.files import read_table
@@ -40,7 +41,6 @@ class Decay:
 
     @property
     def done(self) -> tuple[str, int | None]:
-        """The attack with its number of examples."""
         return self.attack, self.examples
 
 
@@ -87,8 +87,6 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
 
     Means over seeds with 95 % t intervals; the numbers of examples stand at equal distances.
     """
-    from sails_eval.boards import plot
-
     attacks = [a for a in ("benign", "harmful") if any(row.attack == a for row in rows)]
     if not attacks:
         path.unlink(missing_ok=True)
@@ -108,10 +106,8 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
     plot.save(figure, path)
 
 
-def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, plot.Look]) -> None:
     """One metric over the examples of one attack, a line for every method."""
-    from sails_eval.boards import plot
-
     examples = sorted({row.examples or 0 for row in rows})
     for method, look in looks.items():
         found = {n: [row for row in rows if row.method == method and (row.examples or 0) == n] for n in examples}

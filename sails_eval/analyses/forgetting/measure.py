@@ -66,16 +66,10 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
     files = finished.run.analysis(NAME)
     with finished.run.locked():
         jobs = _jobs(finished)
-        pool.map(measure, [job for _, job in jobs], title=f"{finished.title} KL on neutral text".lstrip())
+        pool.map(measure, [job for _, job in jobs], title=f"{finished.plan.folder} KL on neutral text".lstrip())
         base = finished.score(SelectedModel(BASE), "capability")
         rows = [
-            Forgotten(
-                one.method,
-                one.seed,
-                one.learning_rate,
-                Measured.read(job.path).kl_nats,
-                base - finished.score(one, "capability"),
-            )
+            Forgotten(*one.place[:3], Measured.read(job.path).kl_nats, base - finished.score(one, "capability"))
             for one, job in jobs
         ]
         write_table(files.table, Forgotten, rows)
