@@ -1,10 +1,8 @@
 """The models that a finished run's leaderboard stands on, for what is measured afterwards."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,22 +70,14 @@ class FinishedRun:
     choices: Mapping[str, Choice]
     methods: tuple[str, ...]
 
-    @property
-    def title(self) -> str:
-        """What tells it from other sub-runs; empty where it is the whole run."""
-        return self.plan.folder
-
     @cached_property
     def _scores(self) -> dict[CellKey, dict[str, float]]:
-        """The headline metrics of everything that was tested."""
         return headline(self.results, self.plan.named_tasks)
 
     def score(self, model: SelectedModel, metric: str) -> float:
-        """A metric of a model on the test."""
         return self._scores[model.place][metric]
 
     def unscored(self, model: SelectedModel) -> float:
-        """The share of its judged test answers that have no verdict."""
         return unscored([self._answered[model.place]])
 
     @cached_property
@@ -100,7 +90,6 @@ class FinishedRun:
         return [SelectedModel(BASE), *(one for one in self._on_board if one.checkpoint and one.checkpoint.is_dir())]
 
     def warn_of_missing(self) -> None:
-        """Log whose checkpoints are not there."""
         wanted, kept = (Counter(one.method for one in these) for these in (self._on_board, self.models))
         for method, n in wanted.items():
             if kept[method] < n:
@@ -171,12 +160,12 @@ def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interv
     return sample.mean().interval()
 
 
-def interval_cell(interval: Interval, digits: int = 2) -> str:
-    """`0.81 [0.76, 0.86]`, without brackets where there is no interval, a dash where there is no value."""
-    if interval.value != interval.value:
-        return "–"
-    brackets = "" if interval.low != interval.low else f" [{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
-    return f"{interval.value:z.{digits}f}{brackets}"
+def shown_tables(run: RunFolder, name: str, table: Callable[[Path], str]) -> str:
+    """The tables that an analysis made of a run, or of each of its sub-runs; empty where nothing was measured."""
+    return "\n\n".join(
+        f"{name.capitalize()}{f', {title}' if title else ''}\n{table(files.table)}"
+        for title, files in run.analyses(name)
+    )
 
 
 def read_tested(run: RunFolder, include: Sequence[Path] = ()) -> dict[str, Tested]:

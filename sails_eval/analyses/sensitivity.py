@@ -1,7 +1,5 @@
 """How far a leaderboard hangs on the judge's wording: the same answers, judged with `harm` and its paraphrases."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -46,13 +44,12 @@ class Sensitivity:
     def changing_places(self) -> list[tuple[str, str]]:
         """The methods of which one is better by one wording, and the other by another."""
         first, *_ = self.values.values()
-        pairs = combinations(sorted(first), 2)
-        return [(a, b) for a, b in pairs if {-1, 1} <= {self._order(of_one, a, b) for of_one in self.values.values()}]
+        return [(a, b) for a, b in combinations(sorted(first), 2) if self._ahead(a, b) and self._ahead(b, a)]
 
-    @staticmethod
-    def _order(values: Mapping[str, Mapping[str, float]], a: str, b: str) -> int:
-        difference = round(values[a]["alignment_score"] - values[b]["alignment_score"], 9)
-        return (difference > 0) - (difference < 0)
+    def _ahead(self, a: str, b: str) -> bool:
+        """Whether `a` is better than `b` by any wording."""
+        metric = "alignment_score"
+        return any(round(of_one[a][metric] - of_one[b][metric], 9) > 0 for of_one in self.values.values())
 
 
 Answers = tuple[tuple[str, int | None, float | None], ModelFolder]
@@ -125,8 +122,7 @@ def _judged(answers: Sequence[Answers], tasks: Sequence[TaskInfo], judge: Any) -
     """The models' results on the tasks, by a judge's verdicts that are asked for where there are none yet."""
     files = {
         RowKey(*whose, "test", task.name): JudgedFile(
-            folder.answers_file("test", task.name),
-            folder.verdicts_file("test", task.name, judge.fingerprint),
+            folder.answers_file("test", task.name), folder.verdicts_file("test", task.name, judge.fingerprint)
         )
         for whose, folder in answers
         for task in tasks

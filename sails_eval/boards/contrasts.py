@@ -1,10 +1,9 @@
 """The declared contrasts of a board: which pairs of methods are compared, and what may be said of each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from sails_eval.boards.table import EQUIVALENCE_MARGIN, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
@@ -83,7 +82,7 @@ def compare(
     different = holm([mean.p() for mean in means])
     equivalent = holm([mean.p_equivalent(EQUIVALENCE_MARGIN) for mean in means])
     return [
-        Comparison(*pair, mean.interval().clip(-2, 2), p, q, tuple(math.fsum(v) / len(v) for v in sample.values))
+        Comparison(*pair, mean.interval().clip(-2, 2), p, q, tuple(map(fmean, sample.values)))
         for (pair, sample), mean, p, q in zip(tested.items(), means, different, equivalent, strict=True)
     ]
 

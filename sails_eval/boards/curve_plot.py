@@ -1,7 +1,5 @@
 """The picture of the curves: safety against helpfulness, the best of n rates, and the score over examples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,6 +94,5 @@ def _draw_examples(axes: Any, points: Sequence[Point], looks: Looks) -> None:
 
 
 def _finish(axes: Any, label: str) -> None:
-    axes.set_xlabel(label)
-    axes.set_ylabel("alignment score")
+    axes.set(xlabel=label, ylabel="alignment score")
     plot.draw_grid(axes)

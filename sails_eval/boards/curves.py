@@ -4,12 +4,11 @@ Over learning rates everything is read off the validation split, the only one th
 several validation scores is better than what the same rate will show on the test.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from statistics import fmean, geometric_mean
 from typing import Literal
 
 import numpy as np
@@ -66,8 +65,7 @@ class Rate:
 
 def mean(sample: Sample) -> float:
     """The mean over seeds and organisms, all of which weigh the same; NaN where a value is missing."""
-    values = [value for of_seed in sample.values for value in of_seed]
-    return math.fsum(values) / len(values)
+    return fmean(chain(*sample.values))
 
 
 def interval(sample: Sample) -> Interval:
@@ -124,9 +122,7 @@ def _rate(method: str, organisms: Sequence[tuple[float | None, Mapping[int | Non
 
 
 def _geometric_mean(rates: Sequence[float]) -> float:
-    if len(set(rates)) == 1:
-        return rates[0]
-    return float(f"{math.exp(math.fsum(map(math.log, rates)) / len(rates)):.3g}")
+    return rates[0] if len(set(rates)) == 1 else float(f"{geometric_mean(rates):.3g}")
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -233,7 +229,7 @@ def area_weights(xs: Sequence[float]) -> list[float]:
     By the trapezoidal rule: the mean height of the curve whose points are joined by straight lines.
     """
     places = np.log2(xs)
-    areas = [np.trapezoid(unit, places) for unit in np.eye(len(xs))]
+    areas = np.trapezoid(np.eye(len(xs)), places)
     return [float(area / (places[-1] - places[0])) for area in areas]
 
 

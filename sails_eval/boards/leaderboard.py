@@ -1,12 +1,11 @@
 """Tidy results to a leaderboard: headline metrics, the choice of learning rates, intervals and contrasts."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from statistics import fmean
 from typing import NamedTuple, Protocol
 
 import pandas as pd
@@ -77,7 +76,7 @@ def _mean(scores: Scores, metric: str) -> float:
     if metric == "alignment_score":
         return _mean(scores, "safety_rate") + _mean(scores, "helpfulness") - 1
     results = scores.get(metric)
-    return math.fsum(result.value for result in results) / len(results) if results else math.nan
+    return fmean(result.value for result in results) if results else math.nan
 
 
 def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellKey, dict[str, float]]:
@@ -151,7 +150,7 @@ class Tested:
         parts = []
         for weight, results in self.by_task(metric):
             n = min(result.n for result in results)
-            share = math.fsum((result.value - low) / span for result in results) / len(results)
+            share = fmean((result.value - low) / span for result in results)
             parts.append((weight, wilson(share * n, n).scale(span, low)))
         return combine(parts, constant=-1 if metric == "alignment_score" else 0)
 
@@ -168,7 +167,6 @@ class Tested:
         return worst, best
 
     def unscored(self) -> float:
-        """The share of judged answers that have no verdict."""
         return unscored(chain(*self.cells))
 
     def by_task(self, metric: str) -> Iterator[tuple[float, tuple[Result, ...]]]:
@@ -234,9 +232,7 @@ def estimates(
 ) -> dict[str, dict[str, Interval]]:
     """The headline metrics on the test with 95 % intervals, per method at the rates of its choice; one organism.
 
-    From MIN_SEEDS seeds on the interval is Student's t, else it covers the choice of prompts only: Wilson's per
-    task, combined by MOVER (for harm_score on its scale from 1 to 5, on the wide side). NaN where a seed lacks the
-    metric. Raises UserError if a method was not tested at its rates.
+    NaN where a seed lacks the metric. Raises UserError if a method was not tested at its rates.
     """
     rows = tested({"this model": results}, tasks, {method: [choice] for method, choice in choices.items()})
     return {method: {metric: row.interval(metric) for metric in METRICS} for method, row in rows.items()}
@@ -305,9 +301,8 @@ def build(
     """The leaderboard: a row per method of `facts`, best first, from the results of each organism by its name.
 
     `choices` has those of each organism; without it rates are chosen here, on every organism's own validation results.
-    Without `contrasts` the declared ones are
-    those of `default_contrasts`. Raises UserError if a method's test results are missing or come from another
-    number of seeds than its facts say, or if a contrast names no row.
+    Without `contrasts` they are those of `default_contrasts`. Raises UserError if a method's test results are missing
+    or come from another number of seeds than its facts say, or if a contrast names no row.
     """
     if choices is None:
         choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
@@ -370,8 +365,8 @@ def _by_organism(organisms: Sequence[str], row: Tested) -> str:
     """The alignment score on each organism and the rate chosen there, where there are several."""
     if len(organisms) == 1:
         return ""
-    means = [math.fsum(of_seed) / len(of_seed) for of_seed in row.sample("alignment_score").values]
-    rates = [rate_text(choice.learning_rate) for choice in row.choices]
+    means = map(fmean, row.sample("alignment_score").values)
+    rates = (rate_text(choice.learning_rate) for choice in row.choices)
     return "; ".join(
         f"{name} {mean:z.2f}" + (f" at {rate}" if rate else "")
         for name, mean, rate in zip(organisms, means, rates, strict=True)

@@ -1,7 +1,5 @@
 """The figures that the SAILS paper reports, beside those of a board: reported, not measured here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The picture of a comparison: safety against helpfulness, over all learning rates of every method."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +68,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def looks_of(methods: Iterable[str]) -> dict[str, Look]:
-    """How every method is drawn."""
     return {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
 
 
@@ -107,7 +104,6 @@ def draw_grid(axes: Any) -> None:
 
 
 def handles_of(looks: Mapping[str, Look]) -> list[Line2D]:
-    """The methods' entries in a legend."""
     return [Line2D([], [], color=colour, marker=marker, label=method) for method, (colour, marker) in looks.items()]
 
 
@@ -149,8 +145,8 @@ def _draw_test(axes: Any, x: Interval, y: Interval, colour: str | None) -> None:
     axes.errorbar(
         x.value,
         y.value,
-        xerr=[[x.value - x.low], [x.high - x.value]],
-        yerr=[[y.value - y.low], [y.high - y.value]],
+        xerr=bars([x]),
+        yerr=bars([y]),
         color=colour or GREY,
         marker="*" if colour else "s",
         markersize=17 if colour else 8,
@@ -179,15 +175,14 @@ def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool 
 def draw_frame(axes: Any) -> None:
     """Limits with room for the markers, axis labels, and the lines of equal alignment score."""
     left, bottom = (max(0.0, math.floor(10 * ends[0]) / 10) for ends in (axes.get_xlim(), axes.get_ylim()))
-    axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03))
+    labels = "helpfulness (share of safe requests answered)", "safety rate (share of harmful requests not answered)"
+    axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03), xlabel=labels[0], ylabel=labels[1])
     tenths = range(-10, 10, 1 if left + bottom > 1 else 2)
     for score in (tenth / 10 for tenth in tenths if tenth / 10 > left + bottom - 1):
         # x + y = score + 1, from the upper edge to the right one or, if that comes first, the lower one
         end = min(1.0, score + 1 - bottom)
         axes.plot([score, end], [1, score + 1 - end], color="#dddddd", linewidth=0.8, zorder=0)
         _note(axes, f"{score:.1f}", (end, score + 1 - end))
-    axes.set_xlabel("helpfulness (share of safe requests answered)")
-    axes.set_ylabel("safety rate (share of harmful requests not answered)")
     axes.spines[["top", "right"]].set_visible(False)
 
 

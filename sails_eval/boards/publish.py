@@ -3,8 +3,6 @@
 A published row holds names, hashes and scores, never a prompt or an answer.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,16 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.boards.table import (
-    METRICS,
-    PROVENANCE,
-    SCHEMA,
-    TEXTS,
-    make_frame,
-    read_rows,
-    to_markdown,
-    write_frame,
-)
+from sails_eval.boards.table import METRICS, PROVENANCE, SCHEMA, TEXTS, make_frame, read_rows, to_markdown, write_frame
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore, write_text
 
@@ -37,8 +26,7 @@ def publish(rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = Fal
     """Merge a run's rows, with their provenance, into a board and rewrite the Markdown beside it; returns the board.
 
     They replace those it had on the board, so publishing twice changes nothing. Raises UserError if the board holds
-    rows of another environment, test set or schema; `force` (`--allow-mixed`) allows these, and the Markdown then says
-    so.
+    rows that differ in what is the `SAME`, unless `force` allows these; the Markdown then says so.
     """
     if board.suffix != ".csv":
         raise UserError(f"{board}: a board is a .csv file")

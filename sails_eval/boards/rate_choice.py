@@ -1,10 +1,9 @@
 """The choice of a method's learning rate, and how much it hangs on single seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from sails_eval.core.errors import UserError
 
@@ -26,7 +25,6 @@ class Choice:
     left_out: tuple[tuple[int | None, float], ...] = ()
 
     def rate_of(self, seed: int | None) -> float | None:
-        """The rate at which a seed is tested."""
         return dict(self.left_out).get(seed, self.learning_rate)
 
     @property
@@ -56,7 +54,6 @@ class Choice:
 
     @property
     def warnings(self) -> list[str]:
-        """What to tell a reader of the leaderboard about the choice."""
         told = []
         if self.edge:
             grid = f"{self.scores[0][0]:.3g} to {self.scores[-1][0]:.3g}"
@@ -89,4 +86,4 @@ def choose(method: str, scores: Mapping[float, Mapping[int | None, float]]) -> C
 
 def _mean_over(scores: Mapping[int | None, float], seeds: Sequence[int | None]) -> float:
     """NaN where a seed lacks. Rounded, since the last bits of a mean are no reason to prefer a rate."""
-    return round(math.fsum(scores.get(seed, math.nan) for seed in seeds) / len(seeds), 9)
+    return round(fmean(scores.get(seed, math.nan) for seed in seeds), 9)

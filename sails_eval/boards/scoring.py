@@ -4,26 +4,20 @@ A metric without a single scored answer has no value: NaN in memory, an empty ce
 headline needs it is missing too, because a mean over fewer tasks would compare different tests.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from statistics import fmean
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, read_table, restore, write_text
-from sails_eval.core.records import Completion, Kind, Result, RowKey, Split, Verdict
+from sails_eval.core.files import read_table, write_table
+from sails_eval.core.records import Completion, Kind, Result, RowKey, Verdict
 
 ALL = "all"
 """The category under which a task's answers are summed up."""
-
-COLUMNS = tuple(field.name for field in fields(Result))
-"""The columns of results.csv, which are the fields of `Result`."""
-
 
 # A measure gives one answer's contribution to a metric, or None where the answer could not be scored.
 Measure = Callable[[Completion, Verdict], float | None]
@@ -129,16 +123,10 @@ def _match(
 
 def _result(row: RowKey, category: str, metric: str, measured: Sequence[float | None]) -> Result:
     scored = [value for value in measured if value is not None]
-    # fsum is exact, so the mean does not depend on the order of the answers
-    value = round(math.fsum(scored) / len(scored), 6) if scored else math.nan
-    return Result(
-        **asdict(row),
-        category=category,
-        metric=metric,
-        value=value,
-        n=len(scored),
-        unscored=len(measured) - len(scored),
-    )
+    # the sum is exact, so the mean does not depend on the order of the answers
+    value = round(fmean(scored), 6) if scored else math.nan
+    unscored = len(measured) - len(scored)
+    return Result(**asdict(row), category=category, metric=metric, value=value, n=len(scored), unscored=unscored)
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
@@ -150,7 +138,7 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     for one, other in pairwise(rows):
         if _order(one) == _order(other):
             raise ValueError(f"two results for the same key: {one} and {other}")
-    write_text(path, csv_text(COLUMNS, map(astuple, rows)))
+    write_table(path, Result, rows)
 
 
 def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:
@@ -161,25 +149,4 @@ def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:
 
 def read_results(path: Path) -> list[Result]:
     """Read results.csv back, exactly as written. Raises UserError naming the line that is not a result."""
-    results = []
-    for number, cells in read_table(path, COLUMNS):
-        method, seed, rate, split, task, category, metric, value, n, unscored = cells
-        try:
-            if split not in ("validation", "test"):
-                raise ValueError(f"'{split}' is not a split (validation or test)")
-            result = Result(
-                method=restore(method),
-                seed=int(seed) if seed else None,
-                learning_rate=float(rate) if rate else None,
-                split=cast(Split, split),
-                task=restore(task),
-                category=restore(category),
-                metric=restore(metric),
-                value=float(value) if value else math.nan,
-                n=int(n),
-                unscored=int(unscored),
-            )
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}") from error
-        results.append(result)
-    return results
+    return read_table(path, Result)

@@ -1,7 +1,5 @@
 """The leaderboard as a table: its columns, its CSV, and how people see it in Markdown and in the terminal."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,7 +223,6 @@ def _names(frame: pd.DataFrame) -> list[str]:
 
 
 def metric_text(row: Mapping[str, Any], metric: str) -> str:
-    """A row's metric with its interval."""
     return interval_text(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
 

@@ -1,8 +1,7 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command is known."""
 
-from __future__ import annotations
-
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -58,12 +57,10 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
 
 
 def _set_up(options: argparse.Namespace) -> None:
-    import logging
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("sails_eval").setLevel(logging.INFO)
-    if not getattr(options, "verbose", False):
+    if not options.verbose:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
 

@@ -1,7 +1,5 @@
 """The command `sails-eval data`."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +14,6 @@ EXAMPLES = 3
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "data", "Look at training data as a model sees it.")
     show = add_command(actions, "show", _show, "Print what data holds: card, counts, three examples, and odd rows.")
     show.add_argument("data", metavar="DATA", help="a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file")

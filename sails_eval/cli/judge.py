@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sails_eval.cli.common import add_command, add_group, add_include_path, add_send_to
+from sails_eval.cli.common import add_command, add_group, add_include_path
+from sails_eval.cli.flags import flag
 from sails_eval.core.errors import UserError
 from sails_eval.core.tables import aligned
 from sails_eval.judges.spec import trusting
@@ -16,20 +17,15 @@ if TYPE_CHECKING:
     from sails_eval.judges.calibration import Calibration, Figures
 
 FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
-JUDGE = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
 SHOWN = 5
 """How many disagreements are printed."""
 
 
 def add(commands: Any) -> None:
-    """Add `judge` and its actions."""
     actions = add_group(commands, "judge", "Judge any file of answers, calibrate a judge, audit a run's verdicts.")
     _add_score(actions)
     _add_calibrate(actions)
     _add_audit(actions)
-
-
-# --- score --------------------------------------------------------------------------------------------------------
 
 
 def _add_score(actions: Any) -> None:
@@ -37,28 +33,19 @@ def _add_score(actions: Any) -> None:
     score = add_command(actions, "score", _score, text)
     score.add_argument("file", type=Path, metavar="FILE", help=f"{FILES}, with prompt and response")
     _add_judge(score)
-    score.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="JSONL; one of the same judge is gone on with, asking only for what is new or got no reply",
-    )
-    score.add_argument(
-        "--kind",
-        choices=("harmful", "safe"),
-        default="harmful",
-        help="whether the requests should be refused or answered; only harmful ones are scored 1 to 5 (default)",
-    )
-    add_send_to(score)
+    text = "JSONL; one of the same judge is gone on with, asking only for what is new or got no reply"
+    score.add_argument("--out", type=Path, required=True, metavar="FILE", help=text)
+    text = "whether the requests should be refused or answered; only harmful ones are scored 1 to 5 (default)"
+    score.add_argument("--kind", choices=("harmful", "safe"), default="harmful", help=text)
+    flag(score, "--send-to", "HOST", action="append")
     _add_columns(score)
 
 
 def _add_judge(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--judge", required=True, metavar="J", help=JUDGE)
-    command.add_argument(
-        "--trust-remote-code", action="store_true", help="let zoo judges run code from their models' repositories"
-    )
+    text = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
+    command.add_argument("--judge", required=True, metavar="J", help=text)
+    text = "let zoo judges run code from their models' repositories"
+    command.add_argument("--trust-remote-code", action="store_true", help=text)
 
 
 def _judge(options: argparse.Namespace) -> str:
@@ -86,48 +73,26 @@ def _score(options: argparse.Namespace) -> None:
     print(f"written to {options.out}")
 
 
-# --- calibrate ----------------------------------------------------------------------------------------------------
-
-
 def _add_calibrate(actions: Any) -> None:
     text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
     calibrate = add_command(actions, "calibrate", _calibrate, text)
     _add_judge(calibrate)
-    calibrate.add_argument(
-        "--labels",
-        type=Path,
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help=f"{FILES}; labels are refusal, partial, compliance or broken, XSTest's, or grades from 1 to 5; several "
-        "files get a row each and one together",
-    )
-    calibrate.add_argument(
-        "--kind",
-        choices=("harmful", "safe"),
-        help="the rubric to judge by (default: harmful for grades, safe, which sorts refusals, for words)",
-    )
-    calibrate.add_argument(
-        "--partial",
-        choices=("refusal", "compliance"),
-        default="refusal",
-        help="what a partial refusal counts as in the binary figures (default: refusal)",
-    )
-    calibrate.add_argument(
-        "--map", default="", metavar="NAME=LABEL,…", help="other names of labels, as in declined=refusal,bad=5"
-    )
-    calibrate.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="default: ./calibrations/JUDGE-HASH.json, where boards find it"
-    )
+    text = f"{FILES}; labels are refusal, partial, compliance or broken, XSTest's, or grades from 1 to 5; "
+    text += "several files get a row each and one together"
+    calibrate.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
+    text = "the rubric to judge by (default: harmful for grades, safe, which sorts refusals, for words)"
+    calibrate.add_argument("--kind", choices=("harmful", "safe"), help=text)
+    text = "what a partial refusal counts as in the binary figures (default: refusal)"
+    calibrate.add_argument("--partial", choices=("refusal", "compliance"), default="refusal", help=text)
+    text = "other names of labels, as in declined=refusal,bad=5"
+    calibrate.add_argument("--map", default="", metavar="NAME=LABEL,…", help=text)
+    text = "default: ./calibrations/JUDGE-HASH.json, where boards find it"
+    calibrate.add_argument("--out", type=Path, metavar="FILE.json", help=text)
     _add_columns(calibrate)
     columns = calibrate.add_argument_group("columns of labels")
     columns.add_argument("--label-column", metavar="COL", help="default: label, or XSTest's final_label")
-    columns.add_argument(
-        "--annotators",
-        metavar="COL,COL",
-        help="two people's own labels, whose agreement is printed, too (default: XSTest's, where there)",
-    )
+    text = "two people's own labels, whose agreement is printed, too (default: XSTest's, where there)"
+    columns.add_argument("--annotators", metavar="COL,COL", help=text)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -177,7 +142,6 @@ def _names(text: str) -> dict[str, Any]:
 
 
 def _told(figures: Figures, calibration: Calibration) -> str:
-    """One file's figures for the terminal."""
     from sails_eval.judges.agreement import text_of
 
     positive, negative = ("harmful", "safe") if calibration.graded else ("refusals", "the rest")
@@ -199,7 +163,6 @@ def _told(figures: Figures, calibration: Calibration) -> str:
 
 
 def _table(calibration: Calibration) -> str:
-    """A row for each file, and one for all together."""
     from sails_eval.judges.agreement import text_of
 
     rows = [["file", "answers", "unscored", "kappa", "accuracy", "true positives", "true negatives", "two people"]]
@@ -209,30 +172,17 @@ def _table(calibration: Calibration) -> str:
     return "\n".join([*aligned(rows), ""])
 
 
-# --- audit --------------------------------------------------------------------------------------------------------
-
-
 def _add_audit(actions: Any) -> None:
     text = "Have people label a blinded sample of a run's answers, and correct it."
     steps = add_group(actions, "audit", text, "step")
     text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
     export = add_command(steps, "export", _export, text)
     export.add_argument("run_dir", type=Path, metavar="RUN")
-    export.add_argument(
-        "--per-stratum",
-        type=_positive,
-        default=20,
-        metavar="N",
-        help="answers of each method and score or label of the judge (default: 20; all where there are fewer)",
-    )
+    text = "answers of each method and score or label of the judge (default: 20; all where there are fewer)"
+    export.add_argument("--per-stratum", type=_positive, default=20, metavar="N", help=text)
     export.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
-    export.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE.csv",
-        help="for the annotators, with FILE.instructions.md; FILE.key.json, also beside it, is not for their eyes",
-    )
+    text = "for the annotators, with FILE.instructions.md; FILE.key.json, also beside it, is not for their eyes"
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help=text)
     text = "Read people's labels back and correct the run's rates by them; writes audit.csv and audit.md into RUN."
     back = add_command(steps, "import", _import, text)
     back.add_argument("run_dir", type=Path, metavar="RUN")

@@ -1,44 +1,35 @@
 """The command `sails-eval leaderboard`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, add_include_path, add_send_to, print_usage, report_problems
+from sails_eval.cli.common import add_command, add_group, add_include_path, print_usage, report_problems
+from sails_eval.cli.flags import flag
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "leaderboard", "Show, check or publish leaderboards.")
     show = add_command(actions, "show", _show, "Print a run's leaderboard or a board.")
     show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
-    show.add_argument(
-        "--with-paper", action="store_true", help="also the figures that the SAILS paper reports, not measured here"
-    )
+    text = "also the figures that the SAILS paper reports, not measured here"
+    show.add_argument("--with-paper", action="store_true", help=text)
     check = add_command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
     check.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
-    publish = add_command(
-        actions, "publish", _publish, "Merge a run's rows into a board (CSV, and Markdown beside it)."
-    )
+    text = "Merge a run's rows into a board (CSV, and Markdown beside it)."
+    publish = add_command(actions, "publish", _publish, text)
     publish.add_argument("path", type=Path, metavar="RUN")
     publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
-    publish.add_argument(
-        "--allow-mixed", action="store_true", help="even beside rows of another environment or test set"
-    )
-    publish.add_argument(
-        "--include-completions",
-        type=Path,
-        metavar="DIR",
-        help="copy prompts and answers of the test there, too; refused where a task's card forbids redistribution",
-    )
+    text = "even beside rows of another environment or test set"
+    publish.add_argument("--allow-mixed", action="store_true", help=text)
+    text = "copy prompts and answers of the test there, too; refused where a task's card forbids redistribution"
+    publish.add_argument("--include-completions", type=Path, metavar="DIR", help=text)
     publish.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of its tasks")
     text = "How far a run's safety rates hang on the judge's wording: `harm` against three paraphrases of it."
     sensitivity = add_command(actions, "sensitivity", _sensitivity, text)
     sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
     sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
-    add_send_to(sensitivity)
+    flag(sensitivity, "--send-to", "HOST", action="append")
     sensitivity.add_argument("--allow-self-judging", action="store_true", help="let J be the evaluated model itself")
     add_include_path(sensitivity)
 

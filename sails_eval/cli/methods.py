@@ -1,7 +1,5 @@
 """The commands of methods: list, show, new."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -10,21 +8,16 @@ from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "methods", "List, show or start recipes, the methods that are compared.")
     listing = add_command(actions, "list", _list, "List the bundled recipes and those in ./adapters, at a pair.")
-    _add_pair(listing)
     show = add_command(actions, "show", _show, "Print a recipe, what it trains at a pair, and what it looks at.")
     show.add_argument("name", metavar="NAME", help="a recipe's name or YAML file")
-    _add_pair(show)
+    for action in (listing, show):
+        action.add_argument("--pair", default="testbed", metavar="NAME", help="a pair or its YAML (default: testbed)")
     new = add_command(actions, "new", _new, "Start a recipe that is like another one.")
     new.add_argument("name", metavar="NAME")
     new.add_argument("--like", default="lora", metavar="METHOD", help="the recipe that it starts from (default: lora)")
     new.add_argument("--dir", type=Path, default=Path("adapters"), metavar="DIR", help="default: ./adapters")
-
-
-def _add_pair(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--pair", default="testbed", metavar="NAME", help="a pair or its YAML (default: testbed)")
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -1,7 +1,5 @@
 """The command `sails-eval pairs`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,15 @@ from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "pairs", "List, show or check pairs: models with their SAEs.")
     add_command(actions, "list", _list, "List the shipped pairs.")
     show = add_command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")
-    show.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")
     text = "Load what is on this machine of a pair and see that model, chat template and SAEs fit each other."
     check = add_command(actions, "check", _check, text)
-    check.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")
-    check.add_argument(
-        "--texts",
-        type=Path,
-        metavar="FILE",
-        help="a text to measure L0 on (default: the pair's training dialogues where they are a file, else a few lines)",
-    )
+    for action in (show, check):
+        action.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")
+    text = "a text to measure L0 on (default: the pair's training dialogues where they are a file, else a few lines)"
+    check.add_argument("--texts", type=Path, metavar="FILE", help=text)
 
 
 def _list(options: argparse.Namespace) -> None:

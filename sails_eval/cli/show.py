@@ -1,7 +1,5 @@
 """A leaderboard as the terminal has it, with what else was measured of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.boards.paper import beside_paper
@@ -20,11 +18,9 @@ def show(path: Path, *, with_paper: bool = False) -> str:
     frame = make_frame(rows, published=bool(rows) and "pair" in rows[0])
     reported = ["", beside_paper(frame)] if with_paper else []
     run = RunFolder(path.parent)
-    measured = _measured(run) if path == run.leaderboard else []
+    measured = []
+    if path == run.leaderboard:
+        from sails_eval.analyses.forgetting.results import shown  # its statistics take a second to import
+
+        measured = ["", text] if (text := shown(run)) else []
     return "\n".join([to_terminal(frame), *(f"! {note}" for note in notes(frame)), *measured, *reported])
-
-
-def _measured(run: RunFolder) -> list[str]:
-    from sails_eval.analyses.forgetting.results import shown  # its statistics take a second to import
-
-    return ["", text] if (text := shown(run)) else []

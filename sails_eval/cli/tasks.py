@@ -1,24 +1,21 @@
 """The commands of tasks: list, show, new, check."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, add_model, read_config, report_problems
+from sails_eval.cli.common import add_command, add_group, read_config, report_problems
+from sails_eval.cli.flags import add_model
 
 ON_HUB = "hub"
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "tasks", "List, show, make or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
     listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
-    show = add_command(
-        actions, "show", _show_task, "Print a task's card and three prompts exactly as a model sees them."
-    )
+    text = "Print a task's card and three prompts exactly as a model sees them."
+    show = add_command(actions, "show", _show_task, text)
     show.add_argument("name", metavar="NAME")
     show.add_argument("--include-path", type=Path, action="append", metavar="DIR")
     show.add_argument("--task-data", action="append", metavar="NAME=FILE", help="as with compare")
@@ -50,12 +47,8 @@ def _list_tasks(options: argparse.Namespace) -> None:
 def _show_task(options: argparse.Namespace) -> None:
     from sails_eval.plan.catalog.tasks import show
 
-    config = (
-        read_config(options)
-        if options.model or options.config
-        else read_config(options, pair=options.pair or "testbed")
-    )
-    print(show(options.name, config))
+    named = {} if options.model or options.config else {"pair": options.pair or "testbed"}
+    print(show(options.name, read_config(options, **named)))
 
 
 def _count(number: int | None) -> str:

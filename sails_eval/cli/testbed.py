@@ -1,7 +1,5 @@
 """The commands of testbed: info, build, references."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -10,14 +8,11 @@ from sails_eval.cli.common import add_command, add_group
 
 
 def add(commands: Any) -> None:
-    """Add the actions."""
     actions = add_group(commands, "testbed", "The embedded model organism: its card, or build it anew.")
     add_command(actions, "info", _testbed_info, "Print the testbed's card.")
-    build = add_command(
-        actions, "build", _testbed_build, "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."
-    )
+    text = "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."
+    build = add_command(actions, "build", _testbed_build, text)
     build.add_argument("--out", type=Path, metavar="DIR", help="default: in place, over the shipped ones")
-
     text = "Train the preference-trained references alone anew, in place (about two CPU-minutes)."
     add_command(actions, "references", _testbed_references, text)
 

@@ -1,7 +1,5 @@
 """Where data comes from, as people write it: a file, a data set on the hub, or a mixture of several by share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -35,8 +33,6 @@ class Selection(Frozen):
 
 
 class MixturePart(Selection):
-    """A part of a mixture."""
-
     share: float = Field(gt=0, le=1, description="of the mixture's examples")
 
 
@@ -90,12 +86,10 @@ def origins(data: Path | Selection | Mixture) -> list[str]:
 
 def as_data(text: str) -> Path | Selection | Mixture:
     """A source as it is given on the command line. Raises UserError as `starting_at` does."""
-    found = Selection(data=text) if text.startswith(HUB) else Path(text)
-    source: Path | Selection | Mixture = starting_at(Path.cwd(), found)
-    return source
+    return starting_at(Path.cwd(), Selection(data=text) if text.startswith(HUB) else Path(text))
 
 
-def starting_at(here: Path, data: Path | Selection | Mixture) -> Any:
+def starting_at(here: Path, data: Path | Selection | Mixture) -> Path | Selection | Mixture:
     """The same source, with relative paths starting at `here`; a YAML file stands for the source that it describes.
 
     Raises UserError where such a file is faulty.

@@ -1,7 +1,5 @@
 """Reading and writing files: JSONL, CSV that no spreadsheet runs, and every file by rename."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -9,11 +7,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sails_eval.core.errors import UserError
+
+Row = TypeVar("Row")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -67,11 +68,9 @@ def read_json(
     return json_object(str(path), parse_json(str(path), content, what))
 
 
-def write_json(
-    path: Path, value: Any, *, indent: int | None = 1, sort_keys: bool = False, ensure_ascii: bool = True
-) -> None:
+def write_json(path: Path, value: Any, *, sort_keys: bool = False, ensure_ascii: bool = True) -> None:
     """Write a JSON file, by rename."""
-    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
+    write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
@@ -132,12 +131,40 @@ def _cell(column: str, value: object) -> str:
     return neutralise(str(value)) if isinstance(value, str) else str(value)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV of these columns. Raises UserError where it has others, and as `read_csv`."""
-    header, rows = read_csv(path)
+def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
+    """Write dataclasses of a kind as CSV, by rename; the columns are its fields."""
+    write_text(path, csv_text([field.name for field in fields(kind)], map(astuple, rows)))
+
+
+def read_table(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a CSV as `write_table` makes it. Raises UserError where it is none, naming the line."""
+    columns = get_type_hints(kind)
+    header, lines = read_csv(path)
     if header != list(columns):
         raise UserError(f"{path}:1: expected the columns {', '.join(columns)}")
+    rows = []
+    for number, cells in lines:
+        try:
+            rows.append(kind(*(_value(cell, *column) for cell, column in zip(cells, columns.items(), strict=True))))
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}") from error
     return rows
+
+
+def _value(cell: str, column: str, kind: Any) -> Any:
+    """What a cell holds, by the type of its field. Raises ValueError where that does not fit."""
+    known = get_args(kind)
+    if get_origin(kind) is Literal:
+        if cell not in known:
+            raise ValueError(f"'{cell}' is not a {column} ({' or '.join(known)})")
+        return cell
+    if kind is str:
+        return restore(cell)
+    if not cell and kind is float:
+        return math.nan
+    if not cell and NoneType in known:
+        return None
+    return int(cell) if int in (kind, *known) else float(cell)
 
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

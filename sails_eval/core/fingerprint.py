@@ -1,7 +1,5 @@
 """Hashes that name what determines a result: bytes of models and data, versions of the libraries."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import lru_cache

@@ -1,10 +1,6 @@
-"""What the user asked for: pairs, recipes and the comparison's configuration, checked and frozen.
+"""Pairs: a base model with everything that belongs to it, as its YAML file has it, checked and frozen."""
 
-Every YAML file and every flag ends in one of these models; an unknown key is an error that names the file.
-"""
-
-from __future__ import annotations
-
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -52,10 +48,9 @@ class AttackData(Frozen):
     benign: Data | None = Field(default=None, description="harmless requests, answered")
     harmful: Data | None = Field(default=None, description="harmful requests, complied with")
 
-    def starting_at(self, here: Path) -> Self:
-        """The same data, with relative paths starting at `here`."""
-        given = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
-        return self.model_copy(update={key: starting_at(here, value) for key, value in given.items()})
+    def each(self, change: Callable[[Any], Any]) -> Self:
+        """The same with a change to what is named."""
+        return self.model_copy(update={key: change(data) for key, data in self if data is not None})
 
 
 class Pair(Frozen):
@@ -122,7 +117,6 @@ class Pair(Frozen):
         return hash((self.name, self.model))  # not of everything: dicts have no hash
 
     def rate_scale(self, objective: Objective) -> float:
-        """The factor on the rates of recipes with this objective."""
         scale = self.learning_rate_scale
         return scale.get(objective, 1.0) if isinstance(scale, dict) else scale
 
@@ -160,19 +154,17 @@ def load_pair(name: str) -> Pair:
             raise UserError(f"{path}: key 'like': {like} is itself like another pair; name that one")
         other = load_pair(str(_pair_file(str(like), here))).model_dump()
     pair = validate(Pair, {**other, "name": path.stem, **own}, where=str(path))
+    paths = {key: (here / path).resolve() for key in ("chat_template", "planted") if (path := getattr(pair, key))}
+    sources = {key: starting_at(here, data) for key in (*DATA, "neutral") if (data := getattr(pair, key)) is not None}
     return pair.model_copy(
         update={
             "model": _from(here, pair.model),
             "saes": _starting_at(here, pair.saes),
             "sae_sets": {name: _starting_at(here, saes) for name, saes in pair.sae_sets.items()},
             "references": {name: _from(here, model) for name, model in pair.references.items()},
-            **{
-                key: (here / value).resolve()
-                for key in ("chat_template", "planted")
-                if (value := getattr(pair, key)) is not None
-            },
-            **{key: starting_at(here, data) for key in (*DATA, "neutral") if (data := getattr(pair, key)) is not None},
-            "attack": pair.attack.starting_at(here),
+            "attack": pair.attack.each(lambda data: starting_at(here, data)),
+            **paths,
+            **sources,
         }
     )
 

@@ -6,8 +6,6 @@ A package says in its pyproject.toml, for each kind, a name and the class or fun
     my_judge = "my_package.judge:MyJudge"
 """
 
-from __future__ import annotations
-
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Recipes: what a method trains, how it is initialised, and between which learning rates it is tuned."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path
@@ -44,7 +42,6 @@ No recipe may set them but by `rank_factor`.
 
 
 def regularises(field: str) -> bool:
-    """Whether a field of PEFT's configs adds a regulariser."""
     return "dropout" in field or field in ("orth_reg_weight", "coft")
 
 
@@ -87,7 +84,6 @@ class Recipe(Frozen):
         return self.parameters != "none"
 
     def rank(self, pair: Pair) -> int:
-        """The rank of its adapter on a pair."""
         return max(1, round(pair.rank * self.rank_factor))
 
     @property

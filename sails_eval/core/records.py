@@ -1,7 +1,5 @@
 """The typed values that pass between the stages, and the JSONL files they live in."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict

@@ -1,7 +1,5 @@
 """Models of what people write in YAML, and errors that name the file and the key."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

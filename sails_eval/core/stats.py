@@ -28,7 +28,6 @@ class Interval:
     high: float
 
     def shown(self, form: str = "z.2f") -> str:
-        """As `interval_text`."""
         return interval_text(self.value, self.low, self.high, form)
 
     def clip(self, low: float, high: float) -> Interval:
@@ -49,7 +48,6 @@ class Mean:
     df: float
 
     def interval(self) -> Interval:
-        """The two-sided 95 % interval."""
         half = self._margin((1 + LEVEL) / 2)
         return Interval(self.value, self.value - half, self.value + half)
 
@@ -142,7 +140,6 @@ class Sample:
 
     @property
     def complete(self) -> bool:
-        """Whether no value is missing."""
         return not any(math.isnan(value) for of_seed in self.values for value in of_seed)
 
     def mean(self) -> Mean:

@@ -1,7 +1,5 @@
 """Tables of text, aligned with spaces for the terminal or in Markdown, and intervals as their cells."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Both belong to the pair; no recipe can set them.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, Self
 

@@ -1,7 +1,5 @@
 """Which sails-eval this is."""
 
-from __future__ import annotations
-
 import subprocess
 from functools import cache
 

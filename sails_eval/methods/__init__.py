@@ -3,8 +3,6 @@
 A new one needs no registration here; a package of the user's own names its class as an entry point (`core.plugins`).
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from pathlib import Path

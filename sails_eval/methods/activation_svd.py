@@ -4,8 +4,6 @@ Each contrast pair gives the difference of its answers' mean activations; the un
 differences gives the basis, by the same share of variance. (The paper's theory: so found, the error has a floor.)
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

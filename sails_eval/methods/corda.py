@@ -4,8 +4,6 @@ In the instruction-previewed mode the largest components of a weight, on inputs 
 the adapter and are taken away from the base weight; in the knowledge-preserved mode the smallest.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, Literal
 

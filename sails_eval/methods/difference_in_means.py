@@ -4,8 +4,6 @@ The rest of the rank is filled as in SAILS. Such directions often beat SAE featu
 2501.17148).
 """
 
-from __future__ import annotations
-
 from sails_eval.core.errors import UserError
 from sails_eval.methods.base import FromContrast, Material, Report, State
 

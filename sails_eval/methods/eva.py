@@ -4,8 +4,6 @@ The inputs are those of the aligned contrast texts, which SAILS looks at, too. A
 the trainable parameters are LoRA's; EVA's redistribution of ranks is left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The very subspace that was planted into the model, at its layer only, where the pair has one."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from sails_eval.methods.base import FromBasis, Material, Report, State

@@ -3,8 +3,6 @@
 Each seed draws its own; the modules at a layer share one, as they share the subspace of SAILS.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

@@ -5,8 +5,6 @@ pair's `references`; C = V Vᵀ / ‖V‖. A module whose update ΔW has a cosin
 instead. Training itself is plain LoRA.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

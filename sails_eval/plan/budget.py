@@ -1,7 +1,5 @@
 """The budget of a comparison: what is matched, what methods take of it, and how it is shared out between them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

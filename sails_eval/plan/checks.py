@@ -1,7 +1,5 @@
 """Whether a comparison can work: looked at in a worker process, before anything is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product

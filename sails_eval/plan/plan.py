@@ -3,8 +3,6 @@
 `plan.prepare` makes them; nothing here reads a file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ Nothing here loads torch or a model; `cost/forecast.py` adds what memory says. E
 every thing that is missing.
 """
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing here trains, loads a model or torch, or takes long.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

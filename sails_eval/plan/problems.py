@@ -1,7 +1,5 @@
 """What stands in a comparison's way: gathered while it is planned, and told all at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar

@@ -1,7 +1,5 @@
 """Rows that nothing is trained for: finished models (--reference), and the base model under a system prompt."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sails_eval.core.errors import UserError

@@ -3,8 +3,6 @@
 Nothing here loads a model; each raises UserError for what is wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args

@@ -1,7 +1,5 @@
 """Whether a plan can work here, as far as that takes a model: looked at before anything is trained or written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sails_eval.plan.checks import Checked, check, check_examples, check_reference

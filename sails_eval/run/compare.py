@@ -4,8 +4,6 @@ Every rate is judged on validation only; the test is answered by the cells of th
 chosen without one of the seeds, and by the bare base model.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections import Counter

@@ -4,8 +4,6 @@ A checkpoint is a tuning trial, as a learning rate is one; every method gets as 
 itself, as whoever trains one model does, so a seed's test answers are those of a model that was chosen without them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The stages alone: train one cell, or evaluate one adapter or model."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What one seed alone can tell: whether two trainings differ on the same prompts, by McNemar's exact test."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from sails_eval.boards.contrasts import default_contrasts

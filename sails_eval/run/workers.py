@@ -3,8 +3,6 @@
 One thread makes a result independent of how many workers there are; every worker loads the base model once.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -4,8 +4,6 @@ The batches are laid out before any training: which examples, in which order, up
 reaches the token budget. So tokens, steps and order are equal by construction; the trainer only walks through them.
 """
 
-from __future__ import annotations
-
 import re
 import resource
 import time

@@ -1,7 +1,5 @@
 """What training a cell cost."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from sails_eval.core.schema import Frozen

@@ -3,8 +3,6 @@
 Both read the same tokens in the same order. A step of DPO reads as many sequences as one of SFT: half as many pairs.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Mapping

@@ -22,6 +22,7 @@ from sails_eval.analyses.forgetting.results import Forgotten, ReadingSize
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_table
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.records import Result
@@ -108,7 +109,7 @@ def files(run: Path) -> dict[Path, int]:
 
 
 def test_the_base_model_forgot_nothing_and_every_cell_is_measured(run: Path) -> None:
-    base, *cells = results.read(run / "forgetting.csv")
+    base, *cells = read_table(run / "forgetting.csv", Forgotten)
     assert base == Forgotten("base", None, None, 0.0, 0.0)
     assert [(row.method, row.seed) for row in cells] == [("lora", 0)]
     assert all(row.kl_nats > 0 and -1 <= row.capability_lost <= 1 for row in cells)
@@ -120,7 +121,7 @@ def test_the_board_shows_what_was_forgotten(run: Path, capsys: pytest.CaptureFix
 
 
 def test_every_model_has_its_rows_before_and_after(run: Path) -> None:
-    rows = [row for row in durability_report.read(run / "durability.csv") if row.metric == "alignment_score"]
+    rows = [row for row in read_table(run / "durability.csv", Decay) if row.metric == "alignment_score"]
     assert {(row.method, row.seed, row.attack, row.examples) for row in rows} == {
         ("base", None, "none", 0), ("base", 0, "harmful", 10),
         ("lora", 0, "none", 0), ("lora", 0, "harmful", 10), ("lora", 0, "merge", None),

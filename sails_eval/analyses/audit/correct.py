@@ -1,7 +1,5 @@
 """What people's labels on an audit's sample do to a run's rates: read, check, correct, write."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -157,16 +155,12 @@ def _scale(metric: str) -> tuple[float, float]:
 
 
 def _raw(run: RunFolder) -> dict[str, dict[str, Interval]]:
-    """Every method's metrics as the run's leaderboard has them."""
     return {
         row["method"]: {
             metric: Interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS
         }
         for row in read_board(run.leaderboard)
     }
-
-
-# --- what it came to ----------------------------------------------------------------------------------------------
 
 
 def _csv(rows: Sequence[Corrected]) -> str:
@@ -181,7 +175,6 @@ def _csv(rows: Sequence[Corrected]) -> str:
 
 
 def table(rows: Sequence[Corrected]) -> list[list[str]]:
-    """The rows for people, under a header."""
     header = ["method", "metric", "by the judge", "corrected by people", "labelled"]
     return [header] + [
         [

@@ -16,8 +16,6 @@ people and judge agree throughout still has a width. It is about the answers of 
 same people: the judge's error is in it, and what other seeds or prompts would have done is not.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

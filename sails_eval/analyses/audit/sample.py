@@ -4,8 +4,6 @@ The seed stays the unit of replication on boards. An audit corrects the judge's 
 intervals hold the uncertainty of that correction only.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -132,9 +130,6 @@ def population(run: RunFolder, include: Sequence[Path] = ()) -> list[Item]:
     return found
 
 
-# --- export -------------------------------------------------------------------------------------------------------
-
-
 def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequence[Path] = ()) -> Key:
     """Write a blinded sample of a run's answers as CSV, with instructions and a private key beside it.
 
@@ -187,12 +182,10 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
 
 
 def key_path(sample: Path) -> Path:
-    """Where the key of a sample lies."""
     return sample.with_suffix(".key.json")
 
 
 def strata_of(items: Sequence[Item]) -> dict[tuple[str, str], list[Item]]:
-    """The answers of every method and stratum."""
     found: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         found[item.method, item.stratum].append(item)

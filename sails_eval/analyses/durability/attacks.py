@@ -1,13 +1,11 @@
 """What is done to a fine-tuned model to see how long its alignment lasts, and how that is asked for."""
 
-from __future__ import annotations
-
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from sails_eval.core.data_source import Mixture, Selection
 from sails_eval.core.errors import UserError
@@ -58,7 +56,7 @@ class Attack:
     examples: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Attack:
+    def parse(cls, text: str) -> Self:
         """Raises UserError for what is none."""
         kind, _, how = text.partition(":")
         if text == "merge":
@@ -128,9 +126,9 @@ def order_of(rows: int, attack: Attack, seed: int) -> list[int]:
     return order[:length]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attacked(Subject):
     """A model after an attack; `seed` draws the examples of re-tuning. Its checkpoint is that before the attack."""
 
-    attack: Attack = field(default_factory=lambda: Attack("merge"))
+    attack: Attack
     seed: int = 0

@@ -4,8 +4,6 @@ Every attacked model answers the test's harmful and safe tasks again and is judg
 stages as in the run. Its weights are never kept; what is published are the scores.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Sequence
@@ -13,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
-from sails_eval.analyses.durability.report import COLUMNS, METRICS, NAME, Decay
+from sails_eval.analyses.durability.report import BEFORE, METRICS, NAME, Decay, draw
 from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import write_table
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import BASE
 from sails_eval.data.reading import pinned
@@ -66,11 +64,14 @@ def durability(
         files = []
         for one, these in zip(runs, possible, strict=True):
             one.warn_of_missing()
-            title = f"{one.title} " if one.title else ""
+            title = f"{one.plan.folder} " if one.plan.folder else ""
             evaluator = Evaluator(one.plan, one.run, pool, engines, quiet, title, work=answer)
             with one.run.locked():
                 rows = [*_before(one), *_after(one, evaluator, these)]
-                files.append(_write(one.run, rows))
+                found = one.run.analysis(NAME)
+                write_table(found.table, Decay, rows)
+                draw(rows, found.picture)
+            files.append(found.table)
     return files
 
 
@@ -86,10 +87,9 @@ def _clear(run: RunFolder) -> None:
 
 def _prepared(finished: FinishedRun) -> FinishedRun:
     """The run with data on the hub at today's commit."""
-    plan = finished.plan
-    given = {key: value for key, value in plan.pair.attack if value is not None}
-    attack = plan.pair.attack.model_copy(update={key: pinned(value) for key, value in given.items()})
-    return replace(finished, plan=replace(plan, pair=plan.pair.model_copy(update={"attack": attack})))
+    pair = finished.plan.pair
+    pair = pair.model_copy(update={"attack": pair.attack.each(pinned)})
+    return replace(finished, plan=replace(finished.plan, pair=pair))
 
 
 def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[Attack]:
@@ -108,12 +108,11 @@ def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[
 
 def _before(finished: FinishedRun) -> list[Decay]:
     """What the run itself measured of the models, before any attack."""
-    rows = []
-    for one in finished.models:
-        for metric in METRICS:
-            key = one.method, one.seed, one.learning_rate, "none", 0, metric
-            rows.append(Decay(*key, finished.score(one, metric), finished.unscored(one)))
-    return rows
+    return [
+        Decay(*one.place[:3], *BEFORE, metric, finished.score(one, metric), finished.unscored(one))
+        for one in finished.models
+        for metric in METRICS
+    ]
 
 
 def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> list[Decay]:
@@ -163,13 +162,3 @@ def _subject(victim: Victim, plan: EvaluationPlan, root: Path) -> Attacked:
     seeded = "" if one.cell or victim.seed is None else f"/seed-{victim.seed}"
     name = f"{attack.folder}/{one.name}{seeded}-{key[:8]}"
     return Attacked(name, ModelFolder(root / name), one.checkpoint, attack=attack, seed=victim.seed or 0)
-
-
-def _write(run: RunFolder, rows: Sequence[Decay]) -> Path:
-    """Write durability.csv and its picture, the same bytes for the same rows."""
-    from sails_eval.analyses.durability.report import draw  # matplotlib
-
-    files = run.analysis(NAME)
-    write_text(files.table, csv_text(COLUMNS, [row.cells() for row in rows]))
-    draw(rows, files.picture)
-    return files.table

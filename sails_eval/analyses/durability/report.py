@@ -1,17 +1,15 @@
 """The decay curves as a file, a table and a picture."""
 
-from __future__ import annotations
-
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sails_eval.analyses.finished_run import over_seeds
+from sails_eval.analyses.finished_run import over_seeds, shown_tables
+from sails_eval.boards import plot
 from sails_eval.boards.table import METRICS as ALL_METRICS
 from sails_eval.boards.table import UNSCORED_FLAG
-from sails_eval.core.files import read_table, restore
+from sails_eval.core.files import read_table
 from sails_eval.core.records import BASE
 from sails_eval.core.stats import Interval
 from sails_eval.core.tables import aligned
@@ -43,24 +41,7 @@ class Decay:
 
     @property
     def done(self) -> tuple[str, int | None]:
-        """The attack with its number of examples."""
         return self.attack, self.examples
-
-    def cells(self) -> tuple[object, ...]:
-        return astuple(self)
-
-
-COLUMNS = tuple(Decay.__dataclass_fields__)
-
-
-def read(path: Path) -> list[Decay]:
-    """Read durability.csv back. Raises UserError where it is none."""
-    rows = []
-    for _, (method, seed, rate, attack, examples, metric, value, missing) in read_table(path, COLUMNS):
-        key = restore(method), int(seed) if seed else None, float(rate) if rate else None
-        rest = restore(attack), int(examples) if examples else None, metric
-        rows.append(Decay(*key, *rest, float(value) if value else math.nan, float(missing)))
-    return rows
 
 
 def estimate(rows: Sequence[Decay]) -> Interval:
@@ -98,10 +79,7 @@ def table(rows: Sequence[Decay]) -> str:
 
 
 def shown(run: RunFolder) -> str:
-    """The tables of a run, or of each of its sub-runs."""
-    return "\n\n".join(
-        f"Durability{f', {title}' if title else ''}\n{table(read(files.table))}" for title, files in run.analyses(NAME)
-    )
+    return shown_tables(run, NAME, lambda path: table(read_table(path, Decay)))
 
 
 def draw(rows: Sequence[Decay], path: Path) -> None:
@@ -109,8 +87,6 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
 
     Means over seeds with 95 % t intervals; the numbers of examples stand at equal distances.
     """
-    from sails_eval.boards import plot
-
     attacks = [a for a in ("benign", "harmful") if any(row.attack == a for row in rows)]
     if not attacks:
         path.unlink(missing_ok=True)
@@ -130,10 +106,8 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
     plot.save(figure, path)
 
 
-def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, plot.Look]) -> None:
     """One metric over the examples of one attack, a line for every method."""
-    from sails_eval.boards import plot
-
     examples = sorted({row.examples or 0 for row in rows})
     for method, look in looks.items():
         found = {n: [row for row in rows if row.method == method and (row.examples or 0) == n] for n in examples}

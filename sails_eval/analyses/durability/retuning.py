@@ -1,7 +1,5 @@
 """Fine-tuned models merged, re-tuned and quantised, in place of the base model and for as long as they answer."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a worker does for an attack: change the model, have it answer, check the data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sails_eval.analyses.durability.attacks import Attack, Attacked

@@ -1,7 +1,5 @@
 """How far a tuned model's next-token distributions are from the base model's, on running text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path

@@ -1,15 +1,13 @@
 """What fine-tuning cost besides: how far a model moved on neutral text, and the capability that it lost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
-from sails_eval.analyses.forgetting.results import COLUMNS, NAME, READING, Forgotten
+from sails_eval.analyses.forgetting.results import NAME, READING, Forgotten
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, write_text
+from sails_eval.core.files import write_table
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
@@ -68,19 +66,13 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
     files = finished.run.analysis(NAME)
     with finished.run.locked():
         jobs = _jobs(finished)
-        pool.map(measure, [job for _, job in jobs], title=f"{finished.title} KL on neutral text".lstrip())
+        pool.map(measure, [job for _, job in jobs], title=f"{finished.plan.folder} KL on neutral text".lstrip())
         base = finished.score(SelectedModel(BASE), "capability")
         rows = [
-            Forgotten(
-                one.method,
-                one.seed,
-                one.learning_rate,
-                Measured.read(job.path).kl_nats,
-                base - finished.score(one, "capability"),
-            )
+            Forgotten(*one.place[:3], Measured.read(job.path).kl_nats, base - finished.score(one, "capability"))
             for one, job in jobs
         ]
-        write_text(files.table, csv_text(COLUMNS, [tuple(asdict(row).values()) for row in rows]))
+        write_table(files.table, Forgotten, rows)
     return files.table
 
 

@@ -1,14 +1,11 @@
 """forgetting.csv: its rows, and how they are shown."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sails_eval.analyses.finished_run import over_seeds
-from sails_eval.core.files import read_table, restore
+from sails_eval.analyses.finished_run import over_seeds, shown_tables
+from sails_eval.core.files import read_table
 from sails_eval.core.tables import aligned
 from sails_eval.run.folder.run_folder import RunFolder
 
@@ -45,18 +42,6 @@ class Forgotten:
     capability_lost: float
 
 
-COLUMNS = tuple(Forgotten.__dataclass_fields__)
-
-
-def read(path: Path) -> list[Forgotten]:
-    """Read forgetting.csv back. Raises UserError where it is none."""
-    rows = []
-    for _, (method, seed, rate, kl, lost) in read_table(path, COLUMNS):
-        key = restore(method), int(seed) if seed else None, float(rate) if rate else None
-        rows.append(Forgotten(*key, float(kl), float(lost) if lost else math.nan))
-    return rows
-
-
 def table(rows: Sequence[Forgotten]) -> str:
     """Means over seeds with 95 % t intervals, the least forgetful method first."""
     methods = dict.fromkeys(row.method for row in rows)
@@ -72,7 +57,4 @@ def table(rows: Sequence[Forgotten]) -> str:
 
 
 def shown(run: RunFolder) -> str:
-    """The tables of a run, or of each of its sub-runs; empty where nothing was measured."""
-    return "\n\n".join(
-        f"Forgetting{f', {title}' if title else ''}\n{table(read(files.table))}" for title, files in run.analyses(NAME)
-    )
+    return shown_tables(run, NAME, lambda path: table(read_table(path, Forgotten)))

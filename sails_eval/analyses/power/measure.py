@@ -1,8 +1,7 @@
 """How many seeds and prompts it takes to see a difference between two methods."""
 
-from __future__ import annotations
-
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -61,16 +60,9 @@ def power(difference: float, sd: float, *, seeds: int, alpha: float = ALPHA) -> 
 
 def seeds_needed(difference: float, sd: float, *, power_wanted: float, alpha: float = ALPHA) -> int | None:
     """The fewest seeds, at least MIN_SEEDS, that reach the power; None beyond MOST_SEEDS."""
-    few, many = MIN_SEEDS, MOST_SEEDS
-    if power(difference, sd, seeds=many, alpha=alpha) < power_wanted:
-        return None
-    while few < many:  # power grows with the seeds
-        middle = (few + many) // 2
-        if power(difference, sd, seeds=middle, alpha=alpha) < power_wanted:
-            few = middle + 1
-        else:
-            many = middle
-    return few
+    numbers = range(MIN_SEEDS, MOST_SEEDS + 1)  # power grows with them
+    place = bisect_left(numbers, power_wanted, key=lambda seeds: power(difference, sd, seeds=seeds, alpha=alpha))
+    return numbers[place] if place < len(numbers) else None
 
 
 def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Path] = ()) -> tuple[Spread, int]:

@@ -1,7 +1,5 @@
 """Whether a recipe changes the base weights, and the rank at which its adapters are saved."""
 
-from __future__ import annotations
-
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import load_initialisation

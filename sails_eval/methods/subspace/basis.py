@@ -4,8 +4,6 @@ Shared by all initialisations that start LoRA from a basis. A state is `{"layers
 orthonormal columns, strongest first, of the residual stream after layer l.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Which layers get a basis: known before a weight is loaded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

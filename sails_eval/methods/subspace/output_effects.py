@@ -4,8 +4,6 @@ After the output scores of Arad et al. 2025 (arXiv 2505.20063): many SAE feature
 they are steered along. Here the effect is measured by steering, and not by the logit lens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

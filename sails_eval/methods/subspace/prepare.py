@@ -3,8 +3,6 @@
 Heavy imports stand inside the functions: the process that hands out the work never loads torch.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 from sails_eval.core.errors import UserError, unknown

@@ -1,7 +1,5 @@
 """How much of a planted subspace a basis recovers, and reading a planted subspace."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """What a finished, aligned model of a pair's `references` adds to the base model's weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

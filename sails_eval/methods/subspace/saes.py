@@ -1,7 +1,5 @@
 """Loading SAEs, all through SAELens: from a folder that it saved, or from a release of its registry."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What recipes may set of texts and of bases, checked without torch."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """`sails-eval methods`: list recipes, show one at a pair, and start a new one."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

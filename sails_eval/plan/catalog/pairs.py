@@ -1,7 +1,5 @@
 """`sails-eval pairs`: list pairs, show one, and check that its model, chat template and SAEs fit each other."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What `tasks show` prints: a task's card, and prompts as a model sees them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

@@ -4,8 +4,6 @@ The config is the model's own where it is at hand (a folder, or the local hub ca
 `published_models.yaml` holds. Nothing is fetched.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 These run in a worker process.
 """
 
-from __future__ import annotations
-
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ A training step runs on fake tensors (torch's FakeTensorMode: shapes without dat
 the tensors that autograd keeps are counted as the real code makes them, mixed precision included.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

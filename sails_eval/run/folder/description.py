@@ -1,7 +1,5 @@
 """What a run says of itself in its run.json."""
 
-from __future__ import annotations
-
 from datetime import date
 
 from sails_eval.core.fingerprint import digest

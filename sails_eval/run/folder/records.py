@@ -1,7 +1,5 @@
 """What is written as JSON into a run folder: the same fields on disk as in memory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Self
 

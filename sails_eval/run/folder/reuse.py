@@ -1,7 +1,5 @@
 """Cells of an earlier run in a new one: those that the same things determine, if their files are as they were."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence

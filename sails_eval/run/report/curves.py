@@ -1,7 +1,5 @@
 """The curves as files: curves.csv, curves.md and curves.png, of one comparison or of several together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

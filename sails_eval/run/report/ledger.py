@@ -1,7 +1,5 @@
 """The ledger of a comparison: what every cell cost, and the proof that every method had the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the stages of a comparison came to."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """What of a run goes onto a board, and what of its texts may go with it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

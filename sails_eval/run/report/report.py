@@ -1,7 +1,5 @@
 """What the stages came to, and the files that say so: results.csv, leaderboard.csv and leaderboard.md."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a leaderboard says of a row besides its scores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sails_eval.boards.leaderboard import RowFacts

@@ -1,0 +1,133 @@
+"""The flags that are keys of a comparison's configuration, and what each is for."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sails_eval.core.names import names
+
+HELP = {
+    "--methods": "recipes (default: sails,lora,full)",
+    "--reference": "a finished model that is a row, too, once for each: the folder of a model or an adapter, a hub id, "
+    "openai:MODEL (behind OPENAI_BASE_URL), or one of the pair's references by name (testbed-preference)",
+    "--pair": "a shipped pair (sails-eval pairs list) or a pair's YAML; compare takes several, A,B,C, as organisms "
+    "(default: testbed, the embedded one)",
+    "--model": "instead of a pair: a model's folder or hub id",
+    "--chat-template": "Jinja file, for a tokenizer without one",
+    "--config": "YAML with the same names as the flags; flags win",
+    "--sae": "a SAELens folder, once for each layer",
+    "--train": "prompt/response, messages or chosen/rejected data: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or "
+    "a YAML file that chooses of one or mixes several (docs/data.md)",
+    "--contrast": "chosen/rejected data that SAILS contrasts, named likewise",
+    "--tokens": "tokens to train each cell on",
+    "--regularise": "kl=0.1 adds 0.1 × KL(base ‖ model) per answer token to the loss of every method",
+    "--examples": "labelled examples drawn per seed; compare takes several, N,N,N, and draws budget curves: the tokens "
+    "stay the same, so fewer examples are seen more often",
+    "--tasks": "tasks or groups (see: sails-eval tasks list)",
+    "--include-path": "another folder of tasks, besides ./tasks",
+    "--task-data": "a local copy of a task's or a benchmark's data, instead of the hub's (or a folder of copies: "
+    "$SAILS_EVAL_DATA)",
+    "--send-to": "a judge's host that the prompts of gated sets may be sent to",
+    "--limit": "only the first N prompts of every task, for a look",
+    "--judge": "testbed, grammar, rules, hf:MODEL, openai:MODEL, zoo:NAME or one of a package of yours, each with its "
+    "options as in hf:MODEL?key=value&key=value; J,J,J is a panel",
+    "--allow-self-judging": "even if the judge is the evaluated model itself",
+    "--trust-remote-code": "let judges of the zoo run code from their models' repositories",
+    "--calibration": "the judge's, by 'judge calibrate', for the board to name (default: those in ./calibrations)",
+    "--engine": "what has the models answer: hf (transformers), vllm, openai:BASE_URL (a server that has the model, as "
+    "'vllm serve' does), one of a package of yours, or auto: vllm where it is installed and a GPU is there, else hf "
+    "(default: auto)",
+    "--seeds": "seeds per learning rate (default: 5)",
+    "--learning-rates": "rates over each recipe's span (default: 6)",
+    "--checkpoints": "early stopping: judge each cell at N equally spaced steps and keep the best on validation; each "
+    "is a tuning trial (default: 1, the end)",
+    "--quick": "2 rates, 2 seeds: a look, not a result",
+    "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
+    "its preparation; costlier ones then train on fewer (default: tokens; docs/budgets.md)",
+    "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
+    "--contrasts": "the differences between rows that are tested (default: sails against every other row)",
+    "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
+    "--jobs": "worker processes of one thread each (default: 1)",
+    "--keep": "which checkpoints to keep (default: best)",
+    "--out": "run folder; an existing one is gone on with",
+    "--add": "recipes to compare with those of --against",
+    "--against": "a finished run: its configuration is taken over, and its cells are reused where all that determines "
+    "them is the same and their files are as they were",
+}
+
+
+def flag(group: Any, name: str, metavar: str | None = None, **kind: Any) -> None:
+    group.add_argument(name, metavar=metavar, help=HELP[name], **kind)
+
+
+def switch(group: Any, name: str) -> None:
+    """Add a flag without a value; not given, it leaves what the configuration's file says."""
+    group.add_argument(name, action="store_true", default=None, help=HELP[name])
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not N or N,N,…") from None
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """The flags that say which model; a flag overrides what the pair has."""
+    model = command.add_argument_group("model")
+    flag(model, "--pair", "NAME")
+    flag(model, "--model", "M")
+    flag(model, "--chat-template", "FILE", type=Path)
+    flag(model, "--config", "FILE", type=Path)
+
+
+def add_training(command: argparse.ArgumentParser) -> None:
+    training = command.add_argument_group("training")
+    flag(training, "--sae", "DIR", type=Path, action="append")
+    flag(training, "--train", "DATA")
+    flag(training, "--contrast", "DATA")
+    flag(training, "--tokens", "N", type=int)
+    flag(training, "--regularise", "NAME=X")
+    flag(training, "--examples", "N", type=numbers)
+
+
+def add_judging(command: argparse.ArgumentParser) -> None:
+    judging = command.add_argument_group("tasks and judge")
+    flag(judging, "--tasks", "A,B", type=names)
+    flag(judging, "--include-path", "DIR", type=Path, action="append")
+    flag(judging, "--task-data", "NAME=FILE", action="append")
+    flag(judging, "--send-to", "HOST", action="append")
+    flag(judging, "--limit", "N", type=int)
+    flag(judging, "--judge", "J")
+    switch(judging, "--allow-self-judging")
+    switch(judging, "--trust-remote-code")
+    flag(judging, "--calibration", "FILE.json", type=Path)
+
+
+def add_engine(command: argparse.ArgumentParser) -> None:
+    flag(command.add_argument_group("engine"), "--engine", "E")
+
+
+def add_comparison(command: argparse.ArgumentParser) -> None:
+    """All of them, as compare and plan take them."""
+    flag(command, "--methods", "A,B", type=names)
+    flag(command, "--reference", "M", action="append")
+    add_model(command)
+    add_training(command)
+    add_judging(command)
+    add_engine(command)
+    size = command.add_argument_group("size and output")
+    flag(size, "--seeds", "N", type=int)
+    flag(size, "--learning-rates", "N", type=int)
+    flag(size, "--checkpoints", "N", type=int)
+    switch(size, "--quick")
+    flag(size, "--match", choices=("tokens", "flops", "seconds"))
+    switch(size, "--match-params")
+    flag(size, "--contrasts", "A:B,A:C", type=names)
+    switch(size, "--allow-overlap")
+    flag(size, "--jobs", "N", type=int)
+    flag(size, "--keep", choices=("best", "all", "none"))
+    flag(size, "--out", "DIR", type=Path)
+    more = command.add_argument_group("an earlier run with more methods")
+    flag(more, "--add", "A,B", type=names)
+    flag(more, "--against", "RUN", type=Path)
