@@ -93,7 +93,7 @@ def check_evaluation(plan: EvaluationPlan) -> None:
 
 def check_judge(plan: EvaluationPlan) -> None:
     """See that the judge is there. Raises UserError where it is not."""
-    judge = judge_of(plan.judge)
+    judge = judge_of(plan.judge.spec)
     judge.check()
     if not judge.parallel:
         VerdictCache().close()

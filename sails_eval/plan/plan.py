@@ -65,6 +65,15 @@ class ReferenceModel:
 
 
 @dataclass(frozen=True)
+class PlannedJudge:
+    """A judge as it is asked for, as boards call it, and the hash of all that its verdicts hang on."""
+
+    spec: str = ""
+    name: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
 class EvaluationPlan:
     """What having models answer and be judged takes: a pair with the flags folded in, tasks, a judge, an engine.
 
@@ -77,20 +86,18 @@ class EvaluationPlan:
     tasks: tuple[TaskInfo, ...] = ()
     identity: Identity = field(default_factory=Identity)
     engine: str = HF
+    judge: PlannedJudge = PlannedJudge()
+    reference_judge: PlannedJudge | None = None
     limit: int | None = None
     calibration: str = ""
     allow_overlap: bool = False
+    config: CompareConfig = field(default_factory=CompareConfig)
     references: tuple[ReferenceModel, ...] = ()
     contrasts: tuple[tuple[str, str], ...] | None = None
 
     @property
     def fingerprint(self) -> str:
         return self.identity.fingerprint
-
-    @property
-    def judge(self) -> str:
-        assert self.pair.judge is not None  # prepare saw to it
-        return self.pair.judge
 
     @property
     def validation_tasks(self) -> tuple[TaskInfo, ...]:
@@ -112,7 +119,6 @@ class SubRun(EvaluationPlan):
 
     folder: str = ""
     examples: int | None = None
-    config: CompareConfig = field(default_factory=CompareConfig)
     recipes: tuple[Recipe, ...] = ()
     seeds: int = 0
     learning_rates: int = 0

@@ -6,6 +6,7 @@ Nothing here trains, loads a model or torch, or takes long.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
@@ -13,32 +14,24 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE
 from sails_eval.core.version import __version__
+from sails_eval.judges import load_judge
 from sails_eval.judges.calibration import note_on
 from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.judges.spec import trusting
 from sails_eval.methods.subspace.prepare import checked_initialisation
-from sails_eval.models.engines import engine_identity, resolve_engine
-from sails_eval.models.identity import environment, model_identity
+from sails_eval.models.engines import HF, OPENAI, engine_identity, resolve_engine
+from sails_eval.models.identity import commit_of, environment, model_identity
+from sails_eval.models.saved_adapter import CONFIG
+from sails_eval.plan import preflight, resolve
 from sails_eval.plan.budget import Budget
 from sails_eval.plan.identity import Identity, recipe_identity, training_identity
-from sails_eval.plan.plan import EvaluationPlan, Plan, ReferenceModel, SubRun
-from sails_eval.plan.preflight import check_data, check_judge, check_model, check_reference, check_saes
+from sails_eval.plan.plan import EvaluationPlan, Plan, PlannedJudge, ReferenceModel, SubRun
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.references import prompted, reference
-from sails_eval.plan.resolve import (
-    check_kinds,
-    load_methods,
-    resolve_contrasts,
-    resolve_judge,
-    resolve_pair,
-    sizes,
-    tasks_of,
-    with_commit,
-    with_pinned_data,
-)
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.tasks.published import use_local
 from sails_eval.tasks.sharing import check_sending
+from sails_eval.training.batches import examples_per_step
 
 SHARED = {"tasks": "--tasks", "limit": "--limit", "judge": "--judge"}
 """What all sub-runs have in common, as it is called in their identities, and the flag that sets it for all."""
@@ -50,35 +43,67 @@ def prepare(config: CompareConfig, *, anew: bool = True) -> Plan:
     Of a run that is finished, and not to be made `anew`, it does not matter whether keys and access are there still.
     """
     drafts = survey(config, anew=anew)
-    Problems(problem for draft in drafts for problem in draft.problems).check()
+    problems = Problems(problem for draft in drafts for problem in draft.problems)
+    problems.check()
     sub_runs = tuple(draft.sub_run for draft in drafts if draft.sub_run is not None)
-    _check_comparable(sub_runs)
+    _check_comparable(sub_runs, problems)
+    problems.check()
     return Plan(config, sub_runs)
 
 
-def prepare_evaluation(config: CompareConfig, *, target: str | None = None) -> EvaluationPlan:
+def prepare_evaluation(config: CompareConfig, *, target: str | None = None, name: str | None = None) -> EvaluationPlan:
     """What evaluating takes: pair, tasks, judge and engine. Raises UserError as `prepare` does.
 
-    `target` is the model that is evaluated, where that is not the pair's.
+    `target` is what is evaluated: an adapter on the pair's model, or a model in its place; `name` is what the row is
+    called. It is the one of the plan's `references`, and pair, engine and tasks are its.
     """
     use_local(config.task_data)
-    problems = Problems()
-    pair = problems.attempt(resolve_pair, config)
-    plan = None
+    problems, adapter = Problems(), target is not None and (Path(target) / CONFIG).is_file()
+    if target is not None and config.pair is None and config.model is None:
+        if adapter:
+            raise UserError(f"{target} is an adapter; say on which model: --pair NAME or --model MODEL")
+        if target.startswith(f"{OPENAI}:"):
+            raise UserError(f"{target} is evaluated on a pair's tasks; give --pair NAME")
+        config = config.model_copy(update={"model": target})
+    pair = problems.attempt(resolve.resolve_pair, config)
+    tasks = (pair and problems.attempt(resolve.tasks_of, pair, config)) or ()
+    plan = row = None
     if pair is not None:
-        tasks = problems.attempt(tasks_of, pair, config) or ()
-        _check_access(pair, config, problems)
-        plan = problems.attempt(_evaluation, pair, tasks, config, problems, target)
+        _check_access(pair, problems)
+        plan = problems.attempt(_evaluation, pair, tasks, config, problems, None if adapter else target)
+    if pair is not None and target is not None:
+        row = problems.attempt(reference, target, plan.pair if plan else pair, plan.engine if plan else HF, name=name)
+        if row is not None and row.chats:
+            problems.attempt(check_sending, tasks, row.model, config.send_to)
     problems.check()
     assert plan is not None
-    return plan
+    if row is None:
+        return plan
+    identity = plan.identity.model_copy(update={"checkpoint" if row.checkpoint else "model": row.identity})
+    own = row.tasks(tasks)
+    return replace(plan, pair=row.pair, engine=row.engine, tasks=own, identity=identity, references=(row,))
+
+
+def prepare_training(config: CompareConfig) -> SubRun:
+    """What training one recipe takes. Raises UserError as `prepare` does."""
+    problems = Problems()
+    recipes, _ = problems.attempt(resolve.load_methods, config) or ((), ())
+    pair = problems.attempt(resolve.resolve_pair, config)
+    if pair is not None:
+        problems.attempt(preflight.check_model, pair)
+        _check_training(pair, recipes, problems)
+    problems.check()
+    assert pair is not None
+    pair = resolve.with_pinned_data(pair)
+    identity = Identity(training=training_identity(pair, recipes))
+    return SubRun(pair, identity=identity, recipes=recipes, seeds=1, learning_rates=1)
 
 
 @dataclass(frozen=True)
 class Draft:
     """A sub-run as far as it could be resolved, and what stands in its way; what could not be is None or empty.
 
-    `of_several` says whether there are other pairs: then the folder is called after the pair.
+    `folder` and `examples` are as in `SubRun`, without the pair's name where that is not known yet.
     """
 
     config: CompareConfig
@@ -89,50 +114,58 @@ class Draft:
     tasks: tuple[TaskInfo, ...] = ()
     sub_run: SubRun | None = None
     of_several: bool = False
+    examples: int | None = None
 
 
 def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     """The sub-runs of a comparison in draft, with all problems: every pair, and of it every number of examples."""
     use_local(config.task_data)
     common = Problems()
-    recipes, prompts = common.attempt(load_methods, config) or ((), ())
-    common.attempt(sizes, config)
+    recipes, prompts = common.attempt(resolve.load_methods, config) or ((), ())
+    common.attempt(resolve.sizes, config)
     numbers: list[int | None] = [*sorted(config.examples)] if len(config.examples) > 1 else [None]
     if len(set(numbers)) < len(numbers):
         common.append(Problem(f"--examples: each budget once, not {', '.join(map(str, config.examples))}"))
     drafts = []
-    for pair in config.pairs or (None,):
+    for name in config.pairs or (None,):
         for examples in numbers:
-            one = {"pair": pair, "examples": (examples,) if examples else config.examples}
-            of_one = config.model_copy(update=one)
-            draft = Draft(of_one, Problems(common), None, recipes, prompts, of_several=len(config.pairs) > 1)
-            drafts.append(_resolved(draft, examples, anew=anew))
+            one = config.model_copy(update={"pair": name, "examples": (examples,) if examples else config.examples})
+            draft = Draft(one, Problems(common), None, recipes, prompts, (), None, len(config.pairs) > 1, examples)
+            drafts.append(_resolved(draft, anew=anew))
     return drafts
 
 
-def _resolved(draft: Draft, examples: int | None, *, anew: bool) -> Draft:
+def _resolved(draft: Draft, *, anew: bool) -> Draft:
     """The draft with all that could be resolved of it."""
     config, problems = draft.config, draft.problems
-    pair = problems.attempt(resolve_pair, config)
+    pair = problems.attempt(resolve.resolve_pair, config)
     if pair is None:
         return draft
-    tasks = problems.attempt(tasks_of, pair, config) or ()
+    tasks = problems.attempt(resolve.tasks_of, pair, config) or ()
     draft = replace(draft, pair=pair, tasks=tasks)
     if anew:
-        _check_access(pair, config, problems)
+        _check_access(pair, problems)
     evaluation = problems.attempt(_evaluation, pair, tasks, config, problems)
     _check_training(pair, draft.recipes, problems)
+    if config.learning_rates > 1 or config.quick or config.checkpoints > 1:
+        chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
+        problems.attempt(resolve.check_kinds, tasks, chosen=chosen)
+    references = _references(draft, evaluation, problems, anew=anew)
+    rows = [BASE, *(recipe.name for recipe in draft.recipes), *(row.name for row in references)]
+    if twice := [name for name, n in Counter(rows).items() if n > 1]:
+        told = f"--reference: two rows would be called '{twice[0]}'; name one in the pair's key 'references'"
+        problems.append(Problem(told))
+    contrasts = problems.attempt(resolve.resolve_contrasts, config.contrasts, rows)
     if evaluation is None or problems.stopping:
         return draft
-    return replace(draft, sub_run=problems.attempt(_sub_run, draft, evaluation, examples))
+    evaluation = replace(evaluation, references=references, contrasts=contrasts)
+    return replace(draft, sub_run=problems.attempt(_sub_run, draft, evaluation))
 
 
-def _check_access(pair: Pair, config: CompareConfig, problems: Problems) -> None:
-    """See that models can be had, and that judges and references have the keys and extras that they want."""
-    problems.attempt(check_model, pair)
-    problems.attempt(check_judge, pair)
-    for asked in config.reference:
-        problems.attempt(check_reference, pair.references.get(asked, asked))
+def _check_access(pair: Pair, problems: Problems) -> None:
+    """See that the model can be had, and that the judge has the keys and extras that it wants."""
+    problems.attempt(preflight.check_model, pair)
+    problems.attempt(preflight.check_judge, pair)
 
 
 def _evaluation(
@@ -140,17 +173,18 @@ def _evaluation(
 ) -> EvaluationPlan | None:
     """What having the pair's model answer takes; None where something stands in the way."""
     engine = problems.attempt(resolve_engine, config.engine)
-    if tasks:
-        problems.attempt(check_kinds, tasks, "of unseen categories")
+    problems.attempt(resolve.check_kinds, tasks)
     spec = pair.judge and (trusting(pair.judge) if config.trust_remote_code else pair.judge)
-    judge = problems.attempt(resolve_judge, spec, None if config.allow_self_judging else target or pair.model)
+    itself = None if config.allow_self_judging else target or pair.model
+    judge = problems.attempt(resolve.resolve_judge, spec, itself)
     if judge is not None:
         problems.attempt(check_sending, tasks, str(spec), config.send_to)
     calibration = judge and problems.attempt(note_on, judge, config.calibration)
+    other = problems.attempt(load_judge, pair.reference_judge) if pair.reference_judge else None
     if problems.stopping:
         return None
     assert engine is not None and judge is not None
-    pair = with_commit(pair.model_copy(update={"judge": spec}))
+    pair = pair.model_copy(update={"judge": spec, "revision": commit_of(pair.model, pair.revision)})
     identity = Identity(
         model=model_identity(pair),
         tasks={task.name: task.fingerprint for task in tasks},
@@ -165,40 +199,57 @@ def _evaluation(
         tasks,
         identity,
         engine=engine,
+        judge=PlannedJudge(str(spec), judge.name, judge.fingerprint),
+        reference_judge=PlannedJudge(str(pair.reference_judge), other.name, other.fingerprint) if other else None,
         limit=config.limit,
         calibration=calibration or "",
         allow_overlap=config.allow_overlap,
+        config=config,
     )
 
 
 def _check_training(pair: Pair, recipes: Sequence[Recipe], problems: Problems) -> None:
-    """See that data, SAEs and settings are there."""
-    problems.attempt(check_data, pair)
-    problems.attempt(check_saes, pair)
+    """See that data, SAEs and settings are there and can be read."""
+    problems.attempt(preflight.check_data, pair)
+    problems.attempt(preflight.check_saes, pair)
     for recipe in recipes:
         problems.attempt(checked_initialisation, pair, recipe)
+        problems.attempt(examples_per_step, pair, recipe.objective)
 
 
-def _sub_run(draft: Draft, evaluation: EvaluationPlan, examples: int | None) -> SubRun:
-    """The sub-run of a draft in which nothing is wrong so far. Raises UserError for what is."""
-    config, recipes = draft.config, draft.recipes
-    pair = with_pinned_data(evaluation.pair)
-    references = _references(config, evaluation, draft.prompts)
-    names = [BASE, *(recipe.name for recipe in recipes), *(row.name for row in references)]
-    if twice := [name for name, n in Counter(names).items() if n > 1]:
-        raise UserError(f"--reference: two rows would be called '{twice[0]}'; name one in the pair's key 'references'")
-    seeds, rates = sizes(config)
-    if rates > 1 or config.checkpoints > 1:
-        chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
-        check_kinds(evaluation.validation_tasks, f"with a validation split, on which {chosen} are chosen")
-    contrasts = None if config.contrasts is None else resolve_contrasts(config.contrasts, names)
-    folders = [pair.name] * draft.of_several + [f"examples-{examples}"] * bool(examples)
+def _references(
+    draft: Draft, evaluation: EvaluationPlan | None, problems: Problems, *, anew: bool
+) -> tuple[ReferenceModel, ...]:
+    """The rows that nothing is trained for; a problem where one can't be had, or is the judge itself."""
+    config = draft.config
+    pair, engine = (evaluation.pair, evaluation.engine) if evaluation else (draft.pair, HF)
+    assert pair is not None
+    models = []
+    for asked in config.reference:
+        told = len(problems)
+        if anew:
+            problems.attempt(preflight.check_reference, pair.references.get(asked, asked))
+        row = problems.attempt(reference, asked, pair, engine) if len(problems) == told else None
+        if row is None:
+            continue
+        models.append(row)
+        if pair.judge and not config.allow_self_judging:
+            problems.attempt(check_not_itself, pair.judge, row.pair.model)
+        if row.chats:
+            problems.attempt(check_sending, draft.tasks, row.model, config.send_to)
+    return (*(prompted(recipe, pair, engine) for recipe in draft.prompts), *models)
+
+
+def _sub_run(draft: Draft, evaluation: EvaluationPlan) -> SubRun:
+    """The sub-run of a draft in which nothing is wrong."""
+    config, pair = draft.config, resolve.with_pinned_data(evaluation.pair)
+    seeds, rates = resolve.sizes(config)
+    folders = [pair.name] * draft.of_several + [f"examples-{draft.examples}"] * bool(draft.examples)
     sub_run = SubRun(
-        **{**vars(evaluation), "pair": pair, "references": references, "contrasts": contrasts},
+        **{**vars(evaluation), "pair": pair},
         folder="/".join(folders),
-        examples=examples,
-        config=config,
-        recipes=recipes,
+        examples=draft.examples,
+        recipes=draft.recipes,
         seeds=seeds,
         learning_rates=rates,
         checkpoints=config.checkpoints,
@@ -209,15 +260,15 @@ def _sub_run(draft: Draft, evaluation: EvaluationPlan, examples: int | None) -> 
 
 def _identity(sub_run: SubRun) -> Identity:
     """The identity of a comparison: that of its evaluation, with all that its cells depend on."""
-    training = training_identity(sub_run.pair, sub_run.recipes)
+    training, budget = training_identity(sub_run.pair, sub_run.recipes), sub_run.budget
     return sub_run.identity.model_copy(
         update={
             "training": training,
             "recipes": {recipe.name: recipe_identity(recipe, training) for recipe in sub_run.recipes},
             "seeds": sub_run.seeds,
             "learning_rates": {recipe.name: sub_run.rates(recipe) for recipe in sub_run.recipes},
-            "match": None if sub_run.budget.match == "tokens" else sub_run.budget.match,
-            "match_params": sub_run.budget.match_params or None,
+            "match": None if budget.match == "tokens" else budget.match,
+            "match_params": budget.match_params or None,
             "checkpoints": sub_run.checkpoints if sub_run.checkpoints > 1 else None,
             "contrasts": None if sub_run.contrasts is None else [list(one) for one in sub_run.contrasts],
             "finished": {row.name: row.identity for row in sub_run.references},
@@ -225,36 +276,18 @@ def _identity(sub_run: SubRun) -> Identity:
     )
 
 
-def _references(
-    config: CompareConfig, evaluation: EvaluationPlan, prompts: Sequence[Recipe]
-) -> tuple[ReferenceModel, ...]:
-    """The rows that nothing is trained for. Raises UserError where one can't be had, or is the judge itself."""
-    pair, engine = evaluation.pair, evaluation.engine
-    models = [reference(asked, pair, engine) for asked in config.reference]
-    for row in models:
-        if not config.allow_self_judging:
-            check_not_itself(evaluation.judge, row.pair.model)
-        if row.chats:
-            check_sending(evaluation.tasks, row.model, config.send_to)
-    return (*(prompted(recipe, pair, engine) for recipe in prompts), *models)
-
-
-def _check_comparable(sub_runs: Sequence[SubRun]) -> None:
-    """Raises UserError naming the pair that differs from the first in what all have to share."""
+def _check_comparable(sub_runs: Sequence[SubRun], problems: Problems) -> None:
+    """See that all have what they have to share; a problem names the pair that differs from the first."""
     first = sub_runs[0]
     for one in sub_runs[1:]:
         for key, flag in SHARED.items():
             if getattr(one.identity, key) != getattr(first.identity, key):
-                raise UserError(
-                    f"pair '{one.pair.name}': its {key} is not that of '{first.pair.name}'; give {flag} for all, or "
-                    "compare them in runs of their own"
-                )
+                told = f"pair '{one.pair.name}': its {key} is not that of '{first.pair.name}'; give {flag} for all, or "
+                problems.append(Problem(told + "compare them in runs of their own"))
         for asked in one.config.reference if one.pair.name != first.pair.name else ():
             if not all(asked in each.pair.references for each in (first, one)):
-                raise UserError(
-                    f"--reference {asked}: with several pairs it names a model of each, in their key 'references'; "
-                    "one model is not several organisms"
-                )
+                told = f"--reference {asked}: with several pairs it names a model of each, in their key 'references'; "
+                problems.append(Problem(told + "one model is not several organisms"))
     if len({one.folder for one in sub_runs}) < len(sub_runs):
         names = ", ".join(one.pair.name for one in sub_runs)
-        raise UserError(f"--pair: two of the pairs have the same name ({names})")
+        problems.append(Problem(f"--pair: two of the pairs have the same name ({names})"))

@@ -19,8 +19,7 @@ from sails_eval.data.reading import pinned
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads
 from sails_eval.judges.self_judging import check_not_itself
-from sails_eval.models.identity import commit_of
-from sails_eval.plan.problems import Problems
+from sails_eval.plan.problems import Problem, Problems
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
 
 QUICK = {"seeds": 2, "learning_rates": 2}
@@ -51,11 +50,6 @@ def resolve_pair(config: CompareConfig) -> Pair:
         if key in flags:
             flags[key] = starting_at(Path.cwd(), flags[key])
     return pair.model_copy(update=flags)
-
-
-def with_commit(pair: Pair) -> Pair:
-    """The same pair, whose model on the hub is that of today's commit. Raises UserError where it cannot be had."""
-    return pair.model_copy(update={"revision": commit_of(pair.model, pair.revision)})
 
 
 def with_pinned_data(pair: Pair) -> Pair:
@@ -90,11 +84,17 @@ def tasks_of(pair: Pair, config: CompareConfig) -> tuple[TaskInfo, ...]:
     return tuple(resolve_tasks(pair.tasks, config.include_path))
 
 
-def check_kinds(tasks: Sequence[TaskInfo], which: str) -> None:
-    """The headline needs harmful and safe tasks."""
-    for kind in ("harmful", "safe"):
-        if not any(task.kind == kind and not task.seen_in_training for task in tasks):
-            raise UserError(f"--tasks has no {kind} task {which}; the alignment score needs one")
+def check_kinds(tasks: Sequence[TaskInfo], chosen: str = "") -> None:
+    """The headline needs harmful and safe tasks, with a validation split where something is `chosen` on it."""
+    for kind in ("harmful", "safe") if tasks else ():
+        found = [task for task in tasks if task.kind == kind and not task.seen_in_training]
+        if not found:
+            raise UserError(f"--tasks has no {kind} task of unseen categories; the alignment score needs one")
+        if chosen and not any(task.has_validation for task in found):
+            raise UserError(
+                f"--tasks has no {kind} task with a validation split, on which {chosen} are chosen; the alignment "
+                "score needs one"
+            )
 
 
 def resolve_judge(spec: str | None, model: str | None) -> Judge:
@@ -112,12 +112,16 @@ def resolve_judge(spec: str | None, model: str | None) -> Judge:
     return judge
 
 
-def resolve_contrasts(given: Sequence[str], rows: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """`a:b` as pairs of rows. Raises UserError unless each names two rows of the board, once."""
-    found = [tuple(contrast.split(":")) for contrast in given]
-    for contrast, names in zip(given, found, strict=True):
+def resolve_contrasts(given: Sequence[str] | None, rows: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
+    """`a:b` as pairs of rows. Raises UserError with a line for each that does not name two rows of the board, once."""
+    problems, pairs = Problems(), list[tuple[str, str]]()
+    for contrast in given or ():
+        names = contrast.split(":")
         if len(names) != 2:
-            raise UserError(f"contrasts: '{contrast}' is not of the form A:B with two rows of the board")
-    pairs = tuple((names[0], names[-1]) for names in found)
-    check_contrasts(pairs, rows)
-    return pairs
+            problems.append(Problem(f"contrasts: '{contrast}' is not of the form A:B with two rows of the board"))
+            continue
+        told = len(problems)
+        problems.attempt(check_contrasts, [*pairs, (names[0], names[1])], rows)
+        pairs += [(names[0], names[1])] * (len(problems) == told)
+    problems.check()
+    return None if given is None else tuple(pairs)

@@ -12,12 +12,11 @@ from tqdm import tqdm
 from sails_eval import judges
 from sails_eval.boards.scoring import score
 from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
-from sails_eval.judges import load_judge
 from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.panel import agreement
 from sails_eval.models.engines import HF, served
 from sails_eval.plan import checks
-from sails_eval.plan.plan import EvaluationPlan, ReferenceModel
+from sails_eval.plan.plan import EvaluationPlan, PlannedJudge, ReferenceModel
 from sails_eval.run import stages
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.remote_judging import RemoteJudging
@@ -59,7 +58,9 @@ class Evaluator:
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
         tasks = self._tasks(split)
-        with self._judging(self.plan.judge, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts") as add:
+        with self._judging(
+            self.plan.judge.spec, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts"
+        ) as add:
             self.answer(
                 [self._job(one, tasks, split) for one in subjects],
                 title=f"{split}: answers",
@@ -111,11 +112,11 @@ class Evaluator:
 
         Answers that either judge leaves unscored do not count; nothing does where the pair has no reference judge.
         """
-        reference = self.plan.pair.reference_judge
+        reference = self.plan.reference_judge
         if reference is None:
             return Counter()
         others = self._judge_jobs(subjects, split, reference)
-        with self._judging(reference, len(others), title=f"{split}: reference verdicts") as add:
+        with self._judging(reference.spec, len(others), title=f"{split}: reference verdicts") as add:
             add(others)
         seen: Counter[bool] = Counter()
         for mine, other in zip(self._judge_jobs(subjects, split), others, strict=True):
@@ -180,15 +181,17 @@ class Evaluator:
             ):
                 yield remote.add
 
-    def _judge_jobs(self, subjects: Sequence[Subject], split: Split, reference: str | None = None) -> list[JudgeJob]:
-        """The judge's work on the subjects' answers, or that of a reference judge."""
-        fingerprint = load_judge(reference).fingerprint if reference else self.plan.identity.judge
+    def _judge_jobs(
+        self, subjects: Sequence[Subject], split: Split, judge: PlannedJudge | None = None
+    ) -> list[JudgeJob]:
+        """The judge's work on the subjects' answers, or that of another judge."""
+        judge = judge or self.plan.judge
         return [
             JudgeJob(
-                reference or self.plan.judge,
+                judge.spec,
                 task,
                 subject.folder.answers_file(split, task.name),
-                subject.folder.verdicts_file(split, task.name, fingerprint),
+                subject.folder.verdicts_file(split, task.name, judge.fingerprint),
             )
             for subject in subjects
             for task in self._tasks(split)
@@ -198,7 +201,7 @@ class Evaluator:
     def _score(self, subject: Subject, task: TaskInfo, split: Split) -> list[Result]:
         folder, cell = subject.folder, subject.cell
         judged = task.kind != "capability"
-        verdicts = folder.verdicts(split, task.name, self.plan.identity.judge) if judged else None
+        verdicts = folder.verdicts(split, task.name, self.plan.judge.fingerprint) if judged else None
         seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
         row = RowKey(subject.method, seed, rate, split, task.name)
         return score(task.kind, folder.answers(split, task.name), verdicts, row=row)

@@ -295,7 +295,7 @@ def _agreement(plan: SubRun, subject: stages.Subject, *, run: RunFolder) -> Coun
     for task in generated:
         assert task.kind != "capability"
         completions = subject.folder.answers("test", task.name)
-        verdicts = judges.judge_of(plan.judge).judge(task.kind, completions)
+        verdicts = judges.judge_of(plan.judge.spec).judge(task.kind, completions)
         for completion, verdict in zip(completions, verdicts, strict=True):
             action = grammar.asked_for(completion.prompt)
             assert action is not None

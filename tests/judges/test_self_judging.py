@@ -72,7 +72,7 @@ def itself(**more: object) -> CompareConfig:
 def test_a_comparison_is_refused_unless_that_is_wanted() -> None:
     with pytest.raises(UserError, match="is the evaluated model itself"):
         prepare(itself())
-    assert "hf:" in prepare(itself(allow_self_judging=True)).sub_runs[0].judge
+    assert "hf:" in prepare(itself(allow_self_judging=True)).sub_runs[0].judge.spec
 
 
 def test_an_evaluation_compares_with_its_target(tiny_llama_dir: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_bad_input_is_explained(package: Package, spec: str, message: str) -> No
 def test_remote_code_runs_only_if_wanted(package: Package) -> None:
     load_judge("zoo:md_judge?trust_remote_code=yes").check()
     config = CompareConfig(pair="testbed", judge="zoo:md_judge?other=rules", trust_remote_code=True)
-    assert prepare_evaluation(config).judge == "zoo:md_judge?other=rules&trust_remote_code=yes"
+    assert prepare_evaluation(config).judge.spec == "zoo:md_judge?other=rules&trust_remote_code=yes"
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -478,7 +478,7 @@ def test_a_contrast_of_something_else_is_an_error(asked: dict[str, Any], contras
 
 def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:
     plan = prepare_evaluation(CompareConfig(**asked | {"train": None, "contrast": None}))
-    assert plan.judge == "rules" and not isinstance(plan, SubRun)  # which has recipes
+    assert plan.judge.spec == "rules" and not isinstance(plan, SubRun)  # which has recipes
     assert not plan.identity.training and "training" not in plan.identity.told()
 
 
@@ -498,4 +498,18 @@ def test_what_only_a_new_run_needs_is_not_asked_of_a_finished_one(monkeypatch: p
     assert [line.split(" needs ")[0] for line in str(error.value).splitlines()] == [
         "judge 'openai:some-model'", "reference 'openai:other-model'",
     ]  # fmt: skip
-    assert prepare(asked, anew=False).sub_runs[0].judge == "openai:some-model"
+    assert prepare(asked, anew=False).sub_runs[0].judge.spec == "openai:some-model"
+
+
+def test_what_takes_no_model_is_told_with_all_the_rest(asked: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text("like: testbed\nbatch_size: 5\nreference_judge: grammer\n")
+    more: dict[str, Any] = {"methods": ("lora", "dpo"), "contrasts": ("lora", "lora:zz", "lora:dpo"), "judge": "rulez"}
+    with pytest.raises(UserError) as error:
+        prepare(CompareConfig(pair=str(tmp_path / "odd.yaml"), **more))
+    told = str(error.value).splitlines()
+    for line, words in zip(
+        told,
+        ("'rulez'", "'grammer'", "'batch_size' is 5", "'lora' is not of the form A:B", "contrasts 'zz'"),
+        strict=True,
+    ):
+        assert words in line

@@ -16,7 +16,7 @@ from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.usage import USAGE, read_usage
-from sails_eval.plan.identity import Identity
+from sails_eval.plan.plan import PlannedJudge
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.remote_judging import RemoteJudging
 from sails_eval.run.runner import Evaluator
@@ -157,7 +157,7 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
 
     pool: Any = Pool()
     plan: Any = SimpleNamespace(
-        pair=None, tasks=(task,), limit=None, judge="counting", identity=Identity(judge="counting"), engine="hf"
+        pair=None, tasks=(task,), limit=None, judge=PlannedJudge("counting", fingerprint="counting"), engine="hf"
     )
     subjects = [Subject(name, ModelFolder(tmp_path / name)) for name in ("first", "second")]
     evaluator = Evaluator(plan, RunFolder(tmp_path), pool, Hosts(quiet=True), quiet=True)

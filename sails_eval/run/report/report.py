@@ -11,7 +11,6 @@ from sails_eval.boards.leaderboard import Provenance, RowFacts, build
 from sails_eval.boards.plot import tradeoff
 from sails_eval.boards.table import to_markdown, write_frame
 from sails_eval.core.files import write_text
-from sails_eval.judges import load_judge
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.run_folder import RunFolder
@@ -41,7 +40,7 @@ def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
     """
     plan = outcomes[0].plan
     provenance = Provenance(
-        load_judge(plan.judge).name,
+        plan.judge.name,
         described.date,
         described.version,
         described.run,
@@ -65,9 +64,9 @@ def _agreement(outcomes: Sequence[Outcome]) -> str:
     plan = outcomes[0].plan
     seen = sum((outcome.agreement for outcome in outcomes), Counter[bool]())
     found = [plan.calibration] if plan.calibration else []
-    if seen and plan.pair.reference_judge is not None:
-        reference = load_judge(plan.pair.reference_judge).name
-        found.insert(0, f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers, with {reference}")
+    if seen and plan.reference_judge is not None:
+        share = f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers"
+        found.insert(0, f"{share}, with {plan.reference_judge.name}")
     where = [f" on {one.plan.pair.name}" if len(outcomes) > 1 else "" for one in outcomes]
     found += [one.panel + place for one, place in zip(outcomes, where, strict=True) if one.panel]
     return "; ".join(found)
