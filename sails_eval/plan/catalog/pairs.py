@@ -1,5 +1,7 @@
 """`sails-eval pairs`: list pairs, show one, and check that its model, chat template and SAEs fit each other."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +54,10 @@ class Finding:
     what: str
     state: Literal["ok", "wrong", "not here"]
     told: str
+
+    @classmethod
+    def of(cls, what: str, fits: bool, told: str) -> Finding:
+        return cls(what, "ok" if fits else "wrong", told)
 
 
 # --- list and show ------------------------------------------------------------------------------------------------
@@ -162,15 +168,12 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     known = f"{config.num_hidden_layers} layers of width {config.hidden_size}, {base.model.dtype}".replace("torch.", "")
     attention = base.model.config._attn_implementation
     template = f"{count} BOS token" if bos is not None else "a tokenizer without BOS"
-    if bos is not None and starts and not count:
-        template_finding = Finding("chat template", "wrong", "no BOS token, which the tokenizer itself would write")
-    else:
-        template_finding = Finding("chat template", "ok", template)
-    if config.model_type.startswith("gemma2") and attention != "eager":
-        attended = Finding("attention", "wrong", f"{attention} drops Gemma 2's soft-capping; say eager")
-    else:
-        attended = Finding("attention", "ok", attention)
-    return base, [Finding("model", "ok", known), template_finding, attended]
+    if lacks_bos := bos is not None and starts and not count:
+        template = "no BOS token, which the tokenizer itself would write"
+    if drops := config.model_type.startswith("gemma2") and attention != "eager":
+        attention += " drops Gemma 2's soft-capping; say eager"
+    kinds = (("model", True, known), ("chat template", not lacks_bos, template), ("attention", not drops, attention))
+    return base, [Finding.of(*kind) for kind in kinds]
 
 
 def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding]:
@@ -207,9 +210,8 @@ def _decoder(what: str, sae: Any) -> Finding:
     """The norms of the features' directions: any will do, as directions are used at length 1, but not 0."""
     norms = sae.W_dec.detach().float().norm(dim=1)
     told = f"{len(norms)} directions of norm {norms.min():.3g} to {norms.max():.3g}"
-    if not norms.isfinite().all() or not norms.min() > 0:
-        return Finding(what, "wrong", f"{told}; some have no direction")
-    return Finding(what, "ok", told)
+    fits = bool(norms.isfinite().all() and norms.min() > 0)
+    return Finding.of(what, fits, told if fits else f"{told}; some have no direction")
 
 
 def _on_texts(
@@ -235,13 +237,10 @@ def _on_texts(
         vectors = torch.cat(rows)
         features = sae.encode(vectors)
         unexplained = (vectors - sae.decode(features)).square().sum() / (vectors - vectors.mean(0)).square().sum()
-    yield Finding(
-        f"{what}: hook",
-        "ok" if moved == 0 else "wrong",
-        f"output of layers.{layer}" + (f", which is off hidden_states[{layer + 1}] by {moved:.3g}" if moved else ""),
-    )
+    off = f", which is off hidden_states[{layer + 1}] by {moved:.3g}" if moved else ""
+    yield Finding.of(f"{what}: hook", moved == 0, f"output of layers.{layer}{off}")
     l0, explained = float((features > 0).sum(1).float().mean()), 1 - float(unexplained)
     told = f"{l0:.1f} of {features.shape[1]} features active, {100 * explained:.0f} % of the variance explained"
     fits = published is None or 1 / FACTOR_OF_L0 <= l0 / published <= FACTOR_OF_L0
     told += f", over {len(vectors)} tokens; published L0: {'none' if published is None else f'{published:g}'}"
-    yield Finding(f"{what}: L0", "ok" if fits and explained >= LEAST_EXPLAINED else "wrong", told)
+    yield Finding.of(f"{what}: L0", fits and explained >= LEAST_EXPLAINED, told)

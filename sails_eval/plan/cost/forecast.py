@@ -87,17 +87,17 @@ class Forecast:
     untrained: int
     seeds: int
     rates: int
-    costs: dict[str, StepCost]
-    stages: dict[str, Memory]
     steps: int | None
     prompts: Prompts
+    checkpoints: int
     machine: Machine
-    shape: Shape | None
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = ()
+    shape: Shape | None = None
+    costs: Mapping[str, StepCost] = field(default_factory=dict)
+    stages: Mapping[str, Memory] = field(default_factory=dict)
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
     cell_costs: Mapping[str, Cost] = field(default_factory=dict)
-    checkpoints: int = 1
 
     def flops_per_token(self, name: str) -> float:
         """Of a recipe's training: on its examples with their padding where that is known, else on the longest."""
@@ -127,18 +127,15 @@ class Forecast:
 
     @property
     def disk(self) -> tuple[int, int]:
-        """Bytes of checkpoints: of all cells, which are there until rates are chosen, and of those kept by default."""
-        each = sum(
-            checkpoint_bytes(self.pair, recipe, self.costs[recipe.name]) for recipe in self.recipes if self.costs
-        )
+        """Bytes of checkpoints: of all cells, which are there until rates are chosen, and of those kept by default.
+
+        An adapter has single precision, a whole model the pair's dtype.
+        """
+        each, width = 0, 4 if self.pair.dtype == "float32" else 2
+        for recipe in self.recipes if self.costs else ():
+            cost = self.costs[recipe.name]
+            each += 4 * cost.added if recipe.parameters == "adapter" else width * cost.total
         return self.cells * self.checkpoints * each, self.seeds * each
-
-
-def checkpoint_bytes(pair: Pair, recipe: Recipe, cost: StepCost) -> int:
-    """An adapter in single precision, or a whole model in the pair's dtype."""
-    if recipe.parameters == "adapter":
-        return 4 * cost.added
-    return (4 if pair.dtype == "float32" else 2) * cost.total
 
 
 def forecast(config: CompareConfig) -> list[Forecast]:
@@ -163,16 +160,15 @@ def _forecast(draft: Draft) -> Forecast:
     config, pair, recipes = draft.config, draft.pair, draft.recipes
     assert pair is not None
     seeds, rates = sizes(config)
-    untrained = 1 + len(draft.prompts) + len(config.reference)
-    problems, prompts, machine = draft.problems, _prompts(draft), Machine.this()
-    made = Forecast(pair, recipes, untrained, seeds, rates, {}, {}, steps_of(pair), prompts, machine, None, ())
-    made = replace(made, checkpoints=config.checkpoints)
+    problems, untrained = draft.problems, 1 + len(draft.prompts) + len(config.reference)
+    steps, prompts, machine = steps_of(pair), _prompts(draft), Machine.this()
+    made = Forecast(pair, recipes, untrained, seeds, rates, steps, prompts, config.checkpoints, machine)
     if made.steps is not None and made.steps < made.checkpoints:  # by an estimate; compare counts them
         told = f"--checkpoints {made.checkpoints}: a cell takes about {made.steps} steps; give fewer, or more --tokens"
         problems.append(Problem(told, stops=False))
     shape = problems.attempt(shape_of, pair)
     if shape is None:
-        return replace(made, problems=_once(problems))
+        return replace(made, problems=tuple(problems))
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     costs = step_costs(shape, pair, recipes)
@@ -182,12 +178,8 @@ def _forecast(draft: Draft) -> Forecast:
         stages["SAE features"] = features_memory(shape, pair, parameters=total)
     stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
     made = replace(made, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
-    made = replace(made, problems=_once([*problems, *_machine_problems(made)]))
+    made = replace(made, problems=(*problems, *_machine_problems(made)))
     return _shared_out(made) if config.match == "flops" else made
-
-
-def _once(problems: Sequence[Problem]) -> tuple[Problem, ...]:
-    return tuple(dict.fromkeys(problems))
 
 
 def _shared_out(made: Forecast) -> Forecast:
@@ -212,16 +204,13 @@ def _machine_problems(made: Forecast) -> Iterator[Problem]:
         yield Problem(f"no GPU: {total / 1e9:.1f} G parameters would be trained on the CPU", stops=False)
     for stage, memory in made.stages.items():
         if memory.peak > machine.memory:
-            surely = memory.peak > MARGIN * machine.memory
             told = f"memory: {stage} takes about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
-            yield Problem(
-                told + "lower micro_batch_size or max_length, or set gradient_checkpointing", stops=large and surely
-            )
+            told += "lower micro_batch_size or max_length, or set gradient_checkpointing"
+            yield Problem(told, stops=large and memory.peak > MARGIN * machine.memory)
     if made.disk[0] > machine.disk:
-        told = (
-            f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, {_size(machine.disk)} are free"
-        )
-        yield Problem(told + "; take fewer --seeds or --learning-rates", stops=large)
+        told = f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, "
+        told += f"{_size(machine.disk)} are free; take fewer --seeds or --learning-rates"
+        yield Problem(told, stops=large)
 
 
 def steps_of(pair: Pair) -> int | None:
@@ -273,7 +262,7 @@ def render(made: Forecast) -> str:
         padding = "with" if made.cell_costs else "without"
         lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding", ""]
         lines += _memory(made)
-    lines += ["", *_judging(made)]
+    lines += ["", _judging(made)]
     if made.costs:
         all_cells, kept = made.disk
         lines += [
@@ -288,13 +277,9 @@ def _methods(made: Forecast) -> list[str]:
     rows = [("method", "trained parameters", "share", "GFLOPs a token", *(["tokens a cell"] if made.tokens else []))]
     for recipe in made.recipes:
         cost = made.costs[recipe.name]
-        row = (
-            recipe.name,
-            f"{cost.trained:,}",
-            f"{100 * cost.share:.3f} %",
-            f"{made.flops_per_token(recipe.name) / 1e9:.3g}",
-        )
-        rows.append((*row, *([f"{made.tokens[recipe.name]:,}"] if made.tokens else [])))
+        row = (recipe.name, f"{cost.trained:,}", f"{100 * cost.share:.3f} %")
+        flops = f"{made.flops_per_token(recipe.name) / 1e9:.3g}"
+        rows.append((*row, flops, *([f"{made.tokens[recipe.name]:,}"] if made.tokens else [])))
     return _indented(rows)
 
 
@@ -305,19 +290,18 @@ def _memory(made: Forecast) -> list[str]:
     return [*_indented(rows), f"  {made.machine.device} has {_size(made.machine.memory)}"]
 
 
-def _judging(made: Forecast) -> list[str]:
+def _judging(made: Forecast) -> str:
     least, most = made.calls
-    unknown = f"; not counted, as their documents are on the hub: {', '.join(made.prompts.unknown)}"
     cost = made.judge_cost(most)
+    told = f"{made.prompts.validation} validation and {made.prompts.test} test prompts"
     if cost is None:
-        told = "; its cost: give price_in and price_out with the judge"
+        told += "; its cost: give price_in and price_out with the judge"
     else:
-        told = f", at most {cost:.2f} USD" if cost else ", free of charge"
-    prompts = f"{made.prompts.validation} validation and {made.prompts.test} test prompts"
-    return [
-        f"  judge       {made.pair.judge or 'none'}: {least:,} to {most:,} verdicts ({prompts}{told})"
-        + (unknown if made.prompts.unknown else "")
-    ]
+        told += f", at most {cost:.2f} USD" if cost else ", free of charge"
+    line = f"  judge       {made.pair.judge or 'none'}: {least:,} to {most:,} verdicts ({told})"
+    if made.prompts.unknown:
+        line += f"; not counted, as their documents are on the hub: {', '.join(made.prompts.unknown)}"
+    return line
 
 
 def _indented(rows: Sequence[tuple[str, ...]]) -> list[str]:
