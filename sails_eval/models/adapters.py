@@ -19,9 +19,6 @@ from sails_eval.core.recipe import PAIR_OWNS, PeftType, Recipe, regularises
 NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
 """Parts of a model that no text goes through: they are neither adapted nor trained."""
 
-START = "_start_of_training"
-"""Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
-
 
 @dataclass(frozen=True)
 class Size:

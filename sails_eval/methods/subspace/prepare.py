@@ -57,6 +57,20 @@ def aligned_model(pair: Pair, start: Initialisation) -> str:
     return name
 
 
+def saved_rank(pair: Pair, recipe: Recipe) -> int:
+    """The rank at which a recipe's adapters are saved: twice its own where they hold what the base lost, too."""
+    return recipe.rank(pair) * (2 if changes_base(pair, recipe) else 1)
+
+
+def changes_base(pair: Pair, recipe: Recipe) -> bool:
+    """Whether training changes weights that the base model has, or its initialisation does."""
+    from sails_eval.models.adapters import adapter_config, mutates_base
+
+    if recipe.parameters != "adapter":
+        return True
+    return load_initialisation(recipe).changes_base or mutates_base(adapter_config(pair, recipe))
+
+
 def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Material]:
     """The recipe's initialisation, and what it may look at.
 

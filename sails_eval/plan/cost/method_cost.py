@@ -11,8 +11,6 @@ from functools import cache
 from statistics import median
 from typing import Any
 
-import torch
-
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe, Span
 from sails_eval.core.training_settings import Objective
@@ -22,7 +20,7 @@ from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.prepare import CONTRASTED, checked_initialisation, initialisation_of
 from sails_eval.methods.subspace.reference_weights import target_modules
 from sails_eval.methods.subspace.settings import Positions
-from sails_eval.models.base import load_tokenizer
+from sails_eval.models.base import Base, dtype_of, load_tokenizer
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.budget import Cost, Rank
 from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
@@ -137,7 +135,7 @@ class PreparationFlops:
         return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
 
     def target_modules(self) -> list[tuple[int, int]]:
-        model = on_meta(self.shape, self.pair, dtype=getattr(torch, self.pair.dtype))
+        model = on_meta(self.shape, self.pair, dtype=dtype_of(self.pair))
         return [(module.in_features, module.out_features) for module in target_modules(model, self.pair).values()]
 
 
@@ -184,7 +182,7 @@ def _seconds(sub_run: SubRun, recipe: Recipe) -> Cost:
     started = time.perf_counter()
     with trainable(base, pair, recipe, run) as model:
         before += time.perf_counter() - started  # PEFT's own starts decompose weights
-        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+        fitted = fit(Base(model, base.tokenizer), pair, recipe, rows=seen, run=run)
     tokens = [sum(tokens_of(row, recipe.objective) for row in seen[i : i + step]) for i in range(0, len(seen), step)]
     pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
     stepping = fitted.flops - fitted.beforehand

@@ -19,7 +19,8 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Objective
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.activations import residual_streams
-from sails_eval.methods.subspace.base_weights import changes_base
+from sails_eval.methods.subspace.prepare import changes_base
+from sails_eval.models.base import dtype_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
 
 ADAM_STATES = 2
@@ -91,7 +92,7 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     backward += forward * pair.gradient_checkpointing  # which goes forward again
     flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
     if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
-        bare = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+        bare = on_meta(shape, pair, dtype=dtype_of(pair))
         flops += _fake_reading(bare, batch=batch, length=length) + forward + backward
     tokens, vocabulary = batch * length, shape.text.vocab_size
     activations = sum(kept)
@@ -102,7 +103,7 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         activations = head + (activations - head) // layers + inputs
     if pair.regularise:  # two passes wait for the backward one, and base weights that change have a frozen copy
         activations *= 2
-        weights += total * getattr(torch, pair.dtype).itemsize if changes_base(pair, recipe) else 0
+        weights += total * dtype_of(pair).itemsize if changes_base(pair, recipe) else 0
     memory = Memory(
         weights=weights,
         gradients=gradients,
@@ -133,7 +134,7 @@ def step_costs(
 
 def forward_flops(shape: Shape, pair: Pair, *, layers: Sequence[int], length: int) -> float:
     """FLOPs per token of a forward pass that ends behind the last of `layers`, over texts of `length` tokens."""
-    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+    model = on_meta(shape, pair, dtype=dtype_of(pair))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         _materialise(model)
         ids = torch.zeros(TEXTS_AT_A_TIME, length, dtype=torch.long)
