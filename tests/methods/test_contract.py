@@ -90,7 +90,7 @@ def _loaded_once(rows: list[TokenRow], testbed_base: Base) -> Iterator[None]:
         for module in (loaded, stages):
             patch.setattr(module, "base_of", lambda pair: testbed_base)
         patch.setattr(stages, "training_rows", lambda pair: rows)
-        patch.setattr(saes, "_load", lru_cache(saes._load))
+        patch.setattr(saes, "load_sae", lru_cache(saes.load_sae))
         yield
 
 

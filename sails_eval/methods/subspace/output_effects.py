@@ -61,9 +61,6 @@ def _said(
         stream[places] += added.repeat_interleave(texts, dim=0).to(stream)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
-    handle = decoder_layers(model)[layer].register_forward_hook(steer)
-    try:
+    with decoder_layers(model)[layer].register_forward_hook(steer):
         logits = model(input_ids=ids.repeat(n, 1), attention_mask=mask.repeat(n, 1), use_cache=False).logits
-    finally:
-        handle.remove()
     return torch.log_softmax(logits[places].float(), dim=-1), streams[0]
