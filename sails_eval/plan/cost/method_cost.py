@@ -52,14 +52,6 @@ HIGHEST_RANK = 2**16
 # --- FLOPs --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Padding:
-    """How training examples lie in their batches: padded tokens per sequence, and per token that counts."""
-
-    length: int
-    padding: float
-
-
 def flops_costs(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Cost]:
     """FLOPs of every recipe: per non-padding token of training batches, and of its preparation.
 
@@ -68,20 +60,20 @@ def flops_costs(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Cost]:
     shape, tokenizer = shape_of(pair), load_tokenizer(pair)
     rows = encoded_training(tokenizer, pair)
     texts = {objective: _texts(rows, pair, objective) for objective in {recipe.objective for recipe in recipes}}
-    costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
+    costs = step_costs(shape, pair, recipes, lengths={name: length for name, (length, _) in texts.items()})
     costs_of = {}
     for recipe in recipes:
         looking, saes = preparation_flops(recipe, pair, shape, tokenizer)
-        per_token = costs[recipe.name].flops_per_token * texts[recipe.objective].padding
+        per_token = costs[recipe.name].flops_per_token * texts[recipe.objective][1]
         costs_of[recipe.name] = Cost(per_token, looking + saes, saes)
     return costs_of
 
 
-def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Padding:
+def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> tuple[int, float]:
+    """Padded tokens per sequence of training, and per token that counts."""
     seen = [rows[i] for i in lay_out(rows, pair, seed=0, objective=objective)]
     padded = sum(padded_tokens(seen, pair, objective))
-    length = round(padded / (SEQUENCES[objective] * len(seen)))
-    return Padding(length, padded / sum(tokens_of(row, objective) for row in seen))
+    return round(padded / (SEQUENCES[objective] * len(seen))), padded / sum(tokens_of(row, objective) for row in seen)
 
 
 def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
@@ -123,8 +115,9 @@ class PreparationFlops:
         flops = sum(padded) * forward_flops(self.shape, self.pair, layers=layers, length=length)
         for width in [sae_width(sae, d) for sae in self.sources] or [d] * len(layers):
             flops += 2 * d * width * sum(counted) * bool(self.sources)
-            means = (2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))
-            flops += sum(means)  # of every text
+            flops += sum(
+                2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True)
+            )  # means of texts
         return flops
 
     def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:

@@ -135,12 +135,8 @@ def step_costs(
 def forward_flops(shape: Shape, pair: Pair, *, layers: Sequence[int], length: int) -> float:
     """FLOPs per token of a forward pass that ends behind the last of `layers`, over texts of `length` tokens."""
     model = on_meta(shape, pair, dtype=dtype_of(pair))
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _materialise(model)
-        ids = torch.zeros(TEXTS_AT_A_TIME, length, dtype=torch.long)
-        with FlopCounterMode(display=False) as counter:
-            residual_streams(model, layers, ids, torch.ones_like(ids))
-    return int(counter.get_total_flops()) / ids.numel()
+    flops = _fake_reading(model, batch=TEXTS_AT_A_TIME, length=length, layers=layers)
+    return flops / (TEXTS_AT_A_TIME * length)
 
 
 def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int, int, list[int]]:
@@ -166,13 +162,16 @@ def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int,
     return forward, int(counter.get_total_flops()) - forward, [storage.nbytes() for storage in kept.values()]
 
 
-def _fake_reading(model: Any, *, batch: int, length: int) -> int:
-    """FLOPs of a forward pass of which nothing is kept."""
+def _fake_reading(model: Any, *, batch: int, length: int, layers: Sequence[int] | None = None) -> int:
+    """FLOPs of a forward pass of which nothing is kept; it ends behind the last of `layers`, if they are given."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         _materialise(model)
         ids = torch.zeros(batch, length, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            if layers is None:
+                model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            else:
+                residual_streams(model, layers, ids, torch.ones_like(ids))
     return int(counter.get_total_flops())
 
 
@@ -206,22 +205,19 @@ def answering_memory(shape: Shape, pair: Pair, *, parameters: int, tokens: int) 
     )
 
 
-def features_memory(shape: Shape, pair: Pair, *, parameters: int, length: int | None = None) -> Memory:
-    """Memory of collecting SAE features over contrast texts of `length` tokens (default: the pair's longest)."""
+def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
+    """Memory of collecting SAE features over contrast texts of the pair's `max_length` tokens."""
     width = 4 if pair.dtype == "float32" else 2
-    text, tokens = shape.text, TEXTS_AT_A_TIME * (length or pair.max_length)
+    text, tokens = shape.text, TEXTS_AT_A_TIME * pair.max_length
     wide = [sae_width(source, text.hidden_size) for source in pair.saes]
-    streams = len(pair.saes) * tokens * text.hidden_size * width
     scores = 0
     if pair.attn_implementation == "eager":  # scores, soft-capped, in single precision for the softmax
-        scores = (2 * width + 4) * tokens * (length or pair.max_length) * text.num_attention_heads
+        scores = (2 * width + 4) * tokens * pair.max_length * text.num_attention_heads
     mlp = 3 * width * tokens * text.intermediate_size
-    encoding = tokens * (
-        2 * 4 * max(wide, default=0) + 4 * text.hidden_size
-    )  # before and after the activation function
+    encoding = tokens * (2 * 4 * max(wide, default=0) + 4 * text.hidden_size)  # before and after the activation
     return Memory(
         weights=width * parameters + sum(2 * 4 * text.hidden_size * n for n in wide),
-        activations=streams,
+        activations=len(pair.saes) * tokens * text.hidden_size * width,
         workspace=max(scores, mlp, encoding),
     )
 
