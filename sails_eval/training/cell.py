@@ -55,8 +55,7 @@ def train_cell(
                     save(step)
 
         seen = [rows[i] for i in run.order]
-        after = save_between if run.checkpoints > 1 else None
-        fitted = fit(Base(model, base.tokenizer), pair, recipe, rows=seen, run=run, after=after)
+        fitted = fit(Base(model, base.tokenizer), pair, recipe, rows=seen, run=run, after=save_between)
         record = TrainingCost(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
             steps=len(fitted.losses),

@@ -32,17 +32,11 @@ def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequ
     last = mask.sum(1) - 1
     bare, streams = _said(model, layer, ids, mask, last, torch.zeros_like(directions[:1]))
     length = streams.norm(dim=1).mean()
-    effects = [
-        _divergence(bare, _said(model, layer, ids, mask, last, length * some)[0], len(some))
-        for some in torch.split(directions, AT_A_TIME)
-    ]
+    effects = []
+    for some in torch.split(directions, AT_A_TIME):
+        steered = _said(model, layer, ids, mask, last, length * some)[0].view(len(some), *bare.shape)
+        effects.append((bare.exp() * (bare - steered)).sum(-1).mean(-1))
     return torch.cat(effects).cpu()
-
-
-def _divergence(bare: torch.Tensor, steered: torch.Tensor, n: int) -> torch.Tensor:
-    """Mean KL over the texts [n] of log-probabilities [texts, vocabulary] and [n × texts, vocabulary]."""
-    steered = steered.view(n, *bare.shape)
-    return (bare.exp() * (bare - steered)).sum(-1).mean(-1)
 
 
 def _said(

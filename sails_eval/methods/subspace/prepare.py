@@ -3,6 +3,7 @@
 Heavy imports stand inside the functions: the process that hands out the work never loads torch.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 from sails_eval.core.errors import UserError, unknown
@@ -98,7 +99,7 @@ def seen_by(start: Initialisation, pair: Pair) -> Contrast:
     if not start.needs & CONTRASTED:
         return Contrast()
     both = contrast_of(pair, start.contrasts)
-    return both if "contrast" in start.needs else both.aligned_only
+    return both if "contrast" in start.needs else replace(both, unaligned=(), rejected=frozenset())
 
 
 @lru_cache(maxsize=2)

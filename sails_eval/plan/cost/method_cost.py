@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -196,18 +196,16 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
     """For every adapter the rank at which it trains as nearly as possible as many parameters as plain LoRA does."""
     shape = shape_of(pair)
     plain = Recipe(name="lora", description="", parameters="adapter", learning_rate=Span(low=1, high=1))
-    target = trained_parameters(plain, pair, shape)
+
+    def trains(recipe: Recipe, rank: int) -> int:
+        return trained_and_all(to_train(shape, pair, recipe.model_copy(update={"rank_factor": rank / pair.rank})))[0]
+
+    target = trains(plain, pair.rank)
     found = {}
     for recipe in recipes:
         if recipe.parameters != "adapter":
             continue
-
-        @cache
-        def count(rank: int, recipe: Recipe = recipe) -> int:
-            factor = rank / pair.rank
-            return trained_parameters(recipe.model_copy(update={"rank_factor": factor}), pair, shape)
-
-        own = recipe.rank(pair)
+        own, count = recipe.rank(pair), cache(partial(trains, recipe))
         if count(own) == target:
             found[recipe.name] = Rank(own, target)
         elif count(own) == count(2 * own):
@@ -235,8 +233,3 @@ def nearest_rank(count: Callable[[int], int], target: int) -> int:
         high *= 2
     above = bisect_left(range(1, high + 1), target, key=count) + 1
     return min((rank for rank in (above - 1, above) if 1 <= rank <= high), key=lambda rank: abs(count(rank) - target))
-
-
-def trained_parameters(recipe: Recipe, pair: Pair, shape: Shape) -> int:
-    """How many parameters a recipe trains; counted on the meta device."""
-    return trained_and_all(to_train(shape, pair, recipe))[0]
