@@ -85,10 +85,7 @@ class SAILS(FromContrast):
 
 @dataclass(frozen=True)
 class Differences:
-    """Mean activation × decoder norm of a layer's features on either class, and the standard error of their difference.
-
-    Each is of shape [d_sae].
-    """
+    """A layer's mean activations × decoder norms on either class, and the error of their difference; each [d_sae]."""
 
     aligned: torch.Tensor
     unaligned: torch.Tensor

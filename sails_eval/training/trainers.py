@@ -29,9 +29,6 @@ from sails_eval.models.base import Base
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens
 from sails_eval.training.regularise import KlPenalty, Regularised
 
-REFERENCE = "ref"
-"""What DPOTrainer calls the frozen copy of the adapter that it measures against."""
-
 
 def check_optimiser(pair: Pair) -> None:
     """Raises UserError where transformers cannot make the pair's optimiser or schedule here."""
@@ -95,8 +92,8 @@ def fit(
         vars(module).pop("forward", None)
         if forward is not None:
             module.forward = forward
-    if REFERENCE in getattr(model, "peft_config", {}):
-        model.delete_adapter(REFERENCE)
+    if "ref" in getattr(model, "peft_config", {}):  # the frozen copy of the adapter that DPOTrainer measures against
+        model.delete_adapter("ref")
     if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // batch:
         raise RuntimeError(f"the trainer took {trainer.state.global_step} steps, {trainer.state.epoch} times the data")
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]

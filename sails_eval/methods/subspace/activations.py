@@ -81,15 +81,12 @@ def contrast_means(
         yield from ({(layer, "unaligned"): rows for layer, rows in batch.items()} for batch in unaligned)
         return
     for one, other in zip(aligned, unaligned, strict=True):
-        yield {
-            (layer, kind): rows
-            for layer in layers
-            for kind, rows in (
-                ("aligned", one[layer]),
-                ("unaligned", other[layer]),
-                ("difference", one[layer] - other[layer]),
-            )
+        sides = {
+            "aligned": one,
+            "unaligned": other,
+            "difference": {layer: one[layer] - other[layer] for layer in layers},
         }
+        yield {(layer, kind): rows[layer] for layer in layers for kind, rows in sides.items()}
 
 
 @torch.no_grad()

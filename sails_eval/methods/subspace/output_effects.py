@@ -16,9 +16,6 @@ from sails_eval.models.base import decoder_layers
 TEXTS = 16
 """How many requests the effect is averaged over."""
 
-AT_A_TIME = 16
-"""How many directions go through the model together."""
-
 
 @torch.no_grad()
 def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
@@ -33,7 +30,7 @@ def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequ
     bare, streams = _said(model, layer, ids, mask, last, torch.zeros_like(directions[:1]))
     length = streams.norm(dim=1).mean()
     effects = []
-    for some in torch.split(directions, AT_A_TIME):
+    for some in torch.split(directions, 16):
         steered = _said(model, layer, ids, mask, last, length * some)[0].view(len(some), *bare.shape)
         effects.append((bare.exp() * (bare - steered)).sum(-1).mean(-1))
     return torch.cat(effects).cpu()

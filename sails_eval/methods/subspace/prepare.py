@@ -67,9 +67,8 @@ def changes_base(pair: Pair, recipe: Recipe) -> bool:
     """Whether training changes weights that the base model has, or its initialisation does."""
     from sails_eval.models.adapters import adapter_config, mutates_base
 
-    if recipe.parameters != "adapter":
-        return True
-    return load_initialisation(recipe).changes_base or mutates_base(adapter_config(pair, recipe))
+    start = load_initialisation(recipe)
+    return recipe.parameters != "adapter" or start.changes_base or mutates_base(adapter_config(pair, recipe))
 
 
 def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Material]:

@@ -42,10 +42,6 @@ def check_widths(model: Any, saes: Mapping[int, Any]) -> None:
             raise UserError(f"SAE of layer {layer}: the model has {config.num_hidden_layers} layers, counted from 0")
 
 
-NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
-"""What a SAE may do to its input, as `encode` does it; others have to be folded into the weights when loading."""
-
-
 def check_model(source: SaeSource, sae: Any, model: str) -> None:
     """Raises UserError where a release's SAE is of another model than `model`, if that is a hub id.
 
@@ -74,7 +70,8 @@ def load_sae(source: SaeSource) -> Any:
         sae = SAE.load_from_disk(str(source.path)) if source.path else SAE.from_pretrained(source.release, source.id)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"SAE '{source.path or source.name}': cannot load it: {first_line(error)}") from error
-    if (found := sae.cfg.normalize_activations) not in NORMALISATIONS:
+    found = sae.cfg.normalize_activations
+    if found not in ("none", "layer_norm", "constant_norm_rescale"):  # which `encode` does
         raise UserError(
             f"SAE '{source.path or source.name}': it reads activations scaled by '{found}', and the scale is not "
             "folded into its weights, so its features would be wrong. Fold it and save the SAE anew (SAELens: "

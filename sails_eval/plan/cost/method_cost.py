@@ -46,8 +46,6 @@ TIMED_STEPS = 8
 SAE_FLOPS = 6
 """FLOPs of training a SAE, per token and parameter: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
 
-HIGHEST_RANK = 2**16
-
 
 # --- FLOPs --------------------------------------------------------------------------------------------------------
 
@@ -109,15 +107,14 @@ class PreparationFlops:
         ]
         padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
         counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
+        averaging = 2 * sum(len(batch) * n for batch, n in zip(batches, counted, strict=True))  # of every text
         text = self.shape.text
         layers, d = basis_layers(self.sources or self.pair.saes, text.num_hidden_layers), int(text.hidden_size)
         length = round(sum(padded) / sum(map(len, batches)))
         flops = sum(padded) * forward_flops(self.shape, self.pair, layers=layers, length=length)
         for width in [sae_width(sae, d) for sae in self.sources] or [d] * len(layers):
             flops += 2 * d * width * sum(counted) * bool(self.sources)
-            flops += sum(
-                2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True)
-            )  # means of texts
+            flops += averaging * width
         return flops
 
     def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
@@ -229,7 +226,7 @@ def _overridden(recipe: Recipe, own: int, rank: int) -> str:
 def nearest_rank(count: Callable[[int], int], target: int) -> int:
     """The rank whose `count`, which grows with it, is nearest to `target`; of two the lower."""
     high = 1
-    while count(high) < target and high < HIGHEST_RANK:
+    while count(high) < target and high < 2**16:
         high *= 2
     above = bisect_left(range(1, high + 1), target, key=count) + 1
     return min((rank for rank in (above - 1, above) if 1 <= rank <= high), key=lambda rank: abs(count(rank) - target))

@@ -23,12 +23,6 @@ from sails_eval.methods.subspace.prepare import changes_base
 from sails_eval.models.base import dtype_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
 
-ADAM_STATES = 2
-"""Numbers that AdamW keeps of every trained parameter, each of its size and dtype."""
-
-SEQUENCE_PASSES: dict[Objective, int] = {"sft": 1, "dpo": 2}
-"""How often a sequence goes forward through a model: through the one that is trained, and its reference."""
-
 UNLIKE = {"name", "description", "source", "system_prompt", "dpo", "init", "settings", "learning_rate"}
 """Keys of a recipe that have no bearing on what a step costs, as long as its initialisation freezes nothing."""
 
@@ -90,7 +84,7 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
     forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
     backward += forward * pair.gradient_checkpointing  # which goes forward again
-    flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
+    flops = forward * (2 if recipe.objective == "dpo" else 1) + backward
     if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
         bare = on_meta(shape, pair, dtype=dtype_of(pair))
         flops += _fake_reading(bare, batch=batch, length=length) + forward + backward
@@ -107,7 +101,7 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     memory = Memory(
         weights=weights,
         gradients=gradients,
-        optimiser=ADAM_STATES * gradients,
+        optimiser=2 * gradients,  # AdamW keeps two numbers of every trained parameter, of its dtype
         activations=activations,
         workspace=6 * tokens * vocabulary,  # the logits' gradient in single precision, and a copy in half
         accumulates=batch < pair.batch_size,
