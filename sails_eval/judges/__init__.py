@@ -13,7 +13,6 @@ from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.plugins import load_plugin, plugins
 from sails_eval.judges.base import Judge
 from sails_eval.judges.panel import Panel
-from sails_eval.judges.rubric import choose_rubrics
 from sails_eval.judges.spec import Spec, parse
 
 JUDGES = {
@@ -59,6 +58,8 @@ def _load(spec: Spec) -> Judge:
             raise UserError(f"judge '{spec.bare}' takes no option '{key}'; it takes {menu}")
     options: dict[str, Any] = dict(spec.options)
     if "rubric" in options:
+        from sails_eval.judges.rubric import choose_rubrics  # which needs pydantic
+
         options["rubrics"] = choose_rubrics(options.pop("rubric"))
     judge = make(*filter(None, [spec.model]), **options)
     if not isinstance(judge, Judge):
