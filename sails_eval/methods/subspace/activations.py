@@ -81,11 +81,8 @@ def contrast_means(
         yield from ({(layer, "unaligned"): rows for layer, rows in batch.items()} for batch in unaligned)
         return
     for one, other in zip(aligned, unaligned, strict=True):
-        sides = {
-            "aligned": one,
-            "unaligned": other,
-            "difference": {layer: one[layer] - other[layer] for layer in layers},
-        }
+        difference = {layer: one[layer] - other[layer] for layer in layers}
+        sides = {"aligned": one, "unaligned": other, "difference": difference}
         yield {(layer, kind): rows[layer] for layer in layers for kind, rows in sides.items()}
 
 
