@@ -6,11 +6,13 @@ A new kind of judge is one file here and one line in `JUDGES`, or an entry point
 import inspect
 from functools import lru_cache
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.plugins import load_plugin, plugins
 from sails_eval.judges.base import Judge
+from sails_eval.judges.panel import Panel
 from sails_eval.judges.spec import Spec, parse
 
 JUDGES = {
@@ -36,11 +38,7 @@ def load_judge(spec: str) -> Judge:
     that takes none.
     """
     judges = [_load(member) for member in parse(spec)]
-    if len(judges) == 1:
-        return judges[0]
-    from sails_eval.judges.panel import Panel
-
-    return Panel(judges)
+    return judges[0] if len(judges) == 1 else Panel(judges)
 
 
 def _load(spec: Spec) -> Judge:
@@ -60,7 +58,7 @@ def _load(spec: Spec) -> Judge:
             raise UserError(f"judge '{spec.bare}' takes no option '{key}'; it takes {menu}")
     options: dict[str, Any] = dict(spec.options)
     if "rubric" in options:
-        from sails_eval.judges.rubric import choose_rubrics
+        from sails_eval.judges.rubric import choose_rubrics  # which needs pydantic
 
         options["rubrics"] = choose_rubrics(options.pop("rubric"))
     judge = make(*filter(None, [spec.model]), **options)
@@ -72,8 +70,7 @@ def _load(spec: Spec) -> Judge:
 def _maker(kind: str) -> Any:
     """What makes judges of a kind, here or in a package of the user's. Raises UserError where there is none."""
     if kind in JUDGES:
-        module, _, name = JUDGES[kind].partition(":")
-        return getattr(import_module(module), name)
+        return resolve_name(JUDGES[kind])
     found = plugins("judges")
     if kind not in found:
         raise unknown("judge", kind, [*JUDGES, *found])

@@ -43,10 +43,11 @@ def initialisation_class(name: str) -> type[Initialisation]:
 
 
 def source_files(name: str) -> list[Path]:
-    """The code of an initialisation: all of this package and, of one of the user's own, the module that is named there,
-    or all of that package. Raises UserError where there is no such initialisation."""
+    """The code of an initialisation: all of this package and, of one of the user's own, the folder of the package that
+    its module is in, or the module that is in none. Raises UserError where there is no such initialisation."""
     kind, shipped = initialisation_class(name), sorted(Path(__file__).parent.rglob("*.py"))
     if kind.__module__.startswith(f"{__name__}."):
         return shipped
-    named = Path(str(importlib.import_module(plugins("methods")[name].module).__file__))
-    return [*shipped, *(sorted(named.parent.rglob("*.py")) if named.name == "__init__.py" else [named])]
+    named = importlib.import_module(plugins("methods")[name].module)
+    file = Path(str(named.__file__))
+    return [*shipped, *(sorted(file.parent.rglob("*.py")) if named.__package__ else [file])]

@@ -15,8 +15,6 @@ class ActivationSVD(FromContrast):
     """The state has every layer's basis, the report how many singular vectors the variance asks for (`tau_dim`)."""
 
     class Settings(FromContrast.Settings):
-        """Which tokens, how much of their differences is kept, and how the basis is placed."""
-
         contrast: Literal["responses"] = Field(default="responses", description="a difference takes a pair")
         variance: float = Field(
             default=0.8, gt=0, le=1, description="share that the singular vectors keep, as in SAILS"

@@ -59,24 +59,19 @@ class Flops(Protocol):
     @property
     def contrast(self) -> Contrast:
         """The texts of both classes, where the initialisation needs either."""
-        ...
 
     @property
     def saes(self) -> int:
         """How many SAEs it reads."""
-        ...
 
     def contrasting(self, positions: Positions) -> float:
         """Both classes go to the last layer that gets a basis, where SAEs, if any, read what counts, in halves."""
-        ...
 
     def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
         """Tokenised texts go through the whole model, each batch padded to its longest."""
-        ...
 
     def target_modules(self) -> list[tuple[int, int]]:
         """Not FLOPs but the sizes that some depend on: (d_in, d_out) of every module that gets an adapter."""
-        ...
 
 
 class Initialisation:
@@ -142,10 +137,8 @@ class Initialisation:
 class FromBasis(Initialisation):
     """A start from bases of the residual stream: the state is {"layers.{l}": U}, as in `subspace.basis`."""
 
-    class Settings(Placement):
-        """How the basis is placed."""
-
-    settings: Settings
+    Settings: ClassVar[type[Placement]] = Placement
+    settings: Placement
 
     @property
     def freezes(self) -> bool:
@@ -174,8 +167,8 @@ class FromBasis(Initialisation):
 class FromContrast(FromBasis):
     """A start from bases that are found by contrasting aligned and unaligned texts."""
 
-    class Settings(ContrastSettings, FromBasis.Settings):
-        """Which texts and tokens, and how the basis is placed."""
+    class Settings(ContrastSettings, Placement):
+        pass
 
     settings: Settings
     needs = frozenset({"layers", "contrast"})

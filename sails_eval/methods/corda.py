@@ -17,8 +17,6 @@ class CorDA(Initialisation):
     """The state has every module's lora_A [r, d_in] as `NAME.A`, and its lora_B [d_out, r] as `NAME.B`."""
 
     class Settings(Frozen):
-        """What the inputs are of, and which components are adapted."""
-
         contrast: Literal["responses"] = Field(
             default="responses", description="the aligned answers and their requests"
         )

@@ -17,8 +17,6 @@ class EVA(Initialisation):
     """The state has every module's lora_A [r, d_in], by the module's name."""
 
     class Settings(Frozen):
-        """What the inputs are of, and how they are decomposed."""
-
         contrast: Literal["responses"] = Field(
             default="responses", description="the aligned answers and their requests"
         )

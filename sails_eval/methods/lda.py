@@ -24,8 +24,6 @@ class LDA(FromContrast):
     """The state has every layer's basis of the categories' directions, the report says which categories there are."""
 
     class Settings(FromContrast.Settings):
-        """Which tokens, and how the directions are placed."""
-
         contrast: Literal["responses"] = Field(default="responses", description="categories are those of pairs")
 
     settings: Settings

@@ -3,14 +3,13 @@
 from pydantic import Field
 
 from sails_eval.methods.base import FromBasis, Material, Report, State
+from sails_eval.methods.subspace.settings import Placement
 
 
 class Oracle(FromBasis):
     """The state has the planted bases of the layers that have one."""
 
-    class Settings(FromBasis.Settings):
-        """How the planted basis is placed."""
-
+    class Settings(Placement):
         columns: int | None = Field(
             default=None,
             ge=0,

@@ -8,14 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sails_eval.methods.base import FromBasis, Material, Report, State
+from sails_eval.methods.subspace.settings import Placement
 
 
 class RandomOrthonormal(FromBasis):
     """The state has bases without a vector, which tell the layers; every cell draws one as wide as the rank."""
 
-    class Settings(FromBasis.Settings):
-        """How the random basis is placed."""
-
+    class Settings(Placement):
         fill: Literal["random"] = Field(default="random", description="there is nothing here but the fill")
 
     settings: Settings

@@ -17,8 +17,6 @@ class SafeLoRA(Initialisation):
     """The state has every module's alignment matrix V [d_out, d_in], by the module's name."""
 
     class Settings(Frozen):
-        """Whose alignment counts, and from where on an update is left alone."""
-
         aligned: str = Field(description="one of the pair's 'references', or 'first': the first of them")
         threshold: float = Field(
             default=0.5,

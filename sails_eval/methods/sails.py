@@ -85,10 +85,7 @@ class SAILS(FromContrast):
 
 @dataclass(frozen=True)
 class Differences:
-    """Mean activation × decoder norm of a layer's features on either class, and the standard error of their difference.
-
-    Each is of shape [d_sae].
-    """
+    """A layer's mean activations × decoder norms on either class, and the error of their difference; each [d_sae]."""
 
     aligned: torch.Tensor
     unaligned: torch.Tensor
@@ -146,14 +143,11 @@ def get_sails_state_dict(
             chosen, directions = chosen[kept], directions[kept]
         basis = orthonormal_basis(directions, variance=settings.variance, centred=settings.centred)
         state[f"layers.{layer}"] = basis
+        chosen_by_half = (choose_features(feature_differences(part, layer), settings).tolist() for part in parts)
         report[str(layer)] = {
             "features": chosen.tolist(),
             "difference": [round(value, 6) for value in differences.mean[chosen].tolist()],
-            "split_half_jaccard": jaccard(
-                *(choose_features(feature_differences(part, layer), settings).tolist() for part in parts)
-            )
-            if splits
-            else None,
+            "split_half_jaccard": jaccard(*chosen_by_half) if splits else None,
             "tau_dim": basis.shape[1],
         }
     return state, report

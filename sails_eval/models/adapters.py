@@ -4,8 +4,7 @@ Every kind of adapter here is a `peft_type` that a recipe can name; PEFT does th
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from peft import get_peft_model
@@ -14,50 +13,29 @@ from peft.utils import PeftType as Kinds
 
 from sails_eval.core.errors import UserError, first_line, unknown
 from sails_eval.core.pair import Pair
-from sails_eval.core.recipe import PAIR_OWNS, PeftType, Recipe, regularises
+from sails_eval.core.recipe import PAIR_OWNS, Recipe, regularises
 
 NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
 """Parts of a model that no text goes through: they are neither adapted nor trained."""
 
-START = "_start_of_training"
-"""Attribute of an adapted model whose base weights are not the bare model's: the folder with the adapter at step 0."""
+
+def _ranked(pair: Pair, recipe: Recipe, steps: int) -> dict[str, Any]:
+    """The fields of PEFT's config that the pair's rank and α fill in; of some kinds none."""
+    kind, rank = recipe.peft_type, recipe.rank(pair)
+    if kind == "adalora":  # ranks are cut between the first tenth and the last third of the steps
+        start = max(rank + 1, round(1.5 * rank))  # as in arXiv 2303.10512, section 4; PEFT's scale is α over it
+        schedule = {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 3}
+        alike = {"orth_reg_weight": 0.0}  # regularisers are the same for all methods
+        return {"target_r": rank, "init_r": start, "lora_alpha": _alpha(pair, start), **schedule, **alike}
+    if kind in ("lora", "loha"):
+        return {"r": rank, "lora_alpha" if kind == "lora" else "alpha": _alpha(pair, rank)}
+    return {"r": rank} if kind in ("delora", "hira", "miss") else {}
 
 
-@dataclass(frozen=True)
-class Size:
-    """What the pair says of an adapter, and how many steps it is trained for."""
-
-    rank: int
-    ratio: float
-    steps: int
-
-    @property
-    def alpha(self) -> float:
-        """A whole number where it is one."""
-        alpha = self.ratio * self.rank
-        return int(alpha) if alpha == int(alpha) else alpha
-
-
-def _adalora(size: Size) -> dict[str, Any]:
-    """Ranks are cut between the first tenth and the last third of the steps; PEFT's scale is α over the first rank."""
-    start = max(size.rank + 1, round(1.5 * size.rank))  # as in arXiv 2303.10512, section 4
-    schedule = {"total_step": size.steps, "tinit": size.steps // 10, "tfinal": size.steps // 3}
-    alike = {"orth_reg_weight": 0.0}  # regularisers are the same for all methods
-    return {"target_r": size.rank, "init_r": start, "lora_alpha": replace(size, rank=start).alpha, **schedule, **alike}
-
-
-RANKED: dict[PeftType, Callable[[Size], dict[str, Any]]] = {
-    "lora": lambda size: {"r": size.rank, "lora_alpha": size.alpha},
-    "adalora": _adalora,
-    "delora": lambda size: {"r": size.rank},
-    "hira": lambda size: {"r": size.rank},
-    "loha": lambda size: {"r": size.rank, "alpha": size.alpha},
-    "miss": lambda size: {"r": size.rank},
-}
-"""The fields of PEFT's configs that the pair's rank and α fill in; of other kinds none."""
-
-DRAWN = "projection_prng_key"
-"""The field of kinds that draw random matrices of their own: VeRA, RandLoRA."""
+def _alpha(pair: Pair, rank: int) -> float:
+    """α at a rank, so that α/r is the pair's; a whole number where it is one."""
+    alpha = pair.alpha / pair.rank * rank
+    return int(alpha) if alpha == int(alpha) else alpha
 
 
 def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0) -> Any:
@@ -72,9 +50,8 @@ def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0
         if name not in known:
             settable = {name for name in known - PAIR_OWNS if not regularises(name)}
             raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, settable)
-    size = Size(recipe.rank(pair), pair.alpha / pair.rank, steps)
-    own = RANKED[recipe.peft_type](size) if recipe.peft_type in RANKED else {}
-    own |= {DRAWN: seed} if DRAWN in known else {}
+    drawn = "projection_prng_key"  # of kinds that draw random matrices of their own: VeRA, RandLoRA
+    own = _ranked(pair, recipe, steps) | ({drawn: seed} if drawn in known else {})
     try:
         return kind(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **{**own, **recipe.peft})
     except (ValueError, TypeError) as error:

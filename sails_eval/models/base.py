@@ -28,6 +28,12 @@ class Base:
     tokenizer: Any
 
 
+def dtype_of(pair: Pair) -> torch.dtype:
+    """What the pair calls `dtype`, as torch has it."""
+    found: torch.dtype = getattr(torch, pair.dtype)
+    return found
+
+
 def load_tokenizer(pair: Pair) -> Any:
     """The pair's tokenizer with its chat template. Raises UserError where there is none or BOS would come twice."""
     try:
@@ -57,7 +63,7 @@ def load_base(pair: Pair) -> Base:
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            pair.model, revision=pair.revision, dtype=getattr(torch, pair.dtype), use_safetensors=True, **options
+            pair.model, revision=pair.revision, dtype=dtype_of(pair), use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error

@@ -130,7 +130,7 @@ def _check_documents(plan: EvaluationPlan, pair: Pair, tokenizer: Any, split: Sp
 
 def check_engine(plan: EvaluationPlan) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
-    from sails_eval.methods.subspace.base_weights import saved_rank
+    from sails_eval.methods.subspace.prepare import saved_rank
 
     pair, recipes = plan.pair, plan.recipes if isinstance(plan, SubRun) else ()
     adapters = [recipe for recipe in recipes if recipe.parameters == "adapter"]

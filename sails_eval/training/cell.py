@@ -20,10 +20,12 @@ from sails_eval.core.errors import unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import load_initialisation
-from sails_eval.models.adapters import NOT_TEXT, START, adapter_config, add_adapter, is_own, mutates_base
+from sails_eval.methods.subspace.prepare import changes_base
+from sails_eval.models.adapters import NOT_TEXT, adapter_config, add_adapter, is_own
 from sails_eval.models.base import Base, replaced_weights
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, saved_at, tokens_of
 from sails_eval.training.cost import TrainingCost
+from sails_eval.training.regularise import frozen_stays
 from sails_eval.training.trainers import fit
 
 
@@ -37,11 +39,15 @@ def train_cell(
     dtype, steps = base.model.dtype, len(run.order) // examples_per_step(pair, recipe.objective)
     before = time.perf_counter()
     reset_peak_memory()
-    with trainable(base, pair, recipe, run) as model:
+    with trainable(base, pair, recipe, run) as model, TemporaryDirectory() as at_step_0:
+        start = at_step_0 if recipe.parameters == "adapter" and changes_base(pair, recipe) else None
+        if start:
+            model.save_pretrained(start)
 
         def save(step: int) -> None:
             load_initialisation(recipe).finish(model, run.state or {})
-            save_trained(model, base, recipe, dtype=dtype, folder=folder / str(step) if run.checkpoints > 1 else folder)
+            into = folder / str(step) if run.checkpoints > 1 else folder
+            save_trained(model, base, recipe, dtype=dtype, start=start, folder=into)
 
         def save_between(step: int) -> None:
             if step != steps and step in saved_at(steps, run.checkpoints):
@@ -49,8 +55,7 @@ def train_cell(
                     save(step)
 
         seen = [rows[i] for i in run.order]
-        after = save_between if run.checkpoints > 1 else None
-        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run, after=after)
+        fitted = fit(Base(model, base.tokenizer), pair, recipe, rows=seen, run=run, after=save_between)
         record = TrainingCost(
             tokens=sum(tokens_of(row, recipe.objective) for row in seen),
             steps=len(fitted.losses),
@@ -73,15 +78,14 @@ def _going_on(model: Any, recipe: Recipe) -> Iterator[None]:
 
     An adapter may change in place, whole models only in dtype: no second copy of them is made.
     """
-    weights = [(weight, weight.data, weight.requires_grad) for weight in model.parameters()]
-    for weight, data, trained in weights:
-        if trained and recipe.parameters == "adapter":
+    weights = [(weight, weight.data) for weight in model.parameters()]
+    for weight, data in weights:
+        if weight.requires_grad and recipe.parameters == "adapter":
             weight.data = data.clone()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), frozen_stays(model):
         yield
-    for weight, data, trained in weights:
+    for weight, data in weights:
         weight.data = data
-        weight.requires_grad_(trained)
 
 
 @contextmanager
@@ -96,8 +100,7 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
     before = dict(hooks), dict(base.model.config.__dict__), deepcopy(base.model.generation_config)
     try:
         if recipe.parameters == "adapter":
-            steps = len(run.order) // examples_per_step(pair, recipe.objective)
-            with _adapter(base, adapter_config(pair, recipe, steps=steps, seed=run.seed), recipe, run) as model:
+            with _adapter(base, pair, recipe, run) as model:
                 yield model
         else:
             with replaced_weights(base.model):
@@ -116,17 +119,13 @@ def trainable(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[
 
 
 @contextmanager
-def _adapter(base: Base, config: Any, recipe: Recipe, run: CellRun) -> Iterator[Any]:
+def _adapter(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[Any]:
     """A fresh adapter on the base model, initialised as the recipe says; the bare base model again afterwards."""
-    start = load_initialisation(recipe)
-    mutates = mutates_base(config) or start.changes_base
-    with replaced_weights(base.model) if mutates else nullcontext(), TemporaryDirectory() as folder:
-        model = add_adapter(base.model, config)
+    steps = len(run.order) // examples_per_step(pair, recipe.objective)
+    with replaced_weights(base.model) if changes_base(pair, recipe) else nullcontext():
+        model = add_adapter(base.model, adapter_config(pair, recipe, steps=steps, seed=run.seed))
         try:
-            start.initialise(model, run.state or {}, seed=run.seed)
-            if mutates:
-                model.save_pretrained(folder)
-                setattr(model, START, folder)
+            load_initialisation(recipe).initialise(model, run.state or {}, seed=run.seed)
             yield model
         finally:
             model.unload()
@@ -152,14 +151,16 @@ def cast_weights(model: Any, dtype: torch.dtype) -> None:
         weight.data = weight.data.to(dtype)
 
 
-def save_trained(model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, folder: Path) -> None:
+def save_trained(
+    model: Any, base: Base, recipe: Recipe, *, dtype: torch.dtype, start: str | None, folder: Path
+) -> None:
     """Save what was trained: a plain PEFT adapter, or a whole model that `from_pretrained` loads, in `dtype`.
 
-    An adapter that started by changing the base weights is saved as what it adds to the bare ones, at twice its rank.
+    An adapter that changed the base weights, whose step 0 lies in `start`, is saved as what it adds to the bare ones,
+    at twice its rank.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if recipe.parameters == "adapter":
-        start = getattr(model, START, None)
         only = [model.active_adapter]  # DPO's reference is an adapter, too, as long as it trains
         model.save_pretrained(str(folder), selected_adapters=only, path_initial_model_for_weight_conversion=start)
     else:

@@ -13,7 +13,8 @@ from torch.nn.functional import kl_div
 
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
-from sails_eval.models.adapters import START
+from sails_eval.methods.subspace.prepare import changes_base
+from sails_eval.models.base import dtype_of
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -32,11 +33,11 @@ class KlPenalty:
         An adapter whose initialisation changes the base weights answers as the base does with it, not without it.
         """
         assert pair.regularise is not None
-        if recipe.parameters == "adapter" and not hasattr(model, START):
+        if not changes_base(pair, recipe):
             return cls(pair.regularise.kl)
         frozen = deepcopy(model).requires_grad_(False).eval()
         for weight in frozen.parameters():
-            weight.data = weight.data.to(getattr(torch, pair.dtype))
+            weight.data = weight.data.to(dtype_of(pair))
         return cls(pair.regularise.kl, frozen)
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], answer: torch.Tensor, n: Any = None) -> torch.Tensor:
@@ -58,14 +59,14 @@ class KlPenalty:
             yield self.frozen
             return
         modes = [(module, module.training) for module in model.modules()]
-        with _frozen_stays(model), model.disable_adapter():
+        with frozen_stays(model), model.disable_adapter():
             yield model.eval()  # without dropout
         for module, training in modes:
             module.training = training
 
 
 @contextmanager
-def _frozen_stays(model: Any) -> Iterator[None]:
+def frozen_stays(model: Any) -> Iterator[None]:
     """What an initialisation froze stays so, where adapters are switched inside the block: PEFT frees all of them."""
     trained = [(weight, weight.requires_grad) for weight in model.parameters()]
     yield
@@ -82,7 +83,7 @@ class Regularised:
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The trainer's own loss, with the penalty."""
-        with _frozen_stays(model):  # DPO asks its reference
+        with frozen_stays(model):  # DPO asks its reference
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
         if self.penalty is None:
             return loss

@@ -5,7 +5,7 @@ Both read the same tokens in the same order. A step of DPO reads as many sequenc
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -25,24 +25,23 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from sails_eval.core.errors import UserError, first_line, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.models.base import Base
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens
 from sails_eval.training.regularise import KlPenalty, Regularised
-
-REFERENCE = "ref"
-"""What DPOTrainer calls the frozen copy of the adapter that it measures against."""
 
 
 def check_optimiser(pair: Pair) -> None:
     """Raises UserError where transformers cannot make the pair's optimiser or schedule here."""
+    told = pair.optimiser.model_dump()
     for key, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
         names = [kind.value for kind in known]
-        if (name := getattr(pair.optimiser, key)) not in names:
+        if (name := told[key]) not in names:
             raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             cpu = not torch.cuda.is_available()
-            told = TrainingArguments(output_dir=scratch, use_cpu=cpu, max_steps=2, **pair.optimiser.model_dump())
-            trainer = Trainer(torch.nn.Linear(1, 1), told)
+            arguments = TrainingArguments(output_dir=scratch, use_cpu=cpu, max_steps=2, **told)
+            trainer = Trainer(torch.nn.Linear(1, 1), arguments)
             trainer.create_optimizer_and_scheduler(num_training_steps=2)
         except (ImportError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
             raise UserError(f"pair '{pair.name}': key 'optimiser': {first_line(error)}") from error
@@ -62,8 +61,7 @@ class Fitted:
 
 
 def fit(
-    model: Any,
-    tokenizer: Any,
+    trained: Base,
     pair: Pair,
     recipe: Recipe,
     *,
@@ -71,7 +69,8 @@ def fit(
     run: CellRun,
     after: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Walk through the rows in order; `after` is called with the number of every step that is done."""
+    """Walk the model through the rows in order; `after` is called with the number of every step that is done."""
+    model = trained.model
     batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
     forwards = {module: module.__dict__.get("forward") for module in model.modules()}
     make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
@@ -80,27 +79,28 @@ def fit(
         # DPO of whole models asks its reference here, and draws a bar for every cell
         with FlopCounterMode(display=False) as beforehand, redirect_stderr(StringIO()):
             penalty = pair.regularise and KlPenalty.of(model, pair, recipe)
-            trainer = make(model, tokenizer, rows, recipe, {"output_dir": scratch, **options})
+            trainer = make(trained, rows, recipe, {"output_dir": scratch, **options})
         trainer.penalty = penalty
         if recipe.lr_ratio:
             trainer.optimizer = lora_plus(trainer, recipe.lr_ratio)
         if recipe.peft_type == "adalora":
             trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(counter := _FirstStepFlops())
-        if after:
-            trainer.add_callback(_After(after))
+        trainer.add_callback(steps := _Steps(after))
         trainer.train()
-        _unpatch(forwards)
-    if REFERENCE in getattr(model, "peft_config", {}):
-        model.delete_adapter(REFERENCE)
+    for module, forward in forwards.items():  # the trainer patches it, and a next cell would inherit that
+        vars(module).pop("forward", None)
+        if forward is not None:
+            module.forward = forward
+    if "ref" in getattr(model, "peft_config", {}):  # the frozen copy of the adapter that DPOTrainer measures against
+        model.delete_adapter("ref")
     if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // batch:
         raise RuntimeError(f"the trainer took {trainer.state.global_step} steps, {trainer.state.epoch} times the data")
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
     padded = padded_tokens(rows, pair, recipe.objective)
     first_step = sum(padded[: batch // micro])
-    asked, stepping = int(beforehand.get_total_flops()), round(counter.flops * sum(padded) / first_step)
-    return Fitted(losses, asked + stepping, asked, [b - a for a, b in pairwise(counter.ended)])
+    asked, stepping = int(beforehand.get_total_flops()), round(steps.flops.get_total_flops() * sum(padded) / first_step)
+    return Fitted(losses, asked + stepping, asked, [b - a for a, b in pairwise(steps.ended)])
 
 
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
@@ -126,17 +126,17 @@ def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) ->
     }
 
 
-def _sft_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
+def _sft_trainer(trained: Base, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
     data = Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
     args = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
-    return _SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+    return _SFTTrainer(model=trained.model, args=args, train_dataset=data, processing_class=trained.tokenizer)
 
 
 class _SFTTrainer(Regularised, SFTTrainer):  # type: ignore[misc]
     """Adds what the pair regularises with."""
 
 
-def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
+def _dpo_trainer(trained: Base, rows: list[TokenRow], recipe: Recipe, options: dict[str, Any]) -> Any:
     """The reference is the model at step 0: a copy of the adapter, or, of a whole model, what it says beforehand."""
     data = Dataset.from_dict(
         {
@@ -155,7 +155,7 @@ def _dpo_trainer(model: Any, tokenizer: Any, rows: list[TokenRow], recipe: Recip
         disable_dropout=False,  # it would turn it off for the base model's later cells, too
         **options,
     )
-    return _TokenisedDPOTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+    return _TokenisedDPOTrainer(model=trained.model, args=args, train_dataset=data, processing_class=trained.tokenizer)
 
 
 class _TokenisedDPOTrainer(Regularised, DPOTrainer):  # type: ignore[misc]
@@ -184,44 +184,24 @@ class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
         self._model.update_and_allocate(state.global_step)
 
 
-class _After(TrainerCallback):  # type: ignore[misc]
-    """Has something done after every optimiser step."""
+class _Steps(TrainerCallback):  # type: ignore[misc]
+    """Counts the FLOPs of the first optimiser step (of all would double the training time), and notes when each ended.
 
-    def __init__(self, act: Callable[[int], None]) -> None:
-        self._act = act
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._act(state.global_step)
-
-
-class _FirstStepFlops(TrainerCallback):  # type: ignore[misc]
-    """Counts the FLOPs of the first optimiser step; counting them all would double the training time.
-
-    `ended` has the moments at which the steps did.
+    `after` is then called with its number.
     """
 
-    def __init__(self) -> None:
-        self._counter: Any = FlopCounterMode(display=False)
+    def __init__(self, after: Callable[[int], None] | None) -> None:
+        self._after = after
+        self.flops: Any = FlopCounterMode(display=False)
         self.ended: list[float] = []
-
-    @property
-    def flops(self) -> int:
-        return int(self._counter.get_total_flops())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
-            self._counter.__enter__()
+            self.flops.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.ended.append(time.perf_counter())
         if state.global_step == 1:
-            self._counter.__exit__(None, None, None)
-
-
-def _unpatch(forwards: Mapping[Any, Any]) -> None:
-    """Undo the trainer's patches of `forward`, which it leaves on the modules and which a next cell would inherit."""
-    for module, forward in forwards.items():
-        if forward is None:
-            module.__dict__.pop("forward", None)
-        else:
-            module.forward = forward
+            self.flops.__exit__(None, None, None)
+        if self._after:
+            self._after(state.global_step)

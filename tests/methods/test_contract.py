@@ -24,7 +24,7 @@ from sails_eval.core.training_settings import Objective
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace import prepare as loaded
 from sails_eval.methods.subspace import saes
-from sails_eval.methods.subspace.base_weights import changes_base
+from sails_eval.methods.subspace.prepare import changes_base
 from sails_eval.models.base import Base
 from sails_eval.plan import checks
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
@@ -90,7 +90,7 @@ def _loaded_once(rows: list[TokenRow], testbed_base: Base) -> Iterator[None]:
         for module in (loaded, stages):
             patch.setattr(module, "base_of", lambda pair: testbed_base)
         patch.setattr(stages, "training_rows", lambda pair: rows)
-        patch.setattr(saes, "_load", lru_cache(saes._load))
+        patch.setattr(saes, "load_sae", lru_cache(saes.load_sae))
         yield
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from sails_eval import methods
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, load_recipe
@@ -24,6 +26,7 @@ from sails_eval.training.cell import trainable
 
 WITHOUT_TORCH = """
 import pkgutil, sys
+from sails_eval import methods
 from sails_eval import methods
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
@@ -95,13 +98,23 @@ def test_an_initialisation_of_ones_own_trains_a_cell(
 
 def test_its_code_is_part_of_its_fingerprint(own: Recipe, testbed_pair: Pair, example_package: Path) -> None:
     training = training_identity(testbed_pair, (own,))
-    before, file = recipe_identity(own, training), example_package / "sails_eval_example" / "method.py"
-    sails, text = recipe_identity(load_recipe("sails"), training), file.read_text()
-    assert source_files("example_method")[-1] == file
-    try:
-        file.write_text(text + "\n# changed\n")
-        assert recipe_identity(own, training) != before
-        assert recipe_identity(load_recipe("sails"), training) == sails
-    finally:
-        file.write_text(text)
-    assert recipe_identity(own, training) == before
+    before, package = recipe_identity(own, training), example_package / "sails_eval_example"
+    sails = recipe_identity(load_recipe("sails"), training)
+    for file in (package / "method.py", package / "judge.py"):  # helpers that stand beside it count, too
+        text = file.read_text()
+        try:
+            file.write_text(text + "\n# changed\n")
+            assert recipe_identity(own, training) != before
+            assert recipe_identity(load_recipe("sails"), training) == sails
+        finally:
+            file.write_text(text)
+        assert recipe_identity(own, training) == before
+
+
+def test_of_a_module_in_no_package_only_its_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from sails_eval.methods import Initialisation\n\nclass Lone(Initialisation):\n    pass\n"
+    (tmp_path / "lone_method.py").write_text(code)
+    (tmp_path / "other.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(methods, "plugins", lambda group: {"lone": EntryPoint("lone", "lone_method:Lone", group)})
+    assert source_files("lone") == [*source_files("sails"), tmp_path / "lone_method.py"]

@@ -92,7 +92,7 @@ def _loaded_once(testbed_base: Base) -> Iterator[None]:
     """The stages' base model is the one that other tests have loaded already; each SAE is loaded once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loaded, "base_of", lambda pair: testbed_base)
-        patch.setattr(saes, "_load", lru_cache(saes._load))
+        patch.setattr(saes, "load_sae", lru_cache(saes.load_sae))
         yield
 
 

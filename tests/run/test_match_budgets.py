@@ -159,7 +159,8 @@ def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: dict[str, Callable[[int], int]] = {"lora": lambda rank: 100 * rank, "scales": lambda rank: 7}
-    monkeypatch.setattr(prices, "trained_parameters", lambda r, pair, shape: counts[r.name](r.rank(pair)))
+    monkeypatch.setattr(prices, "to_train", lambda shape, pair, r: counts[r.name](r.rank(pair)))
+    monkeypatch.setattr(prices, "trained_and_all", lambda trained: (trained, 0))
     scales = load_recipe("lora").model_copy(update={"name": "scales", "rank_factor": 2.0})
     found = matched_ranks(pair, [scales])["scales"]
     assert found.rank == 2 * pair.rank

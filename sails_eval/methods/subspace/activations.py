@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,15 +81,9 @@ def contrast_means(
         yield from ({(layer, "unaligned"): rows for layer, rows in batch.items()} for batch in unaligned)
         return
     for one, other in zip(aligned, unaligned, strict=True):
-        yield {
-            (layer, kind): rows
-            for layer in layers
-            for kind, rows in (
-                ("aligned", one[layer]),
-                ("unaligned", other[layer]),
-                ("difference", one[layer] - other[layer]),
-            )
-        }
+        difference = {layer: one[layer] - other[layer] for layer in layers}
+        sides = {"aligned": one, "unaligned": other, "difference": difference}
+        yield {(layer, kind): rows[layer] for layer in layers for kind, rows in sides.items()}
 
 
 @torch.no_grad()
@@ -127,31 +122,20 @@ def residual_streams(
     found: list[tuple[int, torch.Tensor]] = []
     modules = decoder_layers(model)
 
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            found.append((layer, output[0] if isinstance(output, tuple) else output))
-            if layer == layers[-1]:
-                raise _EnoughSeenError
+    def keep(layer: int, module: Any, inputs: Any, output: Any) -> None:
+        found.append((layer, output[0] if isinstance(output, tuple) else output))
+        if layer == layers[-1]:
+            raise _EnoughSeenError
 
-        return hook
-
-    handles = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
-    with _hooks(handles), suppress(_EnoughSeenError):
+    with ExitStack() as hooks, suppress(_EnoughSeenError):
+        for layer in layers:
+            hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
         model(input_ids=ids, attention_mask=mask, use_cache=False)
     return found
 
 
 class _EnoughSeenError(Exception):
     """Ends a forward pass after the last layer of interest."""
-
-
-@contextmanager
-def _hooks(handles: Sequence[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def padded(texts: Sequence[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sails_eval.core.errors import UserError
-from sails_eval.methods.subspace.recovery import recovery, recovery_filled
+from sails_eval.methods.subspace.recovery import recovery
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.base import decoder_layers
 
@@ -209,5 +209,5 @@ def describe(
         if (true := planted.get(int(layer))) is not None:
             said[layer]["recovery"] = round(recovery(used, true), 6) if width else None
             if fill == "random":
-                said[layer]["recovery_filled"] = round(recovery_filled(used, true, rank), 6)
+                said[layer]["recovery_filled"] = round(recovery(used, true, filled_to=rank), 6)
     return said

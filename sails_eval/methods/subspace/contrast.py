@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sails_eval.core.data_source import Mixture
@@ -68,11 +68,6 @@ class Contrast:
         aligned, unaligned = shuffled(self.aligned), shuffled(self.unaligned)
         first, second = (Contrast(aligned[i::2], unaligned[i::2], self.paired) for i in (0, 1))
         return first, second
-
-    @property
-    def aligned_only(self) -> Contrast:
-        """The aligned half, of which nothing was rejected."""
-        return replace(self, unaligned=(), rejected=frozenset())
 
 
 def check_contrast(pair: Pair, which: ContrastKind, method: str) -> None:

@@ -16,9 +16,6 @@ from sails_eval.models.base import decoder_layers
 TEXTS = 16
 """How many requests the effect is averaged over."""
 
-AT_A_TIME = 16
-"""How many directions go through the model together."""
-
 
 @torch.no_grad()
 def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
@@ -32,17 +29,11 @@ def output_effects(model: Any, layer: int, directions: torch.Tensor, texts: Sequ
     last = mask.sum(1) - 1
     bare, streams = _said(model, layer, ids, mask, last, torch.zeros_like(directions[:1]))
     length = streams.norm(dim=1).mean()
-    effects = [
-        _divergence(bare, _said(model, layer, ids, mask, last, length * some)[0], len(some))
-        for some in torch.split(directions, AT_A_TIME)
-    ]
+    effects = []
+    for some in torch.split(directions, 16):
+        steered = _said(model, layer, ids, mask, last, length * some)[0].view(len(some), *bare.shape)
+        effects.append((bare.exp() * (bare - steered)).sum(-1).mean(-1))
     return torch.cat(effects).cpu()
-
-
-def _divergence(bare: torch.Tensor, steered: torch.Tensor, n: int) -> torch.Tensor:
-    """Mean KL over the texts [n] of log-probabilities [texts, vocabulary] and [n × texts, vocabulary]."""
-    steered = steered.view(n, *bare.shape)
-    return (bare.exp() * (bare - steered)).sum(-1).mean(-1)
 
 
 def _said(
@@ -61,9 +52,6 @@ def _said(
         stream[places] += added.repeat_interleave(texts, dim=0).to(stream)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
-    handle = decoder_layers(model)[layer].register_forward_hook(steer)
-    try:
+    with decoder_layers(model)[layer].register_forward_hook(steer):
         logits = model(input_ids=ids.repeat(n, 1), attention_mask=mask.repeat(n, 1), use_cache=False).logits
-    finally:
-        handle.remove()
     return torch.log_softmax(logits[places].float(), dim=-1), streams[0]

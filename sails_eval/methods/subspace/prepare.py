@@ -3,6 +3,7 @@
 Heavy imports stand inside the functions: the process that hands out the work never loads torch.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 from sails_eval.core.errors import UserError, unknown
@@ -57,6 +58,19 @@ def aligned_model(pair: Pair, start: Initialisation) -> str:
     return name
 
 
+def saved_rank(pair: Pair, recipe: Recipe) -> int:
+    """The rank at which a recipe's adapters are saved: twice its own where they hold what the base lost, too."""
+    return recipe.rank(pair) * (2 if changes_base(pair, recipe) else 1)
+
+
+def changes_base(pair: Pair, recipe: Recipe) -> bool:
+    """Whether training changes weights that the base model has, or its initialisation does."""
+    from sails_eval.models.adapters import adapter_config, mutates_base
+
+    start = load_initialisation(recipe)
+    return recipe.parameters != "adapter" or start.changes_base or mutates_base(adapter_config(pair, recipe))
+
+
 def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Material]:
     """The recipe's initialisation, and what it may look at.
 
@@ -84,7 +98,7 @@ def seen_by(start: Initialisation, pair: Pair) -> Contrast:
     if not start.needs & CONTRASTED:
         return Contrast()
     both = contrast_of(pair, start.contrasts)
-    return both if "contrast" in start.needs else both.aligned_only
+    return both if "contrast" in start.needs else replace(both, unaligned=(), rejected=frozenset())
 
 
 @lru_cache(maxsize=2)

@@ -9,31 +9,22 @@ from safetensors.torch import load_file
 from sails_eval.core.errors import UserError, first_line
 
 
-def recovery(basis: torch.Tensor, planted: torch.Tensor) -> float:
+def recovery(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) -> float:
     """The overlap of span(U) with span(H), less that of a random subspace: ‖UᵀH‖²_F / min(m, r) − max(m, r) / d.
 
     `basis` U is [d, m] and `planted` H is [d, r], both with orthonormal columns. The first term is the mean squared
     cosine of the principal angles, from 0 to 1. A random m-dimensional subspace has E‖UᵀH‖²_F = m·r/d, so chance is
     m·r / (d·min(m, r)). The score is 0 for a random basis in the mean, 1 − chance where one span holds the other and
     −chance where they are orthogonal.
-    """
-    return _less_chance((basis.T @ planted).square().sum().item(), basis, planted, width=basis.shape[1])
 
-
-def recovery_filled(basis: torch.Tensor, planted: torch.Tensor, rank: int) -> float:
-    """The recovery to be expected once the basis is filled up to `rank` with a random orthonormal complement.
-
-    Every random direction orthogonal to U has the share 1 / (d − m) of what U leaves of H, r − ‖UᵀH‖²_F.
+    `filled_to` a higher rank, it is what is to be expected with a random orthonormal complement: every random direction
+    orthogonal to U has the share 1 / (d − m) of what U leaves of H, r − ‖UᵀH‖²_F.
     """
     (d, m), r = basis.shape, planted.shape[1]
     overlap = (basis.T @ planted).square().sum().item()
-    filled = overlap + (r - overlap) * (rank - m) / (d - m) if rank > m else overlap
-    return _less_chance(filled, basis, planted, width=max(rank, m))
-
-
-def _less_chance(overlap: float, basis: torch.Tensor, planted: torch.Tensor, *, width: int) -> float:
-    d, r = planted.shape
-    return overlap / min(width, r) - max(width, r) / d
+    if filled_to > m:
+        overlap, m = overlap + (r - overlap) * (filled_to - m) / (d - m), filled_to
+    return overlap / min(m, r) - max(m, r) / d
 
 
 def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:

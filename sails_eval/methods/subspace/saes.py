@@ -42,20 +42,6 @@ def check_widths(model: Any, saes: Mapping[int, Any]) -> None:
             raise UserError(f"SAE of layer {layer}: the model has {config.num_hidden_layers} layers, counted from 0")
 
 
-NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
-"""What a SAE may do to its input, as `encode` does it; others have to be folded into the weights when loading."""
-
-
-def check_normalisation(source: SaeSource, sae: Any) -> None:
-    """Raises UserError where the SAE was trained on scaled activations, and loading did not fold the scale in."""
-    if (found := sae.cfg.normalize_activations) not in NORMALISATIONS:
-        raise UserError(
-            f"SAE '{source.path or source.name}': it reads activations scaled by '{found}', and the scale is not "
-            "folded into its weights, so its features would be wrong. Fold it and save the SAE anew (SAELens: "
-            "fold_activation_norm_scaling_factor), or take a release of SAELens's registry that has it"
-        )
-
-
 def check_model(source: SaeSource, sae: Any, model: str) -> None:
     """Raises UserError where a release's SAE is of another model than `model`, if that is a hub id.
 
@@ -74,12 +60,6 @@ def check_model(source: SaeSource, sae: Any, model: str) -> None:
 
 def load_sae(source: SaeSource) -> Any:
     """One SAE, on the CPU. Raises UserError where it cannot be loaded or its normalisation cannot be honoured."""
-    sae = _load(source)
-    check_normalisation(source, sae)
-    return sae
-
-
-def _load(source: SaeSource) -> Any:
     from sae_lens import SAE  # takes seconds to import
 
     if source.path is not None and not (source.path / "cfg.json").is_file():
@@ -87,11 +67,17 @@ def _load(source: SaeSource) -> Any:
     if source.path is None and not (source.release and source.id):
         raise UserError("a SAE needs a 'path', or a 'release' and an 'id'")
     try:
-        if source.path is not None:
-            return SAE.load_from_disk(str(source.path))
-        return SAE.from_pretrained(source.release, source.id)
+        sae = SAE.load_from_disk(str(source.path)) if source.path else SAE.from_pretrained(source.release, source.id)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"SAE '{source.path or source.name}': cannot load it: {first_line(error)}") from error
+    found = sae.cfg.normalize_activations
+    if found not in ("none", "layer_norm", "constant_norm_rescale"):  # which `encode` does
+        raise UserError(
+            f"SAE '{source.path or source.name}': it reads activations scaled by '{found}', and the scale is not "
+            "folded into its weights, so its features would be wrong. Fold it and save the SAE anew (SAELens: "
+            "fold_activation_norm_scaling_factor), or take a release of SAELens's registry that has it"
+        )
+    return sae
 
 
 def layer_of(source: SaeSource, sae: Any) -> int:

@@ -1,4 +1,4 @@
-"""Engines: what has models answer. A new one is one file here and one line in `load_engine`, or an entry point.
+"""Engines: what has models answer. A new one is one file here and one line in `ENGINES`, or an entry point.
 
 Nothing heavy is imported before an engine is loaded.
 """
@@ -6,6 +6,7 @@ Nothing heavy is imported before an engine is loaded.
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,18 +22,21 @@ if TYPE_CHECKING:
 AUTO, HF, VLLM, OPENAI = "auto", "hf", "vllm", "openai"
 CHAT = "chat"
 """The engine of references behind a chat API; nothing else can be asked for by it."""
+ENGINES = {
+    HF: "sails_eval.models.engines.hf:HfEngine",
+    VLLM: "sails_eval.models.engines.vllm:VllmEngine",
+    CHAT: "sails_eval.models.engines.chat:ChatEngine",
+    OPENAI: "sails_eval.models.engines.openai:OpenAIEngine",
+}
+"""The class of each engine of ours; imported only when one is loaded."""
 FORMS = (AUTO, HF, VLLM, "openai:BASE_URL")
 """How an engine of ours is asked for; others by the names of their entry points `sails_eval.engines`."""
-
-SERVED = frozenset(
-    "name model revision dtype attn_implementation chat_template rank alpha target_modules engine".split()
-)
-"""What of a pair an engine has to do with."""
 
 
 def served(pair: Pair) -> Pair:
     """The pair without what is none of an engine's business: comparisons that differ only there share one."""
-    return Pair(**pair.model_dump(include=set(SERVED)))
+    known = "name model revision dtype attn_implementation chat_template rank alpha target_modules engine"
+    return Pair(**pair.model_dump(include={*known.split()}))
 
 
 def resolve_engine(asked: str) -> str:
@@ -53,11 +57,14 @@ def resolve_engine(asked: str) -> str:
 
 def engine_identity(engine: str, pair: Pair) -> dict[str, Any]:
     """What answers depend on besides the model: the engine, its version and settings, or where it is."""
-    if engine == HF:
+    kind, _, url = engine.partition(":")
+    if kind == HF:
         return {"name": HF}
-    if engine.partition(":")[0] == OPENAI:
-        return {"name": OPENAI, "url": engine.partition(":")[2]}
-    return {"name": engine, "version": _version(engine), "settings": dict(pair.engine)}
+    if kind == OPENAI:
+        return {"name": OPENAI, "url": url}
+    package = None if kind == VLLM else plugins("engines")[engine].dist
+    found = vllm_version() if kind == VLLM else package and package.version
+    return {"name": engine, "version": found, "settings": dict(pair.engine)}
 
 
 def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:
@@ -65,23 +72,10 @@ def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:
 
     Raises UserError where the model cannot be loaded or there is too little memory.
     """
-    if engine == HF:
-        from sails_eval.models.engines.hf import HfEngine
-
-        return HfEngine(base(), pair)
-    if engine == VLLM:
-        from sails_eval.models.engines.vllm import VllmEngine
-
-        return VllmEngine(pair)
-    if engine == CHAT:
-        from sails_eval.models.engines.chat import ChatEngine
-
-        return ChatEngine(pair)
-    if engine.partition(":")[0] == OPENAI:
-        from sails_eval.models.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(engine.partition(":")[2], pair)
-    loaded = load_plugin(plugins("engines")[engine])(pair)
+    kind, _, url = engine.partition(":")
+    make = resolve_name(ENGINES[kind]) if kind in ENGINES else load_plugin(plugins("engines")[engine])
+    first = [base()] if kind == HF else [url] if kind == OPENAI else []
+    loaded = make(*first, pair)
     if not isinstance(loaded, Engine):
         raise UserError(f"engine '{engine}': {type(loaded).__name__} is no subclass of {Engine.__module__}.Engine")
     return loaded
@@ -91,14 +85,6 @@ def _has_gpu() -> bool:
     import torch  # takes a second, and is asked only where vLLM is there
 
     return bool(torch.cuda.is_available())
-
-
-def _version(engine: str) -> str | None:
-    """vLLM's, or that of the package that offers the engine."""
-    if engine == VLLM:
-        return vllm_version()
-    package = plugins("engines")[engine].dist
-    return package.version if package else None
 
 
 def vllm_version() -> str:

@@ -27,6 +27,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.models.adapters import adapter_config
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
 from sails_eval.models.engines.base import Engine, Quiet
@@ -75,8 +76,6 @@ class VllmEngine(Engine):
 
     def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
         """Raises UserError where vLLM reads less than the pair's context, or cannot adapt its modules as recipes do."""
-        from sails_eval.models.adapters import adapter_config
-
         if self._lm.max_length < context_of(self._pair) < BOUNDLESS:
             raise UserError(
                 f"pair '{self._pair.name}': vLLM reads {self._lm.max_length} tokens of this model at most; set "

@@ -19,6 +19,7 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
+from sails_eval.models.base import dtype_of
 from sails_eval.training.cell import trained_in_full
 
 PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
@@ -68,9 +69,9 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
-    """What a recipe trains at step 0, on the meta device: as `train.trainable` makes it, without values."""
+    """What a recipe trains at step 0, on the meta device: as `training.cell.trainable` makes it, without values."""
     adapter = recipe.parameters == "adapter"
-    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype) if adapter else torch.float32)
+    model = on_meta(shape, pair, dtype=dtype_of(pair) if adapter else torch.float32)
     if adapter:
         config = adapter_config(pair, recipe)
         weights = getattr(config, "init_lora_weights", True)

@@ -7,11 +7,9 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import Any
-
-import torch
 
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe, Span
@@ -22,7 +20,7 @@ from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.prepare import CONTRASTED, checked_initialisation, initialisation_of
 from sails_eval.methods.subspace.reference_weights import target_modules
 from sails_eval.methods.subspace.settings import Positions
-from sails_eval.models.base import load_tokenizer
+from sails_eval.models.base import Base, dtype_of, load_tokenizer
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.budget import Cost, Rank
 from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of, to_train, trained_and_all
@@ -48,18 +46,8 @@ TIMED_STEPS = 8
 SAE_FLOPS = 6
 """FLOPs of training a SAE, per token and parameter: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
 
-HIGHEST_RANK = 2**16
-
 
 # --- FLOPs --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Padding:
-    """How training examples lie in their batches: padded tokens per sequence, and per token that counts."""
-
-    length: int
-    padding: float
 
 
 def flops_costs(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Cost]:
@@ -70,20 +58,20 @@ def flops_costs(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Cost]:
     shape, tokenizer = shape_of(pair), load_tokenizer(pair)
     rows = encoded_training(tokenizer, pair)
     texts = {objective: _texts(rows, pair, objective) for objective in {recipe.objective for recipe in recipes}}
-    costs = step_costs(shape, pair, recipes, lengths={name: found.length for name, found in texts.items()})
+    costs = step_costs(shape, pair, recipes, lengths={name: length for name, (length, _) in texts.items()})
     costs_of = {}
     for recipe in recipes:
         looking, saes = preparation_flops(recipe, pair, shape, tokenizer)
-        per_token = costs[recipe.name].flops_per_token * texts[recipe.objective].padding
+        per_token = costs[recipe.name].flops_per_token * texts[recipe.objective][1]
         costs_of[recipe.name] = Cost(per_token, looking + saes, saes)
     return costs_of
 
 
-def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> Padding:
+def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> tuple[int, float]:
+    """Padded tokens per sequence of training, and per token that counts."""
     seen = [rows[i] for i in lay_out(rows, pair, seed=0, objective=objective)]
     padded = sum(padded_tokens(seen, pair, objective))
-    length = round(padded / (SEQUENCES[objective] * len(seen)))
-    return Padding(length, padded / sum(tokens_of(row, objective) for row in seen))
+    return round(padded / (SEQUENCES[objective] * len(seen))), padded / sum(tokens_of(row, objective) for row in seen)
 
 
 def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
@@ -119,14 +107,14 @@ class PreparationFlops:
         ]
         padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
         counted = [sum(len(text.positions(positions)) for text in batch) for batch in batches]
+        averaging = 2 * sum(len(batch) * n for batch, n in zip(batches, counted, strict=True))  # of every text
         text = self.shape.text
         layers, d = basis_layers(self.sources or self.pair.saes, text.num_hidden_layers), int(text.hidden_size)
         length = round(sum(padded) / sum(map(len, batches)))
         flops = sum(padded) * forward_flops(self.shape, self.pair, layers=layers, length=length)
         for width in [sae_width(sae, d) for sae in self.sources] or [d] * len(layers):
             flops += 2 * d * width * sum(counted) * bool(self.sources)
-            means = (2 * len(batch) * n * width for batch, n in zip(batches, counted, strict=True))
-            flops += sum(means)  # of every text
+            flops += averaging * width
         return flops
 
     def walking(self, texts: Sequence[Sequence[int]], *, at_a_time: int) -> float:
@@ -137,7 +125,7 @@ class PreparationFlops:
         return padded * (layers + 2.0 * int(text.hidden_size) * int(text.vocab_size))
 
     def target_modules(self) -> list[tuple[int, int]]:
-        model = on_meta(self.shape, self.pair, dtype=getattr(torch, self.pair.dtype))
+        model = on_meta(self.shape, self.pair, dtype=dtype_of(self.pair))
         return [(module.in_features, module.out_features) for module in target_modules(model, self.pair).values()]
 
 
@@ -184,7 +172,7 @@ def _seconds(sub_run: SubRun, recipe: Recipe) -> Cost:
     started = time.perf_counter()
     with trainable(base, pair, recipe, run) as model:
         before += time.perf_counter() - started  # PEFT's own starts decompose weights
-        fitted = fit(model, base.tokenizer, pair, recipe, rows=seen, run=run)
+        fitted = fit(Base(model, base.tokenizer), pair, recipe, rows=seen, run=run)
     tokens = [sum(tokens_of(row, recipe.objective) for row in seen[i : i + step]) for i in range(0, len(seen), step)]
     pace = median(seconds / n for seconds, n in zip(fitted.seconds, tokens[1:], strict=True))
     stepping = fitted.flops - fitted.beforehand
@@ -205,18 +193,16 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
     """For every adapter the rank at which it trains as nearly as possible as many parameters as plain LoRA does."""
     shape = shape_of(pair)
     plain = Recipe(name="lora", description="", parameters="adapter", learning_rate=Span(low=1, high=1))
-    target = trained_parameters(plain, pair, shape)
+
+    def trains(recipe: Recipe, rank: int) -> int:
+        return trained_and_all(to_train(shape, pair, recipe.model_copy(update={"rank_factor": rank / pair.rank})))[0]
+
+    target = trains(plain, pair.rank)
     found = {}
     for recipe in recipes:
         if recipe.parameters != "adapter":
             continue
-
-        @cache
-        def count(rank: int, recipe: Recipe = recipe) -> int:
-            factor = rank / pair.rank
-            return trained_parameters(recipe.model_copy(update={"rank_factor": factor}), pair, shape)
-
-        own = recipe.rank(pair)
+        own, count = recipe.rank(pair), cache(partial(trains, recipe))
         if count(own) == target:
             found[recipe.name] = Rank(own, target)
         elif count(own) == count(2 * own):
@@ -240,12 +226,7 @@ def _overridden(recipe: Recipe, own: int, rank: int) -> str:
 def nearest_rank(count: Callable[[int], int], target: int) -> int:
     """The rank whose `count`, which grows with it, is nearest to `target`; of two the lower."""
     high = 1
-    while count(high) < target and high < HIGHEST_RANK:
+    while count(high) < target and high < 2**16:
         high *= 2
     above = bisect_left(range(1, high + 1), target, key=count) + 1
     return min((rank for rank in (above - 1, above) if 1 <= rank <= high), key=lambda rank: abs(count(rank) - target))
-
-
-def trained_parameters(recipe: Recipe, pair: Pair, shape: Shape) -> int:
-    """How many parameters a recipe trains; counted on the meta device."""
-    return trained_and_all(to_train(shape, pair, recipe))[0]

@@ -19,14 +19,9 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Objective
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.activations import residual_streams
-from sails_eval.methods.subspace.base_weights import changes_base
+from sails_eval.methods.subspace.prepare import changes_base
+from sails_eval.models.base import dtype_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
-
-ADAM_STATES = 2
-"""Numbers that AdamW keeps of every trained parameter, each of its size and dtype."""
-
-SEQUENCE_PASSES: dict[Objective, int] = {"sft": 1, "dpo": 2}
-"""How often a sequence goes forward through a model: through the one that is trained, and its reference."""
 
 UNLIKE = {"name", "description", "source", "system_prompt", "dpo", "init", "settings", "learning_rate"}
 """Keys of a recipe that have no bearing on what a step costs, as long as its initialisation freezes nothing."""
@@ -89,9 +84,9 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
     gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
     forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
     backward += forward * pair.gradient_checkpointing  # which goes forward again
-    flops = forward * SEQUENCE_PASSES[recipe.objective] + backward
+    flops = forward * (2 if recipe.objective == "dpo" else 1) + backward
     if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
-        bare = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
+        bare = on_meta(shape, pair, dtype=dtype_of(pair))
         flops += _fake_reading(bare, batch=batch, length=length) + forward + backward
     tokens, vocabulary = batch * length, shape.text.vocab_size
     activations = sum(kept)
@@ -102,11 +97,11 @@ def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = 
         activations = head + (activations - head) // layers + inputs
     if pair.regularise:  # two passes wait for the backward one, and base weights that change have a frozen copy
         activations *= 2
-        weights += total * getattr(torch, pair.dtype).itemsize if changes_base(pair, recipe) else 0
+        weights += total * dtype_of(pair).itemsize if changes_base(pair, recipe) else 0
     memory = Memory(
         weights=weights,
         gradients=gradients,
-        optimiser=ADAM_STATES * gradients,
+        optimiser=2 * gradients,  # AdamW keeps two numbers of every trained parameter, of its dtype
         activations=activations,
         workspace=6 * tokens * vocabulary,  # the logits' gradient in single precision, and a copy in half
         accumulates=batch < pair.batch_size,
@@ -133,13 +128,9 @@ def step_costs(
 
 def forward_flops(shape: Shape, pair: Pair, *, layers: Sequence[int], length: int) -> float:
     """FLOPs per token of a forward pass that ends behind the last of `layers`, over texts of `length` tokens."""
-    model = on_meta(shape, pair, dtype=getattr(torch, pair.dtype))
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _materialise(model)
-        ids = torch.zeros(TEXTS_AT_A_TIME, length, dtype=torch.long)
-        with FlopCounterMode(display=False) as counter:
-            residual_streams(model, layers, ids, torch.ones_like(ids))
-    return int(counter.get_total_flops()) / ids.numel()
+    model = on_meta(shape, pair, dtype=dtype_of(pair))
+    flops = _fake_reading(model, batch=TEXTS_AT_A_TIME, length=length, layers=layers)
+    return flops / (TEXTS_AT_A_TIME * length)
 
 
 def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int, int, list[int]]:
@@ -165,13 +156,16 @@ def _fake_step(model: Any, *, batch: int, length: int, half: bool) -> tuple[int,
     return forward, int(counter.get_total_flops()) - forward, [storage.nbytes() for storage in kept.values()]
 
 
-def _fake_reading(model: Any, *, batch: int, length: int) -> int:
-    """FLOPs of a forward pass of which nothing is kept."""
+def _fake_reading(model: Any, *, batch: int, length: int, layers: Sequence[int] | None = None) -> int:
+    """FLOPs of a forward pass of which nothing is kept; it ends behind the last of `layers`, if they are given."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         _materialise(model)
         ids = torch.zeros(batch, length, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            if layers is None:
+                model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            else:
+                residual_streams(model, layers, ids, torch.ones_like(ids))
     return int(counter.get_total_flops())
 
 
@@ -205,22 +199,19 @@ def answering_memory(shape: Shape, pair: Pair, *, parameters: int, tokens: int) 
     )
 
 
-def features_memory(shape: Shape, pair: Pair, *, parameters: int, length: int | None = None) -> Memory:
-    """Memory of collecting SAE features over contrast texts of `length` tokens (default: the pair's longest)."""
+def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
+    """Memory of collecting SAE features over contrast texts of the pair's `max_length` tokens."""
     width = 4 if pair.dtype == "float32" else 2
-    text, tokens = shape.text, TEXTS_AT_A_TIME * (length or pair.max_length)
+    text, tokens = shape.text, TEXTS_AT_A_TIME * pair.max_length
     wide = [sae_width(source, text.hidden_size) for source in pair.saes]
-    streams = len(pair.saes) * tokens * text.hidden_size * width
     scores = 0
     if pair.attn_implementation == "eager":  # scores, soft-capped, in single precision for the softmax
-        scores = (2 * width + 4) * tokens * (length or pair.max_length) * text.num_attention_heads
+        scores = (2 * width + 4) * tokens * pair.max_length * text.num_attention_heads
     mlp = 3 * width * tokens * text.intermediate_size
-    encoding = tokens * (
-        2 * 4 * max(wide, default=0) + 4 * text.hidden_size
-    )  # before and after the activation function
+    encoding = tokens * (2 * 4 * max(wide, default=0) + 4 * text.hidden_size)  # before and after the activation
     return Memory(
         weights=width * parameters + sum(2 * 4 * text.hidden_size * n for n in wide),
-        activations=streams,
+        activations=len(pair.saes) * tokens * text.hidden_size * width,
         workspace=max(scores, mlp, encoding),
     )
 

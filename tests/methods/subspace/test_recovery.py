@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.basis import random_columns
-from sails_eval.methods.subspace.recovery import load_planted, recovery, recovery_filled
+from sails_eval.methods.subspace.recovery import load_planted, recovery
 
 D, R = 40, 4
 
@@ -39,8 +39,8 @@ def test_a_random_fill_adds_what_is_expected() -> None:
     for i in range(400):
         columns = torch.cat([start, random_columns(D, rank - 2, seed=f"{i}")], dim=1)
         filled.append(recovery(torch.linalg.qr(columns).Q, planted))
-    assert recovery_filled(start, planted, rank) == pytest.approx(sum(filled) / len(filled), abs=0.01)
-    assert recovery_filled(start, planted, 2) == recovery(start, planted)
+    assert recovery(start, planted, filled_to=rank) == pytest.approx(sum(filled) / len(filled), abs=0.01)
+    assert recovery(start, planted, filled_to=2) == recovery(start, planted)
 
 
 def test_planted_subspaces_are_read_by_layer(tmp_path: Path) -> None:
