@@ -253,6 +253,10 @@ class RunFolder:
     def subspace_report(self, method: str) -> SubspaceReport:
         return SubspaceReport.read(self.subspace_report_file(method))
 
+    def subspace_reports(self) -> dict[str, SubspaceReport]:
+        """All of them, by method."""
+        return {path.stem: SubspaceReport.read(path) for path in sorted(self._subspaces.glob("*.json"))}
+
     def test_answers(self) -> list[Path]:
         """The files with test answers of all models; those of models that an analysis changed are not among them."""
         places = [(run._models, run._evaluated, run._base_sample) for run in self.with_sub_runs()]
