@@ -46,7 +46,7 @@ class Victim:
 def durability(
     run: Path, asked: Sequence[str] = (), methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False
 ) -> list[Path]:
-    """Attack the chosen cells of a finished run whose checkpoints are kept; the durability.csv of every part.
+    """Attack the chosen cells of a finished run whose checkpoints are kept; the durability.csv of every sub-run.
 
     `asked` is as `Attack.parse` takes it; nothing means all of `DEFAULT` that the pair's data and this machine allow.
     They have the base model and `methods`, all of the run's where there are none. What was answered before stays.
