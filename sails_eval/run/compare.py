@@ -36,8 +36,6 @@ from sails_eval.run.workers import hosts, workers
 
 log = logging.getLogger(__name__)
 
-Choices = Mapping[str, Choice]
-
 
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there.
@@ -51,7 +49,11 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         check_machine(plan, pool)
         plan = matched(plan, pool, run, old=old)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
-        with _opened(run, plan, quiet=quiet) as described:
+        if plan.config.pair is None and plan.config.model is None and not quiet:
+            print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
+        for one in plan.sub_runs:
+            write_pace(run.sub_run(one), one)
+        with run.opened(plan.config, describe_plan(plan)) as described:
             outcomes = []
             for one, found, title in zip(plan.sub_runs, checked, _titles(plan), strict=True):
                 evaluator = Evaluator(one, run.sub_run(one), pool, engines, quiet, title)
@@ -95,7 +97,7 @@ def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
     return evaluator.measure(_with_base(evaluator, sub_run.all_cells()), "validation")
 
 
-def _choose(sub_run: SubRun, validated: Sequence[Result]) -> Choices:
+def _choose(sub_run: SubRun, validated: Sequence[Result]) -> dict[str, Choice]:
     if sub_run.learning_rates == 1:
         choices = {recipe.name: Choice(recipe.name, sub_run.rates(recipe)[0]) for recipe in sub_run.recipes}
     else:
@@ -106,7 +108,7 @@ def _choose(sub_run: SubRun, validated: Sequence[Result]) -> Choices:
     return choices
 
 
-def _test(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> list[Result]:
+def _test(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Result]:
     """Those cells that may be chosen, the base model and the references on the test; other checkpoints go."""
     cells, run, keep_all = sub_run.all_cells(), evaluator.run, sub_run.config.keep == "all"
     contenders = _contenders(sub_run, choices)
@@ -122,7 +124,7 @@ def _test(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> list[Resul
     return results
 
 
-def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Choices, results: list[Result]) -> Outcome:
+def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice], results: list[Result]) -> Outcome:
     """What it came to, with what a reader has to know before believing it."""
     references = [evaluator.subject(row) for row in sub_run.references]
     validated = _with_base(evaluator, sub_run.all_cells())
@@ -142,7 +144,7 @@ def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Choices, results: l
     return outcome
 
 
-def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> dict[str, list[str]]:
+def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) -> dict[str, list[str]]:
     """What to know before believing a row, by method."""
     run, budget = evaluator.run, sub_run.budget
     warnings = {choice.method: choice.warnings for choice in choices.values()}
@@ -166,12 +168,12 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> dict[s
 # --- whom they are about ----------------------------------------------------------------------------------------------
 
 
-def _contenders(sub_run: SubRun, choices: Choices) -> list[Cell]:
+def _contenders(sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Cell]:
     """The cells of the rates that may be chosen."""
     return [cell for cell in sub_run.all_cells() if cell.learning_rate in choices[cell.recipe.name].contenders]
 
 
-def _chosen(sub_run: SubRun, choices: Choices) -> list[Cell]:
+def _chosen(sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Cell]:
     return [cell for cell in sub_run.all_cells() if cell.learning_rate == choices[cell.recipe.name].learning_rate]
 
 
@@ -197,39 +199,14 @@ def _titles(plan: Plan) -> list[str]:
 
 
 @contextmanager
-def _opened(run: RunFolder, plan: Plan, *, quiet: bool) -> Iterator[Description]:
-    """The run's folder, made or gone on with, with its log."""
-    if plan.config.pair is None and plan.config.model is None and not quiet:
-        print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
-    for one in plan.sub_runs:
-        write_pace(run.sub_run(one), one)
-    with run.opened(plan.config, describe_plan(plan)) as described, _log_to(run.log):
-        yield described
-
-
-@contextmanager
 def _sub_run_opened(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Iterator[Description]:
-    """The folder of a sub-run, with its log, if it is not the whole run's; `described` is the whole run."""
+    """The folder of a sub-run, if it is not the whole run's; `described` is the whole run."""
     if not sub_run.folder:
         yield described
         return
-    run = evaluator.run
-    config = sub_run.config.model_copy(update={"out": run.path})
-    with run.opened(config, describe(sub_run)) as own, _log_to(run.log):
+    config = sub_run.config.model_copy(update={"out": evaluator.run.path})
+    with evaluator.run.opened(config, describe(sub_run)) as own:
         yield own
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Write what is logged to a file, too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("sails_eval").addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger("sails_eval").removeHandler(handler)
-        handler.close()
 
 
 def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> None:
@@ -249,11 +226,11 @@ def _reuse(old: RunFolder | None, evaluator: Evaluator, sub_run: SubRun) -> None
     if old is None:
         return
     old = old.sub_run(sub_run)
-    found = adopt(old, evaluator.run, sub_run, quiet=evaluator.quiet, title=evaluator.title)
-    for reason in found.refused:
+    refused = adopt(old, evaluator.run, sub_run, quiet=evaluator.quiet, title=evaluator.title)
+    for reason in refused:
         log.warning(reason)
-    new = found.cells - found.reused
-    told = f"{evaluator.title}{found.reused} of {found.cells} cells from {old.path}, {new} trained here"
+    reused, cells = len(evaluator.run.reused().cells), len(sub_run.all_cells())
+    told = f"{evaluator.title}{reused} of {cells} cells from {old.path}, {cells - reused} trained here"
     log.info(told)
     if not evaluator.quiet:
         print(told, file=sys.stderr)

@@ -114,7 +114,7 @@ def _identified(sub_run: SubRun, budget: Budget) -> SubRun:
 
 def read_pace(run: RunFolder, sub_run: SubRun) -> dict[str, Cost]:
     """What a run folder says was measured of the recipes, where they were the same; nothing where it is new."""
-    found = run.pace().recipes
+    found = run.pace().recipes if run.pace.exists else {}
     return {
         name: found[name].cost for name, of in _timed(sub_run).items() if name in found and found[name].recipe == of
     }
@@ -125,7 +125,7 @@ def write_pace(run: RunFolder, sub_run: SubRun) -> None:
     if sub_run.budget.match == "seconds":
         costs = {**sub_run.budget.costs, **read_pace(run, sub_run)}
         timed = {name: Timed(recipe=of, cost=costs[name]) for name, of in sorted(_timed(sub_run).items())}
-        run.write_pace(Pace(recipes=timed))
+        Pace(recipes=timed).write(run.pace.path)
 
 
 def _timed(sub_run: SubRun) -> dict[str, str]:

@@ -191,7 +191,7 @@ def train(job: TrainJob) -> None:
         folder.place_steps()
     contrast, pairs = seen_by(load_initialisation(cell.recipe), pair), cell.recipe.objective == "dpo"
     labels = labels_used([rows[i] for i in order], contrast, pairs=pairs)
-    folder.write_record(TrainRecord.model_validate(cost.model_dump() | labels))
+    TrainRecord.model_validate(cost.model_dump() | labels).write(folder.record.path)
 
 
 def judge(job: JudgeJob) -> int:

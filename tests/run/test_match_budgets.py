@@ -218,7 +218,7 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
     def kept(full: int) -> pd.DataFrame:
         run = RunFolder(tmp_path)
         for cell, tokens in zip(sub_run.all_cells(), (4100, full), strict=True):
-            run.cell(cell).write_record(TrainRecord(**record, tokens=tokens))
+            TrainRecord(**record, tokens=tokens).write(run.cell(cell).record.path)
         return ledger(run, sub_run)
 
     frame = kept(2050)

@@ -83,12 +83,12 @@ def _jobs(finished: FinishedRun) -> list[tuple[SelectedModel, Job]]:
 
     They are in a folder of their own: the run has sealed the bytes of its cells.
     """
-    pair, folder = finished.plan.pair, finished.run.analysis(NAME).folder
+    pair, files = finished.plan.pair, finished.run.analysis(NAME)
     pair = pair.model_copy(update={"neutral": pinned(pair.neutral)})
     assert pair.neutral is not None
     same = [model_identity(pair), read_texts(pair.neutral, most=READING.tokens).sha256, asdict(READING)]
     found = []
     for one in finished.models:
         key = digest([same, of_path(one.checkpoint) if one.checkpoint else None])
-        found.append((one, Job(pair, one.checkpoint, folder / f"{one.name}-{key[:8]}.json")))
+        found.append((one, Job(pair, one.checkpoint, files.measured(one.name, key))))
     return found

@@ -64,17 +64,14 @@ def _shown(frame: pd.DataFrame) -> dict[str, Interval]:
 def write_curves(run: RunFolder, points: Sequence[Point], *, title: str) -> None:
     """Write curves.csv, curves.md and curves.png; the same bytes for the same points."""
     files = run.analysis("curves")
-    write_text(files.table, csv_text(COLUMNS, [[_cell(point, column) for column in COLUMNS] for point in points]))
+    write_text(files.table, csv_text(COLUMNS, map(_cells, points)))
     write_text(files.page, to_markdown(points, title=title))
     draw_curves(points, files.picture)
 
 
-def _cell(point: Point, column: str) -> object:
-    return _number(point.x) if column == "x" else getattr(point, column)  # rates would be lost in six decimals
-
-
-def _number(x: float) -> str:
-    return "" if math.isnan(x) else f"{x:.6g}"
+def _cells(point: Point) -> list[object]:
+    x = "" if math.isnan(point.x) else f"{point.x:.6g}"  # rates would be lost in six decimals
+    return [x if column == "x" else getattr(point, column) for column in COLUMNS]
 
 
 _BRACKETS = f"""\
