@@ -7,8 +7,8 @@ chosen without one of the seeds, and by the bare base model.
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from sails_eval.boards.leaderboard import choose_rates
@@ -56,8 +56,11 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         with run.opened(plan.config, describe_plan(plan)) as described:
             outcomes = []
             for one, found, title in zip(plan.sub_runs, checked, _titles(plan), strict=True):
-                evaluator = Evaluator(one, run.sub_run(one), pool, engines, quiet, title)
-                with _sub_run_opened(evaluator, one, described) as own:
+                folder = run.sub_run(one)
+                evaluator = Evaluator(one, folder, pool, engines, quiet, title)
+                asked = one.config.model_copy(update={"out": folder.path})
+                opened = folder.opened(asked, describe(one)) if one.folder else nullcontext(described)
+                with opened as own:
                     _note_training(evaluator, one, found)
                     _reuse(old, evaluator, one)
                     outcomes.append(compare_methods(evaluator, one, own))
@@ -68,23 +71,20 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
 
 def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Outcome:
     """One pair at one budget: find subspaces, train and validate, choose rates, test, report."""
-    _find_subspaces(evaluator, sub_run)
+    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
+    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
     validated = _validate(evaluator, sub_run)
     choices = _choose(sub_run, validated)
     tested = _test(evaluator, sub_run, choices)
     outcome = _outcome(evaluator, sub_run, choices, [*validated, *tested])
     write_outcome(evaluator.run, sub_run, outcome, described)
-    _drop_checkpoints(evaluator.run, sub_run.all_cells() if sub_run.config.keep == "none" else [])
+    if sub_run.config.keep == "none":
+        _keep_checkpoints(evaluator.run, sub_run, ())
     seal(evaluator.run, sub_run)
     return outcome
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------
-
-
-def _find_subspaces(evaluator: Evaluator, sub_run: SubRun) -> None:
-    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
-    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
 
 
 def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
@@ -110,9 +110,8 @@ def _choose(sub_run: SubRun, validated: Sequence[Result]) -> dict[str, Choice]:
 
 def _test(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Result]:
     """Those cells that may be chosen, the base model and the references on the test; other checkpoints go."""
-    cells, run, keep_all = sub_run.all_cells(), evaluator.run, sub_run.config.keep == "all"
     contenders = _contenders(sub_run, choices)
-    _drop_checkpoints(run, [] if keep_all else [cell for cell in cells if cell not in contenders])
+    _keep_checkpoints(evaluator.run, sub_run, contenders)
     results = evaluator.measure(_with_base(evaluator, contenders), "test")
     results += evaluator.measure_references(sub_run.references)
     kept = [
@@ -120,7 +119,7 @@ def _test(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) 
         for cell in contenders
         if cell.learning_rate in (choices[cell.recipe.name].learning_rate, choices[cell.recipe.name].rate_of(cell.seed))
     ]
-    _drop_checkpoints(run, [] if keep_all else [cell for cell in contenders if cell not in kept])
+    _keep_checkpoints(evaluator.run, sub_run, kept)
     return results
 
 
@@ -184,9 +183,11 @@ def _with_base(evaluator: Evaluator, cells: Sequence[Cell]) -> list[Subject]:
     return [Subject(BASE, evaluator.run.row(BASE)), *trained]
 
 
-def _drop_checkpoints(run: RunFolder, cells: Sequence[Cell]) -> None:
-    for cell in cells:
-        run.cell(cell).drop_checkpoint()
+def _keep_checkpoints(run: RunFolder, sub_run: SubRun, kept: Sequence[Cell]) -> None:
+    """Delete those of all other cells, unless all are to be kept."""
+    for cell in sub_run.all_cells() if sub_run.config.keep != "all" else ():
+        if cell not in kept:
+            run.cell(cell).drop_checkpoint()
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
@@ -196,17 +197,6 @@ def _titles(plan: Plan) -> list[str]:
     """How progress bars begin."""
     n = len(plan.sub_runs)
     return [f"{i}/{n} {one.folder} " if n > 1 else "" for i, one in enumerate(plan.sub_runs, start=1)]
-
-
-@contextmanager
-def _sub_run_opened(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Iterator[Description]:
-    """The folder of a sub-run, if it is not the whole run's; `described` is the whole run."""
-    if not sub_run.folder:
-        yield described
-        return
-    config = sub_run.config.model_copy(update={"out": evaluator.run.path})
-    with evaluator.run.opened(config, describe(sub_run)) as own:
-        yield own
 
 
 def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> None:

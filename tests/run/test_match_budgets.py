@@ -290,8 +290,9 @@ def test_what_an_earlier_run_or_this_one_measured_is_not_measured_again(tmp_path
         def run(self, function: Any, item: Any) -> Any:
             if function is check_training:
                 return None
-            asked.append([recipe.name for recipe in item.recipes])
-            return {recipe.name: Cost(0.3) for recipe in item.recipes}
+            _, (one,) = item
+            asked.append([recipe.name for recipe in one.recipes])
+            return {recipe.name: Cost(0.3) for recipe in one.recipes}
 
     pool: Any = Pool()
 

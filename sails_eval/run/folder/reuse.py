@@ -120,16 +120,10 @@ class Earlier:
         Answers hold where task and engine are the same, verdicts where the judge is, too. What was kept of several
         checkpoints holds only with all of these.
         """
-        files, answered = model.files("checkpoint"), True
-        splits: dict[Split, tuple[TaskInfo, ...]] = {
-            "validation": self.sub_run.validation_tasks,
-            "test": self.sub_run.tasks,
-        }
-        for split, tasks in splits.items():
-            files += self.answers(model, split, tasks)
-            if split == "validation":
-                answered = all(model.answers_file(split, task.name) in files for task in tasks)
-        files += model.files("record")
+        tasks = self.sub_run.validation_tasks
+        files = model.files("checkpoint") + self.answers(model, "validation", tasks)
+        answered = all(model.answers_file("validation", task.name) in files for task in tasks)
+        files += self.answers(model, "test", self.sub_run.tasks) + model.files("record")
         if model.stopped.exists:
             before, now = self.identity, self.sub_run.identity
             judged = (before.judge, before.tasks) == (now.judge, now.tasks)
