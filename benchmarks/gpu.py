@@ -12,7 +12,6 @@ than 15 % on a GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,10 +23,13 @@ import torch
 from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 from transformers import AutoModelForCausalLM
 
+from sails_eval.core.files import write_json
 from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.recipe import load_recipe
+from sails_eval.core.tables import markdown
 from sails_eval.methods.sails import get_sails_state_dict
 from sails_eval.methods.subspace.contrast import Contrast, Text
+from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.models.base import Base, load_tokenizer
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import features_memory, sae_width, step_cost
@@ -59,6 +61,12 @@ class Measured:
         """Foretold over measured."""
         return self.foretold_bytes / self.peak_bytes
 
+    @property
+    def cells(self) -> list[str]:
+        """Its row of the table."""
+        sizes = [f"{size / 2**30:.2f}" for size in (self.peak_bytes, self.foretold_bytes)]
+        return [self.stage, f"{self.tokens_per_second:,.0f}", *sizes, f"{self.ratio:.2f}"]
+
 
 def sized(name: str, *, tiny: bool) -> tuple[Pair, Shape]:
     """A pair and its model's shape; `tiny` makes both small but for the layers, which the SAEs' places need."""
@@ -83,11 +91,12 @@ def random_model(pair: Pair, shape: Shape) -> Base:
 
 
 def random_saes(pair: Pair, base: Base) -> dict[int, Any]:
-    """Random SAEs of the widths and at the layers of the pair's own; the first number in an id is its layer."""
+    """Random SAEs of the widths and at the layers of the pair's own."""
     saes = {}
     width = base.model.config.get_text_config().hidden_size
     for source in pair.saes:
-        layer = next(int(part) for part in "".join(c if c.isdigit() else " " for c in str(source.id)).split())
+        layer = sae_layer(source)
+        assert layer is not None
         device = str(base.model.device)
         sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=width, d_sae=sae_width(source, width), device=device))
         torch.nn.init.normal_(sae.W_dec)
@@ -156,14 +165,10 @@ def main() -> int:
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else "CPU"
     print(f"{options.pair}{', tiny' if options.tiny else ''} on {device}, torch {torch.__version__}\n")
-    print(
-        "| stage | tokens a second | peak, GiB | foretold, GiB | foretold / measured |\n| --- | --- | --- | --- | --- |"
-    )
-    for one in found:
-        sizes = f"{one.peak_bytes / 2**30:.2f} | {one.foretold_bytes / 2**30:.2f}"
-        print(f"| {one.stage} | {one.tokens_per_second:,.0f} | {sizes} | {one.ratio:.2f} |")
+    header = ["stage", "tokens a second", "peak, GiB", "foretold, GiB", "foretold / measured"]
+    print(markdown(header, [one.cells for one in found]), end="")
     stages = [{**asdict(one), "ratio": one.ratio} for one in found]
-    options.out.write_text(json.dumps({"device": device, "pair": options.pair, "stages": stages}, indent=1) + "\n")
+    write_json(options.out, {"device": device, "pair": options.pair, "stages": stages})
     return int(gpu and any(abs(one.ratio - 1) > CLOSE for one in found))
 
 

@@ -19,7 +19,6 @@ share of all (k is 32 of 512 on responses, the default, and 16 on requests, wher
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from scipy.stats import spearmanr
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.core.files import write_text
 from sails_eval.core.stats import Interval, Sample, t_interval
+from sails_eval.run.folder.run_folder import RunFolder
 
 
 class Recovered(NamedTuple):
@@ -44,8 +44,9 @@ def main() -> None:
     parser.add_argument("--doc", type=Path, default=Path("docs/planted.md"))
     parser.add_argument("--picture", type=Path, default=Path("docs/planted.png"))
     options = parser.parse_args()
-    samples = {method: row.sample("alignment_score") for method, row in read_tested(options.run).items()}
-    found = recoveries(options.run)
+    run = RunFolder(options.run)
+    samples = {method: row.sample("alignment_score") for method, row in read_tested(run).items()}
+    found = recoveries(run)
     if not found:
         raise SystemExit(f"{options.run}: no method has a recovery; give a run on a pair with a planted subspace")
     draw(samples, found, options.picture)
@@ -53,14 +54,14 @@ def main() -> None:
     print(f"written to {options.doc}")
 
 
-def recoveries(run: Path) -> dict[str, Recovered]:
+def recoveries(run: RunFolder) -> dict[str, Recovered]:
     """The recovery of every method of the run that has a basis at the planted layer."""
     found = {}
-    for path in sorted((run / "subspace").glob("*.json")):
-        layers = [said for said in json.loads(path.read_text()).values() if "recovery" in said]
-        for said in layers:
-            basis, filled = said["recovery"], said.get("recovery_filled")
-            found[path.stem] = Recovered(basis, basis if filled is None else filled)
+    for method, report in run.subspace_reports().items():
+        for said in report.found.values():
+            if "recovery" in said:
+                basis, filled = said["recovery"], said.get("recovery_filled")
+                found[method] = Recovered(basis, basis if filled is None else filled)
     return found
 
 

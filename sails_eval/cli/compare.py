@@ -57,12 +57,13 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     from sails_eval.run.evaluate import train_one
+    from sails_eval.run.folder.run_folder import ModelFolder
 
     config = read_config(options, methods=(options.method,))
     record = train_one(config, rate=options.learning_rate, seed=options.seed, out=options.out)
     losses = record.losses
     print(f"{record.tokens} tokens in {record.steps} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
-    print(f"written to {options.out / 'checkpoint'}")
+    print(f"written to {ModelFolder(options.out).checkpoint}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

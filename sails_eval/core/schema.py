@@ -1,14 +1,18 @@
-"""Models of what people write in YAML, and errors that name the file and the key."""
+"""Models of what people write in YAML and of what is kept as JSON, and errors that name the file and the key."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.files import read_json, write_text
+
+SCHEMA = 1
+"""Raised when a field of a record changes its meaning; files of 0.1.0 have none."""
 
 
 class Frozen(BaseModel):
@@ -92,3 +96,20 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+class Record(Frozen):
+    """A JSON file, whose fields are those in memory. An unknown one is an error: it would be of a later version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
+
+    schema_number: int = Field(default=SCHEMA, alias="schema", le=SCHEMA, description="of this file's fields")
+
+    def write(self, path: Path) -> None:
+        """Write it, by rename."""
+        write_text(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises UserError, with the file's name, where it is not there or holds something else."""
+        return validate(cls, read_json(path, missing="no such file"), where=str(path))

@@ -3,16 +3,30 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from sails_eval.core.files import read_json, write_json
+from pydantic import Field, model_validator
+
+from sails_eval.core.schema import Record
 from sails_eval.judges.base import Judge, Usage
 
 log = logging.getLogger(__name__)
 
 USAGE = "judge_usage.json"
 """What the judges of a run have used, in its folder; it goes on counting when the run is gone on with."""
+
+
+class Used(Record):
+    """judge_usage.json: what judges have used since the folder was begun."""
+
+    judges: dict[str, Usage] = Field(description="by the judge's name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """There the judges stood at the top."""
+        return values if "judges" in values else {"judges": values}
 
 
 class Meter:
@@ -36,15 +50,13 @@ class Meter:
 
 def read_usage(path: Path) -> dict[str, Usage]:
     """What a file says, by the judge's name; empty where there is no such file yet."""
-    if not path.exists():
-        return {}
-    return {name: Usage(**row) for name, row in read_json(path).items()}
+    return Used.read(path).judges if path.exists() else {}
 
 
 def add_usage(path: Path, judge: str, usage: Usage) -> Usage:
     """Add to what a file says of a judge; the new total."""
     rows = together([read_usage(path), {judge: usage}])
-    write_json(path, {name: asdict(row) for name, row in rows.items()}, sort_keys=True)
+    Used(judges=dict(sorted(rows.items()))).write(path)
     return rows[judge]
 
 

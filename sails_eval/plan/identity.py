@@ -28,22 +28,22 @@ class Identity(Frozen):
     tasks: dict[str, str] = Field(default_factory=dict, description="settings, code and data of every task")
     limit: int | None = Field(default=None, description="only the first documents of every task and split")
     engine: dict[str, Any] = Field(default_factory=dict, description="what has the models answer")
-    judge: str = ""
+    judge: str = Field(default="", description="its fingerprint")
     version: str = Field(default="", description="of this package")
     environment: dict[str, str] = Field(default_factory=dict, description="versions of Python and the libraries")
     training: dict[str, Any] = Field(default_factory=dict, description="what all cells depend on")
     recipes: dict[str, str] = Field(default_factory=dict, description="what the cells of each recipe depend on")
-    seeds: int | None = None
-    learning_rates: dict[str, list[float]] = Field(default_factory=dict)
-    match: str | None = None
-    match_params: bool | None = None
+    seeds: int | None = Field(default=None, description="how many cells there are of every recipe and rate")
+    learning_rates: dict[str, list[float]] = Field(default_factory=dict, description="of each recipe")
+    match: str | None = Field(default=None, description="what methods have alike: tokens, flops or seconds")
+    match_params: bool | None = Field(default=None, description="whether adapters train as much as LoRA does")
     tokens: dict[str, int] = Field(
         default_factory=dict, description="of each recipe's cells, where tokens are not matched"
     )
-    checkpoints: int | None = None
-    contrasts: list[list[str]] | None = None
+    checkpoints: int | None = Field(default=None, description="judged of every cell")
+    contrasts: list[list[str]] | None = Field(default=None, description="pairs of methods, declared beforehand")
     finished: dict[str, dict[str, Any]] = Field(default_factory=dict, description="of rows that nothing is trained for")
-    parts: dict[str, Identity] = Field(default_factory=dict)
+    parts: dict[str, Identity] = Field(default_factory=dict, description="by sub-run's folder")
 
     def told(self) -> dict[str, Any]:
         """What it says, without what does not apply."""

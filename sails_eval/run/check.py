@@ -1,26 +1,18 @@
 """Whether a plan can work here, as far as that takes a model: looked at before anything is trained or written."""
 
-from collections.abc import Sequence
-
 from sails_eval.plan.checks import Checked, check, check_examples, check_reference
-from sails_eval.plan.plan import Plan, SubRun
+from sails_eval.plan.plan import Plan
 from sails_eval.plan.preflight import is_large
 from sails_eval.run.folder.reuse import check_sealed
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.runner import check_engine
-from sails_eval.run.workers import Hosts, Workers
+from sails_eval.run.workers import Hosts, Workers, late
 
 
 def check_machine(plan: Plan, pool: Workers) -> None:
     """See that a comparison of large models fits memory and disk. Raises UserError where it surely does not."""
     if any(is_large(one.pair) for one in plan.sub_runs):
-        pool.run(_check_machine, plan.sub_runs)
-
-
-def _check_machine(sub_runs: Sequence[SubRun]) -> None:
-    from sails_eval.plan.cost.forecast import check_machine  # imports torch
-
-    check_machine(sub_runs)
+        pool.run(late, ("sails_eval.plan.cost.forecast:check_machine", (plan.sub_runs,)))
 
 
 def check_plan(plan: Plan, run: RunFolder, old: RunFolder | None, pool: Workers, hosts: Hosts) -> list[Checked]:

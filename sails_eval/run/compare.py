@@ -7,8 +7,8 @@ chosen without one of the seeds, and by the bare base model.
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from sails_eval.boards.leaderboard import choose_rates
@@ -36,8 +36,6 @@ from sails_eval.run.workers import hosts, workers
 
 log = logging.getLogger(__name__)
 
-Choices = Mapping[str, Choice]
-
 
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there.
@@ -51,11 +49,18 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         check_machine(plan, pool)
         plan = matched(plan, pool, run, old=old)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
-        with _opened(run, plan, quiet=quiet) as described:
+        if plan.config.pair is None and plan.config.model is None and not quiet:
+            print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
+        for one in plan.sub_runs:
+            write_pace(run.sub_run(one), one)
+        with run.opened(plan.config, describe_plan(plan)) as described:
             outcomes = []
             for one, found, title in zip(plan.sub_runs, checked, _titles(plan), strict=True):
-                evaluator = Evaluator(one, run.sub_run(one), pool, engines, quiet, title)
-                with _sub_run_opened(evaluator, one, described) as own:
+                folder = run.sub_run(one)
+                evaluator = Evaluator(one, folder, pool, engines, quiet, title)
+                asked = one.config.model_copy(update={"out": folder.path})
+                opened = folder.opened(asked, describe(one)) if one.folder else nullcontext(described)
+                with opened as own:
                     _note_training(evaluator, one, found)
                     _reuse(old, evaluator, one)
                     outcomes.append(compare_methods(evaluator, one, own))
@@ -66,23 +71,20 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
 
 def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Outcome:
     """One pair at one budget: find subspaces, train and validate, choose rates, test, report."""
-    _find_subspaces(evaluator, sub_run)
+    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
+    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
     validated = _validate(evaluator, sub_run)
     choices = _choose(sub_run, validated)
     tested = _test(evaluator, sub_run, choices)
     outcome = _outcome(evaluator, sub_run, choices, [*validated, *tested])
     write_outcome(evaluator.run, sub_run, outcome, described)
-    _drop_checkpoints(evaluator.run, sub_run.all_cells() if sub_run.config.keep == "none" else [])
+    if sub_run.config.keep == "none":
+        _keep_checkpoints(evaluator.run, sub_run, ())
     seal(evaluator.run, sub_run)
     return outcome
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------
-
-
-def _find_subspaces(evaluator: Evaluator, sub_run: SubRun) -> None:
-    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
-    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
 
 
 def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
@@ -95,7 +97,7 @@ def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
     return evaluator.measure(_with_base(evaluator, sub_run.all_cells()), "validation")
 
 
-def _choose(sub_run: SubRun, validated: Sequence[Result]) -> Choices:
+def _choose(sub_run: SubRun, validated: Sequence[Result]) -> dict[str, Choice]:
     if sub_run.learning_rates == 1:
         choices = {recipe.name: Choice(recipe.name, sub_run.rates(recipe)[0]) for recipe in sub_run.recipes}
     else:
@@ -106,11 +108,10 @@ def _choose(sub_run: SubRun, validated: Sequence[Result]) -> Choices:
     return choices
 
 
-def _test(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> list[Result]:
+def _test(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Result]:
     """Those cells that may be chosen, the base model and the references on the test; other checkpoints go."""
-    cells, run, keep_all = sub_run.all_cells(), evaluator.run, sub_run.config.keep == "all"
     contenders = _contenders(sub_run, choices)
-    _drop_checkpoints(run, [] if keep_all else [cell for cell in cells if cell not in contenders])
+    _keep_checkpoints(evaluator.run, sub_run, contenders)
     results = evaluator.measure(_with_base(evaluator, contenders), "test")
     results += evaluator.measure_references(sub_run.references)
     kept = [
@@ -118,11 +119,11 @@ def _test(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> list[Resul
         for cell in contenders
         if cell.learning_rate in (choices[cell.recipe.name].learning_rate, choices[cell.recipe.name].rate_of(cell.seed))
     ]
-    _drop_checkpoints(run, [] if keep_all else [cell for cell in contenders if cell not in kept])
+    _keep_checkpoints(evaluator.run, sub_run, kept)
     return results
 
 
-def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Choices, results: list[Result]) -> Outcome:
+def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice], results: list[Result]) -> Outcome:
     """What it came to, with what a reader has to know before believing it."""
     references = [evaluator.subject(row) for row in sub_run.references]
     validated = _with_base(evaluator, sub_run.all_cells())
@@ -142,7 +143,7 @@ def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Choices, results: l
     return outcome
 
 
-def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> dict[str, list[str]]:
+def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) -> dict[str, list[str]]:
     """What to know before believing a row, by method."""
     run, budget = evaluator.run, sub_run.budget
     warnings = {choice.method: choice.warnings for choice in choices.values()}
@@ -166,12 +167,12 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Choices) -> dict[s
 # --- whom they are about ----------------------------------------------------------------------------------------------
 
 
-def _contenders(sub_run: SubRun, choices: Choices) -> list[Cell]:
+def _contenders(sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Cell]:
     """The cells of the rates that may be chosen."""
     return [cell for cell in sub_run.all_cells() if cell.learning_rate in choices[cell.recipe.name].contenders]
 
 
-def _chosen(sub_run: SubRun, choices: Choices) -> list[Cell]:
+def _chosen(sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Cell]:
     return [cell for cell in sub_run.all_cells() if cell.learning_rate == choices[cell.recipe.name].learning_rate]
 
 
@@ -182,9 +183,11 @@ def _with_base(evaluator: Evaluator, cells: Sequence[Cell]) -> list[Subject]:
     return [Subject(BASE, evaluator.run.row(BASE)), *trained]
 
 
-def _drop_checkpoints(run: RunFolder, cells: Sequence[Cell]) -> None:
-    for cell in cells:
-        run.cell(cell).drop_checkpoint()
+def _keep_checkpoints(run: RunFolder, sub_run: SubRun, kept: Sequence[Cell]) -> None:
+    """Delete those of all other cells, unless all are to be kept."""
+    for cell in sub_run.all_cells() if sub_run.config.keep != "all" else ():
+        if cell not in kept:
+            run.cell(cell).drop_checkpoint()
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
@@ -194,42 +197,6 @@ def _titles(plan: Plan) -> list[str]:
     """How progress bars begin."""
     n = len(plan.sub_runs)
     return [f"{i}/{n} {one.folder} " if n > 1 else "" for i, one in enumerate(plan.sub_runs, start=1)]
-
-
-@contextmanager
-def _opened(run: RunFolder, plan: Plan, *, quiet: bool) -> Iterator[Description]:
-    """The run's folder, made or gone on with, with its log."""
-    if plan.config.pair is None and plan.config.model is None and not quiet:
-        print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
-    for one in plan.sub_runs:
-        write_pace(run.sub_run(one), one)
-    with run.opened(plan.config, describe_plan(plan)) as described, _log_to(run.log):
-        yield described
-
-
-@contextmanager
-def _sub_run_opened(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Iterator[Description]:
-    """The folder of a sub-run, with its log, if it is not the whole run's; `described` is the whole run."""
-    if not sub_run.folder:
-        yield described
-        return
-    run = evaluator.run
-    config = sub_run.config.model_copy(update={"out": run.path})
-    with run.opened(config, describe(sub_run)) as own, _log_to(run.log):
-        yield own
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Write what is logged to a file, too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("sails_eval").addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger("sails_eval").removeHandler(handler)
-        handler.close()
 
 
 def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> None:
@@ -249,11 +216,11 @@ def _reuse(old: RunFolder | None, evaluator: Evaluator, sub_run: SubRun) -> None
     if old is None:
         return
     old = old.sub_run(sub_run)
-    found = adopt(old, evaluator.run, sub_run, quiet=evaluator.quiet, title=evaluator.title)
-    for reason in found.refused:
+    refused = adopt(old, evaluator.run, sub_run, quiet=evaluator.quiet, title=evaluator.title)
+    for reason in refused:
         log.warning(reason)
-    new = found.cells - found.reused
-    told = f"{evaluator.title}{found.reused} of {found.cells} cells from {old.path}, {new} trained here"
+    reused, cells = len(evaluator.run.reused().cells), len(sub_run.all_cells())
+    told = f"{evaluator.title}{reused} of {cells} cells from {old.path}, {cells - reused} trained here"
     log.info(told)
     if not evaluator.quiet:
         print(told, file=sys.stderr)

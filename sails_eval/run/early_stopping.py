@@ -20,7 +20,7 @@ def stop_early(evaluator: Evaluator, sub_run: SubRun, *, keep: str) -> None:
     The other checkpoints are deleted unless `keep` is "all"; answers and verdicts stay.
     """
     folders = [(cell, evaluator.run.cell(cell)) for cell in sub_run.all_cells()]
-    open_ones = [(cell, folder) for cell, folder in folders if not folder.has_stopped]
+    open_ones = [(cell, folder) for cell, folder in folders if not folder.stopped.exists]
     evaluator.train([Subject(cell.recipe.name, at, cell=cell) for cell, at in open_ones if not at.trained])
     found = [
         _scores(evaluator, sub_run, open_ones, number) for number in range(sub_run.checkpoints if open_ones else 0)

@@ -4,11 +4,8 @@ The budget is what the cheapest method takes for all of `--tokens`: its preparat
 trains on fewer tokens, nobody on more. What a method costs is found in a worker (`plan/cost/method_cost.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sails_eval.core.errors import UserError
 from sails_eval.plan.budget import Budget, Cost, Rank, Took, ranked, share_out
@@ -17,11 +14,10 @@ from sails_eval.plan.identity import recipe_identity
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.run.folder.records import Pace, Timed
 from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.workers import Workers, late
 
-if TYPE_CHECKING:
-    from sails_eval.core.pair import Pair
-    from sails_eval.core.recipe import Recipe
-    from sails_eval.run.workers import Workers
+COSTS = "sails_eval.plan.cost.method_cost"
+"""Imported in a worker only: it takes torch."""
 
 MISJUDGED = 0.05
 """The share by which the FLOPs that a method took may miss their forecast before the board says so."""
@@ -41,37 +37,16 @@ def _matched(sub_run: SubRun, pool: Workers, run: RunFolder, old: RunFolder | No
     if budget.match != "tokens" or budget.match_params:
         pool.run(check_training, sub_run)
     if budget.match_params:
-        sub_run = with_ranks(sub_run, pool.run(_ranks, (sub_run.pair, sub_run.recipes)))
+        sub_run = with_ranks(sub_run, pool.run(late, (f"{COSTS}:matched_ranks", (sub_run.pair, sub_run.recipes))))
     if budget.match == "flops":
-        sub_run = with_costs(sub_run, pool.run(_flops, (sub_run.pair, sub_run.recipes)))
+        sub_run = with_costs(sub_run, pool.run(late, (f"{COSTS}:flops_costs", (sub_run.pair, sub_run.recipes))))
     elif budget.match == "seconds":
         known = {**(read_pace(old, sub_run) if old else {}), **read_pace(run, sub_run)}
         unknown = tuple(recipe for recipe in sub_run.recipes if recipe.name not in known)
         if unknown:
-            known |= pool.run(_seconds, replace(sub_run, recipes=unknown))
+            known |= pool.run(late, (f"{COSTS}:seconds_costs", (replace(sub_run, recipes=unknown),)))
         sub_run = with_costs(sub_run, {recipe.name: known[recipe.name] for recipe in sub_run.recipes})
     return sub_run
-
-
-# Heavy imports stand inside: the process that hands out the work never loads torch.
-
-
-def _ranks(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Rank]:
-    from sails_eval.plan.cost.method_cost import matched_ranks
-
-    return matched_ranks(*job)
-
-
-def _flops(job: tuple[Pair, tuple[Recipe, ...]]) -> dict[str, Cost]:
-    from sails_eval.plan.cost.method_cost import flops_costs
-
-    return flops_costs(*job)
-
-
-def _seconds(sub_run: SubRun) -> dict[str, Cost]:
-    from sails_eval.plan.cost.method_cost import seconds_costs
-
-    return seconds_costs(sub_run)
 
 
 def with_ranks(sub_run: SubRun, ranks: Mapping[str, Rank]) -> SubRun:
@@ -114,7 +89,7 @@ def _identified(sub_run: SubRun, budget: Budget) -> SubRun:
 
 def read_pace(run: RunFolder, sub_run: SubRun) -> dict[str, Cost]:
     """What a run folder says was measured of the recipes, where they were the same; nothing where it is new."""
-    found = run.pace().recipes
+    found = run.pace().recipes if run.pace.exists else {}
     return {
         name: found[name].cost for name, of in _timed(sub_run).items() if name in found and found[name].recipe == of
     }
@@ -125,7 +100,7 @@ def write_pace(run: RunFolder, sub_run: SubRun) -> None:
     if sub_run.budget.match == "seconds":
         costs = {**sub_run.budget.costs, **read_pace(run, sub_run)}
         timed = {name: Timed(recipe=of, cost=costs[name]) for name, of in sorted(_timed(sub_run).items())}
-        run.write_pace(Pace(recipes=timed))
+        Pace(recipes=timed).write(run.pace.path)
 
 
 def _timed(sub_run: SubRun) -> dict[str, str]:

@@ -16,15 +16,17 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.judges import judge_of
+from sails_eval.judges.stage import judge_file
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.prepare import aligned_model, initialisation_of, seen_by
+from sails_eval.models.chat import instructed
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.plan import Cell
 from sails_eval.run.folder.records import PreparationCost, SubspaceReport, TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo
-from sails_eval.training.batches import training_rows
+from sails_eval.training.batches import CellRun, lay_out, training_rows
 from sails_eval.training.labels import labels_used
 
 if TYPE_CHECKING:
@@ -138,8 +140,6 @@ def answer(job: AnswerJob) -> None:
     """Write the completions that are missing."""
     if not job.missing:
         return
-    from sails_eval.models.chat import instructed
-
     subject, engine = job.subject, engine_of(job.engine, job.pair)
     with engine.serving(subject.checkpoint, subject.served_as) as lm, instructed(lm.tokenizer, subject.system_prompt):
         write_completions(lm, job)
@@ -167,7 +167,6 @@ def train(job: TrainJob) -> None:
     """
     from safetensors.torch import load_file
 
-    from sails_eval.training.batches import CellRun, lay_out
     from sails_eval.training.cell import train_cell
 
     pair, cell, folder = job.pair, job.cell, job.folder
@@ -191,12 +190,10 @@ def train(job: TrainJob) -> None:
         folder.place_steps()
     contrast, pairs = seen_by(load_initialisation(cell.recipe), pair), cell.recipe.objective == "dpo"
     labels = labels_used([rows[i] for i in order], contrast, pairs=pairs)
-    folder.write_record(TrainRecord.model_validate(cost.model_dump() | labels))
+    TrainRecord.model_validate(cost.model_dump() | labels).write(folder.record.path)
 
 
 def judge(job: JudgeJob) -> int:
     """Judge one file of completions; how many stay unscored."""
-    from sails_eval.judges.stage import judge_file
-
     assert job.task.kind != "capability"
     return judge_file(judge_of(job.judge), job.task.kind, job.completions, job.verdicts)

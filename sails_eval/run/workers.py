@@ -4,23 +4,23 @@ One thread makes a result independent of how many workers there are; every worke
 """
 
 import logging
-import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
+from multiprocessing import get_context, parent_process
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from sails_eval.core.errors import UserError
 
-Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -44,15 +44,26 @@ HOST_DIED = UserError(
 )
 
 
-class Workers:
-    """Runs functions over items in worker processes, which start at the first. Get one from `workers(jobs)`."""
+def late(job: tuple[str, tuple[Any, ...]]) -> Any:
+    """Call `module:function` with arguments: the process that hands out the work need not import the module."""
+    name, given = job
+    return resolve_name(name)(*given)
 
-    def __init__(self, start: Callable[[], ProcessPoolExecutor], *, quiet: bool, died: UserError = DIED) -> None:
-        """`start` makes the processes; `died` is raised when one has ended by itself."""
-        self._start = start
+
+class Workers(AbstractContextManager["Workers"]):
+    """Runs functions over items in processes, which start ('spawn') at the first and end with the block.
+
+    They die with this process even if it is killed. Get one from `workers(jobs)`, or as a host from `Hosts`.
+    """
+
+    def __init__(self, jobs: int, *, quiet: bool, host: bool = False) -> None:
+        """A `host` has all threads, as the user has them."""
+        self._jobs, self._quiet, self._host = jobs, quiet, host
         self._pool: ProcessPoolExecutor | None = None
-        self._quiet = quiet
-        self._died = died
+        self._died = HOST_DIED if host else DIED
+
+    def __exit__(self, *error: object) -> None:
+        self.rest()
 
     def rest(self) -> None:
         """End the processes, and free their memory, until there is work again."""
@@ -60,18 +71,18 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def run(self, function: Callable[[Item], Outcome], item: Item) -> Outcome:
+    def run(self, function: Callable[[Given], Made], item: Given) -> Made:
         """One item, with no progress bar."""
         return self._result(self._submit(function, item))
 
     def map(
         self,
-        function: Callable[[Item], Outcome],
-        items: Iterable[Item],
+        function: Callable[[Given], Made],
+        items: Iterable[Given],
         *,
         title: str,
-        done: Callable[[Item], object] = lambda item: None,
-    ) -> list[Outcome]:
+        done: Callable[[Given], object] = lambda item: None,
+    ) -> list[Made]:
         """All items, in order of the items, with a progress bar. The first error stops the rest.
 
         `done` is called in this process with every finished item at once; an error of its own stops the rest, too.
@@ -87,7 +98,7 @@ class Workers:
             raise
         return [future.result() for future in futures]
 
-    def _as_completed(self, futures: list[Future[Outcome]], title: str) -> Iterator[Future[Outcome]]:
+    def _as_completed(self, futures: list[Future[Made]], title: str) -> Iterator[Future[Made]]:
         waiting = set(futures)
         with tqdm(total=len(futures), desc=title, disable=self._quiet or not futures, dynamic_ncols=True) as bar:
             while waiting:
@@ -95,42 +106,33 @@ class Workers:
                 bar.update(len(done))
                 yield from done
 
-    def _submit(self, function: Callable[[Item], Outcome], item: Item) -> Future[Outcome]:
+    def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
         if self._pool is None:
-            self._pool = self._start()
+            threads = GIVEN if self._host else None
+            self._pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _start, (threads,))
         try:
             return self._pool.submit(function, item)
         except BrokenProcessPool as error:
             raise self._died from error
 
-    def _result(self, future: Future[Outcome]) -> Outcome:
+    def _result(self, future: Future[Made]) -> Made:
         try:
             return future.result()
         except BrokenProcessPool as error:
             raise self._died from error
 
 
-@contextmanager
-def workers(jobs: int, *, quiet: bool = False) -> Iterator[Workers]:
-    """A pool of `jobs` processes, started afresh ('spawn'), which die with this process even if it is killed."""
+def workers(jobs: int, *, quiet: bool = False) -> Workers:
+    """A pool of `jobs` processes of one thread each."""
     os.environ.update(ONE_THREAD)  # read when the children import their numerical libraries
-    pool = Workers(partial(_spawning, jobs, _start), quiet=quiet)
-    try:
-        yield pool
-    finally:
-        pool.rest()
+    return Workers(jobs, quiet=quiet)
 
 
-def _spawning(jobs: int, prepare: Callable[..., None], *given: Any) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, context, initializer=prepare, initargs=given)
-
-
-class Hosts:
+class Hosts(AbstractContextManager["Hosts"]):
     """A process of all threads and devices for what is big: vLLM with a model. One at a time has the machine.
 
-    It starts when its tenant first gets work, and ends when another takes its place, whose memory is free by then.
-    Get them from `hosts()`.
+    It starts when its tenant first gets work, and ends with the block, or when another takes its place, whose memory is
+    free by then.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -138,12 +140,14 @@ class Hosts:
         self._tenant: Any = None
         self._host: Workers | None = None
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def of(self, tenant: Any) -> Workers:
         """The process of this tenant: the same as before if there was no other since, else a new one."""
         if self._host is None or self._tenant != tenant:
             self.close()
-            start = partial(_spawning, 1, _start_host, GIVEN)
-            self._tenant, self._host = tenant, Workers(start, quiet=self._quiet, died=HOST_DIED)
+            self._tenant, self._host = tenant, Workers(1, quiet=self._quiet, host=True)
         return self._host
 
     def close(self) -> None:
@@ -152,37 +156,28 @@ class Hosts:
             self._host.rest()
 
 
-@contextmanager
-def hosts(*, quiet: bool = False) -> Iterator[Hosts]:
-    """Hosts whose process ends with the block, and with this one even if it is killed."""
-    found = Hosts(quiet=quiet)
-    try:
-        yield found
-    finally:
-        found.close()
+def hosts(*, quiet: bool = False) -> Hosts:
+    """Hosts for a block, in which the first starts when there is work for it."""
+    return Hosts(quiet=quiet)
 
 
-def _start() -> None:
-    """Prepare a worker: one thread, quiet libraries, and an end when the parent ends."""
+def _start(threads: Mapping[str, str | None] | None) -> None:
+    """Prepare a worker of one thread, or a host with the `threads` that the user has: quiet, and at an end with us."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
-    import torch
+    if threads is None:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
+        import torch
 
-    torch.set_num_threads(1)
-    quiet_libraries()
-
-
-def _start_host(given: dict[str, str | None]) -> None:
-    """Prepare a host: threads as the user has them, quiet libraries, and an end when the parent ends."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.pop(name, None)
-    os.environ.update({name: value for name, value in given.items() if value is not None})
+        torch.set_num_threads(1)
+    else:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in threads.items() if value is not None})
     quiet_libraries()
 
 
 def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
+    parent = parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ import torch
 
 from sails_eval.core.stats import Sample
 from sails_eval.methods.subspace.recovery import recovery
+from sails_eval.run.folder.records import SubspaceReport
+from sails_eval.run.folder.run_folder import RunFolder
 
 SCORES = {
     "oracle": (0.8, 0.9, 0.7),
@@ -28,20 +29,19 @@ def samples() -> dict[str, Sample]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path: Path) -> RunFolder:
     reports: dict[str, Any] = {
         "oracle": {"recovery": 0.97, "recovery_filled": 0.95},
         "sails": {"recovery": 0.3},
         "random-orthonormal": {"recovery": None, "recovery_filled": 0.0},
     }
+    made = RunFolder(tmp_path)
     for method, said in reports.items():
-        path = tmp_path / "subspace" / f"{method}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"cost": {}, "saes": [], "0": {"tau_dim": 3}, "1": said}))
-    return tmp_path
+        SubspaceReport(found={"0": {"tau_dim": 3}, "1": said}).write(made.subspace_report_file(method))
+    return made
 
 
-def test_the_page_says_whether_recovery_goes_with_alignment(script: Any, run: Path) -> None:
+def test_the_page_says_whether_recovery_goes_with_alignment(script: Any, run: RunFolder) -> None:
     found = script.recoveries(run)
     text = script.page(samples(), found, run=Path("runs/x"), picture="p.png")
     assert "| `oracle` | 0.970 | 0.950 | 0.80 [" in text
@@ -74,6 +74,6 @@ def test_families_name_their_methods(script: Any) -> None:
     assert chosen["all methods with a basis"] == sorted(found)
 
 
-def test_the_picture_is_drawn(script: Any, run: Path, tmp_path: Path) -> None:
+def test_the_picture_is_drawn(script: Any, run: RunFolder, tmp_path: Path) -> None:
     script.draw(samples(), script.recoveries(run), tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 10_000

@@ -93,7 +93,7 @@ class Canned:
                 (saved / str(name) / "adapter.bin").write_text(str(name))
             if cell.checkpoints > 1:
                 folder.place_steps()
-            folder.write_record(RECORD)
+            RECORD.write(folder.record.path)
 
     def answer(self, job: AnswerJob) -> None:
         self.prepare(job)
@@ -361,7 +361,7 @@ def test_a_finished_model_is_added_without_training(old: Path, pool: Canned) -> 
     Path("rlhf").mkdir()
     Path("rlhf/model.safetensors").write_bytes(b"weights")
     new = added(add=(), reference=("rlhf",))
-    assert not pool.trained and len(RunFolder(new).reused()) == 8
+    assert not pool.trained and len(RunFolder(new).reused().cells) == 8
     assert "rlhf" in {row["method"] for row in read_rows(new / "leaderboard.csv")}
     newer = added(against=new, out=Path("newer"))
     assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
@@ -399,7 +399,7 @@ def test_a_cell_that_was_changed_is_trained_anew(
     new = added()
     assert [Path(folder).name for folder in pool.trained if "/lora/" in folder] == [cell.name]
     assert f"{cell}: changed or incomplete, so not reused" in caplog.text
-    assert len(RunFolder(new).reused()) == 7
+    assert len(RunFolder(new).reused().cells) == 7
 
 
 def test_a_kill_while_cells_are_taken_over_is_made_up_for(
@@ -417,7 +417,7 @@ def test_a_kill_while_cells_are_taken_over_is_made_up_for(
         patch.setattr(os, "link", killed)
         added()
     new = added()
-    assert len(pool.trained) == 4 and len(RunFolder(new).reused()) == 8
+    assert len(pool.trained) == 4 and len(RunFolder(new).reused().cells) == 8
 
 
 def test_other_data_and_other_settings_are_trained_anew(

@@ -130,7 +130,8 @@ def test_usage_adds_up_over_resumed_runs(job: Jobs, tmp_path: Path) -> None:
             remote.add([job(name, *answers)])
     path = tmp_path / USAGE
     assert json.loads(path.read_text()) == {
-        "counting": {"requests": 3, "prompt_tokens": 30, "completion_tokens": 3, "cost_usd": 1.5}
+        "schema": 1,
+        "judges": {"counting": {"requests": 3, "prompt_tokens": 30, "completion_tokens": 3, "cost_usd": 1.5}},
     }
 
 

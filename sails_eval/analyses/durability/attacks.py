@@ -13,9 +13,6 @@ from sails_eval.core.pair import Pair
 from sails_eval.data.reading import read_examples
 from sails_eval.run.stages import Subject
 
-RETUNED = "retuned"
-"""The folder that re-tuned weights are in while their model answers."""
-
 AttackKind = Literal["benign", "harmful", "quantise", "merge"]
 
 DEFAULT = ("benign:10", "benign:100", "harmful:10", "harmful:100", "quantise:4bit", "merge")

@@ -5,12 +5,11 @@ stages as in the run. Its weights are never kept; what is published are the scor
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sails_eval.analyses.durability.attacks import DEFAULT, RETUNED, Attack, Attacked
+from sails_eval.analyses.durability.attacks import DEFAULT, Attack, Attacked
 from sails_eval.analyses.durability.report import BEFORE, METRICS, NAME, Decay, draw
 from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
@@ -24,7 +23,7 @@ from sails_eval.models.engines import HF
 from sails_eval.models.identity import model_identity
 from sails_eval.plan import checks
 from sails_eval.plan.plan import EvaluationPlan, SubRun
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.run_folder import AnalysisFiles, RunFolder
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.workers import hosts, workers
 
@@ -46,7 +45,7 @@ class Victim:
 def durability(
     run: Path, asked: Sequence[str] = (), methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False
 ) -> list[Path]:
-    """Attack the chosen cells of a finished run whose checkpoints are kept; the durability.csv of every part.
+    """Attack the chosen cells of a finished run whose checkpoints are kept; the durability.csv of every sub-run.
 
     `asked` is as `Attack.parse` takes it; nothing means all of `DEFAULT` that the pair's data and this machine allow.
     They have the base model and `methods`, all of the run's where there are none. What was answered before stays.
@@ -78,11 +77,10 @@ def durability(
 def _clear(run: RunFolder) -> None:
     """Delete the weights that a process left which was killed, whatever else is to be said of the run."""
     for one in run.with_sub_runs():
-        folder = one.analysis(NAME).folder
-        if folder.is_dir() and one.exists:
+        files = one.analysis(NAME)
+        if files.folder.is_dir() and one.exists:
             with one.locked():
-                for leftover in folder.rglob(RETUNED):
-                    shutil.rmtree(leftover)
+                files.drop_retuned()
 
 
 def _prepared(finished: FinishedRun) -> FinishedRun:
@@ -117,11 +115,11 @@ def _before(finished: FinishedRun) -> list[Decay]:
 
 def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> list[Decay]:
     """Attack, ask and judge everything that is not done yet; the scores."""
-    root = finished.run.analysis(NAME).folder
+    files = finished.run.analysis(NAME)
     tasks = tuple(task for task in evaluator.plan.tasks if task.kind != "capability" and not task.seen_in_training)
     evaluator = replace(evaluator, plan=replace(evaluator.plan, engine=HF, tasks=tasks))
     victims = [victim for attack in attacks for victim in _victims(finished, attack)]
-    subjects = [_subject(victim, evaluator.plan, root) for victim in victims]
+    subjects = [_subject(victim, evaluator.plan, files) for victim in victims]
     results, named = evaluator.measure(subjects, "test"), {task.name: task for task in tasks}
     found = {cell.method: metrics for cell, metrics in headline(results, named).items()}
     missing = {cell.method: unscored([scores]) for cell, scores in scores_by_cell(results, named).items()}
@@ -151,7 +149,7 @@ def _victims(finished: FinishedRun, attack: Attack) -> list[Victim]:
     return found
 
 
-def _subject(victim: Victim, plan: EvaluationPlan, root: Path) -> Attacked:
+def _subject(victim: Victim, plan: EvaluationPlan, files: AnalysisFiles) -> Attacked:
     """Its folder is called after all that its answers hang on besides the run's own tasks and settings.
 
     So is the subject itself: scores are looked up by that.
@@ -160,5 +158,5 @@ def _subject(victim: Victim, plan: EvaluationPlan, root: Path) -> Attacked:
     model = of_path(one.checkpoint) if one.checkpoint else model_identity(plan.pair)
     key = digest([model, attack.identity(plan.pair), victim.seed])
     seeded = "" if one.cell or victim.seed is None else f"/seed-{victim.seed}"
-    name = f"{attack.folder}/{one.name}{seeded}-{key[:8]}"
-    return Attacked(name, ModelFolder(root / name), one.checkpoint, attack=attack, seed=victim.seed or 0)
+    folder = files.model(f"{attack.folder}/{one.name}{seeded}", key)
+    return Attacked(str(folder.path), folder, one.checkpoint, attack=attack, seed=victim.seed or 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sails_eval.analyses.durability.attacks import GROUP, RETUNED, RETUNING, Attack, Attacked, order_of
+from sails_eval.analyses.durability.attacks import GROUP, RETUNING, Attack, Attacked, order_of
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, Span
@@ -56,7 +56,7 @@ def _retuned(base: Base, pair: Pair, subject: Attacked) -> Iterator[Any]:
     )
     run = CellRun(rate, subject.seed, order_of(len(rows), subject.attack, subject.seed))
     attacker = pair.model_copy(update={"batch_size": RETUNING.batch_size, "regularise": None})
-    folder = subject.folder.path / RETUNED
+    folder = subject.folder.retuned
     folder.mkdir(parents=True, mode=0o700)
     try:
         train_cell(base, attacker, recipe, rows=rows, run=run, folder=folder)

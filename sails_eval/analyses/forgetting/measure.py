@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.analyses.forgetting.results import NAME, READING, Forgotten
 from sails_eval.core.errors import UserError
@@ -11,17 +13,17 @@ from sails_eval.core.files import write_table
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
+from sails_eval.core.schema import Record
 from sails_eval.data.reading import pinned, read_texts
 from sails_eval.models.identity import model_identity
-from sails_eval.run.folder.records import Record
 from sails_eval.run.workers import Workers, workers
 
 
 class Measured(Record):
-    """What was measured of one model: KL(base ‖ tuned) in nats per token, and over how many tokens."""
+    """What was measured of one model."""
 
-    kl_nats: float
-    tokens: int
+    kl_nats: float = Field(description="KL(base ‖ tuned) per token")
+    tokens: int = Field(description="over how many")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def measure(job: Job) -> None:
 
 
 def forgetting(run: Path, methods: Sequence[str] = (), *, jobs: int = 1, quiet: bool = False) -> list[Path]:
-    """Measure the chosen cells of a finished run whose checkpoints are kept; the forgetting.csv of every part.
+    """Measure the chosen cells of a finished run whose checkpoints are kept; the forgetting.csv of every sub-run.
 
     They have the base model and `methods`, all of the run's where there are none. What was measured before stays.
     Raises UserError where the run is not as it was, or a pair has no neutral texts.
@@ -81,12 +83,12 @@ def _jobs(finished: FinishedRun) -> list[tuple[SelectedModel, Job]]:
 
     They are in a folder of their own: the run has sealed the bytes of its cells.
     """
-    pair, folder = finished.plan.pair, finished.run.analysis(NAME).folder
+    pair, files = finished.plan.pair, finished.run.analysis(NAME)
     pair = pair.model_copy(update={"neutral": pinned(pair.neutral)})
     assert pair.neutral is not None
     same = [model_identity(pair), read_texts(pair.neutral, most=READING.tokens).sha256, asdict(READING)]
     found = []
     for one in finished.models:
         key = digest([same, of_path(one.checkpoint) if one.checkpoint else None])
-        found.append((one, Job(pair, one.checkpoint, folder / f"{one.name}-{key[:8]}.json")))
+        found.append((one, Job(pair, one.checkpoint, files.measured(one.name, key))))
     return found

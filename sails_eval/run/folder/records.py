@@ -1,52 +1,31 @@
-"""What is written as JSON into a run folder: the same fields on disk as in memory."""
+"""What is written as JSON into a run folder."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import AliasChoices, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_json, write_text
-from sails_eval.core.schema import Frozen, validate
+from sails_eval.core.schema import Frozen, Record, validate
 from sails_eval.plan.budget import Cost
 from sails_eval.plan.identity import Identity
 from sails_eval.training.cost import TrainingCost
-
-SCHEMA = 1
-"""Raised when a field of a record changes its meaning; files of 0.1.0 have none."""
-
-
-class Record(Frozen):
-    """A JSON file of a run folder. An unknown field is an error: it would be of a later version."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
-
-    schema_number: int = Field(default=SCHEMA, alias="schema", le=SCHEMA, description="of this file's fields")
-
-    def write(self, path: Path) -> None:
-        """Write it, by rename."""
-        write_text(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Raises UserError, with the file's name, where it is not there or holds something else."""
-        return validate(cls, read_json(path, missing="no such file"), where=str(path))
 
 
 class Description(Record):
     """run.json: what a run is, for whoever publishes, resumes or extends it."""
 
     run: str = Field(description="hash of the identity, which names the run on boards")
-    pair: str
+    pair: str = Field(description="its name; of several, with commas")
     environment: str = Field(description="hash of library versions and engine")
     test_set: str = Field(description="hash of the tasks")
     budget: str = Field(description="in words")
     date: str = Field(description="YYYY-MM-DD, on which it began")
     version: str = Field(description="of this package")
     commit: str | None = Field(default=None, description="of this package's checkout, -dirty where files differed")
-    identity: Identity
+    identity: Identity = Field(description="hashes of all that determines results")
     config: dict[str, Any] | None = Field(default=None, description="as --config takes it")
 
     def asked(self, where: Path) -> CompareConfig:
@@ -67,14 +46,14 @@ class TrainRecord(Record, TrainingCost):
 class StepRecord(Record):
     """train.json in the folder of one of a cell's several checkpoints."""
 
-    steps: int
+    steps: int = Field(description="after which it was saved")
 
 
 class PreparationCost(Frozen):
     """What an initialisation's look at its data cost, once per run."""
 
-    tokens: int = 0
-    flops: int = 0
+    tokens: int = Field(default=0, description="of the texts that it looked at")
+    flops: int = Field(default=0, description="as torch counts them")
     seconds: float = Field(default=0.0, description="with FLOPs being counted, which takes time of its own")
     sae_flops: int = Field(default=0, description="of training SAEs that were made for it")
 
@@ -82,8 +61,10 @@ class PreparationCost(Frozen):
 class SubspaceReport(Record):
     """subspace/METHOD.json: what an initialisation starts from, how it was found and at what cost."""
 
-    cost: PreparationCost = PreparationCost()
-    saes: list[str] = Field(default_factory=list)
+    cost: PreparationCost = Field(default=PreparationCost(), description="of finding it")
+    saes: list[str] = Field(
+        default_factory=list, description="the names of those it reads, as SET/NAME of a further set"
+    )
     saw: list[str] = Field(default_factory=list, description="what else it looked at, in words")
     found: dict[str, Any] = Field(default_factory=dict, description="the initialisation's own report, mostly by layer")
 
@@ -98,22 +79,22 @@ class SubspaceReport(Record):
 
 
 class Choices(Record):
-    """choices.json: the learning rate of every row, chosen on validation; null where nothing was to be chosen."""
+    """choices.json: the learning rate of every row, chosen on validation."""
 
-    choices: dict[str, Choice]
+    choices: dict[str, Choice] = Field(description="by row; a rate of null where nothing was to be chosen")
 
 
 class Stopped(Record):
     """stopped.json: which of a cell's several checkpoints is kept."""
 
-    step: int
+    step: int = Field(description="that is kept")
     alignment_score: dict[int, float | None] = Field(description="on validation, after each step")
 
 
 class Seal(Record):
     """cells.json, written last: the hash of every model's folder, and of what initialisations start from."""
 
-    hashes: dict[str, str]
+    hashes: dict[str, str] = Field(description="by path in the run folder")
 
     @model_validator(mode="before")
     @classmethod
@@ -124,21 +105,23 @@ class Seal(Record):
 class Reused(Record):
     """reused.json: which cells of a run come from an earlier one, and from which."""
 
-    run: str
-    cells: list[str]
+    run: str = Field(description="the earlier one, as its run.json has it")
+    cells: list[str] = Field(description="paths in the run folder")
 
 
 class Timed(Frozen):
     """A recipe, by all that its pace hangs on besides the machine, and its cost in seconds."""
 
-    recipe: str
-    cost: Cost = Field(validation_alias=AliasChoices("cost", "price"), description="called price in 0.1.0")
+    recipe: str = Field(description="hash")
+    cost: Cost = Field(
+        validation_alias=AliasChoices("cost", "price"), description="per token and before; called price in 0.1.0"
+    )
 
 
 class Pace(Record):
     """pace.json: what was measured before a run that matches seconds, so that it has the same cells again."""
 
-    recipes: dict[str, Timed]
+    recipes: dict[str, Timed] = Field(description="by name")
 
     @model_validator(mode="before")
     @classmethod

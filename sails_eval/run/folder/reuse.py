@@ -18,7 +18,7 @@ from sails_eval.core.version import __version__
 from sails_eval.models.engines import HF, resolve_engine
 from sails_eval.plan.identity import Identity, differences
 from sails_eval.plan.plan import Plan, SubRun
-from sails_eval.run.folder.records import Reused
+from sails_eval.run.folder.records import Reused, Seal
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo
 
@@ -67,7 +67,7 @@ def _text(value: Any) -> str:
 def seal(run: RunFolder, sub_run: SubRun) -> None:
     """Write the hashes by which a later run sees that nothing was changed since."""
     paths = [path for path in _sealed(run, sub_run) if path.exists()]
-    run.write_seal({_name(run, path): of_path(path) for path in paths})
+    Seal(hashes={run.relative(path): of_path(path) for path in paths}).write(run.seal.path)
 
 
 def _sealed(run: RunFolder, sub_run: SubRun) -> Iterator[Path]:
@@ -77,11 +77,6 @@ def _sealed(run: RunFolder, sub_run: SubRun) -> Iterator[Path]:
         yield from _subspace(run, recipe)
 
 
-def _name(run: RunFolder, path: Path) -> str:
-    """What a path is called inside the run."""
-    return str(path.relative_to(run.path))
-
-
 def _subspace(run: RunFolder, recipe: Recipe) -> list[Path]:
     """The files that an initialisation starts from; with the last one they are complete."""
     return [run.subspace_report_file(recipe.name), run.subspace(recipe.name)] if recipe.init else []
@@ -89,7 +84,7 @@ def _subspace(run: RunFolder, recipe: Recipe) -> list[Path]:
 
 def check_sealed(old: RunFolder, plan: Plan) -> None:
     """Raises UserError where a part of the earlier run is not finished: then nothing says what its files should be."""
-    if not all(old.sub_run(one).sealed for one in plan.sub_runs):
+    if not all(old.sub_run(one).seal.exists for one in plan.sub_runs):
         raise UserError(f"--against {old.path}: not finished; give its own command again first")
 
 
@@ -116,7 +111,7 @@ class Earlier:
 
     def intact(self, path: Path) -> bool:
         """Whether a model's folder or a file is there as the run left it: nothing added, lost or changed."""
-        name = _name(self.run, path)
+        name = self.run.relative(path)
         return name in self.hashes and path.exists() and of_path(path) == self.hashes[name]
 
     def usable(self, model: ModelFolder) -> list[Path]:
@@ -125,17 +120,11 @@ class Earlier:
         Answers hold where task and engine are the same, verdicts where the judge is, too. What was kept of several
         checkpoints holds only with all of these.
         """
-        files, answered = model.files("checkpoint"), True
-        splits: dict[Split, tuple[TaskInfo, ...]] = {
-            "validation": self.sub_run.validation_tasks,
-            "test": self.sub_run.tasks,
-        }
-        for split, tasks in splits.items():
-            files += self.answers(model, split, tasks)
-            if split == "validation":
-                answered = all(model.answers_file(split, task.name) in files for task in tasks)
-        files += model.files("record")
-        if model.has_stopped:
+        tasks = self.sub_run.validation_tasks
+        files = model.files("checkpoint") + self.answers(model, "validation", tasks)
+        answered = all(model.answers_file("validation", task.name) in files for task in tasks)
+        files += self.answers(model, "test", self.sub_run.tasks) + model.files("record")
+        if model.stopped.exists:
             before, now = self.identity, self.sub_run.identity
             judged = (before.judge, before.tasks) == (now.judge, now.tasks)
             return [*model.files("steps"), *files] if answered and judged else []
@@ -155,17 +144,8 @@ class Earlier:
         return files
 
 
-@dataclass(frozen=True)
-class Reuse:
-    """How many of a run's cells come from an earlier run, and why others that it has do not."""
-
-    reused: int
-    cells: int
-    refused: list[str]
-
-
-def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title: str = "") -> Reuse:
-    """Link what an earlier run has of the cells of `sub_run` into `run`, once each is verified.
+def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title: str = "") -> list[str]:
+    """Link what an earlier run has of the cells of `sub_run` into `run`, once each is verified; why others are not.
 
     A cell that was trained here or is here already stays as it is. A kill leaves cells without their record, which the
     next call links anew. Where the file system cannot link, files are copied.
@@ -187,7 +167,8 @@ def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title
                 SHARE if sub_run.budget.tokens else "its recipe or code"
             ]
             refused.append(f"{recipe.name}: trained anew, since {', '.join(what)} differs from {old.path}")
-    reused = [name for name in run.reused() if ModelFolder(run.path / name).trained]
+    before = run.reused().cells if run.reused.exists else []
+    reused = [name for name in before if ModelFolder(run.path / name).trained]
     cells = [cell for cell in sub_run.all_cells() if earlier.same_recipe(cell.recipe)]
     fresh = [old.cell(cell) for cell in cells if not run.cell(cell).trained]
     found: dict[str, list[Path]] = {}
@@ -195,11 +176,11 @@ def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title
         if not earlier.intact(model.path):
             refused.append(f"{model.path}: changed or incomplete, so not reused")
         elif usable := earlier.usable(model):
-            found[_name(old, model.path)] = usable
-    run.write_reused(Reused(run=described.run, cells=[*reused, *found]))
+            found[old.relative(model.path)] = usable
+    Reused(run=described.run, cells=[*reused, *found]).write(run.reused.path)
     for usable in found.values():
         _link(old, run, usable)
-    return Reuse(len(reused) + len(found), len(sub_run.all_cells()), refused)
+    return refused
 
 
 def _adopt_references(earlier: Earlier, run: RunFolder) -> None:
@@ -214,7 +195,7 @@ def _adopt_references(earlier: Earlier, run: RunFolder) -> None:
 def _link(old: RunFolder, run: RunFolder, files: Iterable[Path]) -> None:
     """Hard links keep mode and bytes and take no room; nothing here writes into a file that has a name already."""
     for source in files:
-        target = run.path / source.relative_to(old.path)
+        target = run.path / old.relative(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
@@ -222,6 +203,5 @@ def _link(old: RunFolder, run: RunFolder, files: Iterable[Path]) -> None:
         except OSError:  # another file system, or one without links
             partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
             partial.touch(mode=0o600)
-            shutil.copyfile(source, partial)
-            shutil.copymode(source, partial)
+            shutil.copy(source, partial)
             partial.replace(target)

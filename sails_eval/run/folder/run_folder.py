@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import yaml
 
@@ -19,22 +20,16 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.records import Completion, Result, Split, Verdict, read_completions, read_verdicts
+from sails_eval.core.schema import Record
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.resolve import QUICK
-from sails_eval.run.folder.records import (
-    Choices,
-    Description,
-    Pace,
-    Reused,
-    Seal,
-    StepRecord,
-    Stopped,
-    SubspaceReport,
-    TrainRecord,
-)
+from sails_eval.run.folder import records
+from sails_eval.run.folder.records import Description, SubspaceReport
+
+Kept = TypeVar("Kept", bound=Record)
 
 
 class Folder(Protocol):
@@ -55,6 +50,32 @@ class Place:
 
 
 @dataclass(frozen=True)
+class RecordFile(Generic[Kept]):
+    """A record's file; a call reads it. Raises UserError then where it is not there or holds something else."""
+
+    path: Path
+    kind: type[Kept]
+
+    def __call__(self) -> Kept:
+        return self.kind.read(self.path)
+
+    @property
+    def exists(self) -> bool:
+        return self.path.is_file()
+
+
+@dataclass(frozen=True)
+class RecordPlace(Generic[Kept]):
+    """As `Place`, of a record."""
+
+    name: str
+    kind: type[Kept]
+
+    def __get__(self, folder: Folder, kind: type[Folder] | None = None) -> RecordFile[Kept]:
+        return RecordFile(folder.path / self.name, self.kind)
+
+
+@dataclass(frozen=True)
 class ModelFolder:
     """What there is of one model: its checkpoint, what training cost, answers and verdicts.
 
@@ -66,22 +87,16 @@ class ModelFolder:
 
     checkpoint = Place("checkpoint")  # an adapter as PEFT saves it, or a whole model
     partial = Place("checkpoint.partial")  # where training saves, until the checkpoint is whole
-    _record = Place("train.json")
-    _stopped = Place("stopped.json")
+    retuned = Place("retuned")  # weights that are deleted once they have answered
+    record = RecordPlace("train.json", records.TrainRecord)  # written last: with it, the checkpoint is whole
+    stopped = RecordPlace("stopped.json", records.Stopped)  # there once it is chosen which checkpoint is kept
     _completions = Place("completions")
     _verdicts = Place("verdicts")
 
     @property
     def trained(self) -> bool:
         """Whether training is done; the checkpoint may be deleted since."""
-        return self._record.exists()
-
-    def record(self) -> TrainRecord:
-        return TrainRecord.read(self._record)
-
-    def write_record(self, record: TrainRecord | StepRecord) -> None:
-        """To be written last: with it, the checkpoint is whole."""
-        record.write(self._record)
+        return self.record.exists
 
     def drop_checkpoint(self) -> None:
         """Delete the weights; what was answered and measured with them stays."""
@@ -109,14 +124,6 @@ class ModelFolder:
         """After which steps there is a checkpoint, ascending."""
         return sorted(int(place.name.removeprefix("step-")) for place in self.path.glob("step-*"))
 
-    @property
-    def has_stopped(self) -> bool:
-        """Whether it is chosen which of the checkpoints is kept."""
-        return self._stopped.exists()
-
-    def stopped(self) -> Stopped:
-        return Stopped.read(self._stopped)
-
     def place_steps(self) -> None:
         """Move the checkpoints of a cell that was trained, which are called after their steps, to their places."""
         for checkpoint in sorted(self.partial.iterdir()):
@@ -124,27 +131,24 @@ class ModelFolder:
             place.drop_checkpoint()
             place.path.mkdir(exist_ok=True)
             checkpoint.rename(place.checkpoint)
-            place.write_record(StepRecord(steps=int(checkpoint.name)))
+            records.StepRecord(steps=int(checkpoint.name)).write(place.record.path)
         self.partial.rmdir()
-        if self.has_stopped:  # it was trained again, for a checkpoint that is gone
+        if self.stopped.exists:  # it was trained again, for a checkpoint that is gone
             self.take_up()
 
     def stop(self, scores: Mapping[int, float]) -> None:
         """Keep the step with the best score; of equal ones the first."""
         known = {step: score for step, score in sorted(scores.items()) if score == score}
         best = max(known, key=lambda step: (known[step], -step)) if known else min(scores)
-        Stopped(step=best, alignment_score={step: known.get(step) for step in sorted(scores)}).write(self._stopped)
+        told = {step: known.get(step) for step in sorted(scores)}
+        records.Stopped(step=best, alignment_score=told).write(self.stopped.path)
 
     def take_up(self) -> None:
         """Move what belongs to the step that is kept up, as far as it is not there yet."""
         kept = self.step(self.stopped().step)
-        for old, new in (
-            (kept.checkpoint, self.checkpoint),
-            (kept._completions, self._completions),
-            (kept._verdicts, self._verdicts),
-        ):
+        for old in (kept.checkpoint, kept._completions, kept._verdicts):
             if old.exists():
-                old.rename(new)
+                old.rename(self.path / old.name)
 
     def drop_other_steps(self) -> None:
         """Delete the checkpoints that were not kept; what they answered stays."""
@@ -154,7 +158,7 @@ class ModelFolder:
     def files(self, of: Literal["checkpoint", "steps", "record"]) -> list[Path]:
         """All files of the checkpoint, of steps, or of what says what was trained and kept, the record last."""
         if of == "record":
-            return [path for path in (self._stopped, self._record) if path.exists()]
+            return [file.path for file in (self.stopped, self.record) if file.exists]
         pattern = "checkpoint/**/*" if of == "checkpoint" else "step-*/**/*"
         return sorted(path for path in self.path.glob(pattern) if path.is_file())
 
@@ -169,24 +173,23 @@ def _there(path: Path) -> Path:
 class AnalysisFiles:
     """Where an analysis of a run keeps what it finds: a table, a picture, a page, and a folder for single models."""
 
-    run: Path
-    name: str
+    table: Path
+    picture: Path
+    page: Path
+    folder: Path
 
-    @property
-    def table(self) -> Path:
-        return self.run / f"{self.name}.csv"
+    def model(self, name: str, key: str) -> ModelFolder:
+        """Where a model is asked again; `key` is a hash of all that its answers hang on."""
+        return ModelFolder(self.folder / f"{name}-{key[:8]}")
 
-    @property
-    def picture(self) -> Path:
-        return self.run / f"{self.name}.png"
+    def measured(self, name: str, key: str) -> Path:
+        """As `model`, the file of a record about it."""
+        return self.folder / f"{name}-{key[:8]}.json"
 
-    @property
-    def page(self) -> Path:
-        return self.run / f"{self.name}.md"
-
-    @property
-    def folder(self) -> Path:
-        return self.run / self.name
+    def drop_retuned(self) -> None:
+        """Delete the weights that a process left which was killed."""
+        for leftover in self.folder.rglob(ModelFolder(self.folder).retuned.name):
+            shutil.rmtree(leftover)
 
 
 @dataclass(frozen=True)
@@ -204,10 +207,10 @@ class RunFolder:
     ledger = Place("budget.csv")
     tradeoff = Place("tradeoff.png")
     usage_file = Place(USAGE)  # what judges have used
-    _choices = Place("choices.json")
-    _pace = Place("pace.json")
-    _seal = Place("cells.json")  # written last when a run ends
-    _reused = Place("reused.json")
+    chosen = RecordPlace("choices.json", records.Choices)
+    pace = RecordPlace("pace.json", records.Pace)
+    seal = RecordPlace("cells.json", records.Seal)  # written last when a run ends: it says what its files should be
+    reused = RecordPlace("reused.json", records.Reused)
     _lock = Place(".lock")
     _models = Place("cells")
     _evaluated = Place("answers")
@@ -253,6 +256,10 @@ class RunFolder:
     def subspace_report(self, method: str) -> SubspaceReport:
         return SubspaceReport.read(self.subspace_report_file(method))
 
+    def subspace_reports(self) -> dict[str, SubspaceReport]:
+        """All of them, by method."""
+        return {path.stem: SubspaceReport.read(path) for path in sorted(self._subspaces.glob("*.json"))}
+
     def test_answers(self) -> list[Path]:
         """The files with test answers of all models; those of models that an analysis changed are not among them."""
         places = [(run._models, run._evaluated, run._base_sample) for run in self.with_sub_runs()]
@@ -261,12 +268,11 @@ class RunFolder:
     # --- what it came to ----------------------------------------------------------------------------------------------
 
     def analysis(self, name: str) -> AnalysisFiles:
-        """Where an analysis keeps what it finds."""
-        return AnalysisFiles(self.path, name)
+        return AnalysisFiles(*(self.path / f"{name}{ending}" for ending in (".csv", ".png", ".md", "")))
 
     def analyses(self, name: str) -> list[tuple[str, AnalysisFiles]]:
         """What an analysis found, here ('') and in sub-runs (their folders)."""
-        found = [(str(run.path.relative_to(self.path)), run.analysis(name)) for run in self.with_sub_runs()]
+        found = [(self.relative(run.path), run.analysis(name)) for run in self.with_sub_runs()]
         return [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
 
     def results(self) -> list[Result]:
@@ -278,13 +284,13 @@ class RunFolder:
         return read_results(self.results_file)
 
     def write_results(self, results: Sequence[Result], choices: Mapping[str, Choice]) -> None:
-        Choices(choices=dict(choices)).write(self._choices)
+        records.Choices(choices=dict(choices)).write(self.chosen.path)
         write_results(self.results_file, results)
 
     def choices(self, tasks: Mapping[str, Task]) -> dict[str, Choice]:
         """The choice of every row; in a run of 0.1.0, which has none on file, made from the tasks' results again."""
-        if self._choices.exists():
-            return dict(Choices.read(self._choices).choices)
+        if self.chosen.exists:
+            return self.chosen().choices
         return choose_rates([row for row in self.results() if row.task in tasks], tasks)
 
     def usage(self) -> dict[str, Usage]:
@@ -303,6 +309,10 @@ class RunFolder:
             raise UserError(f"{self.path}: not a run folder (no run.json)")
         return Description.read(self.description_file)
 
+    def relative(self, path: Path) -> str:
+        """What a path is called inside the run."""
+        return str(path.relative_to(self.path))
+
     def sub_run(self, one: SubRun) -> RunFolder:
         return RunFolder(self.path / one.folder) if one.folder else self
 
@@ -317,7 +327,7 @@ class RunFolder:
 
     def check(self, identity: Identity) -> None:
         """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
-        begun = (self.config_file, self._pace)  # what a run that was killed at its start may have left
+        begun = (self.config_file, self.pace.path)  # what a run that was killed at its start may have left
         if self.exists:
             if found := self.description().identity.differences(identity):
                 raise UserError(
@@ -339,7 +349,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: CompareConfig, description: Description) -> Iterator[Description]:
-        """Make the run folder, or go on with it; yields its description. One process at a time may work in it.
+        """Make the run folder, or go on with it, and log there; yields its description. One process at a time does so.
 
         A run that is gone on with keeps the description it has. Raises UserError as `check` does, or if another process
         is at work there.
@@ -352,32 +362,20 @@ class RunFolder:
                 asked = config.model_dump(mode="json", exclude_none=True, exclude=settled)
                 write_text(self.config_file, yaml.safe_dump(asked, sort_keys=False))
                 description.model_copy(update={"config": asked}).write(self.description_file)
-            yield self.description()
+            with self._logged():
+                yield self.description()
 
-    def pace(self) -> Pace:
-        """Empty where nothing was measured."""
-        return Pace.read(self._pace) if self._pace.exists() else Pace(recipes={})
-
-    def write_pace(self, pace: Pace) -> None:
-        pace.write(self._pace)
-
-    @property
-    def sealed(self) -> bool:
-        """Whether the run is finished, so that it says what its files should be."""
-        return self._seal.is_file()
-
-    def seal(self) -> Seal:
-        return Seal.read(self._seal)
-
-    def write_seal(self, hashes: Mapping[str, str]) -> None:
-        Seal(hashes=dict(hashes)).write(self._seal)
-
-    def reused(self) -> list[str]:
-        """The cells that come from an earlier run."""
-        return Reused.read(self._reused).cells if self._reused.exists() else []
-
-    def write_reused(self, reused: Reused) -> None:
-        reused.write(self._reused)
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        """What is logged is written into the run's file, too."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("sails_eval").addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger("sails_eval").removeHandler(handler)
+            handler.close()
 
 
 def board_file(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """The curves as files: curves.csv, curves.md and curves.png, of one comparison or of several together."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -64,17 +65,14 @@ def _shown(frame: pd.DataFrame) -> dict[str, Interval]:
 def write_curves(run: RunFolder, points: Sequence[Point], *, title: str) -> None:
     """Write curves.csv, curves.md and curves.png; the same bytes for the same points."""
     files = run.analysis("curves")
-    write_text(files.table, csv_text(COLUMNS, [[_cell(point, column) for column in COLUMNS] for point in points]))
+    write_text(files.table, csv_text(COLUMNS, map(_cells, points)))
     write_text(files.page, to_markdown(points, title=title))
     draw_curves(points, files.picture)
 
 
-def _cell(point: Point, column: str) -> object:
-    return _number(point.x) if column == "x" else getattr(point, column)  # rates would be lost in six decimals
-
-
-def _number(x: float) -> str:
-    return "" if math.isnan(x) else f"{x:.6g}"
+def _cells(point: Point) -> list[object]:
+    x = "" if math.isnan(point.x) else f"{point.x:.6g}"  # rates would be lost in six decimals
+    return [x if column == "x" else getattr(point, column) for column in COLUMNS]
 
 
 _BRACKETS = f"""\
@@ -126,18 +124,14 @@ def _best_of_text(points: Sequence[Point]) -> str:
 
 def _examples_text(points: Sequence[Point]) -> str:
     budgets = sorted({int(point.x) for point in points if point.curve == "examples"})
-    rows: dict[str, list[str]] = {}
+    rows, apart, crossed = (defaultdict[str, list[str]](list) for _ in range(3))
     for point in points:
         if point.curve in ("examples", "area"):
-            rows.setdefault(point.method, []).append(_text(point))
-    apart: dict[str, list[str]] = {}
-    for point in points:
-        if point.curve == "difference":
-            apart.setdefault(point.method, []).append(_text(point))
-    crossed: dict[str, list[str]] = {}
-    for point in points:
-        if point.curve == "crossover":
-            crossed.setdefault(point.method, []).append(f"{point.x:.3g} ({point.note})")
+            rows[point.method].append(_text(point))
+        elif point.curve == "difference":
+            apart[point.method].append(_text(point))
+        elif point.curve == "crossover":
+            crossed[point.method].append(f"{point.x:.3g} ({point.note})")
     return (
         "\n## Alignment score over labelled examples\n\n"
         "On the test, with the tokens of training the same for every budget. The area is that under the curve over\n"

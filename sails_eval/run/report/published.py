@@ -34,7 +34,7 @@ def copy_completions(run: RunFolder, folder: Path, include_path: tuple[Path, ...
     files = run.test_answers()
     check_redistribution(resolve_tasks(sorted({file.stem for file in files}), include_path))
     for file in files:
-        copy = folder / file.relative_to(run.path)
+        copy = folder / run.relative(file)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
     return len(files)

@@ -1,16 +1,13 @@
 """Engines: which one is meant, what is refused early, what a run is known by, adapters that do nothing."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, load_pair
-from sails_eval.core.records import read_completions
 from sails_eval.models import engines
 from sails_eval.models.engines import engine_identity, load_engine, resolve_engine, served
 from sails_eval.models.saved_adapter import check_rank, max_rank
@@ -84,15 +81,6 @@ def test_what_is_no_engine_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch,
         load_engine("odd", testbed_pair, lambda: pytest.fail("not asked for"))
 
 
-def test_a_judge_and_an_engine_of_ones_own_evaluate(example_package: Path, inert: Path, tmp_path: Path) -> None:
-    given = "--pair testbed --judge example_judge --engine example_engine --limit 2 -q"
-    given += " --tasks testbed_harmful_unseen,testbed_safe"
-    assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
-    (answers,) = (tmp_path / "run/answers").rglob("completions/test/testbed_safe.jsonl")
-    assert all(answer.response.startswith("SURE , USE THE ") for answer in read_completions(answers))
-    assert "example_judge:sorry" in (tmp_path / "run/leaderboard.csv").read_text()
-
-
 def test_answers_of_another_engine_make_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     having(monkeypatch, vllm=True, gpu=False)
     config = CompareConfig(pair="testbed", judge="rules")
@@ -138,19 +126,6 @@ def test_adapters_are_read_before_an_engine_meets_them(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
     with pytest.raises(UserError, match="an adapter of type IA3; vLLM takes LORA; give --engine hf"):
         check_rank(tmp_path, 16)
-
-
-@pytest.mark.parametrize(
-    "engine", [pytest.param("hf", marks=pytest.mark.slow), pytest.param("vllm", marks=pytest.mark.vllm)]
-)
-def test_evaluate_warns_of_an_adapter_that_answers_like_the_base(engine: str, inert: Path, tmp_path: Path) -> None:
-    given = f"--pair testbed --judge grammar --tasks testbed_harmful_unseen,testbed_safe --limit 4 -q --engine {engine}"
-    command = ["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]
-    for again in (False, True) if engine == "hf" else (False,):
-        if again:  # the base's answers are there already
-            shutil.rmtree(tmp_path / "run/answers")
-        assert main(command) == 0
-        assert "are the base model's own" in (tmp_path / "run/leaderboard.md").read_text()
 
 
 def test_where_one_answer_differs_nothing_is_said(tmp_path: Path, testbed_pair: Pair) -> None:

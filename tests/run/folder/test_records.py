@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sails_eval.analyses.forgetting.measure import Measured
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError
+from sails_eval.core.schema import Frozen, Record
+from sails_eval.judges.base import Usage
+from sails_eval.judges.usage import Used, add_usage, read_usage
 from sails_eval.plan.budget import Cost
 from sails_eval.plan.identity import Identity
 from sails_eval.run.folder.records import (
@@ -17,7 +21,6 @@ from sails_eval.run.folder.records import (
     Description,
     Pace,
     PreparationCost,
-    Record,
     Reused,
     Seal,
     StepRecord,
@@ -57,6 +60,8 @@ RECORDS: dict[str, Record] = {
     "stopped.json": Stopped(step=2, alignment_score={1: None, 2: 0.5, 3: -1e-6}),
     "cells.json": Seal(hashes={"cells/base": "1", "cells/lora/rate-1e-06-seed-0-12345678": "2"}),
     "reused.json": Reused(run="r", cells=["cells/base"]),
+    "judge_usage.json": Used(judges={"openai:a": Usage(3, 30, 3, 1e-6), "openai:b": Usage(1)}),
+    "forgetting/lora.json": Measured(kl_nats=1e-6, tokens=9),
     "pace.json": Pace(recipes={"lora": Timed(recipe="r", cost=Cost(1e-6, 2.0, 0.5))}),
 }
 
@@ -173,3 +178,20 @@ def test_files_of_0_1_0_are_read(tmp_path: Path) -> None:
     assert read(Description, DESCRIPTION | {"identity": {"seeds": 2, "limit": None}}) == Description(
         **DESCRIPTION, identity=Identity(seeds=2)
     )
+
+
+def test_usage_of_0_1_0_is_read_and_added_to(tmp_path: Path) -> None:
+    """Its judges stood at the top."""
+    path = tmp_path / "judge_usage.json"
+    path.write_text('{"a": {"requests": 3, "prompt_tokens": 30, "completion_tokens": 3, "cost_usd": null}}')
+    assert read_usage(path) == {"a": Usage(3, 30, 3)}
+    add_usage(path, "a", Usage(1))
+    assert read_usage(path) == Used.read(path).judges == {"a": Usage(4, 30, 3)}
+
+
+def test_every_field_of_a_record_is_described() -> None:
+    kinds: list[type[Frozen]] = [*{type(record) for record in RECORDS.values()}, Identity, PreparationCost, Timed]
+    silent = [
+        f"{kind.__name__}.{name}" for kind in kinds for name, of in kind.model_fields.items() if not of.description
+    ]
+    assert not silent and set(Record.__subclasses__()) <= set(kinds)

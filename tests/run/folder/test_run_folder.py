@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from sails_eval.core import schema
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair, read_yaml
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import SubRun
-from sails_eval.run.folder import records, run_folder
+from sails_eval.run.folder import run_folder
 from sails_eval.run.folder.description import describe
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.run_folder import RunFolder
@@ -108,7 +109,7 @@ def test_a_run_killed_while_its_folder_was_made_can_be_run_again(
         write_text(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        for module in (run_folder, records):
+        for module in (run_folder, schema):
             patch.setattr(module, "write_text", killed)
         with RunFolder(tmp_path).opened(CONFIG, described()):
             pass

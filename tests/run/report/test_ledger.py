@@ -54,7 +54,7 @@ def trained(run: RunFolder, cell: Cell, **changes: Any) -> None:
     """Leave what a cell that has been trained leaves."""
     folder = run.cell(cell)
     folder.path.mkdir(parents=True)
-    folder.write_record(TrainRecord(**RECORD | changes))
+    TrainRecord(**RECORD | changes).write(folder.record.path)
 
 
 def prepared(run: RunFolder, method: str, **cost: Any) -> None:
