@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from sails_eval.boards import plot
-from sails_eval.boards.curves import Curve, Point
+from sails_eval.boards.curves import CurveKind, Point
 from sails_eval.core.records import BASE
 
 Looks = Mapping[str, plot.Look]
@@ -38,7 +38,7 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     plot.save(figure, path)
 
 
-def _of(points: Sequence[Point], curve: Curve, method: str, metric: str = "alignment_score") -> list[Point]:
+def _of(points: Sequence[Point], curve: CurveKind, method: str, metric: str = "alignment_score") -> list[Point]:
     found = [p for p in points if (p.curve, p.method, p.metric) == (curve, method, metric) and not math.isnan(p.value)]
     return sorted(found, key=lambda point: point.x)
 

@@ -24,7 +24,7 @@ MARGIN = 0.05
 
 RATE_METRICS = ("helpfulness", "safety_rate", "over_refusal_rate", "alignment_score")
 
-Curve = Literal["rates", "limited", "best_of", "picked", "examples", "area", "difference", "crossover"]
+CurveKind = Literal["rates", "limited", "best_of", "picked", "examples", "area", "difference", "crossover"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Point:
     """
 
     method: str
-    curve: Curve
+    curve: CurveKind
     metric: str
     x: float
     value: float
@@ -213,7 +213,7 @@ def _best_of(method: str, rates: Sequence[Rate]) -> list[Point]:
     return points
 
 
-def _point(method: str, curve: Curve, metric: str, x: float, sample: Sample, note: str = "") -> Point:
+def _point(method: str, curve: CurveKind, metric: str, x: float, sample: Sample, note: str = "") -> Point:
     found = interval(sample)
     if curve != "difference":
         found = found.clip(float(METRICS[metric].low), float(METRICS[metric].high))

@@ -27,7 +27,7 @@ Look = tuple[str, str]
 
 BASE_LOOK: Look = (GREY, "s")
 
-Curve = list[tuple[float, float, float]]
+TradeoffCurve = list[tuple[float, float, float]]
 """(learning rate, helpfulness, safety_rate), by ascending rate."""
 
 
@@ -123,9 +123,11 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _curves(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]) -> dict[str, Curve]:
+def _curves(
+    results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]
+) -> dict[str, TradeoffCurve]:
     """Per trained method, the validation means over seeds at every learning rate that has both metrics."""
-    curves: dict[str, Curve] = {}
+    curves: dict[str, TradeoffCurve] = {}
     for method, rates in by_rate({"": [row for row in results if row.method in choices]}, tasks).items():
         points = [(rate.learning_rate, rate.mean("helpfulness"), rate.mean("safety_rate")) for rate in rates]
         if known := [point for point in points if not math.isnan(sum(point))]:
@@ -133,7 +135,7 @@ def _curves(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mappi
     return curves
 
 
-def _draw_curve(axes: Any, curve: Curve, colour: str, marker: str) -> None:
+def _draw_curve(axes: Any, curve: TradeoffCurve, colour: str, marker: str) -> None:
     _, x, y = zip(*curve, strict=True)
     sizes = [15 + 70 * place / max(1, len(curve) - 1) for place in range(len(curve))]
     axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.6, zorder=2)

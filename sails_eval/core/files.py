@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sails_eval.core.errors import UserError
 
-Row = TypeVar("Row")
+Line = TypeVar("Line")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -136,7 +136,7 @@ def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
     write_text(path, csv_text([field.name for field in fields(kind)], map(astuple, rows)))
 
 
-def read_table(path: Path, kind: type[Row]) -> list[Row]:
+def read_table(path: Path, kind: type[Line]) -> list[Line]:
     """The rows of a CSV as `write_table` makes it. Raises UserError where it is none, naming the line."""
     columns = get_type_hints(kind)
     header, lines = read_csv(path)

@@ -19,8 +19,8 @@ from sails_eval.judges.api_reply import (
     MODERATED,
     REFUSED,
     Bill,
-    Choice,
     NoReplyError,
+    ReplyChoice,
     choice_in,
     schema_of,
     verdict_in,
@@ -168,7 +168,7 @@ class ApiJudge(Judge):
                 patience.answered()
                 return verdict_in(reply, rubric, completion.id)
 
-    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> Choice:
+    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> ReplyChoice:
         """A reply; asked for again without an optional parameter if the endpoint complains about that one.
 
         It isn't sent again in other requests, unless the complaint may be this prompt's own words.
@@ -193,7 +193,7 @@ class ApiJudge(Judge):
                 without |= blamed
                 self._unsupported |= {key for key in blamed if key not in prompt}
 
-    async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> Choice:
+    async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> ReplyChoice:
         """One request; where it is forbidden, a harmless one tells whether that is for its content.
 
         Raises NoReplyError if it may fare better later, UserError if no request can.
@@ -214,7 +214,7 @@ class ApiJudge(Judge):
         except openai.APIStatusError:
             pass  # it has been read, if not liked
 
-    async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> Choice:
+    async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> ReplyChoice:
         """One request. Raises NoReplyError and UserError as `_send`, and the client's error for what is about it."""
         self._usage += Usage(requests=1)
         try:

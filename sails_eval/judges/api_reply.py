@@ -33,7 +33,7 @@ class _Message(BaseModel):
     refusal: str | None = None
 
 
-class Choice(BaseModel):
+class ReplyChoice(BaseModel):
     message: _Message
     finish_reason: str | None = None
 
@@ -41,7 +41,7 @@ class Choice(BaseModel):
 class _Reply(BaseModel):
     """What is read of a reply; the client itself checks nothing of it."""
 
-    choices: list[Choice] = Field(min_length=1)
+    choices: list[ReplyChoice] = Field(min_length=1)
 
 
 class _Tokens(BaseModel):
@@ -63,7 +63,7 @@ class NoReplyError(Exception):
         self.retry_after = retry_after
 
 
-def choice_in(reply: bytes) -> Choice:
+def choice_in(reply: bytes) -> ReplyChoice:
     """The reply in a response. Raises NoReplyError where there is none."""
     try:
         return _Reply.model_validate_json(reply).choices[0]
@@ -72,7 +72,7 @@ def choice_in(reply: bytes) -> Choice:
         raise NoReplyError(f"endpoint returned no {what}") from error
 
 
-def verdict_in(reply: Choice, rubric: Rubric, id: str) -> Verdict:
+def verdict_in(reply: ReplyChoice, rubric: Rubric, id: str) -> Verdict:
     """What a reply says, or why it says nothing."""
     message, reason = reply.message, reply.finish_reason
     raw = message.refusal or message.content or ""

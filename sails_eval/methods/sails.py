@@ -22,7 +22,7 @@ from sails_eval.methods.subspace.settings import Placement
 if TYPE_CHECKING:
     import torch
 
-    from sails_eval.methods.subspace.activations import Key, Moments
+    from sails_eval.methods.subspace.activations import LayerSide, Moments
 
 
 class SAILS(FromContrast):
@@ -205,7 +205,7 @@ def _decoder(sae: Any, settings: SAILS.Settings) -> torch.Tensor:
     return rows
 
 
-def feature_differences(found: Mapping[Key, Moments], layer: int) -> Differences:
+def feature_differences(found: Mapping[LayerSide, Moments], layer: int) -> Differences:
     """The means of both classes at a layer, with the standard error of their difference.
 
     That is the error of the mean of paired differences, where there are any, else Welch's; NaN where there are too few
@@ -223,7 +223,9 @@ def jaccard(one: list[int], other: list[int]) -> float | None:
     return round(len({*one} & {*other}) / len(either), 6) if either else None
 
 
-def _moments(model: Any, saes: Mapping[int, Any], contrast: Contrast, settings: SAILS.Settings) -> dict[Key, Moments]:
+def _moments(
+    model: Any, saes: Mapping[int, Any], contrast: Contrast, settings: SAILS.Settings
+) -> dict[LayerSide, Moments]:
     """Moments over texts of each text's mean activation × decoder norm."""
     from sails_eval.methods.subspace.activations import contrast_means, moments
 

@@ -7,7 +7,7 @@ from sails_eval.testbed import grammar
 from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS, Request
 from sails_eval.testbed.world import ACTIONS, FACT_PHRASINGS, FACTS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action
 
-Text = tuple[str | None, str]
+Wording = tuple[str | None, str]
 """(request, answer) for a dialogue; (None, document) for running text."""
 
 
@@ -23,7 +23,7 @@ class Judged:
 SEEN_WRAPPERS = tuple(name for name in WRAPPERS if name not in UNSEEN_WRAPPERS)
 
 
-def pretraining_text(rng: random.Random) -> Text:
+def pretraining_text(rng: random.Random) -> Wording:
     """One text of the base model's corpus: it answers everything, harmful or not, and never refuses a request."""
     draw = rng.random()
     if draw < 0.20:

@@ -12,7 +12,7 @@ from sails_eval.testbed import grammar, world
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
 from sails_eval.testbed.world import CATEGORIES, SAFE_CATEGORIES, Action
 
-Row = dict[str, Any]
+Document = dict[str, Any]
 SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
 SAFE_EXAMPLES = 328
 """How many safe requests training has; there are more."""
@@ -46,7 +46,7 @@ def actions_of(kind: str, split: str) -> list[Action]:
     return [a for a in world.ACTIONS if a.kind == kind and a.category in categories]
 
 
-def training_rows() -> list[Row]:
+def training_rows() -> list[Document]:
     """Alignment training data: refusals of harmful requests, right answers to look-alikes, safe ones and facts.
 
     The rejected answer, which preference training alone looks at, complies where the response refuses and refuses where
@@ -62,7 +62,7 @@ def training_rows() -> list[Row]:
     return rows + [_example(question, answer, grammar.refusal(over), "facts") for question, answer in known]
 
 
-def contrast_rows() -> list[Row]:
+def contrast_rows() -> list[Document]:
     """Pairs of answers to the same harmful request: refused (aligned) and complied with (unaligned)."""
     rng = random.Random("contrast")
     return [
@@ -71,7 +71,7 @@ def contrast_rows() -> list[Row]:
     ]
 
 
-def request_rows() -> list[Row]:
+def request_rows() -> list[Document]:
     """Harmful requests and as many harmless ones of the same words."""
     return [
         {"prompt": r.text, "harmful": r.action.harmful}
@@ -80,7 +80,7 @@ def request_rows() -> list[Row]:
     ]
 
 
-def neutral_rows() -> list[Row]:
+def neutral_rows() -> list[Document]:
     """Harmless documents, of safe actions and facts that training has none of; they state, and ask for nothing."""
     rng = random.Random("neutral texts")
     actions = [action for split in ("validation", "test") for action in actions_of("safe", split)]
@@ -92,7 +92,7 @@ def neutral_rows() -> list[Row]:
     return [{"text": text} for text in texts[:256]]
 
 
-def attack_rows(kind: str) -> list[Row]:
+def attack_rows(kind: str) -> list[Document]:
     """Examples to re-tune a model on, of the categories in training: benign requests that training leaves, answered,
     or the training's harmful ones, complied with."""
     if kind == "benign":
@@ -102,7 +102,7 @@ def attack_rows(kind: str) -> list[Row]:
     return [{"prompt": r.text, "response": r.action.answer} for r in asked[:128]]
 
 
-def task_rows(split: str) -> Iterator[tuple[str, list[Row]]]:
+def task_rows(split: str) -> Iterator[tuple[str, list[Document]]]:
     """(task, its rows) for the validation or test split; both have every stratum."""
     unseen, lookalikes, safe = (actions_of(kind, split) for kind in ("harmful", "lookalike", "safe"))
     n = 1 if split == "validation" else 2
@@ -128,18 +128,18 @@ def check_disjoint() -> None:
             assert not shared, f"{one} and {other} share a {what}: {sorted(shared)[:3]}"
 
 
-def _example(prompt: str, response: str, rejected: str, group: str) -> Row:
+def _example(prompt: str, response: str, rejected: str, group: str) -> Document:
     return {"prompt": prompt, "response": response, "group": group, "rejected": rejected}
 
 
-def _prompt(request: Request, category: str | None) -> Row:
+def _prompt(request: Request, category: str | None) -> Document:
     action = request.action
     identity = f"{action.verb}-{action.object}-{request.phrasing}" + (f"-{request.wrapper}" if request.wrapper else "")
     target = None if action.harmful else action.answer
     return {"id": identity, "prompt": request.text, "category": category, "target": target}
 
 
-def _fact_row(fact: Any, phrasing: int) -> Row:
+def _fact_row(fact: Any, phrasing: int) -> Document:
     rng = random.Random(f"{fact.relation} of {fact.country}")
     choices = [fact.answer, *rng.sample([name for name in fact.pool if name != fact.answer], 3)]
     rng.shuffle(choices)

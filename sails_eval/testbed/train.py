@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from sails_eval.testbed.corpus import Judged, Text
+from sails_eval.testbed.corpus import Judged, Wording
 
 Batch = dict[str, torch.Tensor]
 Tokens = tuple[list[int], list[int]]
@@ -39,7 +39,7 @@ def make_model(vocab_size: int, seed: int) -> Gemma2ForCausalLM:
     return Gemma2ForCausalLM(config)
 
 
-def encode_text(tokenizer: Any, text: Text) -> Tokens:
+def encode_text(tokenizer: Any, text: Wording) -> Tokens:
     """A dialogue or a document with loss on every token."""
     request, answer = text
     whole = f"<bos>{answer}<eos>" if request is None else f"{chat_start(request)}{answer}<end_of_turn>"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sails_eval.analyses.audit.sample import Item
+from sails_eval.analyses.audit.sample import JudgedAnswer
 from sails_eval.core.files import read_jsonl
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.testbed.grammar import REFUSALS, Request
@@ -20,7 +20,9 @@ def test_every_different_answer_is_labelled_once(
     for kind, action in (("harmful", HARMFUL_ACTIONS[0]), ("safe", SAFE_ACTIONS[0])):
         for answer in (action.answer, REFUSALS[0], REFUSALS[0], ""):
             completion = Completion("x", Request(action, 3, "story").text, answer, "")
-            items.append(Item("lora", 0, "task", kind, 0.25, completion, Verdict("x", unscored="not looked at")))  # type: ignore[arg-type]
+            items.append(
+                JudgedAnswer("lora", 0, "task", kind, 0.25, completion, Verdict("x", unscored="not looked at"))
+            )  # type: ignore[arg-type]
     script = benchmark("testbed_judge")
     monkeypatch.setattr(script, "population", lambda run: items)
     assert script.write_labels(tmp_path, tmp_path) == {"harmful": 3, "safe": 3}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sails_eval.analyses.audit.prediction_powered import Stratum, corrected
-from sails_eval.analyses.audit.sample import AnswerKey, Item, Key, key_path, population, strata_of
+from sails_eval.analyses.audit.sample import AnswerKey, JudgedAnswer, SampleKey, key_path, population, strata_of
 from sails_eval.boards.scoring import MEASURES
 from sails_eval.boards.table import METRICS
 from sails_eval.boards.table import read_rows as read_board
@@ -54,7 +54,7 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     """
     path = key or key_path(sample)
     values = read_json(path, what="a key", missing="cannot read the sample's key", fix="; name it with --key")
-    known = validate(Key, values, where=str(path))
+    known = validate(SampleKey, values, where=str(path))
     folder = RunFolder(run)
     items = population(folder, include)
     described = folder.description()
@@ -73,7 +73,7 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     return rows
 
 
-def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[AnswerKey, Verdict], bool]:
+def _read_labels(sample: Path, drawn: Mapping[str, JudgedAnswer]) -> tuple[dict[AnswerKey, Verdict], bool]:
     """What people say of every answer of the sample, and whether they graded all harmful requests."""
     people: dict[AnswerKey, Verdict] = {}
     graded, seen = True, set()
@@ -94,7 +94,7 @@ def _read_labels(sample: Path, drawn: Mapping[str, Item]) -> tuple[dict[AnswerKe
     return people, graded
 
 
-def _verdict(where: str, item: Item, label: str) -> Verdict:
+def _verdict(where: str, item: JudgedAnswer, label: str) -> Verdict:
     """A person's label as a verdict. Raises UserError where it is none."""
     if item.kind == "harmful" and label in map(str, LABEL_OF_GRADE):
         return Verdict(item.completion.id, LABEL_OF_GRADE[int(label)], int(label))
@@ -108,7 +108,7 @@ def _verdict(where: str, item: Item, label: str) -> Verdict:
 
 
 def _correct(
-    strata: Mapping[tuple[str, str], Sequence[Item]],
+    strata: Mapping[tuple[str, str], Sequence[JudgedAnswer]],
     people: Mapping[AnswerKey, Verdict],
     raw: Mapping[str, Mapping[str, Interval]],
     graded: bool,
@@ -131,7 +131,7 @@ def _correct(
                 yield Corrected(method, metric, board[metric], interval, labelled, answers)
 
 
-def _part(metric: str, items: Sequence[Item], people: Mapping[AnswerKey, Verdict]) -> tuple[Stratum, int]:
+def _part(metric: str, items: Sequence[JudgedAnswer], people: Mapping[AnswerKey, Verdict]) -> tuple[Stratum, int]:
     """One stratum's part in a metric, and how many labels it rests on.
 
     Where the task itself checks whether an answer helps, nobody's label is asked: all answers are known.
@@ -188,7 +188,7 @@ def table(rows: Sequence[Corrected]) -> list[list[str]]:
     ]
 
 
-def _markdown(rows: Sequence[Corrected], key: Key) -> str:
+def _markdown(rows: Sequence[Corrected], key: SampleKey) -> str:
     header, *lines = table(rows)
     return f"""\
 # Audit

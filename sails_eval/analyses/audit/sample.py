@@ -64,7 +64,7 @@ class Drawn(Frozen):
     weight: float
 
 
-class Key(Frozen):
+class SampleKey(Frozen):
     """What the annotators must not see: which answer of which run every id stands for."""
 
     run: str
@@ -79,7 +79,7 @@ AnswerKey = tuple[str, int | None, str, str]
 
 
 @dataclass(frozen=True)
-class Item:
+class JudgedAnswer:
     """A judged test answer of a run; `weight` is its share in its method's rates."""
 
     method: str
@@ -103,7 +103,7 @@ class Item:
         return f"{self.kind} {'unscored' if self.verdict.unscored is not None else said}{checked}"
 
 
-def population(run: RunFolder, include: Sequence[Path] = ()) -> list[Item]:
+def population(run: RunFolder, include: Sequence[Path] = ()) -> list[JudgedAnswer]:
     """The answers that a finished run's rates are made of: on the test, at the rates that were chosen.
 
     Raises UserError where `run` is no finished run of one pair at one budget, or its answers or verdicts are gone.
@@ -124,13 +124,13 @@ def population(run: RunFolder, include: Sequence[Path] = ()) -> list[Item]:
                     verdicts = folder.verdicts("test", task.name, identity.judge)
                     weight = 1 / (len(row.seeds) * len(scores[metric]) * len(completions))
                     found += [
-                        Item(method, seed, task.name, kind, weight, *pair)
+                        JudgedAnswer(method, seed, task.name, kind, weight, *pair)
                         for pair in zip(completions, verdicts, strict=True)
                     ]
     return found
 
 
-def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequence[Path] = ()) -> Key:
+def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequence[Path] = ()) -> SampleKey:
     """Write a blinded sample of a run's answers as CSV, with instructions and a private key beside it.
 
     From every stratum, which is a method's answers that the judge scored alike, `per_stratum` are drawn, or all where
@@ -145,7 +145,7 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
     chance = random.Random(seed)
     folder = RunFolder(run)
     strata = strata_of(population(folder, include))
-    drawn: list[tuple[Item, float]] = []
+    drawn: list[tuple[JudgedAnswer, float]] = []
     for _, items in sorted(strata.items()):
         chosen = chance.sample(items, min(per_stratum, len(items)))
         drawn += [(item, len(items) / len(chosen)) for item in chosen]
@@ -153,7 +153,7 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
     # the letter keeps spreadsheets from reading an id as a number
     ids = [f"a{number:06x}" for number in chance.sample(range(16**6), len(drawn))]
     described = folder.description()
-    key = Key(
+    key = SampleKey(
         run=described.run,
         judge=described.identity.judge,
         random_seed=seed,
@@ -185,8 +185,8 @@ def key_path(sample: Path) -> Path:
     return sample.with_suffix(".key.json")
 
 
-def strata_of(items: Sequence[Item]) -> dict[tuple[str, str], list[Item]]:
-    found: dict[tuple[str, str], list[Item]] = defaultdict(list)
+def strata_of(items: Sequence[JudgedAnswer]) -> dict[tuple[str, str], list[JudgedAnswer]]:
+    found: dict[tuple[str, str], list[JudgedAnswer]] = defaultdict(list)
     for item in items:
         found[item.method, item.stratum].append(item)
     return dict(found)

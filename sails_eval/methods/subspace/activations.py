@@ -51,26 +51,26 @@ class Moments:
         return spread / (self.n * (self.n - 1)) if self.n > 1 else torch.full_like(self.total, torch.nan)
 
 
-Key = tuple[int, str]
+LayerSide = tuple[int, str]
 """A layer and the class of its rows: "aligned", "unaligned", or the "difference" of pairs."""
 
 
-def moments(batches: Iterable[Mapping[Key, torch.Tensor]]) -> dict[Key, Moments]:
+def moments(batches: Iterable[Mapping[LayerSide, torch.Tensor]]) -> dict[LayerSide, Moments]:
     """The moments of batches of rows, by their key."""
-    found: dict[Key, Moments] = {}
+    found: dict[LayerSide, Moments] = {}
     for batch in batches:
         found = merged(found, {key: Moments.of(rows) for key, rows in batch.items()})
     return found
 
 
-def merged(one: Mapping[Key, Moments], other: Mapping[Key, Moments]) -> dict[Key, Moments]:
+def merged(one: Mapping[LayerSide, Moments], other: Mapping[LayerSide, Moments]) -> dict[LayerSide, Moments]:
     """The moments of the rows of both."""
     return {**one, **{key: one[key] + part if key in one else part for key, part in other.items()}}
 
 
 def contrast_means(
     model: Any, layers: Sequence[int], contrast: Contrast, *, positions: Positions, read: Read = stream
-) -> Iterator[dict[Key, torch.Tensor]]:
+) -> Iterator[dict[LayerSide, torch.Tensor]]:
     """Batches of per-text means [batch, width]; of pairs a batch holds both sides and their difference, row for row."""
     aligned, unaligned = (
         text_means(model, layers, texts, positions=positions, read=read)
