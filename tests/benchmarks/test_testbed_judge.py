@@ -20,9 +20,8 @@ def test_every_different_answer_is_labelled_once(
     for kind, action in (("harmful", HARMFUL_ACTIONS[0]), ("safe", SAFE_ACTIONS[0])):
         for answer in (action.answer, REFUSALS[0], REFUSALS[0], ""):
             completion = Completion("x", Request(action, 3, "story").text, answer, "")
-            items.append(
-                JudgedAnswer("lora", 0, "task", kind, 0.25, completion, Verdict("x", unscored="not looked at"))
-            )  # type: ignore[arg-type]
+            verdict = Verdict("x", unscored="not looked at")
+            items.append(JudgedAnswer("lora", 0, "task", kind, 0.25, completion, verdict))  # type: ignore[arg-type]
     script = benchmark("testbed_judge")
     monkeypatch.setattr(script, "population", lambda run: items)
     assert script.write_labels(tmp_path, tmp_path) == {"harmful": 3, "safe": 3}
