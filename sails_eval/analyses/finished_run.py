@@ -144,9 +144,13 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
         raise UserError(
             f"{run.path}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
         )
+    choices = run.choices(plan.named_tasks)
+    for recipe in plan.recipes:
+        if recipe.name not in choices or choices[recipe.name].learning_rate not in plan.rates(recipe):
+            raise UserError(f"{run.chosen.path}: no rate of '{recipe.name}' that it was trained at; delete the file")
     # cells are called as the run called them; new answers are judged by the judge of today
     identity = described.identity.model_copy(update={"judge": plan.identity.judge})
-    return FinishedRun(run, replace(plan, identity=identity), results, run.choices(plan.named_tasks), methods)
+    return FinishedRun(run, replace(plan, identity=identity), results, choices, methods)
 
 
 def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interval:

@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(*(f"sails-eval: error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"sails-eval: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sails-eval: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

@@ -1,5 +1,6 @@
 """The commands that ask something of a finished run: those of sails_eval/analyses, and of other packages."""
 
+import argparse
 import pkgutil
 import sys
 from importlib import import_module
@@ -23,7 +24,7 @@ def add_plugins(commands: Any, asked: str) -> None:
 
     Raises UserError where the one that is asked for cannot be used; of any other, that is a warning.
     """
-    from sails_eval.core.plugins import load_plugin, plugins  # slow to import: no command of ours waits for it
+    from sails_eval.core.plugins import faults_told, load_plugin, plugins  # slow: no command of ours waits for it
 
     found = plugins("analyses")
     for name, point in found.items() if asked not in found else [(asked, found[asked])]:
@@ -33,7 +34,10 @@ def add_plugins(commands: Any, asked: str) -> None:
             kind = load_plugin(point)
             if not (isinstance(kind, type) and issubclass(kind, Analysis) and kind.name == name):
                 raise UserError(f"{point.group}: '{name}' ({point.value}) is no Analysis of that name")
-            _add(commands, kind())
+            with faults_told(f"{point.group}: '{name}' ({point.value})"):
+                analysis = kind()
+                analysis.add_arguments(argparse.ArgumentParser(add_help=False))
+                _add(commands, analysis)
         except UserError as error:
             if name == asked:
                 raise

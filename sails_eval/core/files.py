@@ -30,7 +30,8 @@ def parse_json(where: str, text: str | bytes, what: str = "valid JSON") -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UserError(f"{where}: not {what} ({error})") from error
+        told = re.sub(r": (line \d+ column \d+) \(char \d+\)$", r", \1", str(error))
+        raise UserError(f"{where}: not {what} ({told})") from error
 
 
 def json_object(where: str, value: object) -> dict[str, Any]:
@@ -170,16 +171,19 @@ def _value(cell: str, column: str, kind: Any) -> Any:
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """A CSV's header and its rows of raw cells, each with its line number.
 
-    Raises UserError if the file is missing, empty, or has a row of another length than its header.
+    Raises UserError if the file is missing, empty, not UTF-8, or has a row of another length than its header.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, None)
-        if header is None:
-            raise UserError(f"{path}: empty, not even a header")
-        rows = [(reader.line_num, cells) for cells in reader]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num, cells) for cells in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: no CSV in UTF-8 ({error})") from error
+    if not lines:
+        raise UserError(f"{path}: empty, not even a header")
+    (_, header), *rows = lines
     for number, cells in rows:
         if len(cells) != len(header):
             raise UserError(f"{path}:{number}: {len(cells)} cells under {len(header)} columns")

@@ -6,6 +6,8 @@ A package says in its pyproject.toml, for each kind, a name and the class or fun
     my_judge = "my_package.judge:MyJudge"
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
@@ -15,17 +17,24 @@ Group = Literal["methods", "judges", "engines", "analyses"]
 
 
 def plugins(group: Group) -> dict[str, EntryPoint]:
-    """The entry points of a group by name; nothing is imported. Raises UserError where two packages have one name."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=f"sails_eval.{group}"):
-        if (other := found.setdefault(point.name, point)).value != point.value:
-            raise UserError(f"two packages offer '{point.name}' as sails_eval.{group}: {other.value} and {point.value}")
-    return found
+    """The entry points of a group by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=f"sails_eval.{group}")}
 
 
 def load_plugin(point: EntryPoint) -> Any:
-    """What an entry point names. Raises UserError where it cannot be imported."""
-    try:
+    """What an entry point names. Raises UserError where it cannot be imported, or two packages have one name."""
+    if len(offers := sorted({one.value for one in entry_points(group=point.group, name=point.name)})) > 1:
+        raise UserError(f"two packages offer '{point.name}' as {point.group}: {' and '.join(offers)}")
+    with faults_told(f"{point.group}: '{point.name}' cannot be imported"):
         return point.load()
-    except Exception as error:  # whatever the code of others raises
-        raise UserError(f"{point.group}: '{point.name}' cannot be imported: {first_line(error)}") from error
+
+
+@contextmanager
+def faults_told(where: str) -> Iterator[None]:
+    """Whatever the code of others raises becomes a UserError, which says where."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where}: {type(error).__name__}: {first_line(error)}") from error

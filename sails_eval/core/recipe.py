@@ -130,6 +130,8 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _same_at_step_0(self) -> Self:
         start = self.peft.get("init_lora_weights", True)
+        if self.settings and not self.init:
+            raise ValueError("key 'settings' is what 'init' is told; name one")
         if self.init and "init_lora_weights" in self.peft:
             raise ValueError(f"key 'peft': init_lora_weights={start} is a start of its own beside init={self.init}")
         for key in ("init_weights", "init_ia3_weights"):

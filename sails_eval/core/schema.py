@@ -80,7 +80,7 @@ def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[st
             annotation = model.model_fields[str(part)].annotation
             kinds = (annotation, *get_args(annotation))
             model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
-    return model.model_fields
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

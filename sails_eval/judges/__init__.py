@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.plugins import load_plugin, plugins
+from sails_eval.core.plugins import faults_told, load_plugin, plugins
 from sails_eval.judges.base import Judge
 from sails_eval.judges.panel import Panel
 from sails_eval.judges.spec import Spec, parse
@@ -37,7 +37,7 @@ def load_judge(spec: str) -> Judge:
     Nothing is loaded yet. Raises UserError for an unknown kind or option, a missing model, or a model given to a judge
     that takes none.
     """
-    judges = [_load(member) for member in parse(spec)]
+    judges = [_load(member) if member.kind in JUDGES else _load_of_others(member) for member in parse(spec)]
     return judges[0] if len(judges) == 1 else Panel(judges)
 
 
@@ -64,6 +64,14 @@ def _load(spec: Spec) -> Judge:
     judge = make(*filter(None, [spec.model]), **options)
     if not isinstance(judge, Judge):
         raise UserError(f"judge '{spec.bare}': {type(judge).__name__} is no subclass of {Judge.__module__}.Judge")
+    return judge
+
+
+def _load_of_others(spec: Spec) -> Judge:
+    with faults_told(f"judge '{spec.bare}'"):
+        judge = _load(spec)
+        if not (judge.name and judge.fingerprint):
+            raise ValueError("it needs a name and a fingerprint")
     return judge
 
 

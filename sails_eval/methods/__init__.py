@@ -5,10 +5,11 @@ A new one needs no registration here; a package of the user's own names its clas
 
 import importlib
 import pkgutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.plugins import load_plugin, plugins
+from sails_eval.core.plugins import faults_told, load_plugin, plugins
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.schema import validate
 from sails_eval.methods.base import Flops, FromBasis, FromContrast, Initialisation, Material, Need, adapted_modules
@@ -22,7 +23,8 @@ __all__ = [
 def load_initialisation(recipe: Recipe) -> Initialisation:
     """How a recipe's adapters start. Raises UserError where there is no such start or its settings are faulty."""
     kind = initialisation_class(recipe.init) if recipe.init else Initialisation
-    return kind(validate(kind.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings"))
+    with nullcontext() if kind.__module__.startswith(__name__) else faults_told(f"initialisation '{recipe.init}'"):
+        return kind(validate(kind.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings"))
 
 
 def initialisation_class(name: str) -> type[Initialisation]:

@@ -38,10 +38,13 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
     The hub is asked only for a model that is not here, and not where HF_HUB_OFFLINE says not to.
     """
     from huggingface_hub import HfApi, constants, get_token, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError
 
-    if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
-        return None
+    try:
+        if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+            return None
+    except HFValidationError:
+        return UserError(f"model '{model}': no such folder, and no name of a model on the hub")
     if known_gated and not get_token():
         return gated(model)
     if constants.HF_HUB_OFFLINE:

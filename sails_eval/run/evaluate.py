@@ -35,7 +35,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
             raise UserError(f"key '{key}' is about comparisons; leave it out for train, or use compare")
     one = prepare_training(config)
     (recipe,) = one.recipes
-    if out.is_dir() and any(out.iterdir()):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: not empty; give another --out")
     cell, run, folder = Cell(recipe, rate or one.rates(recipe)[0], seed, ""), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.version import __version__
 from sails_eval.plan.budget import Budget, Cost, Rank, Took, ranked, share_out
 from sails_eval.plan.checks import check_training
 from sails_eval.plan.identity import recipe_identity
@@ -41,7 +42,7 @@ def _matched(sub_run: SubRun, pool: Workers, run: RunFolder, old: RunFolder | No
     if budget.match == "flops":
         sub_run = with_costs(sub_run, pool.run(late, (f"{COSTS}:flops_costs", (sub_run.pair, sub_run.recipes))))
     elif budget.match == "seconds":
-        known = {**(read_pace(old, sub_run) if old else {}), **read_pace(run, sub_run)}
+        known = {**(read_pace(old, sub_run) if old else {}), **read_pace(run, sub_run, any_version=True)}
         unknown = tuple(recipe for recipe in sub_run.recipes if recipe.name not in known)
         if unknown:
             known |= pool.run(late, (f"{COSTS}:seconds_costs", (replace(sub_run, recipes=unknown),)))
@@ -87,12 +88,15 @@ def _identified(sub_run: SubRun, budget: Budget) -> SubRun:
     return replace(sub_run, identity=identity)
 
 
-def read_pace(run: RunFolder, sub_run: SubRun) -> dict[str, Cost]:
-    """What a run folder says was measured of the recipes, where they were the same; nothing where it is new."""
+def read_pace(run: RunFolder, sub_run: SubRun, *, any_version: bool = False) -> dict[str, Cost]:
+    """What a run folder says was measured of the recipes, where they were the same; nothing where it is new.
+
+    Of a run by another version of this package, hashes cannot tell; with `any_version` it is taken as it is.
+    """
     found = run.pace().recipes if run.pace.exists else {}
-    return {
-        name: found[name].cost for name, of in _timed(sub_run).items() if name in found and found[name].recipe == of
-    }
+    other_version = any_version and run.exists and run.description().version != __version__
+    known = {name: found[name] for name in _timed(sub_run) if name in found}
+    return {name: one.cost for name, one in known.items() if other_version or one.recipe == _timed(sub_run)[name]}
 
 
 def write_pace(run: RunFolder, sub_run: SubRun) -> None:

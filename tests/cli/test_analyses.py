@@ -70,9 +70,9 @@ def test_a_name_of_ours_is_not_given_away(installed: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import nowhere", "'mine' cannot be imported: No module named 'nowhere'"),
-        ("Mine = 100 % 0", "'mine' cannot be imported: integer modulo by zero"),
-        ("", "'mine' cannot be imported: module 'my_analysis' has no attribute 'Mine'"),
+        ("import nowhere", "'mine' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("Mine = 100 % 0", "'mine' cannot be imported: ZeroDivisionError: integer modulo by zero"),
+        ("", "'mine' cannot be imported: AttributeError: module 'my_analysis' has no attribute 'Mine'"),
         ("Mine = print", "'mine' (my_analysis:Mine) is no Analysis of that name"),
         (
             "from sails_eval_example.analysis import ExampleAnalysis as Mine",
@@ -94,3 +94,18 @@ def test_a_broken_one_is_one_line_where_it_is_asked_for(
     assert helped(capsys)[1] == f"sails-eval: warning: sails_eval.analyses: {words}\n"
     assert main(["mine", "run", "--flag"]) == 2
     assert capsys.readouterr().err == f"sails-eval: error: sails_eval.analyses: {words}\n"
+
+
+def test_one_that_raises_is_a_warning_until_it_is_asked_for(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (installed / "mine_raises.py").write_text(
+        "from sails_eval.analyses.base import Analysis\n"
+        "class Mine(Analysis):\n    name = 'mine'\n    help = 'Mine.'\n    def run(self, options): pass\n"
+        "    def add_arguments(self, parser): raise RuntimeError('boom')\n"
+    )
+    offer(installed, "mine", "mine_raises:Mine")
+    out, err = helped(capsys)
+    assert "forgetting How " in out and "mine Mine." not in out
+    assert "warning: sails_eval.analyses: 'mine' (mine_raises:Mine): RuntimeError: boom" in err
+    assert main(["mine"]) == 2

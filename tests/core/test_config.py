@@ -243,6 +243,7 @@ def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypa
         ({"learning_rate": 1e-3}, "key 'learning_rate': "),
         ({"learning_rate": SPAN | {"mid": 1}}, "unknown key 'learning_rate.mid'"),
         ({"parameters": "some"}, "key 'parameters': input should be 'adapter', 'modules', 'all' or 'none'"),
+        ({"settings": {"gains": "ignored"}}, "key 'settings' is what 'init' is told; name one"),
         ({"parameters": "modules", "init": "sails"}, "key 'init': about adapters, but .* is modules"),
         ({"trainer": "dpo"}, "unknown key 'trainer'; "),
     ],

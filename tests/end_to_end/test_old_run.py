@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sails_eval.boards.rate_choice import Choice
 from sails_eval.cli import main
+from sails_eval.run.folder.records import Choices
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
 
@@ -74,6 +76,18 @@ def test_its_models_are_measured(command: str, caplog: pytest.LogCaptureFixture)
     assert {row["method"] for row in rows} >= {"base", "lora"}
     assert {row["seed"] for row in rows} >= {"0", "1"}
     assert "made by sails-eval 0.1.0" in caplog.text
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_a_choice_that_was_not_trained_is_refused(rate: float | None, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(Path("run"))
+    choices = {"sails": Choice("sails", 0.0001), **({"lora": Choice("lora", rate)} if rate else {})}
+    Choices(choices=choices).write(run.chosen.path)
+    try:
+        assert main("forgetting run --methods lora -q".split()) == 2
+    finally:
+        run.chosen.path.unlink()
+    assert "choices.json: no rate of 'lora'" in capsys.readouterr().err
 
 
 def test_another_model_is_refused(extracted: Path, capsys: pytest.CaptureFixture[str]) -> None:

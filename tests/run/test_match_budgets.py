@@ -33,7 +33,7 @@ from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.plan.prepare import prepare
 from sails_eval.run import stages
-from sails_eval.run.folder.records import TrainRecord
+from sails_eval.run.folder.records import Description, TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_costs, with_ranks, write_pace
 from sails_eval.run.report.ledger import ledger
@@ -243,6 +243,12 @@ def test_the_pace_is_kept_beside_a_run_that_is_only_begun(tmp_path: Path) -> Non
         tuple(recipe.model_copy(update={"rank_factor": 2}) for recipe in sub_run.recipes[:1]) + sub_run.recipes[1:]
     )
     assert set(read_pace(run, replace(sub_run, recipes=recipes))) == {"full"}  # another recipe has another pace
+    described = Description(
+        run="", pair="", environment="", test_set="", budget="", date="", version="0.1.0", identity=sub_run.identity
+    )
+    described.write(run.description_file)
+    assert set(read_pace(run, replace(sub_run, recipes=recipes), any_version=True)) == {"lora", "full"}
+    assert set(read_pace(run, replace(sub_run, recipes=recipes))) == {"full"}
     write_pace(RunFolder(tmp_path / "flops"), sub_run_of(match="flops"))
     assert not (tmp_path / "flops").exists()
 

@@ -4,6 +4,7 @@ Nothing heavy is imported before an engine is loaded.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pkgutil import resolve_name
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import Pair
-from sails_eval.core.plugins import load_plugin, plugins
+from sails_eval.core.plugins import faults_told, load_plugin, plugins
 from sails_eval.models.engines.base import ENGINE_KEY, Engine
 from sails_eval.models.loaded import ENGINE, base_of
 
@@ -75,7 +76,8 @@ def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:
     kind, _, url = engine.partition(":")
     make = resolve_name(ENGINES[kind]) if kind in ENGINES else load_plugin(plugins("engines")[engine])
     first = [base()] if kind == HF else [url] if kind == OPENAI else []
-    loaded = make(*first, pair)
+    with nullcontext() if kind in ENGINES else faults_told(f"engine '{engine}'"):
+        loaded = make(*first, pair)
     if not isinstance(loaded, Engine):
         raise UserError(f"engine '{engine}': {type(loaded).__name__} is no subclass of {Engine.__module__}.Engine")
     return loaded

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_csv
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "board.csv: no CSV in UTF-8 "),
+        (b"", "board.csv: empty, not even a header"),
+        (b"a,b\n1\n", "board.csv:2: 1 cells under 2 columns"),
+    ],
+)
+def test_what_is_no_csv_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "board.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_csv(tmp_path / "board.csv")
