@@ -89,5 +89,4 @@ def compare(
 
 def partners(comparisons: Iterable[Comparison], method: str, said: Callable[[Comparison], bool]) -> list[str]:
     """The rows on the other side of the method's contrasts of which something is `said`."""
-    found = [one.b if one.a == method else one.a for one in comparisons if method in (one.a, one.b) and said(one)]
-    return sorted(found)
+    return sorted(one.b if one.a == method else one.a for one in comparisons if method in (one.a, one.b) and said(one))

@@ -6,7 +6,7 @@ several validation scores is better than what the same rate will show on the tes
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import chain, pairwise
 from statistics import fmean, geometric_mean
 from typing import Literal
@@ -118,11 +118,8 @@ def _rate(method: str, organisms: Sequence[tuple[float | None, Mapping[int | Non
     seeds = tuple(sorted(organisms[0][1], key=lambda seed: seed or 0))
     scores = tuple(tuple(of_seed[seed] for seed in seeds) for _, of_seed in organisms)
     rates = [math.nan if rate is None else rate for rate, _ in organisms]
-    return Rate(_geometric_mean(rates), Tested(scores, seeds, tuple(Choice(method, rate) for rate, _ in organisms)))
-
-
-def _geometric_mean(rates: Sequence[float]) -> float:
-    return rates[0] if len(set(rates)) == 1 else float(f"{geometric_mean(rates):.3g}")
+    rate = rates[0] if len(set(rates)) == 1 else float(f"{geometric_mean(rates):.3g}")
+    return Rate(rate, Tested(scores, seeds, tuple(Choice(method, rate) for rate, _ in organisms)))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -205,12 +202,10 @@ def _best_of(method: str, rates: Sequence[Rate]) -> list[Point]:
     """The expected best alignment score of n rates; the order of the rates, by their means, is not in the interval."""
     metric = "alignment_score"
     ordered = sorted(rates, key=lambda rate: rate.mean(metric))
-    points = []
-    for n in range(1, len(ordered) + 1):
-        weights = best_of(n, len(ordered))
-        best = blend([(weight, rate.scores.sample(metric)) for weight, rate in zip(weights, ordered, strict=True)])
-        points.append(_point(method, "best_of", metric, n, best))
-    return points
+    samples = [rate.scores.sample(metric) for rate in ordered]
+    numbers = range(1, len(samples) + 1)
+    bests = [blend(list(zip(best_of(n, len(samples)), samples, strict=True))) for n in numbers]
+    return [_point(method, "best_of", metric, n, best) for n, best in zip(numbers, bests, strict=True)]
 
 
 def _point(method: str, curve: CurveKind, metric: str, x: float, sample: Sample, note: str = "") -> Point:
@@ -264,9 +259,7 @@ def budget_curves(
     samples = {n: {method: row.sample(metric) for method, row in tested[n].items()} for n in budgets}
     points = []
     for method in tested[budgets[0]]:
-        for n in budgets:
-            found = shown[n][method]
-            points.append(Point(method, "examples", metric, n, found.value, found.low, found.high))
+        points += [Point(method, "examples", metric, n, *astuple(shown[n][method])) for n in budgets]
         height = blend(list(zip(area_weights(budgets), [samples[n][method] for n in budgets], strict=True)))
         points.append(_point(method, "area", metric, math.nan, height))
     for a, b in contrasts:
@@ -277,7 +270,6 @@ def budget_curves(
             score = float(np.interp(math.log2(x), np.log2(budgets), scores))
             clear = all(point.low > 0 or point.high < 0 for point in (apart[i], apart[k]))
             ahead = f"{a} ahead {'below' if apart[i].value > 0 else 'above'}"
-            points.append(
-                Point(f"{a} - {b}", "crossover", metric, x, score, note=ahead if clear else "not told apart beside it")
-            )
+            note = ahead if clear else "not told apart beside it"
+            points.append(Point(f"{a} - {b}", "crossover", metric, x, score, note=note))
     return points

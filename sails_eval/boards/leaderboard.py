@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from statistics import fmean
 from typing import NamedTuple, Protocol
@@ -13,10 +13,10 @@ import pandas as pd
 from sails_eval.boards.contrasts import check_contrasts, compare, default_contrasts, partners
 from sails_eval.boards.rate_choice import Choice, choose
 from sails_eval.boards.scoring import ALL
-from sails_eval.boards.table import METRICS, MIN_SEEDS, SCHEMA, make_frame
+from sails_eval.boards.table import ENDS, METRICS, MIN_SEEDS, SCHEMA, make_frame
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import rate_text
-from sails_eval.core.records import BASE, Kind, Result, Split
+from sails_eval.core.records import BASE, Result, Split
 from sails_eval.core.stats import Interval, Sample, combine, wilson
 
 ONE_ANSWER = 1.386
@@ -26,9 +26,6 @@ n. Rates over seeds are never taken for surer: seeds that all agree would leave 
 
 class Task(Protocol):
     """What the leaderboard needs to know of a task."""
-
-    @property
-    def kind(self) -> Kind: ...
 
     @property
     def seen_in_training(self) -> bool: ...
@@ -319,11 +316,13 @@ def build(
         if row.trained != facts[method].seeds:
             raise UserError(f"{method}: test results of {row.trained} seeds, not {facts[method].seeds}")
         worst, best = row.bounds()
+        rates = {choice.learning_rate for choice in row.choices}
+        values = {metric: zip(ENDS, astuple(row.interval(metric)), strict=True) for metric in METRICS}
         told.append(
             {
                 **{"method": method, **asdict(facts[method]), **asdict(provenance), "schema": SCHEMA},
-                **_metric_columns(row),
-                "learning_rate": _common_rate(row),
+                **{metric + end: value for metric, ends in values.items() for end, value in ends},
+                "learning_rate": rates.pop() if len(rates) == 1 else None,  # organisms may differ in it
                 "unscored": row.unscored(),
                 "judge_agreement": provenance.agreement,
                 "alignment_score_worst": worst,
@@ -337,20 +336,6 @@ def build(
             }
         )
     return make_frame(told)
-
-
-def _metric_columns(row: Tested) -> dict[str, float]:
-    columns: dict[str, float] = {}
-    for metric in METRICS:
-        interval = row.interval(metric)
-        columns |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-    return columns
-
-
-def _common_rate(row: Tested) -> float | None:
-    """The chosen rate, if it is the same on all organisms."""
-    rates = {choice.learning_rate for choice in row.choices}
-    return rates.pop() if len(rates) == 1 else None
 
 
 def _capability_loss(row: Tested, base: Tested | None) -> float:

@@ -30,13 +30,8 @@ def beside_paper(board: pd.DataFrame) -> str:
     lines = [["method", "metric", "reported", "its model", "its test", "here", "note", "source"]]
     for figure in read_paper():
         here = [_here(row, figure["metric"]) for row in rows_of(board) if row["method"] == figure["method"]]
-        lines.append(
-            [
-                *(figure[column] for column in ("method", "metric", "value", "model", "test")),
-                "; ".join(filter(None, here)) or "–",
-                *(figure[column] for column in ("note", "source")),
-            ]
-        )
+        reported = [figure[column] for column in ("method", "metric", "value", "model", "test")]
+        lines.append([*reported, "; ".join(filter(None, here)) or "–", figure["note"], figure["source"]])
     return "\n".join([HEADING, *aligned([[printable(cell) for cell in line] for line in lines])])
 
 

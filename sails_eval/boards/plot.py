@@ -73,18 +73,10 @@ def looks_of(methods: Iterable[str]) -> dict[str, Look]:
 
 def draw_means(axes: Any, x: Sequence[float], points: Sequence[Point | Interval], look: Look) -> None:
     """One method's means with their intervals, joined by lines; the base model's are dashed."""
-    axes.errorbar(
-        x,
-        [point.value for point in points],
-        yerr=bars(points),
-        color=look[0],
-        marker=look[1],
-        linestyle="--" if look == BASE_LOOK else "-",
-        markersize=4,
-        linewidth=1.2,
-        elinewidth=1,
-        capsize=2,
-    )
+    colour, marker = look
+    line = {"color": colour, "linestyle": "--" if look == BASE_LOOK else "-", "linewidth": 1.2}
+    ends = {"marker": marker, "markersize": 4, "elinewidth": 1, "capsize": 2}
+    axes.errorbar(x, [point.value for point in points], yerr=bars(points), **line, **ends)
 
 
 def bars(points: Sequence[Point | Interval]) -> list[list[float]]:
@@ -144,34 +136,16 @@ def _draw_curve(axes: Any, curve: TradeoffCurve, colour: str, marker: str) -> No
 
 def _draw_test(axes: Any, x: Interval, y: Interval, colour: str | None) -> None:
     """A star in the method's colour, or a grey square for a model that was not trained here."""
-    axes.errorbar(
-        x.value,
-        y.value,
-        xerr=bars([x]),
-        yerr=bars([y]),
-        color=colour or GREY,
-        marker="*" if colour else "s",
-        markersize=17 if colour else 8,
-        markeredgecolor="black",
-        markeredgewidth=0.8,
-        elinewidth=1.3,
-        capsize=3,
-        zorder=5 if colour else 4,
-    )
+    star, square = {"marker": "*", "markersize": 17, "zorder": 5}, {"marker": "s", "markersize": 8, "zorder": 4}
+    look = {"color": colour or GREY, **(star if colour else square)}
+    edges = {"markeredgecolor": "black", "markeredgewidth": 0.8, "elinewidth": 1.3, "capsize": 3}
+    axes.errorbar(x.value, y.value, xerr=bars([x]), yerr=bars([y]), **look, **edges)
 
 
 def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool = False) -> None:
     offset, align, size = ((-7, 7), "right", 9) if right_aligned else ((2, -4), "left", 7)
-    axes.annotate(
-        text,
-        at,
-        xytext=offset,
-        textcoords="offset points",
-        horizontalalignment=align,
-        fontsize=size,
-        color=GREY,
-        parse_math=False,
-    )
+    beside = {"xytext": offset, "textcoords": "offset points", "horizontalalignment": align}
+    axes.annotate(text, at, **beside, fontsize=size, color=GREY, parse_math=False)
 
 
 def draw_frame(axes: Any) -> None:

@@ -5,7 +5,7 @@ A published row holds names, hashes and scores, never a prompt or an answer.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,8 @@ def check(path: Path) -> list[str]:
         for column, cell in zip(header, cells, strict=True):
             if column in TEXTS and neutralise(restore(cell)) != cell:
                 problems.append(f"{path}:{number}: {column} '{cell}' would run as a formula in a spreadsheet")
-    for (run, method), count in Counter((row["run"], row["method"]) for row in rows).items():
-        if count > 1:
-            problems.append(f"{path}: {count} rows of method '{method}' in run '{run}'")
+    counts = Counter((row["run"], row["method"]) for row in rows).items()
+    problems += [f"{path}: {n} rows of method '{method}' in run '{run}'" for (run, method), n in counts if n > 1]
     place = ["run", "method", "rank"]
     ranked = make_frame(rows, published="pair" in header)[place].itertuples(index=False, name=None)
     if [tuple(row[column] for column in place) for row in rows] != list(ranked):
@@ -70,23 +69,18 @@ def check(path: Path) -> list[str]:
     return problems
 
 
-def _row_problems(row: dict[str, Any]) -> list[str]:
-    problems = []
+def _row_problems(row: dict[str, Any]) -> Iterator[str]:
     if row["schema"] != SCHEMA:
-        problems.append(f"schema {row['schema']}, not {SCHEMA}")
-    for column in ("method", "run"):
-        if not row[column]:
-            problems.append(f"{column} is empty")
+        yield f"schema {row['schema']}, not {SCHEMA}"
+    yield from (f"{column} is empty" for column in ("method", "run") if not row[column])
     for metric, about in METRICS.items():
-        low, value, high = row[f"{metric}_low"], row[metric], row[f"{metric}_high"]
-        if math.isnan(low) and math.isnan(value) and math.isnan(high):
-            continue
-        if not about.low <= low <= value <= high <= about.high:
-            problems.append(f"{metric} {value} [{low}, {high}] is not within {about.low:g} to {about.high:g}")
+        value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+        known = not all(map(math.isnan, (value, low, high)))
+        if known and not about.low <= low <= value <= high <= about.high:
+            yield f"{metric} {value} [{low}, {high}] is not within {about.low:g} to {about.high:g}"
     worst, value, best = (row["alignment_score" + end] for end in ("_worst", "", "_best"))
     if not math.isnan(value) and not worst - ROUNDING <= value <= best + ROUNDING:
-        problems.append(f"alignment_score {value} is not within {worst} to {best}, its bounds by unscored answers")
+        yield f"alignment_score {value} is not within {worst} to {best}, its bounds by unscored answers"
     for column, most in (("unscored", 1), ("trainable_pct", 100), ("seeds", math.inf)):
         if not 0 <= row[column] <= most:
-            problems.append(f"{column} is {row[column]}")
-    return problems
+            yield f"{column} is {row[column]}"

@@ -55,10 +55,13 @@ METRICS = {
 }
 """The headline metrics in the order of their columns, each the unweighted mean over the tasks of its kind."""
 
+ENDS = ("", "_low", "_high")
+"""What the columns of a metric end in: its value, and the ends of its interval."""
+
 COLUMNS = (
     *("rank", "method", "model", "sae", "seeds", "trainable_params", "trainable_pct"),
     *("train_tokens", "sae_tokens", "tuning_trials", "learning_rate"),
-    *(metric + end for metric in METRICS for end in ("", "_low", "_high")),
+    *(metric + end for metric in METRICS for end in ENDS),
     *("alignment_score_worst", "alignment_score_best", "capability_loss_at_least", "unscored"),
     *("judge", "judge_agreement", "not_distinguished_from", "equivalent_to", "contrasts", "by_organism", "warnings"),
     *("date", "version", "run", "schema"),
@@ -313,14 +316,11 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _listed(frame: pd.DataFrame, column: str) -> list[str]:
     """The items of a column of lists, after the name of their row where they don't tell it themselves."""
-    found = []
-    for name, row in zip(_names(frame), rows_of(frame), strict=True):
-        if column == "by_organism":
-            found += [f"{name}: {row[column]}"] if row[column] else []
-        else:
-            run = f" ({row['run']})" if name != row["method"] else ""
-            found += [f"{item}{run}" for item in row[column].split("; ") if item]
-    return found
+    rows = [(name, row) for name, row in zip(_names(frame), rows_of(frame), strict=True) if row[column]]
+    if column == "by_organism":
+        return [f"{name}: {row[column]}" for name, row in rows]
+    runs = [(f" ({row['run']})" if name != row["method"] else "", row) for name, row in rows]
+    return [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
 
 
 def to_terminal(frame: pd.DataFrame) -> str:

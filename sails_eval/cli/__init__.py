@@ -68,7 +68,3 @@ def _set_up(options: argparse.Namespace) -> None:
     if not options.verbose:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -36,10 +36,9 @@ def _list_tasks(options: argparse.Namespace) -> None:
     from sails_eval.core.tables import aligned
     from sails_eval.tasks.library import describe, find_tasks
 
-    rows = [("task", "kind", "validation", "test", "file")]
-    for row in describe(find_tasks(tuple(options.include_path)).values()):
-        rows.append((row.name, row.kind, _count(row.validation), _count(row.test), str(row.path)))
-    print("\n".join(aligned(rows)))
+    found = describe(find_tasks(tuple(options.include_path)).values())
+    rows = [[ON_HUB if value is None else str(value) for value in row] for row in found]
+    print("\n".join(aligned([["task", "kind", "validation", "test", "file"], *rows])))
     if any(ON_HUB in cells for cells in rows):
         print(f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`")
 
@@ -49,10 +48,6 @@ def _show_task(options: argparse.Namespace) -> None:
 
     named = {} if options.model or options.config else {"pair": options.pair or "testbed"}
     print(show(options.name, read_config(options, **named)))
-
-
-def _count(number: int | None) -> str:
-    return ON_HUB if number is None else str(number)
 
 
 def _new_task(options: argparse.Namespace) -> None:

@@ -69,10 +69,8 @@ def fetch(data: HubData, way_out: str = OWN_FILE) -> Fetched:
 
     path = snapshot(data, [CARD], way_out) / CARD
     card = (metadata_load(path) if path.is_file() else None) or {}
-    if (config := _config(card, data)) is not None:
-        wanted = _patterns(config)
-    else:
-        wanted = [f"{data.config}/{pattern}" if data.config else pattern for pattern in FILES]
+    config = _config(card, data)
+    wanted = _patterns(config) if config else [f"{data.config}/{one}" if data.config else one for one in FILES]
     return Fetched(snapshot(data, [CARD, *wanted], way_out), card)
 
 

@@ -58,11 +58,8 @@ def new_task(name: str, *, source: Path, columns: Columns, kind: Kind, directory
     }
     dropped = len(rows) - len(documents)
     settings = _settings(name, columns, kind)
-    settings["metadata"] |= {
-        "source": source.name,
-        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "duplicates_dropped": dropped,
-    }
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    settings["metadata"] |= {"source": source.name, "source_sha256": sha256, "duplicates_dropped": dropped}
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}.") as temporary:
         folder = Path(temporary) / name
@@ -97,14 +94,9 @@ def _documents(name: str, rows: list[Row], columns: Columns) -> list[dict[str, A
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         prompt = _cell(row, columns.prompt)
-        found.setdefault(
-            prompt,
-            {
-                "prompt": prompt,
-                "category": _cell(row, columns.category) if columns.category else name,
-                "target": _cell(row, columns.target) if columns.target else None,
-            },
-        )
+        category = _cell(row, columns.category) if columns.category else name
+        target = _cell(row, columns.target) if columns.target else None
+        found.setdefault(prompt, {"prompt": prompt, "category": category, "target": target})
     hashes = [_hash(prompt) for prompt in found]
     digits = next(n for n in range(8, 65) if len({text[:n] for text in hashes}) == len(hashes))
     ids = [f"{name}-{text[:digits]}" for text in hashes]

@@ -194,15 +194,14 @@ def scan(roots: Iterable[Path]) -> Library:
     """The tasks and groups of the YAML files under these folders. Raises UserError for a broken file, a name twice."""
     library = Library()
     files = {path.resolve(): (path, root) for root in roots for path in yaml_files(root)}
-    for path, root in files.values():  # each once, although one root may lie in another
-        entry = read_entry(path, root)
-        if entry is None:
-            continue
+    # each file once, although one root may lie in another
+    for entry in filter(None, (read_entry(path, root) for path, root in files.values())):
         clash = library.tasks.get(entry.name)
         if clash and _fingerprint(clash) == _fingerprint(entry):
             continue  # a checkout's copy of a bundled task, say
         if clash:
-            raise UserError(f"two files define the task '{entry.name}': {clash.path} and {path}; rename one of them")
+            both = f"{clash.path} and {entry.path}"
+            raise UserError(f"two files define the task '{entry.name}': {both}; rename one of them")
         library.add(entry)
     for name in library.tasks.keys() & library.groups.keys():
         raise UserError(f"{library.tasks[name].path}: '{name}' also names a group or tag; rename one of them")
@@ -211,11 +210,8 @@ def scan(roots: Iterable[Path]) -> Library:
 
 def yaml_files(root: Path) -> list[Path]:
     """The YAML files under a folder, hidden ones (such as half-made task folders) left out."""
-    return [
-        path
-        for path in sorted(root.rglob("*.yaml"))
-        if not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
+    found = sorted(root.rglob("*.yaml"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
 def read_entry(path: Path, root: Path) -> Entry | None:

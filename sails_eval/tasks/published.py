@@ -3,6 +3,7 @@
 A folder of `tasks/` names `load` as its `custom_dataset` and hands over the keys of its YAML files as a `Card`.
 """
 
+import csv
 import hashlib
 import os
 import re
@@ -84,9 +85,8 @@ def use_local(given: Iterable[str]) -> None:
 def local_copy(card: Card) -> Path | None:
     """The file, or folder of files, that is read instead of the hub; None where there is none."""
     named = dict(pair.partition("=")[::2] for pair in os.environ.get(TASK_DATA, "").split(os.pathsep) if pair)
-    for name in (card.name, card.set):
-        if name in named:
-            return Path(named[name])
+    if (copy := named.get(card.name, named.get(card.set))) is not None:
+        return Path(copy)
     if not (folder := os.environ.get(DATA)):
         return None
     if not Path(folder).is_dir():
@@ -169,9 +169,8 @@ def _matching(card: Card, rows: list[Row], here: str) -> list[Row]:
 def _column(card: Card, rows: list[Row], names: tuple[str, ...], here: str, what: str = "") -> str:
     """The first of these columns that the rows have, whatever the case of its letters."""
     there = {str(name).casefold(): str(name) for name in rows[0].values}
-    for name in names:
-        if name.casefold() in there:
-            return there[name.casefold()]
+    if found := [there[name.casefold()] for name in names if name.casefold() in there]:
+        return found[0]
     raise UserError(
         f"task '{card.name}': {here} has no {what}column {' or '.join(map(repr, names))}; "
         f"found {', '.join(map(repr, there.values()))}; rename one"
@@ -198,14 +197,11 @@ def _file_rows(card: Card, path: Path) -> list[Row]:
 
 
 def _headerless(files: Iterable[Path]) -> list[Row]:
-    import csv
-
     rows = []
     for file in files:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            for number, cells in enumerate(csv.reader(lines), start=1):
-                if cells:
-                    rows.append(Row(f"{file}: row {number}", {"prompt": cells[0], "category": file.stem}))
+            found = [(number, cells[0]) for number, cells in enumerate(csv.reader(lines), start=1) if cells]
+        rows += [Row(f"{file}: row {n}", {"prompt": prompt, "category": file.stem}) for n, prompt in found]
     return rows
 
 
