@@ -145,8 +145,8 @@ def score_file(
     judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, agreement({kind: verdicts}))
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
-    # before the lines, so that a kill between the two leaves none of unknown origin
     meta, raw = _beside(out)
+    # before the lines, so that a kill between the two leaves none of unknown origin
     write_json(meta, {**asdict(judged), **about}, ensure_ascii=False)
     judged_answers = list(zip(answers, verdicts, strict=True))
     # what a line has no field for

@@ -260,8 +260,7 @@ def _figures(compared: Sequence[Compared], reading: Reading, *, name: str, sha25
     annotators = _binary([(reading.positive(one), reading.positive(other)) for one, other in annotated])
     reasons = Counter(verdict.unscored for _, verdict in pairs if verdict.unscored is not None)
     cells = Counter((str(truth), str(said)) for truth, said in scored)
-    menu = [str(one) for one in (GRADES if graded else LABELS)]
-    shown = [one for one in menu if any(one in cell for cell in cells)]
+    shown = [one for one in map(str, GRADES if graded else LABELS) if any(one in cell for cell in cells)]
     grades = [(int(truth), int(said)) for truth, said in scored] if graded else []
     return Figures(
         name=name,
