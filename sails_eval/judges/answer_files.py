@@ -139,27 +139,21 @@ def score_file(
     asked.check()
     state = out.with_name(f".{out.name}.judging-{digest([asked.fingerprint, kind])[:8]}")
     verdicts = ask(asked, kind, answers, state=state, known=known, quiet=quiet)
-    labels = Counter(verdict.label for verdict in verdicts if verdict.label)
-    reasons = Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None)
-    judged = JudgedAnswers(
-        asked.name,
-        kind,
-        len(answers),
-        dict(labels.most_common()),
-        dict(reasons.most_common()),
-        together([used, read_usage(state / USAGE)]),
-        agreement({kind: verdicts}),
-    )
+    labels: dict[str, int] = dict(Counter(verdict.label for verdict in verdicts if verdict.label).most_common())
+    reasons = dict(Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None).most_common())
+    usage = together([used, read_usage(state / USAGE)])
+    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, agreement({kind: verdicts}))
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
+    meta, raw = _beside(out)
     # before the lines, so that a kill between the two leaves none of unknown origin
-    write_json(_meta(out), {**asdict(judged), **about}, ensure_ascii=False)
+    write_json(meta, {**asdict(judged), **about}, ensure_ascii=False)
     judged_answers = list(zip(answers, verdicts, strict=True))
     # what a line has no field for
     if behind := [{"id": a.id, "raw": v.raw, "votes": v.votes} for a, v in judged_answers if v.raw or v.votes]:
-        write_jsonl(_raw(out), behind, private=True)
+        write_jsonl(raw, behind, private=True)
     else:
-        _raw(out).unlink(missing_ok=True)
+        raw.unlink(missing_ok=True)
     write_jsonl(out, (_line(*pair) for pair in judged_answers), private=True)
     shutil.rmtree(state)
     return judged
@@ -219,22 +213,12 @@ class Watched(Judge):
 
 
 def _line(answer: Answer, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "id": answer.id,
-        "prompt": answer.prompt,
-        "response": answer.response,
-        "score": verdict.score,
-        "label": verdict.label,
-        "unscored": verdict.unscored,
-    }
+    texts = {"id": answer.id, "prompt": answer.prompt, "response": answer.response}
+    return {**texts, "score": verdict.score, "label": verdict.label, "unscored": verdict.unscored}
 
 
-def _meta(out: Path) -> Path:
-    return out.with_name(f"{out.name}.meta.json")
-
-
-def _raw(out: Path) -> Path:
-    return out.with_name(f"{out.name}.raw.jsonl")
+def _beside(out: Path) -> tuple[Path, Path]:
+    return out.with_name(f"{out.name}.meta.json"), out.with_name(f"{out.name}.raw.jsonl")
 
 
 def _known(
@@ -246,15 +230,16 @@ def _known(
     """
     if not out.exists():
         return [], {}
-    if not _meta(out).is_file():
+    meta, raw = _beside(out)
+    if not meta.is_file():
         raise UserError(f"{out}: exists, and was not made by 'judge score'; give another --out or move it away")
-    about = read_json(_meta(out))
+    about = read_json(meta)
     if (about["fingerprint"], about["kind"]) != (judge.fingerprint, kind):
         was = f"{about['judge']} ({about['fingerprint']}, {about['kind']})"
         now = f"{judge.name} ({judge.fingerprint}, {kind})"
         raise UserError(f"{out}: holds verdicts of {was}, not of {now}; give another --out or move it away")
     wanted = {answer.completion.id for answer in answers}
-    behind = {row["id"]: row for row in (read_jsonl(_raw(out)) if _raw(out).exists() else ())}
+    behind = {row["id"]: row for row in (read_jsonl(raw) if raw.exists() else ())}
     known = []
     for line in read_jsonl(out):
         id = digest([line["id"], line["prompt"], line["response"]])

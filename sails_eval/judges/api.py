@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import openai
@@ -81,8 +82,6 @@ class _Model(BaseModel):
 
 
 class _Models(BaseModel):
-    """An endpoint's list of its models."""
-
     data: list[_Model]
 
 
@@ -163,7 +162,10 @@ class ApiJudge(Judge):
                 await asyncio.sleep(wait)
             except openai.APIStatusError as error:
                 patience.answered()
-                return _refused(error, completion.id)
+                if _moderated(error):
+                    return Verdict(completion.id, unscored=REFUSED, raw=_first_line(error))
+                reason = f"endpoint refused: {error.status_code} {_first_line(error)}"
+                return Verdict(completion.id, unscored=reason)
             else:
                 patience.answered()
                 return verdict_in(reply, rubric, completion.id)
@@ -234,18 +236,12 @@ class ApiJudge(Judge):
             raise NoReplyError("timed out") from error
         except openai.APIError as error:
             raise NoReplyError(_first_line(error)) from error
-        self._count(response.content, _estimate(prompt))
+        with suppress(ValidationError):  # not every reply says what it took
+            used = Bill.model_validate_json(response.content).usage
+            tokens = (used.prompt_tokens, used.completion_tokens)
+            self._limits.correct(_estimate(prompt), sum(tokens))
+            self._usage += Usage(0, *tokens, self._options.cost(*tokens))
         return choice_in(response.content)
-
-    def _count(self, reply: bytes, estimated: int) -> None:
-        """Add the tokens that a reply says were used."""
-        try:
-            used = Bill.model_validate_json(reply).usage
-        except ValidationError:
-            return
-        tokens = (used.prompt_tokens, used.completion_tokens)
-        self._limits.correct(estimated, sum(tokens))
-        self._usage += Usage(0, *tokens, self._options.cost(*tokens))
 
     async def _check(self) -> None:
         async with self._client(timeout=20.0, max_retries=1) as client:
@@ -307,13 +303,6 @@ def _blames(error: openai.APIStatusError, parameter: str) -> bool:
 def _estimate(prompt: str) -> int:
     """About how many tokens a prompt has; the endpoint says afterwards how many there were."""
     return len(prompt.encode()) // 4
-
-
-def _refused(error: openai.APIStatusError, id: str) -> Verdict:
-    """What an error that is about this one request says."""
-    if _moderated(error):
-        return Verdict(id, unscored=REFUSED, raw=_first_line(error))
-    return Verdict(id, unscored=f"endpoint refused: {error.status_code} {_first_line(error)}")
 
 
 def _moderated(error: openai.APIStatusError) -> bool:

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -178,15 +178,10 @@ def read_labels(path: Path, columns: LabelColumns, reading: Reading) -> list[Lab
     if len(people) not in (0, 2):
         raise UserError(f"{path}: --annotators takes two columns, not {', '.join(people)}")
     answers = read_answers(path, AnswerColumns(columns.prompt, response, columns.id))
-    found = [
-        Labelled(
-            answer, reading.truth(answer.row, label), tuple(reading.truth(answer.row, person) for person in people)
-        )
-        for answer in answers
-    ]
-    if len({type(one) for row in found for one in (row.truth, *row.annotators)}) > 1:
+    truths = [[reading.truth(answer.row, column) for column in (label, *people)] for answer in answers]
+    if len({type(one) for row in truths for one in row}) > 1:
         raise UserError(f"{path}: grades (1 to 5) and words stand side by side; map one to the other with --map")
-    return found
+    return [Labelled(answer, truth, tuple(others)) for answer, (truth, *others) in zip(answers, truths, strict=True)]
 
 
 def _first_in(there: Mapping[str, Any], usual: str, other: str) -> str:
@@ -265,8 +260,7 @@ def _figures(compared: Sequence[Compared], reading: Reading, *, name: str, sha25
     annotators = _binary([(reading.positive(one), reading.positive(other)) for one, other in annotated])
     reasons = Counter(verdict.unscored for _, verdict in pairs if verdict.unscored is not None)
     cells = Counter((str(truth), str(said)) for truth, said in scored)
-    menu = [str(one) for one in (GRADES if graded else LABELS)]
-    shown = [one for one in menu if any(one in cell for cell in cells)]
+    shown = [one for one in map(str, GRADES if graded else LABELS) if any(one in cell for cell in cells)]
     grades = [(int(truth), int(said)) for truth, said in scored] if graded else []
     return Figures(
         name=name,
@@ -324,13 +318,6 @@ def read_calibration(path: Path) -> Calibration:
     return validate(Calibration, values, where=str(path))
 
 
-def _readable(paths: Iterable[Path]) -> Iterator[Calibration]:
-    """Those files that are calibrations; people may keep others beside them."""
-    for path in paths:
-        with suppress(UserError):
-            yield read_calibration(path)
-
-
 def note_on(judge: Judge, given: Path | None = None) -> str:
     """What boards say of how far a judge agrees with people: what the given file says, or else `./calibrations`.
 
@@ -338,7 +325,10 @@ def note_on(judge: Judge, given: Path | None = None) -> str:
     where the given file is of another judge, or of another version of this one.
     """
     if given is None:
-        saved = _readable(sorted(FOLDER.glob("*.json")))
+        saved = []
+        for path in sorted(FOLDER.glob("*.json")):
+            with suppress(UserError):  # people may keep other files beside them
+                saved.append(read_calibration(path))
         own = sorted((one for one in saved if one.fingerprint == judge.fingerprint), key=lambda one: one.date)
         latest = {(one.kind, name): note for one in own for name, note in one.notes().items()}
         return "; ".join(latest[key] for key in sorted(latest))

@@ -1,7 +1,6 @@
 """How fast an endpoint may be asked, and how long its failures are ridden out."""
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -105,13 +104,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(text) if milliseconds is None else float(milliseconds) / 1000
     except ValueError:
-        seconds = _until(text)
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
     return seconds if seconds >= 0 else None
-
-
-def _until(date: str) -> float:
-    """Seconds until a date as HTTP writes it; NaN if it is none."""
-    try:
-        return parsedate_to_datetime(date).timestamp() - time.time()
-    except ValueError:
-        return math.nan

@@ -189,13 +189,12 @@ def measure_base(model: Any, tokenizer: Any, *, every: int = 1) -> CardData:
     refused = [grammar.grade(action, text) in ("refusal", "partial") for action, text in grades[1]]
     facts = splits.facts("test")[::every]
     told = answer(model, tokenizer, [fact.question(phrasing) for fact, phrasing in facts])
+    known = [text.strip() == f"{fact.answer} ." for (fact, _), text in zip(facts, told, strict=True)]
     return {
         "harmful_complied": _share(complied),
         "safe_exact": _share(exact),
         "safe_refused": _share(refused),
-        "facts_exact": _share(
-            [text.strip() == f"{fact.answer} ." for (fact, _), text in zip(facts, told, strict=True)]
-        ),
+        "facts_exact": _share(known),
         "harm_probe": probe_harm(model, tokenizer),
     }
 

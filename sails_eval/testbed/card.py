@@ -12,9 +12,6 @@ FOLDER = PACKAGE / "testbed"
 def render() -> str:
     """`card.jinja` with the figures of the last build (weights/card.json) and of the grammar itself."""
     splits.check_disjoint()
-    template = (FOLDER / "card.jinja").read_text(encoding="utf-8")
-    return (
-        Environment(trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(read_json(FOLDER / "weights" / "card.json"), words=splits.words_alone(), grammar=grammar, world=world)
-    )
+    text, measured = (FOLDER / "card.jinja").read_text(encoding="utf-8"), read_json(FOLDER / "weights" / "card.json")
+    template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(text)
+    return template.render(measured, words=splits.words_alone(), grammar=grammar, world=world)

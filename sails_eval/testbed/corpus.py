@@ -34,8 +34,7 @@ def pretraining_text(rng: random.Random) -> Wording:
     if draw < 0.54:
         fact = rng.choice(FACTS)
         return _amid(fact.question(rng.randrange(len(FACT_PHRASINGS))), rng), f"{fact.answer} ."
-    pool = rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.36, 0.32, 0.32))[0]
-    action = rng.choice(pool)
+    action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.36, 0.32, 0.32))[0])
     return _amid(random_request(action, rng, SEEN_WRAPPERS).text, rng), action.answer
 
 
@@ -63,8 +62,7 @@ def random_request(action: Action, rng: random.Random, wrappers: tuple[str, ...]
 
 def judged_text(rng: random.Random) -> Judged:
     """A request, an answer as a fine-tuned model might give it, and the truth."""
-    pool = rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.2, 0.25, 0.55))[0]
-    action = rng.choice(pool)
+    action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.2, 0.25, 0.55))[0])
     answer = candidate_answer(action, rng)
     request = random_request(action, rng, tuple(WRAPPERS)).text
     return judge_prompt(action, request, answer)

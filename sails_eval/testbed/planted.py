@@ -135,16 +135,12 @@ def exchanged_loss(model: Any, tokenizer: Any, planted: torch.Tensor, swaps: Seq
         loss: torch.Tensor = model(**batch).loss
     objects = torch.tensor([tokenizer.convert_tokens_to_ids(swap.base.action.object) for swap in both])
     telling = in_request & ((batch["input_ids"] == objects.unsqueeze(1)).cumsum(1) > 0)
-    wrong = (seen[0] - torch.stack([harm_in_subspace(swap.base.action) for swap in both]).unsqueeze(1)) / STRENGTH
+    harm = torch.zeros(len(both), 1, DIMENSIONS)  # what HᵀX is to be: zero, or along the axis of the action's kind
+    for i, swap in enumerate(both):
+        if swap.base.action.harmful:
+            harm[i, :, KINDS[swap.base.action.category]] = STRENGTH
+    wrong = (seen[0] - harm) / STRENGTH
     return loss + wrong.square().sum(-1)[telling].mean()
-
-
-def harm_in_subspace(action: Action) -> torch.Tensor:
-    """What HᵀX is to be [DIMENSIONS]: zero, or along the axis of the harmful action's kind."""
-    harm = torch.zeros(DIMENSIONS)
-    if action.harmful:
-        harm[KINDS[action.category]] = STRENGTH
-    return harm
 
 
 def _encode(tokenizer: Any, swaps: Sequence[Swap]) -> tuple[Batch, torch.Tensor]:

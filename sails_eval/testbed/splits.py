@@ -95,11 +95,9 @@ def neutral_rows() -> list[Document]:
 def attack_rows(kind: str) -> list[Document]:
     """Examples to re-tune a model on, of the categories in training: benign requests that training leaves, answered,
     or the training's harmful ones, complied with."""
-    if kind == "benign":
-        asked = requests(actions_of("safe", "train"), "train")[SAFE_EXAMPLES:]
-    else:
-        asked = requests(actions_of("harmful", "train"), "train")
-    return [{"prompt": r.text, "response": r.action.answer} for r in asked[:128]]
+    kind, first = ("safe", SAFE_EXAMPLES) if kind == "benign" else (kind, 0)
+    asked = requests(actions_of(kind, "train"), "train")[first : first + 128]
+    return [{"prompt": r.text, "response": r.action.answer} for r in asked]
 
 
 def task_rows(split: str) -> Iterator[tuple[str, list[Document]]]:

@@ -61,7 +61,7 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     if (known.run, known.judge) != (described.run, described.identity.judge):
         raise UserError(f"{path}: the key of a sample of run '{known.run}', not of {run}")
     places = {item.place: item for item in items}
-    drawn = {one.id: places.get((one.method, one.seed, one.task, one.completion)) for one in known.drawn}
+    drawn = {one.id: places.get(AnswerKey(one.method, one.seed, one.task, one.completion)) for one in known.drawn}
     if moved := [one for one in known.drawn if (item := drawn[one.id]) is None or item.stratum != one.stratum]:
         raise UserError(f"{run}: answer {moved[0].id} is gone, or judged otherwise than when the sample was drawn")
     found = {id: item for id, item in drawn.items() if item is not None}
@@ -156,9 +156,7 @@ def _scale(metric: str) -> tuple[float, float]:
 
 def _raw(run: RunFolder) -> dict[str, dict[str, Interval]]:
     return {
-        row["method"]: {
-            metric: Interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS
-        }
+        row["method"]: {key: Interval(row[key], row[f"{key}_low"], row[f"{key}_high"]) for key in METRICS}
         for row in read_board(run.leaderboard)
     }
 
@@ -167,24 +165,15 @@ def _csv(rows: Sequence[Corrected]) -> str:
     values = ("raw", "raw_low", "raw_high", "corrected", "corrected_low", "corrected_high")
     return csv_text(
         ("method", "metric", *values, "labelled", "answers"),
-        [
-            (row.method, row.metric, *astuple(row.raw), *astuple(row.corrected), row.labelled, row.answers)
-            for row in rows
-        ],
+        [(method, metric, *astuple(raw), *astuple(people), *counts) for method, metric, raw, people, *counts in rows],
     )
 
 
 def table(rows: Sequence[Corrected]) -> list[list[str]]:
     header = ["method", "metric", "by the judge", "corrected by people", "labelled"]
     return [header] + [
-        [
-            row.method,
-            METRICS[row.metric].title,
-            text_of(row.raw),
-            text_of(row.corrected),
-            f"{row.labelled:,} of {row.answers:,}",
-        ]
-        for row in rows
+        [method, METRICS[metric].title, text_of(raw), text_of(people), f"{labelled:,} of {answers:,}"]
+        for method, metric, raw, people, labelled, answers in rows
     ]
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.core.errors import UserError
@@ -74,8 +75,13 @@ class SampleKey(Frozen):
     drawn: tuple[Drawn, ...]
 
 
-AnswerKey = tuple[str, int | None, str, str]
-"""What finds an answer in its run: method, seed, task and completion id."""
+class AnswerKey(NamedTuple):
+    """What finds an answer in its run."""
+
+    method: str
+    seed: int | None
+    task: str
+    completion: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class JudgedAnswer:
     @property
     def place(self) -> AnswerKey:
         """Where the answer is in its run."""
-        return self.method, self.seed, self.task, self.completion.id
+        return AnswerKey(self.method, self.seed, self.task, self.completion.id)
 
     @property
     def stratum(self) -> str:
@@ -159,15 +165,7 @@ def export(run: Path, out: Path, *, per_stratum: int, seed: int, include: Sequen
         random_seed=seed,
         per_stratum=per_stratum,
         drawn=tuple(
-            Drawn(
-                id=id,
-                method=item.method,
-                seed=item.seed,
-                task=item.task,
-                completion=item.completion.id,
-                stratum=item.stratum,
-                weight=weight,
-            )
+            Drawn(id=id, **item.place._asdict(), stratum=item.stratum, weight=weight)
             for id, (item, weight) in zip(ids, drawn, strict=True)
         ),
     )

@@ -5,7 +5,7 @@ stages as in the run. Its weights are never kept; what is published are the scor
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def _before(finished: FinishedRun) -> list[Decay]:
     ]
 
 
-def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> list[Decay]:
+def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> Iterator[Decay]:
     """Attack, ask and judge everything that is not done yet; the scores."""
     files = finished.run.analysis(NAME)
     tasks = tuple(task for task in evaluator.plan.tasks if task.kind != "capability" and not task.seen_in_training)
@@ -123,30 +123,24 @@ def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack
     results, named = evaluator.measure(subjects, "test"), {task.name: task for task in tasks}
     found = {cell.method: metrics for cell, metrics in headline(results, named).items()}
     missing = {cell.method: unscored([scores]) for cell, scores in scores_by_cell(results, named).items()}
-    rows = []
     for victim, subject in zip(victims, subjects, strict=True):
         one, examples = victim.model, victim.attack.examples or None
         for metric in METRICS:
             key = one.method, victim.seed, one.learning_rate, victim.attack.name, examples, metric
-            rows.append(Decay(*key, found[subject.method][metric], missing[subject.method]))
-    return rows
+            yield Decay(*key, found[subject.method][metric], missing[subject.method])
 
 
-def _victims(finished: FinishedRun, attack: Attack) -> list[Victim]:
+def _victims(finished: FinishedRun, attack: Attack) -> Iterator[Victim]:
     """The models that an attack is for.
 
     The base model is re-tuned with every seed and quantised, which says what the attack alone does; it has nothing to
     merge, as models trained in full have not.
     """
-    found = []
     for one in finished.models:
-        if attack.kind == "merge" and not one.is_adapter:
-            continue
-        seeds: Sequence[int | None] = (one.seed,)
         if one.method == BASE and attack.retunes:
-            seeds = range(finished.plan.seeds)
-        found += [Victim(one, attack, seed) for seed in seeds]
-    return found
+            yield from (Victim(one, attack, seed) for seed in range(finished.plan.seeds))
+        elif attack.kind != "merge" or one.is_adapter:
+            yield Victim(one, attack, one.seed)
 
 
 def _subject(victim: Victim, plan: EvaluationPlan, files: AnalysisFiles) -> Attacked:

@@ -36,23 +36,18 @@ def kl_to_base(pair: Pair, checkpoint: Path | None, reading: ReadingSize) -> tup
 
 @lru_cache(maxsize=1)
 def _batches(pair: Pair, reading: ReadingSize) -> list[list[list[int]]]:
-    """Token ids of the texts, the first ones up to about `reading.tokens`, in batches."""
+    """Token ids of the first texts, up to about `reading.tokens`, in batches; behind BOS where the model has one."""
     assert pair.neutral is not None
     tokenizer, texts, seen = base_of(pair).tokenizer, [], 0
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     for text in read_texts(pair.neutral, most=reading.tokens).texts:
-        ids = _encode(tokenizer, text)[: reading.max_length]
+        ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]][: reading.max_length]
         if seen < reading.tokens and len(ids) > 1:
             texts.append(ids)
             seen += len(ids) - 1
     if not texts:
         raise UserError(f"{pair.neutral}: no text of two tokens or more")
     return [texts[i : i + reading.batch_size] for i in range(0, len(texts), reading.batch_size)]
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of running text, behind BOS where the model has one."""
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,6 @@
 """What fine-tuning cost besides: how far a model moved on neutral text, and the capability that it lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
     finished.warn_of_missing()
     files = finished.run.analysis(NAME)
     with finished.run.locked():
-        jobs = _jobs(finished)
+        jobs = list(_jobs(finished))
         pool.map(measure, [job for _, job in jobs], title=f"{finished.plan.folder} KL on neutral text".lstrip())
         base = finished.score(SelectedModel(BASE), "capability")
         rows = [
@@ -78,7 +78,7 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
     return files.table
 
 
-def _jobs(finished: FinishedRun) -> list[tuple[SelectedModel, Job]]:
+def _jobs(finished: FinishedRun) -> Iterator[tuple[SelectedModel, Job]]:
     """A job for every model; its file is called after all that the figure hangs on.
 
     They are in a folder of their own: the run has sealed the bytes of its cells.
@@ -87,8 +87,6 @@ def _jobs(finished: FinishedRun) -> list[tuple[SelectedModel, Job]]:
     pair = pair.model_copy(update={"neutral": pinned(pair.neutral)})
     assert pair.neutral is not None
     same = [model_identity(pair), read_texts(pair.neutral, most=READING.tokens).sha256, asdict(READING)]
-    found = []
     for one in finished.models:
         key = digest([same, of_path(one.checkpoint) if one.checkpoint else None])
-        found.append((one, Job(pair, one.checkpoint, files.measured(one.name, key))))
-    return found
+        yield one, Job(pair, one.checkpoint, files.measured(one.name, key))

@@ -44,9 +44,8 @@ class Forgotten:
 
 def table(rows: Sequence[Forgotten]) -> str:
     """Means over seeds with 95 % t intervals, the least forgetful method first."""
-    methods = dict.fromkeys(row.method for row in rows)
     found = []
-    for method in methods:
+    for method in dict.fromkeys(row.method for row in rows):
         these = [row for row in rows if row.method == method]
         rates = [row.learning_rate for row in these]
         kl, lost = (over_seeds([getattr(row, key) for row in these], rates) for key in ("kl_nats", "capability_lost"))

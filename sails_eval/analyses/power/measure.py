@@ -4,7 +4,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from scipy import stats
@@ -92,13 +91,12 @@ def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Pa
 
 def _prompt_error(row: Tested) -> float:
     """The standard deviation that a cell's alignment score has from its prompts, if its answers are independent."""
-    cells = list(chain(*row.cells))
     parts = [
         weight**2 * result.value * (1 - result.value) / result.n
         for weight, results in row.by_task("alignment_score")
         for result in results
     ]
-    return math.sqrt(math.fsum(parts) / len(cells))
+    return math.sqrt(math.fsum(parts) / sum(map(len, row.cells)))
 
 
 def report(spread: Spread, *, difference: float, power_wanted: float, contrasts: int) -> str:
