@@ -59,10 +59,10 @@ def described(source: Any, *, pair: str | None = None, every: bool = False) -> I
 
 def _card(part: Any) -> Iterator[str]:
     """Where a source lies and, of one on the hub, its licence."""
-    from sails_eval.core.data_source import HUB, Selection
+    from sails_eval.core.data_source import HUB, MixturePart, Selection
     from sails_eval.data.hub import fetch, parse_spec
 
-    share = f" ({100 * part.share:g} %)" if hasattr(part, "share") else ""
+    share = f" ({100 * part.share:g} %)" if isinstance(part, MixturePart) else ""
     yield f"data: {part}{share}"
     if isinstance(part, Selection) and part.data.startswith(HUB):
         fetched = fetch(parse_spec(part.data))

@@ -8,6 +8,8 @@ from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair
 
 CONFIG = "adapter_config.json"
+CHECKPOINT = "checkpoint"
+"""The folder of an adapter, or of a whole model, in the folder of the cell that it was trained for."""
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The limits that vLLM permits (its `MaxLoRARanks`; 1 is too small for any warm-up to be worth it)."""

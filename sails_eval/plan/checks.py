@@ -8,18 +8,20 @@ from typing import Any, get_args
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import Split
+from sails_eval.data.overlap import check_overlaps
 from sails_eval.data.reading import DataFile, read_contrast, read_examples
 from sails_eval.judges import judge_of
 from sails_eval.judges.cache import VerdictCache
-from sails_eval.methods.subspace.prepare import initialisation_of
+from sails_eval.methods.subspace.prepare import initialisation_of, saved_rank
+from sails_eval.models.chat import instructed
 from sails_eval.models.engines import HF, VLLM, engine_of
 from sails_eval.models.hub import fetch
 from sails_eval.models.loaded import base_of
 from sails_eval.models.saved_adapter import max_rank
 from sails_eval.plan.plan import EvaluationPlan, ReferenceModel, SubRun
 from sails_eval.plan.problems import Problems
-from sails_eval.tasks.library import TaskInfo, has_docs
-from sails_eval.training.batches import training_rows
+from sails_eval.tasks.library import TaskInfo, has_docs, prompts_of
+from sails_eval.training.batches import examples_per_step, lay_out, tokens_of, training_rows
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,6 @@ def _overlaps(sub_run: SubRun) -> list[str]:
 def overlaps(plan: EvaluationPlan, seen: Mapping[str, DataFile]) -> list[str]:
     """Prompts that are asked and stand in data of these names, too. Raises UserError where these are many and not
     allowed."""
-    from sails_eval.data.overlap import check_overlaps
-    from sails_eval.tasks.library import prompts_of
-
     asked = {
         f"task '{task.name}', {split}": prompts_of(task, split)
         for task in plan.tasks
@@ -102,7 +101,6 @@ def check_judge(plan: EvaluationPlan) -> None:
 def check_reference(job: tuple[EvaluationPlan, ReferenceModel]) -> None:
     """See that a row that nothing is trained for could answer the test. Raises UserError where it could not."""
     from sails_eval.models.base import applied, load_tokenizer
-    from sails_eval.models.chat import instructed
 
     plan, row = job
     if row.chats:
@@ -130,8 +128,6 @@ def _check_documents(plan: EvaluationPlan, pair: Pair, tokenizer: Any, split: Sp
 
 def check_engine(plan: EvaluationPlan) -> None:
     """Start the engine, and see that what is to be trained could answer there. Raises UserError where it could not."""
-    from sails_eval.methods.subspace.prepare import saved_rank
-
     pair, recipes = plan.pair, plan.recipes if isinstance(plan, SubRun) else ()
     adapters = [recipe for recipe in recipes if recipe.parameters == "adapter"]
     highest = max(adapters, key=lambda recipe: recipe.rank(pair), default=None)
@@ -147,7 +143,6 @@ def check_engine(plan: EvaluationPlan) -> None:
 def check_training(sub_run: SubRun) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError with a line for all that does not."""
     from sails_eval.models.adapters import adapter_config
-    from sails_eval.training.batches import examples_per_step, lay_out, tokens_of
     from sails_eval.training.cell import check_target_modules
     from sails_eval.training.trainers import check_optimiser
 

@@ -20,7 +20,8 @@ from sails_eval.models.identity import model_identity
 class Identity(Frozen):
     """Hashes of all that determines results, as run.json has them; what does not apply is empty or None.
 
-    Of a run of several, `parts` has that of each by its folder, and the rest is empty.
+    Of a run of several, `parts` has that of each by its folder, and the rest is empty. Its fields are never set
+    again; what is in a dict is not to be changed either, though pydantic would not notice.
     """
 
     model: dict[str, Any] = Field(default_factory=dict, description="weights, chat template, and how the model is run")

@@ -11,7 +11,7 @@ from sails_eval.models import endpoint
 from sails_eval.models.engines import CHAT, OPENAI
 from sails_eval.models.hub import has_chat_template
 from sails_eval.models.identity import commit_of, model_identity
-from sails_eval.models.saved_adapter import CONFIG, read_adapter
+from sails_eval.models.saved_adapter import CHECKPOINT, CONFIG, read_adapter
 from sails_eval.plan.plan import ReferenceModel
 
 
@@ -56,4 +56,4 @@ def name_of(target: str) -> str:
     if not Path(target).exists():
         return as_name(Path(target.removeprefix(f"{OPENAI}:").partition("@")[0]).name)
     path = Path(target).resolve()
-    return as_name(path.parent.name if path.name == "checkpoint" else path.name)
+    return as_name(path.parent.name if path.name == CHECKPOINT else path.name)

@@ -11,6 +11,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import Initialisation, Material, load_initialisation
 from sails_eval.methods.subspace.contrast import Contrast, check_contrast, load_contrast
+from sails_eval.methods.subspace.saes import load_saes
 from sails_eval.methods.subspace.settings import ContrastKind
 from sails_eval.models.loaded import base_of
 
@@ -78,7 +79,6 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Mater
     """
     from sails_eval.methods.subspace.recovery import load_planted
     from sails_eval.methods.subspace.reference_weights import alignment
-    from sails_eval.methods.subspace.saes import load_saes
     from sails_eval.models.adapters import adapter_config
 
     start, model = checked_initialisation(pair, recipe), base_of(pair).model

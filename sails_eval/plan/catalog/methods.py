@@ -16,6 +16,7 @@ from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, r
 from sails_eval.core.schema import read_mapping
 from sails_eval.core.tables import aligned
 from sails_eval.methods import Initialisation
+from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -78,7 +79,6 @@ def facts(recipe: Recipe, pair: Pair) -> Facts:
 
     Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
     """
-    from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation
     from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 
     start = checked_initialisation(pair, recipe)

@@ -15,6 +15,9 @@ from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.tables import aligned
 from sails_eval.data.reading import read_examples
+from sails_eval.methods.subspace.layers import sae_layer
+from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
+from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
 
 FACTOR_OF_L0 = 2.0
@@ -71,8 +74,6 @@ def listing() -> str:
 
 def shown(pair: Pair) -> str:
     """A pair as YAML, and which modules each of its SAEs serves."""
-    from sails_eval.methods.subspace.layers import sae_layer
-
     values = pair.model_dump(mode="json", exclude_defaults=True, exclude={"saes", "sae_sets"})
     lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), "", "SAEs:"]
     writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
@@ -120,8 +121,6 @@ def read_texts(file: Path) -> list[str]:
 
 def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
     """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
-    from sails_eval.models.chat import render_chat
-
     try:
         examples = read_examples(pair.train).examples if pair.train is not None else ()
     except UserError:
@@ -155,7 +154,6 @@ def check_pair(pair: Pair, texts: Sequence[str] = ()) -> list[Finding]:
 
 def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     from sails_eval.models.base import load_base
-    from sails_eval.models.chat import encode_chat
     from sails_eval.training.cell import check_target_modules
 
     base = load_base(pair)  # refuses a missing template, and BOS twice
@@ -178,7 +176,6 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
 
 def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding]:
     """One at a time, so that no two have to fit into memory."""
-    from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
     from sails_eval.plan.cost.meta_model import shape_of
 
     seen: set[int] = set()

@@ -5,6 +5,7 @@ from typing import Any
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.models.chat import render_chat
 from sails_eval.plan.resolve import resolve_pair
 from sails_eval.tasks.library import TaskInfo, load_task, resolve_tasks
 from sails_eval.tasks.published import Card, local_copy, use_local
@@ -57,7 +58,6 @@ def _card_lines(card: Card) -> list[str]:
 
 def _prompts(task: TaskInfo, config: CompareConfig) -> list[str]:
     from sails_eval.models.base import load_tokenizer
-    from sails_eval.models.chat import render_chat
 
     loaded = load_task(task, "test")
     tokenizer = load_tokenizer(resolve_pair(config))

@@ -23,6 +23,7 @@ from sails_eval.core.records import Completion, Result, Split, Verdict, read_com
 from sails_eval.core.schema import Record
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
+from sails_eval.models.saved_adapter import CHECKPOINT
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.resolve import QUICK
@@ -85,7 +86,7 @@ class ModelFolder:
 
     path: Path
 
-    checkpoint = Place("checkpoint")  # an adapter as PEFT saves it, or a whole model
+    checkpoint = Place(CHECKPOINT)  # an adapter as PEFT saves it, or a whole model
     partial = Place("checkpoint.partial")  # where training saves, until the checkpoint is whole
     retuned = Place("retuned")  # weights that are deleted once they have answered
     record = RecordPlace("train.json", records.TrainRecord)  # written last: with it, the checkpoint is whole
