@@ -19,7 +19,6 @@ from sails_eval.core.schema import Frozen, validate
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
-from sails_eval.models.engines.vllm import Weigher
 from sails_eval.models.hub import fetch
 
 
@@ -171,6 +170,8 @@ class LocalJudge(Judge):
 
     @cached_property
     def _vllm(self) -> Any:
+        from sails_eval.models.engines.vllm import Weigher
+
         return Weigher(self.folder, self._options.memory)
 
     @cached_property
