@@ -96,4 +96,6 @@ def example_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(target)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")])))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "sails_eval_example"]:
+            del sys.modules[name]  # of a copy that is installed beside the package
         yield target
