@@ -24,6 +24,7 @@ def inert(testbed_base: Base, testbed_pair: Pair, tmp_path_factory: pytest.TempP
     return folder
 
 
+@pytest.mark.slow
 def test_a_judge_and_an_engine_of_ones_own_evaluate(example_package: Path, inert: Path, tmp_path: Path) -> None:
     given = "--pair testbed --judge example_judge --engine example_engine --limit 2 -q"
     given += " --tasks testbed_harmful_unseen,testbed_safe"

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import sys
 from sails_eval.cli import main
@@ -15,6 +17,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_comparing_never_loads_torch_in_the_parent(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "job.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
