@@ -1,12 +1,13 @@
 """What every analysis is, ours and those of other packages."""
 
 import argparse
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from sails_eval.core.names import names
 
 
-class Analysis:
+class Analysis(ABC):
     """Something that is asked of a finished run by a command, `name`, with one line of `help`.
 
     One more is a folder here whose `command.py` has a `Command`, or a class of another package that is an entry point
@@ -22,6 +23,6 @@ class Analysis:
         parser.add_argument("--methods", type=names, default=(), metavar="A,B", help=text)
         parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes of one thread each")
 
+    @abstractmethod
     def run(self, options: argparse.Namespace) -> int | None:
         """Print what a person reads; the exit status where it is not 0. Raises UserError for bad input."""
-        raise NotImplementedError

@@ -36,7 +36,7 @@ def add_plugins(commands: Any, asked: str) -> None:
                 raise UserError(f"{point.group}: '{name}' ({point.value}) is no Analysis of that name")
             with faults_told(f"{point.group}: '{name}' ({point.value})"):
                 analysis = kind()
-                analysis.add_arguments(argparse.ArgumentParser(add_help=False))
+                analysis.add_arguments(argparse.ArgumentParser())  # one that raises half-way is not to be listed
                 _add(commands, analysis)
         except UserError as error:
             if name == asked:

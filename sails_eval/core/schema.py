@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import read_json, write_text
@@ -103,7 +103,16 @@ class Record(Frozen):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
 
+    whole_in_0_1_0: ClassVar[str | None] = None
+    """The field whose mapping was all of the file in 0.1.0."""
+
     schema_number: int = Field(default=SCHEMA, alias="schema", le=SCHEMA, description="of this file's fields")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
+        whole = cls.whole_in_0_1_0
+        return values if whole is None or whole in values else {whole: values}
 
     def write(self, path: Path) -> None:
         """Write it, by rename."""

@@ -4,9 +4,8 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from sails_eval.core.schema import Record
 from sails_eval.judges.base import Judge, Usage
@@ -20,13 +19,8 @@ USAGE = "judge_usage.json"
 class Used(Record):
     """judge_usage.json: what judges have used since the folder was begun."""
 
+    whole_in_0_1_0 = "judges"
     judges: dict[str, Usage] = Field(description="by the judge's name")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """There the judges stood at the top."""
-        return values if "judges" in values else {"judges": values}
 
 
 class Meter:

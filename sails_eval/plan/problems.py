@@ -30,9 +30,14 @@ class Problems(list[Problem]):
             return None
 
     @property
+    def different(self) -> tuple[Problem, ...]:
+        """Each once, though several looks may have met it."""
+        return tuple(dict.fromkeys(self))
+
+    @property
     def stopping(self) -> list[str]:
         """Those that stop a run, each once."""
-        return list(dict.fromkeys(problem.told for problem in self if problem.stops))
+        return [problem.told for problem in self.different if problem.stops]
 
     def check(self) -> None:
         """Raises UserError with a line for every problem that stops a run."""

@@ -95,8 +95,11 @@ def read_pace(run: RunFolder, sub_run: SubRun, *, any_version: bool = False) -> 
     """
     found = run.pace().recipes if run.pace.exists else {}
     other_version = any_version and run.exists and run.description().version != __version__
-    known = {name: found[name] for name in _timed(sub_run) if name in found}
-    return {name: one.cost for name, one in known.items() if other_version or one.recipe == _timed(sub_run)[name]}
+    return {
+        name: found[name].cost
+        for name, recipe in _timed(sub_run).items()
+        if name in found and (other_version or found[name].recipe == recipe)
+    }
 
 
 def write_pace(run: RunFolder, sub_run: SubRun) -> None:

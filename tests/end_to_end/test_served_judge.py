@@ -7,8 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from sails_eval.core.records import read_completions, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.usage import USAGE, read_usage
+from tests.servers import wait_for
 
 pytestmark = pytest.mark.server
 
@@ -49,22 +48,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=log,
         )
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log")
+            wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log", tries=600)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
             process.wait(30)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"no answer at {url}: {log.read_text()}")
 
 
 @pytest.fixture(scope="module")

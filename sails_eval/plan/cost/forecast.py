@@ -168,7 +168,7 @@ def _forecast(draft: Draft) -> Forecast:
         problems.append(Problem(told, stops=False))
     shape = problems.attempt(shape_of, pair)
     if shape is None:
-        return replace(made, problems=tuple(problems))
+        return replace(made, problems=problems.different)
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     costs = step_costs(shape, pair, recipes)
@@ -178,7 +178,8 @@ def _forecast(draft: Draft) -> Forecast:
         stages["SAE features"] = features_memory(shape, pair, parameters=total)
     stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
     made = replace(made, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
-    made = replace(made, problems=(*problems, *_machine_problems(made)))
+    problems += _machine_problems(made)
+    made = replace(made, problems=problems.different)
     return _shared_out(made) if config.match == "flops" else made
 
 

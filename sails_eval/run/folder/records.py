@@ -94,12 +94,8 @@ class Stopped(Record):
 class Seal(Record):
     """cells.json, written last: the hash of every model's folder, and of what initialisations start from."""
 
+    whole_in_0_1_0 = "hashes"
     hashes: dict[str, str] = Field(description="by path in the run folder")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values if "hashes" in values else {"hashes": values}
 
 
 class Reused(Record):
@@ -121,9 +117,5 @@ class Timed(Frozen):
 class Pace(Record):
     """pace.json: what was measured before a run that matches seconds, so that it has the same cells again."""
 
+    whole_in_0_1_0 = "recipes"
     recipes: dict[str, Timed] = Field(description="by name")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_0_1_0(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values if "recipes" in values else {"recipes": values}

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from sails_eval.judges.rubric import load_rubric
 from sails_eval.models.chat import render_chat
 from sails_eval.models.engines.openai import OpenAIEngine
 from sails_eval.tasks.library import find_tasks
+from tests.servers import wait_for
 
 pytestmark = pytest.mark.vllm
 
@@ -240,22 +240,11 @@ def served(model: Path, log: Path, *flags: str) -> Iterator[str]:
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", process, log)
+            wait_for(f"http://127.0.0.1:{port}/health", process, log, tries=1200)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(1200):
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"no answer at {url}: {log.read_text()}")
 
 
 def test_the_served_judge_replies_in_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
