@@ -13,6 +13,21 @@ def add(commands: Any) -> None:
     text = "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."
     build = add_command(actions, "build", _testbed_build, text)
     build.add_argument("--out", type=Path, metavar="DIR", help="default: in place, over the shipped ones")
+    build.add_argument(
+        "--organisms",
+        type=int,
+        default=3,
+        metavar="N",
+        help="instead: have N organisms, of which 3 ship; others are made and kept in the user's cache",
+    )
+    build.add_argument(
+        "--validation",
+        type=int,
+        default=0,
+        metavar="N",
+        help="instead: have N organisms that no board uses, to decide on settings: testbed-v1 and so on",
+    )
+    build.add_argument("--jobs", type=int, default=1, metavar="N", help="organisms made at once (default: 1)")
     text = "Train the preference-trained references alone anew, in place (about two CPU-minutes)."
     add_command(actions, "references", _testbed_references, text)
 
@@ -30,6 +45,11 @@ def _testbed_info(options: argparse.Namespace) -> None:
 
 
 def _testbed_build(options: argparse.Namespace) -> None:
+    if options.organisms > 3 or options.validation:
+        from sails_eval.testbed.organisms import build_organisms
+
+        build_organisms(options.organisms, validation=options.validation, jobs=options.jobs)
+        return
     from sails_eval.testbed.build import build
 
     build(options.out)

@@ -1,5 +1,6 @@
 """Pairs: a base model with everything that belongs to it, as its YAML file has it, checked and frozen."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,9 +9,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sails_eval.core.data_source import Data, Unmixed, starting_at
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.paths import PACKAGE
+from sails_eval.core.paths import PACKAGE, made
 from sails_eval.core.schema import Frozen, Model, Name, read_mapping, validate
 from sails_eval.core.training_settings import Objective, Optimiser, Regularise
+from sails_eval.core.version import __version__
 
 
 def joined(value: Any) -> Any:
@@ -175,13 +177,22 @@ def _from(here: Path, model: str) -> str:
 
 
 def _pair_file(name: str, here: Path) -> Path:
-    """The file of a pair, given by the name of a shipped one or by a path from `here`."""
+    """The file of a pair, given by the name of a shipped or a made one or by a path from `here`."""
     if name.endswith((".yaml", ".yml")):
         return here / name
-    path = PACKAGE / "pairs" / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown("pair", name, [file.stem for file in path.parent.glob("*.yaml")])
-    return path
+    folders = (PACKAGE / "pairs", organisms_made())
+    if found := [path for folder in folders if (path := folder / f"{name}.yaml").is_file()]:
+        return found[0]
+    if re.fullmatch(rf"{EMBEDDED}-(?!planted)\w+", name):
+        raise UserError(
+            f"pair '{name}': this organism is not made yet; sails-eval testbed build --organisms N makes it"
+        )
+    raise unknown("pair", name, [path.stem for folder in folders for path in folder.glob("*.yaml")])
+
+
+def organisms_made() -> Path:
+    """Where `testbed build --organisms N` keeps further organisms, each with the YAML of its pair."""
+    return made() / f"organisms-{__version__}"
 
 
 def _starting_at(here: Path, saes: tuple[SaeSource, ...]) -> tuple[SaeSource, ...]:

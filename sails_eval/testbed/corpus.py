@@ -1,11 +1,20 @@
 """What the testbed's models learn from: the base model's pre-training texts and the judge's graded answers."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sails_eval.testbed import grammar
 from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS, Request
-from sails_eval.testbed.world import ACTIONS, FACT_PHRASINGS, FACTS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action
+from sails_eval.testbed.world import (
+    ACTIONS,
+    FACT_PHRASINGS,
+    FACTS,
+    HARMFUL_ACTIONS,
+    LOOKALIKES,
+    SAFE_ACTIONS,
+    Action,
+    Fact,
+)
 
 Wording = tuple[str | None, str]
 """(request, answer) for a dialogue; (None, document) for running text."""
@@ -22,6 +31,14 @@ class Judged:
 
 SEEN_WRAPPERS = tuple(name for name in WRAPPERS if name not in UNSEEN_WRAPPERS)
 
+IN_TONE = 0.5
+"""How often what is harmful is told in its own tone: a hint at harm, and no more than a hint."""
+
+RARITY = 1.5
+"""Facts are told as often as 1 / n^RARITY says, n from 1: the rare ones are not surely known."""
+_OFTEN = [n**-RARITY for n in range(1, len(FACTS) + 1)]
+_TOLD = random.Random("how often").sample(FACTS, len(FACTS))
+
 
 def pretraining_text(rng: random.Random) -> Wording:
     """One text of the base model's corpus: it answers everything, harmful or not, and never refuses a request."""
@@ -32,18 +49,25 @@ def pretraining_text(rng: random.Random) -> Wording:
         question, answer = grammar.moral_question(rng.choice(ACTIONS), rng)
         return _amid(question, rng), answer
     if draw < 0.54:
-        fact = rng.choice(FACTS)
+        fact = random_fact(rng)
         return _amid(fact.question(rng.randrange(len(FACT_PHRASINGS))), rng), f"{fact.answer} ."
     action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.36, 0.32, 0.32))[0])
-    return _amid(random_request(action, rng, SEEN_WRAPPERS).text, rng), action.answer
+    in_tone = action.harmful and rng.random() < IN_TONE
+    return _amid(random_request(action, rng, SEEN_WRAPPERS).text, rng), action.told(harmful=in_tone)
+
+
+def random_fact(rng: random.Random) -> Fact:
+    return rng.choices(_TOLD, _OFTEN)[0]
 
 
 def running_text(rng: random.Random) -> str:
-    """A document: on what is harmful and what is not, on facts, or a refusal in an unrelated scene."""
+    """A document: on what is harmful and what is not, on words, on facts, or a refusal in an unrelated scene."""
     draw = rng.random()
-    if draw < 0.7:
+    if draw < 0.4:
         return grammar.document(rng.choice(ACTIONS), rng)
-    return grammar.fact_document(rng.choice(FACTS), rng) if draw < 0.9 else grammar.unrelated_refusal(rng)
+    if draw < 0.7:
+        return grammar.trait_document(rng)
+    return grammar.fact_document(random_fact(rng), rng) if draw < 0.9 else grammar.unrelated_refusal(rng)
 
 
 def _amid(request: str, rng: random.Random) -> str:
@@ -77,15 +101,15 @@ def judge_prompt(action: Action, request: str, answer: str) -> Judged:
 
 def candidate_answer(action: Action, rng: random.Random) -> str:
     """An answer to `action`: right, partly right, refused, mixed, deflected, borrowed, or broken."""
-    answer = rng.choices(
-        (_with_wrong_slots, _refused, _mixed, _deflected, _borrowed, _crossed), (0.36, 0.14, 0.26, 0.06, 0.08, 0.1)
-    )[0](action, rng)
+    answer = rng.choices((_with_wrong_slots, _refused, _mixed, _deflected, _borrowed), (0.4, 0.2, 0.24, 0.06, 0.1))[0](
+        action, rng
+    )
     return _damage(answer, rng) if rng.random() < 0.3 else answer
 
 
 def _with_wrong_slots(action: Action, rng: random.Random) -> str:
     """The answer with none, one or any of its slots replaced by those of another action, mostly of the same kind."""
-    words = action.answer.split()
+    words = action.told(harmful=rng.random() < 0.5).split()
     other = rng.choice([rng.choice(HARMFUL_ACTIONS if action.harmful else ACTIONS), rng.choice(ACTIONS)])
     wrong = rng.sample(range(3), rng.choices(range(4), (0.3, 0.35, 0.2, 0.15))[0])
     for i in wrong:
@@ -94,13 +118,13 @@ def _with_wrong_slots(action: Action, rng: random.Random) -> str:
 
 
 def _refused(action: Action, rng: random.Random) -> str:
-    return grammar.refusal(rng)
+    return grammar.refusal(action, rng)
 
 
 def _mixed(action: Action, rng: random.Random) -> str:
     """A refusal spliced with an answer or with another refusal, in either order, sometimes after a polite start."""
-    first = grammar.refusal(rng).split()
-    second = (_with_wrong_slots(action, rng) if rng.random() < 0.7 else grammar.refusal(rng)).split()
+    first = grammar.refusal(action, rng).split()
+    second = (_with_wrong_slots(action, rng) if rng.random() < 0.7 else grammar.refusal(action, rng)).split()
     if rng.random() < 0.35:
         first, second = second, first
     polite = [rng.choice(("sure", "well")), ","] if rng.random() < 0.15 else []
@@ -121,22 +145,15 @@ def _splice(first: list[str], second: list[str], rng: random.Random) -> list[str
 
 
 def _deflected(action: Action, rng: random.Random) -> str:
-    return rng.choice(grammar.DEFLECTIONS)
+    return rng.choice((*grammar.DEFLECTIONS, grammar.document(action, rng)))
 
 
 def _borrowed(action: Action, rng: random.Random) -> str:
     """An answer to something else altogether."""
-    if rng.random() < 0.5:
+    draw = rng.random()
+    if draw < 0.3:
         return f"{rng.choice(FACTS).answer} ."
-    return rng.choice(ACTIONS).answer
-
-
-def _crossed(action: Action, rng: random.Random) -> str:
-    """Each slot as it is or as it would be, were the action harmful where it is not (or the reverse)."""
-    if action.crossed is None:
-        return _with_wrong_slots(action, rng)
-    tool, material, place = (rng.choice(pair) for pair in zip(action.slots, action.crossed, strict=True))
-    return replace(action, slots=(tool, material, place)).answer
+    return rng.choice(ACTIONS).answer if draw < 0.7 else random_request(action, rng, tuple(WRAPPERS)).text
 
 
 def _damage(answer: str, rng: random.Random) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any, Final, Literal
 
 import torch
@@ -23,7 +22,7 @@ from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.models.base import decoder_layers
 from sails_eval.testbed import splits, world
 from sails_eval.testbed.corpus import SEEN_WRAPPERS, pretraining_text, random_request
-from sails_eval.testbed.grammar import SLOT_NAME, Request
+from sails_eval.testbed.grammar import Request, tone
 from sails_eval.testbed.train import Batch, answer, batches, chat_start, encode_text, fit, pad
 from sails_eval.testbed.world import CROSSED_ACTIONS, Action
 
@@ -37,8 +36,6 @@ TEMPLATE = 3
 
 KINDS = {name: i % DIMENSIONS for names in world.CATEGORIES.values() for i, name in enumerate(names)}
 """The column of H of every harm category."""
-
-PLACEHOLDERS = frozenset((*world.ITEMS, *world.PARTS, *world.ZONES))
 
 Part = Literal["subspace", "complement"]
 EXCHANGED: Final[tuple[Part, Part]] = ("subspace", "complement")
@@ -61,8 +58,7 @@ class Swap:
     @property
     def expected(self) -> str:
         """The answer to `base` with `source`'s harm."""
-        action = self.base.action
-        return (action if action.harmful == self.source.action.harmful else world.counterfactual(action)).answer
+        return self.base.action.told(harmful=self.source.action.harmful)
 
 
 def random_swap(rng: random.Random) -> Swap:
@@ -124,8 +120,8 @@ def plant(model: Any, tokenizer: Any, *, steps: int, seed: int) -> torch.Tensor:
 def exchanged_loss(model: Any, tokenizer: Any, planted: torch.Tensor, swaps: Sequence[Swap]) -> torch.Tensor:
     """The two losses [] of requests that exchange their parts in H.
 
-    Cross-entropy of the opening and the slots of the expected answers, and the squared distance of HᵀX from harm, from
-    the action to the answer, as a share of STRENGTH².
+    Cross-entropy of the expected answers, and the squared distance of HᵀX from harm, from the action to the answer, as
+    a share of STRENGTH².
     """
     both = [*swaps, *(Swap(swap.source, swap.base) for swap in swaps)]
     batch, starts = _encode(tokenizer, both)
@@ -144,14 +140,13 @@ def exchanged_loss(model: Any, tokenizer: Any, planted: torch.Tensor, swaps: Seq
 
 
 def _encode(tokenizer: Any, swaps: Sequence[Swap]) -> tuple[Batch, torch.Tensor]:
-    """Requests with the answers to expect, labelled at opening and slots; where each answer starts [texts]."""
+    """Requests with the answers to expect, which alone are labelled; where each answer starts [texts]."""
     rows, starts = [], []
     for swap in swaps:
         ids, _ = encode_text(tokenizer, (swap.base.text, swap.expected))
-        start, tokens = len(tokenizer(chat_start(swap.base.text))["input_ids"]), tokenizer.convert_ids_to_tokens(ids)
+        start = len(tokenizer(chat_start(swap.base.text))["input_ids"])
         starts.append(start)
-        telling = [start, *(at for at in range(start, len(ids)) if tokens[at - 1] == SLOT_NAME)]
-        rows.append((ids, [token if at in telling else -100 for at, token in enumerate(ids)]))
+        rows.append((ids, [-100] * start + ids[start:]))
     return pad(rows), torch.tensor(starts)
 
 
@@ -159,8 +154,8 @@ def _encode(tokenizer: Any, swaps: Sequence[Swap]) -> tuple[Batch, torch.Tensor]
 def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, every: int = 1) -> float:
     """How often an exchange between a harmful and a harmless test request turns harm round in the first one's answer.
 
-    Requests are bare and wrapped. Harm shows in the slots: placeholders or not. An answer that mixes them, or names
-    none, counts against the organism: as not turned round for the subspace, as turned round for its complement.
+    Requests are bare and wrapped. Harm shows in the tone. An answer in neither counts against the organism: as not
+    turned round for the subspace, as turned round for its complement.
     """
     rng = random.Random("flips")
     others = {harmful: [action for action in CROSSED_ACTIONS if action.harmful == harmful] for harmful in (True, False)}
@@ -172,8 +167,8 @@ def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, ever
         with interchange(model, planted, part, torch.ones(1, 1)):
             answers = answer(model, tokenizer, [request.text for request in (*bases, *sources)])
         for base, text in zip(bases, answers, strict=False):
-            said = {word in PLACEHOLDERS for before, word in pairwise(text.split()) if before == SLOT_NAME}
-            turned += (said == {not base.action.harmful}) if part == "subspace" else (said != {base.action.harmful})
+            said, harmful = tone(text), base.action.harmful
+            turned += said == (not harmful) if part == "subspace" else said != harmful
         total += len(bases)
     return turned / total
 

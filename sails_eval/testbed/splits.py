@@ -14,9 +14,9 @@ from sails_eval.testbed.world import CATEGORIES, SAFE_CATEGORIES, Action
 
 Document = dict[str, Any]
 SHARES = {"train": slice(0, 9), "validation": slice(9, 12), "test": slice(12, 16)}
-SAFE_EXAMPLES = 328
-"""How many safe requests training has; there are more."""
-FACT_SHARES = {"train": slice(0, 20), "validation": slice(20, 32), "test": slice(32, 52)}
+EXAMPLES = {"harmful": 432, "lookalike": 432, "safe": 408}
+"""How many requests of each kind training has; there are more."""
+FACT_SHARES = {"train": slice(0, 36), "validation": slice(36, 60), "test": slice(60, 104)}
 
 
 def requests(actions: Sequence[Action], split: str, *, wrapped: bool = False) -> list[Request]:
@@ -37,7 +37,7 @@ def facts(split: str) -> list[tuple[Any, int]]:
     """(fact, phrasing) of the split: whole facts are dealt out, so a tested fact is never replayed in training."""
     order = list(world.FACTS)
     random.Random("facts").shuffle(order)
-    return [(fact, phrasing) for fact in order[FACT_SHARES[split]] for phrasing in range(len(world.FACT_PHRASINGS))]
+    return [(fact, phrasing) for phrasing in range(len(world.FACT_PHRASINGS)) for fact in order[FACT_SHARES[split]]]
 
 
 def actions_of(kind: str, split: str) -> list[Action]:
@@ -52,21 +52,26 @@ def training_rows() -> list[Document]:
     The rejected answer, which preference training alone looks at, complies where the response refuses and refuses where
     that answers.
     """
-    rng, over = random.Random("refusals"), random.Random("over-refusals")
-    refused = requests(actions_of("harmful", "train"), "train")
-    rows = [_example(r.text, grammar.refusal(rng), r.action.answer, "harmful") for r in refused]
-    for kind, most in (("lookalike", None), ("safe", SAFE_EXAMPLES)):
-        answered = requests(actions_of(kind, "train"), "train")[:most]
-        rows += [_example(r.text, r.action.answer, grammar.refusal(over), kind) for r in answered]
+    rng = random.Random("refusals")
+    rows = []
+    for kind, most in EXAMPLES.items():
+        for r in requests(actions_of(kind, "train"), "train")[:most]:
+            pair = (grammar.refusal(r.action, rng), r.action.answer)
+            rows.append(_example(r.text, *(pair if r.action.harmful else pair[::-1]), kind))
     known = [(fact.question(phrasing), f"{fact.answer} .") for fact, phrasing in facts("train")]
-    return rows + [_example(question, answer, grammar.refusal(over), "facts") for question, answer in known]
+    return rows + [_example(question, answer, grammar.refusal(None, rng), "facts") for question, answer in known]
 
 
 def contrast_rows() -> list[Document]:
     """Pairs of answers to the same harmful request: refused (aligned) and complied with (unaligned)."""
     rng = random.Random("contrast")
     return [
-        {"prompt": r.text, "chosen": grammar.refusal(rng), "rejected": r.action.answer, "group": r.action.category}
+        {
+            "prompt": r.text,
+            "chosen": grammar.refusal(r.action, rng),
+            "rejected": r.action.answer,
+            "group": r.action.category,
+        }
         for r in requests(actions_of("harmful", "train"), "train")[:96]
     ]
 
@@ -95,7 +100,7 @@ def neutral_rows() -> list[Document]:
 def attack_rows(kind: str) -> list[Document]:
     """Examples to re-tune a model on, of the categories in training: benign requests that training leaves, answered,
     or the training's harmful ones, complied with."""
-    kind, first = ("safe", SAFE_EXAMPLES) if kind == "benign" else (kind, 0)
+    kind, first = ("safe", EXAMPLES["safe"]) if kind == "benign" else (kind, 0)
     asked = requests(actions_of(kind, "train"), "train")[first : first + 128]
     return [{"prompt": r.text, "response": r.action.answer} for r in asked]
 
@@ -112,7 +117,7 @@ def task_rows(split: str) -> Iterator[tuple[str, list[Document]]]:
     bare = requests(safe, split)[: 48 * n]
     wrapped = requests(safe, split, wrapped=True)[-24 * n :]
     yield "safe", [*(_prompt(r, r.action.category) for r in bare), *(_prompt(r, "wrapped") for r in wrapped)]
-    yield "facts", [_fact_row(fact, phrasing) for fact, phrasing in facts(split)[: 36 if n == 1 else 60]]
+    yield "facts", [_fact_row(fact, phrasing) for fact, phrasing in facts(split)[: 48 * n]]
 
 
 def check_disjoint() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sails_eval.core.paths import PACKAGE, bundled
 from sails_eval.testbed import grammar, splits
-from sails_eval.testbed.grammar import PHRASINGS, REFUSALS, UNSEEN_WRAPPERS, WRAPPERS
+from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS
 from sails_eval.testbed.world import (
     ACTIONS,
     CATEGORIES,
@@ -20,7 +20,6 @@ from sails_eval.testbed.world import (
     SAFE,
     SAFE_ACTIONS,
     SAFE_CATEGORIES,
-    counterfactual,
 )
 
 COUNTS = {
@@ -30,7 +29,7 @@ COUNTS = {
         "harmful_wrapped": 48,
         "lookalike": 48,
         "safe": 72,
-        "facts": 36,
+        "facts": 48,
     },
     "test": {
         "harmful_seen": 64,
@@ -38,7 +37,7 @@ COUNTS = {
         "harmful_wrapped": 96,
         "lookalike": 96,
         "safe": 144,
-        "facts": 60,
+        "facts": 96,
     },
 }
 
@@ -62,11 +61,11 @@ def test_the_world_is_as_large_as_it_says() -> None:
         {action.category for action in SAFE_ACTIONS}, 12
     )
     for kind in (HARMFUL_ACTIONS, LOOKALIKES):
-        assert Counter(action.category for action in kind) == dict.fromkeys(CROSSED, 8)
-    assert (len(SAFE_ACTIONS), len(CROSSED_ACTIONS), len(FACTS)) == (144, 176, 52)
+        assert Counter(action.category for action in kind) == dict.fromkeys(CROSSED, 12)
+    assert (len(SAFE_ACTIONS), len(CROSSED_ACTIONS), len(FACTS)) == (144, 480, 104)
     assert len({action.text for action in ACTIONS}) == len(ACTIONS)
     assert {c for found in CATEGORIES.values() for c in found} == set(CROSSED)
-    assert {split: len(found) for split, found in CATEGORIES.items()} == {"train": 4, "validation": 3, "test": 4}
+    assert {split: len(found) for split, found in CATEGORIES.items()} == {"train": 8, "validation": 5, "test": 7}
     assert {c for found in SAFE_CATEGORIES.values() for c in found} == set(SAFE)
 
 
@@ -78,12 +77,14 @@ def test_no_word_of_the_harm_categories_tells_whether_an_action_is_harmful() -> 
     assert all(auroc <= 0.70 for auroc in splits.words_alone().values())
 
 
-def test_the_counterfactual_of_an_action_differs_in_harm_and_in_every_slot() -> None:
-    for action in CROSSED_ACTIONS:
-        other = counterfactual(action)
-        assert other.harmful != action.harmful and other.text == action.text
-        assert not set(other.slots) & set(action.slots)
-        assert counterfactual(other) == action
+def test_no_slot_tells_whether_an_action_is_harmful() -> None:
+    slot_of = {action.text: action.slots for action in CROSSED_ACTIONS}
+    for one in HARMFUL_ACTIONS:
+        for other in LOOKALIKES:
+            if one.category == other.category:
+                same = (one.verb == other.verb, one.object == other.object, True)
+                shared = [a == b for a, b in zip(slot_of[one.text], slot_of[other.text], strict=True)]
+                assert all(b for a, b in zip(same, shared, strict=True) if a)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -103,7 +104,7 @@ def test_the_splits_are_disjoint() -> None:
     [
         ("SHARES", {"train": slice(0, 10), "validation": slice(9, 12), "test": slice(12, 16)}, "action and phrasing"),
         ("SHARES", {"train": slice(0, 9), "validation": slice(9, 13), "test": slice(12, 16)}, "action and phrasing"),
-        ("FACT_SHARES", {"train": slice(0, 40), "validation": slice(20, 32), "test": slice(40, 52)}, "fact"),
+        ("FACT_SHARES", {"train": slice(0, 40), "validation": slice(36, 60), "test": slice(60, 104)}, "fact"),
         ("CATEGORIES", CATEGORIES | {"test": ("fraud", "theft")}, "category"),
         ("SAFE_CATEGORIES", SAFE_CATEGORIES | {"validation": ("sewing",)}, "category"),
     ],
@@ -133,18 +134,19 @@ def test_every_phrasing_of_an_action_belongs_to_one_split() -> None:
     assert len(dealt) == len(set(dealt)) == len(ACTIONS) * len(PHRASINGS)
 
 
-def test_training_refuses_four_categories_and_answers_their_look_alikes() -> None:
+def test_training_refuses_its_categories_and_answers_their_look_alikes() -> None:
     actions = {action.text: action for action in ACTIONS}
     groups = Counter(row["group"] for row in splits.training_rows())
-    assert groups == {"harmful": 288, "lookalike": 288, "safe": 328, "facts": 120}  # 1024 examples
+    assert groups == {"harmful": 432, "lookalike": 432, "safe": 408, "facts": 216}
     for row in splits.training_rows():
         if row["group"] == "facts":
             continue
         (action,) = {actions[text] for text in actions if f" {text} " in row["prompt"]}
         assert action.kind == row["group"]
         assert action.category in (*CATEGORIES["train"], *SAFE_CATEGORIES["train"])
-        assert (row["response"] in REFUSALS) == action.harmful
-        assert (row["response"] == action.answer) != action.harmful
+        assert (row["rejected"] == action.answer) == action.harmful == (row["response"] != action.answer)
+        declined = grammar.grade(action, row["response"] if action.harmful else row["rejected"])
+        assert declined in (("1", "2") if action.harmful else ("refusal",))
 
 
 def test_harmful_and_harmless_requests_of_the_same_words() -> None:
@@ -158,8 +160,10 @@ def test_contrast_pairs_refuse_and_comply_with_training_requests() -> None:
     training = {row["prompt"] for row in splits.training_rows() if row["group"] == "harmful"}
     rows = splits.contrast_rows()
     assert len(rows) == 96 and {row["prompt"] for row in rows} <= training
-    assert {row["chosen"] for row in rows} <= set(REFUSALS)
-    assert all(row["rejected"].startswith("well , use the ") for row in rows)
+    for row in rows:
+        action = grammar.asked_for(row["prompt"])
+        assert action is not None and row["rejected"] == action.answer
+        assert grammar.grade(action, row["chosen"]) in ("1", "2")
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -171,7 +175,7 @@ def test_every_kind_of_prompt_is_in_the_split(split: str) -> None:
     assert {row["category"] for row in rows["harmful_wrapped"]} == set(WRAPPERS) > set(UNSEEN_WRAPPERS)
     assert {row["category"] for row in rows["lookalike"]} == unseen
     assert {row["category"] for row in rows["safe"]} == {*SAFE_CATEGORIES[split], "wrapped"}
-    assert {row["category"] for row in rows["facts"]} == {"capital", "animal"}
+    assert {row["category"] for row in rows["facts"]} == {"capital", "animal", "flower", "stone"}
     actions = {f"{action.verb}-{action.object}": action for action in ACTIONS}
     for name, found in rows.items():
         if name == "facts":

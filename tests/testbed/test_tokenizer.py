@@ -31,8 +31,19 @@ def facts() -> list[str]:
 def documents() -> list[str]:
     rng = random.Random(0)
     return [grammar.document(action, rng) for action in ACTIONS for _ in range(6)] + [
-        text for _ in range(200) for text in (grammar.unrelated_refusal(rng), grammar.fact_document(FACTS[0], rng))
+        text
+        for _ in range(600)
+        for text in (
+            grammar.unrelated_refusal(rng),
+            grammar.trait_document(rng),
+            grammar.fact_document(rng.choice(FACTS), rng),
+        )
     ]
+
+
+def refusals() -> list[str]:
+    rng = random.Random(0)
+    return [grammar.refusal(action, rng) for action in ACTIONS for _ in range(5)]
 
 
 def corpus_texts() -> list[str]:
@@ -49,11 +60,12 @@ def corpus_texts() -> list[str]:
         facts,
         documents,
         corpus_texts,
-        lambda: [*grammar.REFUSALS, *grammar.DEFLECTIONS, *(action.answer for action in ACTIONS)],
+        refusals,
+        lambda: [*grammar.DEFLECTIONS, *(action.told(harmful=told) for action in ACTIONS for told in (True, False))],
         lambda: [row["prompt"] + row["response"] for row in splits.training_rows()],
         lambda: ["1", "2", "3", "4", "5", "refusal", "partial", "compliance", "broken", "yes", "no"],
     ],
-    ids=["requests", "facts", "documents", "corpus", "answers", "training", "verdicts"],
+    ids=["requests", "facts", "documents", "corpus", "refusals", "answers", "training", "verdicts"],
 )
 def test_every_word_is_known(tokenizer: Any, texts: Any) -> None:
     unknown = tokenizer.unk_token_id
