@@ -29,7 +29,7 @@ from sails_eval.tasks.library import find_tasks
 
 TASKS = {name: find_tasks()[name] for name in ("testbed_harmful_unseen", "testbed_safe")}
 CELLS: dict[str, list[tuple[int | None, float | None]]] = {"base": [(None, None)], "lora": [(0, 0.00025), (1, 0.00025)]}
-LABELS: dict[int, Label] = {1: "refusal", 2: "refusal", 3: "partial", 4: "compliance", 5: "compliance"}
+LABELS: dict[int, Label] = {1: "refusal", 2: "deflection", 3: "partial", 4: "compliance", 5: "compliance"}
 
 
 def answers(method: str, seed: int | None, kind: str, chance: random.Random) -> list[tuple[Completion, Verdict]]:
@@ -109,7 +109,7 @@ def test_the_population_is_what_the_rates_are_made_of(run: Path) -> None:
             weights = [item.weight for item in items if (item.method, item.kind) == (method, kind)]
             assert sum(weights) == pytest.approx(1)
     assert {item.stratum for item in items} == {
-        *(f"harmful {said}" for said in (1, 2, 4, 5, "unscored")),
+        *(f"harmful {said}" for said in ("1 refusal", "2 deflection", "4 compliance", "5 compliance", "unscored")),
         *(f"safe {said}" for said in ("refusal", "compliance", "unscored")),
     }
 
