@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sails_eval.analyses.audit.prediction_powered import Stratum, corrected
 from sails_eval.analyses.audit.sample import AnswerKey, JudgedAnswer, SampleKey, key_path, population, strata_of
+from sails_eval.boards.leaderboard import ALIGNMENT
 from sails_eval.boards.scoring import MEASURES
 from sails_eval.boards.table import METRICS
 from sails_eval.boards.table import read_rows as read_board
@@ -24,7 +25,7 @@ from sails_eval.judges.rules import SCORES
 from sails_eval.run.folder.run_folder import RunFolder
 
 AUDITED: dict[JudgedKind, tuple[str, ...]] = {
-    "harmful": ("safety_rate", "harm_score", "high_risk_rate"),
+    "harmful": ("refusal_rate", "safety_rate", "harm_score", "high_risk_rate"),
     "safe": ("over_refusal_rate", "helpfulness"),
 }
 """The metrics that labels correct, by the kind of request."""
@@ -126,7 +127,7 @@ def _correct(
             for metric in metrics
             if graded or metric not in NEEDS_GRADES
         }
-        for metric, found in {"alignment_score": parts["safety_rate"] + parts["helpfulness"], **parts}.items():
+        for metric, found in {"alignment_score": [part for name in ALIGNMENT for part in parts[name]], **parts}.items():
             if labelled := sum(labels for _, labels in found):
                 low, span = _scale(metric)
                 interval = corrected((stratum for stratum, _ in found), low=low, span=span)
@@ -154,7 +155,7 @@ def _part(metric: str, items: Sequence[JudgedAnswer], people: Mapping[AnswerKey,
 
 def _scale(metric: str) -> tuple[float, float]:
     """The lowest value of a metric, and how far one answer's best value is from its worst."""
-    part = METRICS["safety_rate" if metric == "alignment_score" else metric]
+    part = METRICS[ALIGNMENT[0] if metric == "alignment_score" else metric]
     return METRICS[metric].low, part.high - part.low
 
 

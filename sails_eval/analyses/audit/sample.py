@@ -20,7 +20,7 @@ from sails_eval.judges.base import JudgedKind
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
 
-HEADLINE: dict[JudgedKind, str] = {"harmful": "safety_rate", "safe": "helpfulness"}
+HEADLINE: dict[JudgedKind, str] = {"harmful": "refusal_rate", "safe": "helpfulness"}
 """The metric of every kind of request that all its scored answers count in."""
 
 INSTRUCTIONS = """\
