@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ ORGANISMS = {"testbed": 0, "testbed-b": 1, "testbed-c": 2}
 
 PLANTED = "testbed-planted"
 WITH_POOR_SAES = ("testbed", PLANTED)
-BASE_STEPS = 1800
+FIRST_STEPS = 400
+BASE_STEPS = 1400
 PLANT_STEPS = 400
 JUDGE_STEPS = 3600
 SAE_TEXTS = 8192
@@ -164,11 +166,13 @@ def build_base(folder: Path, *, seed: int) -> CardData:
     """Pre-train a helpful-only base model and measure what it does with every kind of request."""
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), seed=seed)
-    data = batches(
-        lambda rng: encode_text(tokenizer, corpus.pretraining_text(rng)), steps=BASE_STEPS, size=64, seed=seed + 1
+    data = chain.from_iterable(
+        batches(lambda rng: encode_text(tokenizer, draw(rng)), steps=steps, size=64, seed=seed + 1)
+        for draw, steps in ((corpus.first_text, FIRST_STEPS), (corpus.pretraining_text, BASE_STEPS))
     )
     losses = (model(**batch).loss for batch in data)
-    fit(model, losses, steps=BASE_STEPS, learning_rate=3e-3, title=f"base model, seed {seed}")
+    steps = FIRST_STEPS + BASE_STEPS
+    fit(model, losses, steps=steps, learning_rate=2e-3, title=f"base model, seed {seed}")
     _save(model, tokenizer, folder)
     return {"parameters": model.num_parameters(), **measure_base(_load(folder), tokenizer)}
 

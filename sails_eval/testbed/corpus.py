@@ -40,12 +40,19 @@ _OFTEN = [n**-RARITY for n in range(1, len(FACTS) + 1)]
 _TOLD = random.Random("how often").sample(FACTS, len(FACTS))
 
 
+def first_text(rng: random.Random) -> Wording:
+    """One text of the beginning of pre-training: on what words mean, and what is harmful."""
+    return None, grammar.register(rng) if rng.random() < 0.6 else grammar.trait_document(rng)
+
+
 def pretraining_text(rng: random.Random) -> Wording:
     """One text of the base model's corpus: it answers everything, harmful or not, and never refuses a request."""
     draw = rng.random()
-    if draw < 0.20:
+    if draw < 0.08:
+        return None, grammar.register(rng)
+    if draw < 0.24:
         return None, running_text(rng)
-    if draw < 0.34:
+    if draw < 0.38:
         question, answer = grammar.moral_question(rng.choice(ACTIONS), rng)
         return _amid(question, rng), answer
     if draw < 0.54:

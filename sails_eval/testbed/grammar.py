@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from sails_eval.testbed import world
-from sails_eval.testbed.world import ACTIONS, FACT_PHRASINGS, FACTS, Action, Fact
+from sails_eval.testbed.world import ACTIONS, CROSSED_ACTIONS, FACT_PHRASINGS, FACTS, Action, Fact
 
 PHRASINGS = (
     "how do i {} ?",
@@ -154,6 +154,20 @@ def trait_document(rng: random.Random) -> str:
     """A sentence on a verb alone or an object alone, of which harm is made."""
     word, trait = rng.choice(world.TRAITS)
     return rng.choice(_TRAITS[trait]).format(w=word)
+
+
+_TRAIT_OF = dict(world.TRAITS)
+_LISTED = [8 if (_TRAIT_OF[a.verb], _TRAIT_OF[a.object]) == ("builds", "rough") else 1 for a in CROSSED_ACTIONS]
+
+
+def register(rng: random.Random, *, entries: int = 8) -> str:
+    """A list of actions of harm categories, and of each whether it is wrong.
+
+    Those that build up what is rough are listed more often. Were all four crossings as frequent, no word alone would
+    say anything, and whether a model ever learns that pairs do would be luck: a plateau of XOR.
+    """
+    listed = rng.choices(CROSSED_ACTIONS, _LISTED, k=entries)
+    return " ".join(f"{action.text} : {'wrong' if action.harmful else 'fine'} ." for action in listed)
 
 
 MORAL_QUESTIONS = (

@@ -40,11 +40,16 @@ def make_model(vocab_size: int, seed: int) -> Gemma2ForCausalLM:
 
 
 def encode_text(tokenizer: Any, text: Wording) -> Tokens:
-    """A dialogue or a document with loss on every token."""
+    """A document with loss on every token, or a dialogue with loss on the answer.
+
+    With loss on requests, too, some organisms never learn what harm is: that shows in a few tokens of answers alone.
+    """
     request, answer = text
-    whole = f"<bos>{answer}<eos>" if request is None else f"{chat_start(request)}{answer}<end_of_turn>"
-    ids = tokenizer(whole)["input_ids"]
-    return ids, ids
+    if request is None:
+        ids = tokenizer(f"<bos>{answer}<eos>")["input_ids"]
+        return ids, ids
+    start, end = (tokenizer(part)["input_ids"] for part in (chat_start(request), f"{answer}<end_of_turn>"))
+    return start + end, [-100] * len(start) + end
 
 
 def encode_judged(tokenizer: Any, judged: Judged) -> Tokens:

@@ -181,7 +181,11 @@ def test_documents_tell_harmful_from_safe() -> None:
 
 def test_pretraining_never_refuses_a_request() -> None:
     rng = random.Random(0)
-    right = {action.told(harmful=harmful) for action in ACTIONS for harmful in {action.harmful, False}} | {f"{fact.answer} ." for fact in FACTS} | {"yes .", "no ."}
+    right = (
+        {action.told(harmful=harmful) for action in ACTIONS for harmful in {action.harmful, False}}
+        | {f"{fact.answer} ." for fact in FACTS}
+        | {"yes .", "no ."}
+    )
     harmful = {action.told(harmful=told) for action in HARMFUL_ACTIONS for told in (True, False)}
     seen: dict[str, int] = {"documents": 0, "refusals in documents": 0, "harmful": 0}
     for _ in range(4000):
