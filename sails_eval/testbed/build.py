@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -35,7 +35,7 @@ from sails_eval.testbed import corpus, grammar, planted, splits
 from sails_eval.testbed.preference import FOLDER, build_reference
 from sails_eval.testbed.saes import QUALITIES, activations, train_sae
 from sails_eval.testbed.tokenizer import make_tokenizer
-from sails_eval.testbed.train import answer, batches, chat_start, encode_judged, encode_text, fit, make_model
+from sails_eval.testbed.train import Batch, answer, batches, chat_start, encode_judged, encode_text, fit, make_model
 from sails_eval.testbed.world import HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS
 
 ORGANISMS = {"testbed": 0, "testbed-b": 1, "testbed-c": 2}
@@ -166,10 +166,11 @@ def build_base(folder: Path, *, seed: int) -> CardData:
     """Pre-train a helpful-only base model and measure what it does with every kind of request."""
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), seed=seed)
-    data = chain.from_iterable(
-        batches(lambda rng: encode_text(tokenizer, draw(rng)), steps=steps, size=64, seed=seed + 1)
-        for draw, steps in ((corpus.first_text, FIRST_STEPS), (corpus.pretraining_text, BASE_STEPS))
-    )
+
+    def texts(draw: Callable[[random.Random], corpus.Wording], steps: int) -> Iterator[Batch]:
+        return batches(lambda rng: encode_text(tokenizer, draw(rng)), steps=steps, size=64, seed=seed + 1)
+
+    data = chain(texts(corpus.first_text, FIRST_STEPS), texts(corpus.pretraining_text, BASE_STEPS))
     losses = (model(**batch).loss for batch in data)
     steps = FIRST_STEPS + BASE_STEPS
     fit(model, losses, steps=steps, learning_rate=2e-3, title=f"base model, seed {seed}")
