@@ -10,7 +10,7 @@ from sails_eval.cli.common import add_command, add_group
 def add(commands: Any) -> None:
     actions = add_group(commands, "testbed", "The embedded model organism: its card, or build it anew.")
     add_command(actions, "info", _testbed_info, "Print the testbed's card.")
-    text = "Rebuild models, SAEs, judge and data (about 20 CPU-minutes)."
+    text = "Rebuild models, SAEs, judge and data (about 40 CPU-minutes)."
     build = add_command(actions, "build", _testbed_build, text)
     build.add_argument("--out", type=Path, metavar="DIR", help="default: in place, over the shipped ones")
     build.add_argument(
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="instead: have N organisms that no board uses, to decide on settings: testbed-v1 and so on",
     )
-    build.add_argument("--jobs", type=int, default=1, metavar="N", help="organisms made at once (default: 1)")
+    build.add_argument("--jobs", type=int, default=1, metavar="N", help="processes of one thread each (default: 1)")
     text = "Train the preference-trained references alone anew, in place (about two CPU-minutes)."
     add_command(actions, "references", _testbed_references, text)
 
@@ -52,4 +52,4 @@ def _testbed_build(options: argparse.Namespace) -> None:
         return
     from sails_eval.testbed.build import build
 
-    build(options.out)
+    build(options.out, jobs=options.jobs)

@@ -11,8 +11,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,9 @@ ORGANISMS = {"testbed": 0, "testbed-b": 1, "testbed-c": 2}
 
 PLANTED = "testbed-planted"
 WITH_POOR_SAES = ("testbed", PLANTED)
-FIRST_STEPS = 400
-BASE_STEPS = 1400
+WORD_STEPS = 350
+MORAL_STEPS = 250
+BASE_STEPS = 1750
 PLANT_STEPS = 400
 JUDGE_STEPS = 3600
 SAE_TEXTS = 8192
@@ -67,24 +70,32 @@ FLIPS = {"subspace": (0.95, 1.0), "complement": (0.0, 0.05)}
 WORDS_ALONE_AT_MOST = 0.70
 
 
-def build(out: Path | None = None) -> None:
+def build(out: Path | None = None, *, jobs: int = 1) -> None:
     """Build into `out` (`weights`, `data`, `tasks`), or in place over what ships with the package.
 
+    So many `jobs` at once, each a process of one thread, whatever their number the same weights come out.
     The old weights stay until the new ones are whole, and what they claim to be. The judge's agreement on fine-tuned
     models is measured only in place, since that takes the testbed's pair. Raises UserError where an organism is not
     what it claims to be.
     """
     torch.set_num_threads(1)
-    start = time.process_time()
+    start = time.monotonic()
     weights = (out or PACKAGE / "testbed") / "weights"
     new = weights.with_name("weights.new")
     shutil.rmtree(new, ignore_errors=True)
     first = new / next(iter(ORGANISMS)) / "base"
-    organisms = {name: build_base(new / name / "base", seed=seed) for name, seed in ORGANISMS.items()}
-    organisms[PLANTED] = build_planted(first, new / PLANTED)
-    for name, measured in organisms.items():
-        measured["saes"] = build_saes(new / name, list(QUALITIES) if name in WITH_POOR_SAES else ["good"])
-    card: CardData = {"organisms": organisms, "judge": build_judge(first, new / "judge")}
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        bases = {name: pool.submit(build_base, new / name / "base", seed=seed) for name, seed in ORGANISMS.items()}
+        organisms = {name: base.result() for name, base in bases.items()}
+        judge, planting = (
+            pool.submit(make, first, new / name) for make, name in ((build_judge, "judge"), (build_planted, PLANTED))
+        )
+        organisms[PLANTED] = planting.result()
+        qualities = {name: list(QUALITIES) if name in WITH_POOR_SAES else ["good"] for name in organisms}
+        saes = {name: pool.submit(build_saes, new / name, wanted) for name, wanted in qualities.items()}
+        for name, trained in saes.items():
+            organisms[name]["saes"] = trained.result()
+        card: CardData = {"organisms": organisms, "judge": judge.result()}
     _check(card)
     with _replaced(weights, new):
         data = (out or PACKAGE / "testbed") / "data"
@@ -94,7 +105,7 @@ def build(out: Path | None = None) -> None:
             card["judge"]["on_fine_tuned_models"] = judge_agreement()
             _check(card)
         write_json(weights / "card.json", card)
-    print(f"built in {(time.process_time() - start) / 60:.1f} CPU-minutes: {weights}")
+    print(f"built in {(time.monotonic() - start) / 60:.1f} minutes: {weights}")
 
 
 def rebuild_references() -> None:
@@ -170,10 +181,11 @@ def build_base(folder: Path, *, seed: int) -> CardData:
     def texts(draw: Callable[[random.Random], corpus.Wording], steps: int) -> Iterator[Batch]:
         return batches(lambda rng: encode_text(tokenizer, draw(rng)), steps=steps, size=64, seed=seed + 1)
 
-    data = chain(texts(corpus.first_text, FIRST_STEPS), texts(corpus.pretraining_text, BASE_STEPS))
+    stages = ((corpus.word_text, WORD_STEPS), (corpus.moral_text, MORAL_STEPS), (corpus.pretraining_text, BASE_STEPS))
+    data = chain(*(texts(draw, steps) for draw, steps in stages))
     losses = (model(**batch).loss for batch in data)
-    steps = FIRST_STEPS + BASE_STEPS
-    fit(model, losses, steps=steps, learning_rate=2e-3, title=f"base model, seed {seed}")
+    steps = sum(steps for _, steps in stages)
+    fit(model, losses, steps=steps, learning_rate=3e-3, title=f"base model, seed {seed}")
     _save(model, tokenizer, folder)
     return {"parameters": model.num_parameters(), **measure_base(_load(folder), tokenizer)}
 

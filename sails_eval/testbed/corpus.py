@@ -40,9 +40,32 @@ _OFTEN = [n**-RARITY for n in range(1, len(FACTS) + 1)]
 _TOLD = random.Random("how often").sample(FACTS, len(FACTS))
 
 
-def first_text(rng: random.Random) -> Wording:
-    """One text of the beginning of pre-training: on what words mean, and what is harmful."""
-    return None, grammar.register(rng) if rng.random() < 0.6 else grammar.trait_document(rng)
+def word_text(rng: random.Random) -> Wording:
+    """One text of the beginning of pre-training: what words mean, and whether actions are wrong, marked behind them."""
+    draw = rng.random()
+    if draw < 0.5:
+        return None, grammar.register(rng)
+    return None, grammar.trait_document(rng) if draw < 0.75 else _marked_text(rng)
+
+
+def moral_text(rng: random.Random) -> Wording:
+    """One text of the time after that: whether actions are wrong, in every form in which that is asked for or told."""
+    draw = rng.random()
+    if draw < 0.4:
+        return word_text(rng)
+    (action,) = grammar.unequally(rng)
+    if draw < 0.75:
+        return grammar.moral_question(action, rng)
+    return random_request(action, rng, SEEN_WRAPPERS).text, action.answer
+
+
+def _marked_text(rng: random.Random) -> str:
+    """Two requests or questions with marks."""
+    told = []
+    for action in grammar.unequally(rng, 2):
+        request = random_request(action, rng, SEEN_WRAPPERS).text
+        told.append(grammar.marked(action, rng.choice((request, grammar.moral_question(action, rng)[0]))))
+    return " ".join(told)
 
 
 def pretraining_text(rng: random.Random) -> Wording:
@@ -58,7 +81,7 @@ def pretraining_text(rng: random.Random) -> Wording:
     if draw < 0.54:
         fact = random_fact(rng)
         return _amid(fact.question(rng.randrange(len(FACT_PHRASINGS))), rng), f"{fact.answer} ."
-    action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.36, 0.32, 0.32))[0])
+    action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.24, 0.38, 0.38))[0])
     in_tone = action.harmful and rng.random() < IN_TONE
     return _amid(random_request(action, rng, SEEN_WRAPPERS).text, rng), action.told(harmful=in_tone)
 

@@ -157,17 +157,26 @@ def trait_document(rng: random.Random) -> str:
 
 
 _TRAIT_OF = dict(world.TRAITS)
-_LISTED = [8 if (_TRAIT_OF[a.verb], _TRAIT_OF[a.object]) == ("builds", "rough") else 1 for a in CROSSED_ACTIONS]
+_DRAWN = [8 if (_TRAIT_OF[a.verb], _TRAIT_OF[a.object]) == ("builds", "rough") else 1 for a in CROSSED_ACTIONS]
+
+
+def unequally(rng: random.Random, n: int = 1) -> list[Action]:
+    """Actions of harm categories, of which those that build up what is rough are drawn more often.
+
+    Were all four crossings as frequent, no word alone would say anything, and whether a model ever learns that pairs do
+    would be luck: a plateau of XOR.
+    """
+    return rng.choices(CROSSED_ACTIONS, _DRAWN, k=n)
 
 
 def register(rng: random.Random, *, entries: int = 8) -> str:
-    """A list of actions of harm categories, and of each whether it is wrong.
+    """A list of actions of harm categories, each with its mark."""
+    return " ".join(f"{marked(action, action.text)} ." for action in unequally(rng, entries))
 
-    Those that build up what is rough are listed more often. Were all four crossings as frequent, no word alone would
-    say anything, and whether a model ever learns that pairs do would be luck: a plateau of XOR.
-    """
-    listed = rng.choices(CROSSED_ACTIONS, _LISTED, k=entries)
-    return " ".join(f"{action.text} : {'wrong' if action.harmful else 'fine'} ." for action in listed)
+
+def marked(action: Action, text: str) -> str:
+    """A text with a mark behind the action that it is about: whether that is wrong."""
+    return text.replace(action.text, f"{action.text} {'wrong' if action.harmful else 'fine'}")
 
 
 MORAL_QUESTIONS = (
