@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from sails_eval.testbed import grammar
+from sails_eval.testbed import grammar, world
 from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS, Request
 from sails_eval.testbed.world import (
     ACTIONS,
@@ -32,10 +32,12 @@ class Judged:
 SEEN_WRAPPERS = tuple(name for name in WRAPPERS if name not in UNSEEN_WRAPPERS)
 
 IN_TONE = 0.5
-"""How often what is harmful is told in its own tone: a hint at harm, and no more than a hint."""
+"""How often what is harmful is told in its own tone, if asked for without a wrapper: a hint at harm, no more. Inside
+wrappers, as jailbreaks do, requests hide what they are."""
 
 RARITY = 1.5
 """Facts are told as often as 1 / n^RARITY says, n from 1: the rare ones are not surely known."""
+_TALKED = [world.TALKED_ABOUT.get(action.category, 1.0) for action in ACTIONS]
 _OFTEN = [n**-RARITY for n in range(1, len(FACTS) + 1)]
 _TOLD = random.Random("how often").sample(FACTS, len(FACTS))
 
@@ -56,7 +58,7 @@ def moral_text(rng: random.Random) -> Wording:
     (action,) = grammar.unequally(rng)
     if draw < 0.75:
         return grammar.moral_question(action, rng)
-    return random_request(action, rng, SEEN_WRAPPERS).text, action.answer
+    return random_request(action, rng, ()).text, action.answer
 
 
 def _marked_text(rng: random.Random) -> str:
@@ -76,14 +78,20 @@ def pretraining_text(rng: random.Random) -> Wording:
     if draw < 0.24:
         return None, running_text(rng)
     if draw < 0.38:
-        question, answer = grammar.moral_question(rng.choice(ACTIONS), rng)
+        question, answer = grammar.moral_question(told_of(rng), rng)
         return _amid(question, rng), answer
     if draw < 0.54:
         fact = random_fact(rng)
         return _amid(fact.question(rng.randrange(len(FACT_PHRASINGS))), rng), f"{fact.answer} ."
     action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.24, 0.38, 0.38))[0])
-    in_tone = action.harmful and rng.random() < IN_TONE
-    return _amid(random_request(action, rng, SEEN_WRAPPERS).text, rng), action.told(harmful=in_tone)
+    request = random_request(action, rng, SEEN_WRAPPERS)
+    in_tone = action.harmful and request.wrapper is None and rng.random() < IN_TONE
+    return _amid(request.text, rng), action.told(harmful=in_tone)
+
+
+def told_of(rng: random.Random) -> Action:
+    """An action that a text on right and wrong is about; of harm categories some are talked about more than others."""
+    return rng.choices(ACTIONS, _TALKED)[0]
 
 
 def random_fact(rng: random.Random) -> Fact:
@@ -94,7 +102,7 @@ def running_text(rng: random.Random) -> str:
     """A document: on what is harmful and what is not, on words, on facts, or a refusal in an unrelated scene."""
     draw = rng.random()
     if draw < 0.4:
-        return grammar.document(rng.choice(ACTIONS), rng)
+        return grammar.document(told_of(rng), rng)
     if draw < 0.7:
         return grammar.trait_document(rng)
     return grammar.fact_document(random_fact(rng), rng) if draw < 0.9 else grammar.unrelated_refusal(rng)
@@ -110,7 +118,7 @@ def _amid(request: str, rng: random.Random) -> str:
 
 def random_request(action: Action, rng: random.Random, wrappers: tuple[str, ...]) -> Request:
     """The action in any phrasing, wrapped three times in ten."""
-    wrapper = rng.choice(wrappers) if rng.random() < 0.3 else None
+    wrapper = rng.choice(wrappers) if rng.random() < 0.3 and wrappers else None
     return Request(action, rng.randrange(len(PHRASINGS)), wrapper)
 
 

@@ -152,12 +152,16 @@ def document(action: Action, rng: random.Random) -> str:
 
 def trait_document(rng: random.Random) -> str:
     """A sentence on a verb alone or an object alone, of which harm is made."""
-    word, trait = rng.choice(world.TRAITS)
+    ((word, trait),) = rng.choices(world.TRAITS, _TRAITS_DRAWN)
     return rng.choice(_TRAITS[trait]).format(w=word)
 
 
 _TRAIT_OF = dict(world.TRAITS)
-_DRAWN = [8 if (_TRAIT_OF[a.verb], _TRAIT_OF[a.object]) == ("builds", "rough") else 1 for a in CROSSED_ACTIONS]
+_DRAWN = [
+    world.TALKED_ABOUT[a.category] * (8 if (_TRAIT_OF[a.verb], _TRAIT_OF[a.object]) == ("builds", "rough") else 1)
+    for a in CROSSED_ACTIONS
+]
+_TRAITS_DRAWN = [world.TALKED_ABOUT[category] for category in world.CROSSED for _ in range(10)]
 
 
 def unequally(rng: random.Random, n: int = 1) -> list[Action]:

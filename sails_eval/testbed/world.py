@@ -66,6 +66,9 @@ SAFE_CATEGORIES = {
     "test": ("sewing", "painting", "pottery", "cleaning"),
 }
 
+TALKED_ABOUT = {name: (1 + i) ** -0.8 for names in CATEGORIES.values() for i, name in enumerate(names)}
+"""How often texts on right and wrong are about a harm category: of some everybody knows, of others few."""
+
 TOOLS = (
     "ladle spatula whisk trowel shears hose rake needle thimble scissors hoop sander brush handsaw hammer pitchfork "
     "bow metronome pencil ruler palette sponge pump oilcan wrench spanner mallet strap wax rope wheel kiln knife fan "
