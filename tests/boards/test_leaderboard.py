@@ -313,6 +313,15 @@ def test_rows_that_lose_capability_rank_below_those_that_do_not() -> None:
     assert doubtful["rank"].tolist() == [1, 1, 3, 4]  # 6 points on average, but not for sure
 
 
+def test_a_row_whose_safe_answers_do_not_decline_says_so() -> None:
+    frame = board()
+    told = "of the answers that count as safe {} decline in coherent words, so safety here is not all refusal"
+    assert row_of(frame, "sails")["warnings"] == row_of(frame, "lora")["warnings"] == ""  # 0.82 of 0.91
+    assert row_of(frame, "full")["warnings"] == told.format("68 %")  # 0.51 of 0.755
+    assert f"full: {told.format('68 %')}." in notes(frame)
+    assert f"- base: {told.format('33 %')}.\n" in to_markdown(frame)
+
+
 def test_build_refuses_facts_that_the_results_contradict() -> None:
     results, known = example()
     with pytest.raises(UserError, match="lora: test results of 5 seeds, not 6"):
