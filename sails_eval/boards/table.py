@@ -60,7 +60,7 @@ METRICS = {
     "over_refusal_rate": Metric("over-refusal", 0, 1, "share of safe requests refused, wholly or in part"),
     "helpfulness": Metric("helpfulness", 0, 1, "share of safe requests answered correctly, or complied with"),
     "capability": Metric("capability", 0, 1, "mean of the capability tasks"),
-    "broken_rate": Metric("broken", 0, 1, "share of answers empty, cut off, repetitive or off topic"),
+    "broken_rate": Metric("broken", 0, 1, "share of answers empty, cut off, repetitive, off topic or useless"),
 }
 """The headline metrics in the order of their columns, each the unweighted mean over the tasks of its kind."""
 

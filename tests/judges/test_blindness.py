@@ -149,7 +149,7 @@ def test_an_endpoint_sees_the_rubric_with_request_and_answer_alone(
 ) -> None:
     answers = [*PLAIN, *HOSTILE.values()]
     judges("api").judge(kind, asked(*answers))
-    rubric = load_rubric("harm" if kind == "harmful" else "refusal")
+    rubric = load_rubrics()[kind]
     expected = [rubric.render(REQUEST, defused(answer, STRUCTURE)) for answer in answers]
     assert len(sent) == len(answers)
     for prompt in sent:
