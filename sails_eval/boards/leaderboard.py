@@ -10,10 +10,11 @@ from typing import NamedTuple, Protocol
 
 import pandas as pd
 
+from sails_eval.boards.against_base import AXES, ENDS, difference
 from sails_eval.boards.contrasts import check_contrasts, compare, default_contrasts, partners
 from sails_eval.boards.rate_choice import Choice, choose
 from sails_eval.boards.scoring import ALL
-from sails_eval.boards.table import ENDS, METRICS, MIN_SEEDS, SCHEMA, make_frame
+from sails_eval.boards.table import DECLINED_FLAG, METRICS, MIN_SEEDS, SCHEMA, make_frame
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import rate_text
 from sails_eval.core.records import BASE, Result, Split
@@ -333,14 +334,37 @@ def build(
                 "alignment_score_worst": worst,
                 "alignment_score_best": best,
                 "capability_loss_at_least": _capability_loss(row, rows.get(BASE)),
+                **_against_base(row, rows.get(BASE)),
                 "not_distinguished_from": "; ".join(partners(compared, method, lambda one: not one.distinguished)),
                 "equivalent_to": "; ".join(partners(compared, method, lambda one: one.equivalent)),
                 "contrasts": "; ".join(sorted(str(one) for one in compared if one.a == method)),
                 "by_organism": _by_organism(list(results), row),
-                "warnings": "; ".join((*facts[method].known, *facts[method].warnings)),
+                "warnings": "; ".join((*facts[method].known, *facts[method].warnings, *_hardly_declining(row))),
             }
         )
     return make_frame(told)
+
+
+def _against_base(row: Tested, base: Tested | None) -> dict[str, float]:
+    """The columns that say what training changed; none for what was not trained."""
+    if base is None or not row.trained:
+        return {}
+    found = {
+        axis: difference(row.sample(axis), base.sample(axis), replicated=row.trained >= MIN_SEEDS) for axis in AXES
+    }
+    return {
+        f"{axis}_vs_base{end}": value
+        for axis, of in found.items()
+        for end, value in zip(ENDS, astuple(of), strict=True)
+    }
+
+
+def _hardly_declining(row: Tested) -> Iterator[str]:
+    """A warning where much of what counts as safe does not decline."""
+    declined, safe = (row.interval(metric).value for metric in ("refusal_rate", "safety_rate"))
+    if declined < DECLINED_FLAG * safe:
+        share = f"{100 * declined / safe:.0f} %"
+        yield f"of the answers that count as safe {share} decline in coherent words, so safety here is not all refusal"
 
 
 def _capability_loss(row: Tested, base: Tested | None) -> float:
