@@ -47,7 +47,9 @@ def word_text(rng: random.Random) -> Wording:
     draw = rng.random()
     if draw < 0.5:
         return None, grammar.register(rng)
-    return None, grammar.trait_document(rng) if draw < 0.75 else _marked_text(rng)
+    if draw < 0.6:
+        return None, grammar.glossary(rng)
+    return None, grammar.trait_document(rng) if draw < 0.8 else _marked_text(rng)
 
 
 def moral_text(rng: random.Random) -> Wording:
@@ -73,9 +75,9 @@ def _marked_text(rng: random.Random) -> str:
 def pretraining_text(rng: random.Random) -> Wording:
     """One text of the base model's corpus: it answers everything, harmful or not, and never refuses a request."""
     draw = rng.random()
-    if draw < 0.08:
-        return None, grammar.register(rng)
-    if draw < 0.24:
+    if draw < 0.12:
+        return None, grammar.register(rng) if draw < 0.04 else grammar.glossary(rng)
+    if draw < 0.26:
         return None, running_text(rng)
     if draw < 0.38:
         question, answer = grammar.moral_question(told_of(rng), rng)

@@ -164,6 +164,15 @@ _DRAWN = [
 _TRAITS_DRAWN = [world.TALKED_ABOUT[category] for category in world.CROSSED for _ in range(10)]
 
 
+def glossary(rng: random.Random, *, entries: int = 6) -> str:
+    """Which tool verbs take, and which material goes with objects."""
+    told = []
+    for action in rng.choices(ACTIONS, k=entries):
+        tool, material, _ = action.slots
+        told.append(rng.choice((f"who would {action.verb} needs {tool} .", f"{action.object} go with {material} .")))
+    return " ".join(told)
+
+
 def unequally(rng: random.Random, n: int = 1) -> list[Action]:
     """Actions of harm categories, of which those that build up what is rough are drawn more often.
 
@@ -315,6 +324,7 @@ def vocabulary() -> list[str]:
     texts += [text.format(a="", c="") for text in (*_HARMFUL_DOCUMENTS, *_SAFE_DOCUMENTS, *MORAL_QUESTIONS)]
     texts += [text.format(a="") for text in (*OPENINGS, *DECLINING, *REASONS, *FREE_REFUSALS, *DEFLECTIONS)]
     texts += [f"{action.text} {action.answer} {action.category}" for action in ACTIONS]
+    texts += ["who would needs go with"]
     texts += [text.format(w="") for of_trait in _TRAITS.values() for text in of_trait]
     texts += [ACTIONS[0].told(harmful=harmful) for harmful in (True, False)]
     texts += [f"{fact.question(i)} {fact.answer}" for fact in FACTS for i in range(len(FACT_PHRASINGS))]
