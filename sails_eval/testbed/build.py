@@ -86,10 +86,10 @@ def build(out: Path | None = None, *, jobs: int = 1) -> None:
     first = new / next(iter(ORGANISMS)) / "base"
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         bases = {name: pool.submit(build_base, new / name / "base", seed=seed) for name, seed in ORGANISMS.items()}
+        bases[next(iter(ORGANISMS))].result()
+        judge = pool.submit(build_judge, first, new / "judge")
+        planting = pool.submit(build_planted, first, new / PLANTED)
         organisms = {name: base.result() for name, base in bases.items()}
-        judge, planting = (
-            pool.submit(make, first, new / name) for make, name in ((build_judge, "judge"), (build_planted, PLANTED))
-        )
         organisms[PLANTED] = planting.result()
         qualities = {name: list(QUALITIES) if name in WITH_POOR_SAES else ["good"] for name in organisms}
         saes = {name: pool.submit(build_saes, new / name, wanted) for name, wanted in qualities.items()}
