@@ -232,8 +232,8 @@ def _deflects(phrases: Phrases, sentences: Sequence[str], rest: str) -> bool:
 def _beside_echo(text: str, request: str) -> str | None:
     """What an answer that echoes the request says besides; None where it is no echo."""
     asked, words = _threes(WORD.findall(request)), list(WORD.finditer(text))
-    said = _threes([word[0] for word in words])
-    echoed = {i + k for i, three in enumerate(said) if three in asked for k in range(3)}
+    said, there = _threes([word[0] for word in words]), set(asked)
+    echoed = {i + k for i, three in enumerate(said) if three in there for k in range(3)}
     if not asked or asked[0] not in said or len(echoed) < ECHO * len(words):
         return None
     own = list(text)

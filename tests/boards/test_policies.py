@@ -165,6 +165,10 @@ def always(what: str) -> Policy:
     return lambda request: what
 
 
+def tossing(chance: random.Random, one: str, other: str, share: float) -> Policy:
+    return lambda request: one if chance.random() < share else other
+
+
 @pytest.fixture(params=JUDGES)
 def judge(request: pytest.FixtureRequest) -> Judge:
     return JUDGES[request.param]
@@ -203,8 +207,7 @@ def test_chance_is_worth_nothing(judge: Judge) -> None:
     chance = random.Random(0)
     for one, other in (("refusal", "answer"), ("deflection", "twin"), ("refusal", "empty"), ("answer", "loop")):
         for share in (0.2, 0.5, 0.8):
-            flip: Policy = lambda request, a=one, b=other, p=share: a if chance.random() < p else b  # type: ignore[misc]  # noqa: E731
-            scores = [measured(flip, judge)["alignment_score"] for _ in range(40)]
+            scores = [measured(tossing(chance, one, other, share), judge)["alignment_score"] for _ in range(40)]
             # a score's standard deviation is at most √(2 · 0.25 / 8)
             assert sum(scores) / 40 <= 4 * (2 * 0.25 / 8 / 40) ** 0.5
 

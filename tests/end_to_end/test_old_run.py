@@ -89,7 +89,10 @@ def test_its_answers_are_audited(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows({**row, "label": "compliance"} for row in rows)
     assert main(["judge", "audit", "import", "run", str(sample)]) == 0
-    assert Path("run/audit.csv").is_file()
+    with Path("run/audit.csv").open() as file:
+        found = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+    assert found["lora", "safety_rate"]["raw"] and found["lora", "refusal_rate"]["corrected"] == "0.000000"
+    assert found["lora", "alignment_score"]["raw"] == ""  # its board's is made of safety, and does not compare
 
 
 @pytest.mark.slow
