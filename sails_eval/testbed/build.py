@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
@@ -26,7 +27,7 @@ from transformers import AutoModelForCausalLM
 from sails_eval import judges
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_json, write_json, write_jsonl
+from sails_eval.core.files import read_json, write_json, write_jsonl, write_text
 from sails_eval.core.paths import PACKAGE, bundled
 from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.plan.plan import SubRun
@@ -51,6 +52,9 @@ BASE_STEPS = 1750
 PLANT_STEPS = 400
 JUDGE_STEPS = 3600
 SAE_TEXTS = 8192
+FEW_CATEGORIES = (1, 2, 4)
+"""Of how many harm categories the training data can be had, besides all."""
+
 CALIBRATION_METHODS = ("lora", "full")
 
 CardData = dict[str, Any]
@@ -284,6 +288,8 @@ def write_data(data: Path, tasks: Path) -> CardData:
     splits.check_disjoint()
     counts: CardData = {"train": len(splits.training_rows()), "contrast": len(splits.contrast_rows())}
     write_jsonl(data / "train.jsonl", splits.training_rows())
+    for n in FEW_CATEGORIES:
+        write_text(data / f"train-{n}.yaml", yaml.safe_dump(splits.of_harm_categories(n), sort_keys=False))
     write_jsonl(data / "contrast.jsonl", splits.contrast_rows())
     write_jsonl(data / "requests.jsonl", splits.request_rows())
     write_jsonl(data / "neutral.jsonl", splits.neutral_rows())

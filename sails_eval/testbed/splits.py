@@ -57,9 +57,19 @@ def training_rows() -> list[Document]:
     for kind, most in EXAMPLES.items():
         for r in requests(actions_of(kind, "train"), "train")[:most]:
             pair = (grammar.refusal(r.action, rng), r.action.answer)
-            rows.append(_example(r.text, *(pair if r.action.harmful else pair[::-1]), kind))
+            response, rejected = pair if r.action.harmful else pair[::-1]
+            rows.append(_example(r.text, response, rejected, group=kind, category=r.action.category))
     known = [(fact.question(phrasing), f"{fact.answer} .") for fact, phrasing in facts("train")]
-    return rows + [_example(question, answer, grammar.refusal(None, rng), "facts") for question, answer in known]
+    return rows + [
+        _example(question, answer, grammar.refusal(None, rng), group="facts", category="facts")
+        for question, answer in known
+    ]
+
+
+def of_harm_categories(n: int) -> Document:
+    """A data source: the training data with the first n of its harm categories alone, and all that is harmless."""
+    kept = [*CATEGORIES["train"][:n], *SAFE_CATEGORIES["train"], "facts"]
+    return {"data": "train.jsonl", "where": {"category": kept}}
 
 
 def contrast_rows() -> list[Document]:
@@ -131,8 +141,8 @@ def check_disjoint() -> None:
             assert not shared, f"{one} and {other} share a {what}: {sorted(shared)[:3]}"
 
 
-def _example(prompt: str, response: str, rejected: str, group: str) -> Document:
-    return {"prompt": prompt, "response": response, "group": group, "rejected": rejected}
+def _example(prompt: str, response: str, rejected: str, *, group: str, category: str) -> Document:
+    return {"prompt": prompt, "response": response, "group": group, "rejected": rejected, "category": category}
 
 
 def _prompt(request: Request, category: str | None) -> Document:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from sails_eval.core.data_source import starting_at
 from sails_eval.core.paths import PACKAGE, bundled
+from sails_eval.data.reading import read_examples
 from sails_eval.testbed import grammar, splits
 from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS
 from sails_eval.testbed.world import (
@@ -147,6 +149,18 @@ def test_training_refuses_its_categories_and_answers_their_look_alikes() -> None
         assert (row["rejected"] == action.answer) == action.harmful == (row["response"] != action.answer)
         declined = grammar.grade(action, row["response"] if action.harmful else row["rejected"])
         assert declined in (("1", "2") if action.harmful else ("refusal",))
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_training_data_of_few_harm_categories(n: int) -> None:
+    source = starting_at(PACKAGE / "testbed" / "data", Path(f"train-{n}.yaml"))
+    found = read_examples(source).examples
+    rows = {row["prompt"]: row for row in splits.training_rows()}
+    kept = [rows[example.messages[-1].content] for example in found]
+    harm = {row["category"] for row in kept if row["group"] in ("harmful", "lookalike")}
+    assert harm == set(CATEGORIES["train"][:n])
+    harmless = [row for row in rows.values() if row["group"] in ("safe", "facts")]
+    assert [row for row in kept if row["group"] in ("safe", "facts")] == harmless
 
 
 def test_harmful_and_harmless_requests_of_the_same_words() -> None:

@@ -87,8 +87,9 @@ def test_the_saes_are_as_good_as_the_card_says(name: str) -> None:
 
 def test_the_shipped_data_is_what_the_grammar_makes(tmp_path: Path) -> None:
     build.write_data(tmp_path / "data", tmp_path / "tasks")
-    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
-    assert len(made) == 18
+    files = [*tmp_path.rglob("*.jsonl"), *tmp_path.rglob("*.yaml")]
+    made = {path.relative_to(tmp_path): path.read_bytes() for path in files}
+    assert len(made) == 21
     for path, content in made.items():
         shipped = (
             bundled("tasks") / "testbed" / "data" / path.relative_to("tasks")
