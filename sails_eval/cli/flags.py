@@ -37,6 +37,8 @@ HELP = {
     "--engine": "what has the models answer: hf (transformers), vllm, openai:BASE_URL (a server that has the model, as "
     "'vllm serve' does), one of a package of yours, or auto: vllm where it is installed and a GPU is there, else hf "
     "(default: auto)",
+    "--organisms": "instead of --pair: the first N organisms of the testbed (3 ship; sails-eval testbed build "
+    "--organisms N makes more)",
     "--seeds": "seeds per learning rate (default: 5)",
     "--learning-rates": "rates over each recipe's span (default: 6)",
     "--checkpoints": "early stopping: judge each cell at N equally spaced steps and keep the best on validation; each "
@@ -117,6 +119,7 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     add_judging(command)
     add_engine(command)
     size = command.add_argument_group("size and output")
+    flag(size, "--organisms", "N", type=int)
     flag(size, "--seeds", "N", type=int)
     flag(size, "--learning-rates", "N", type=int)
     flag(size, "--checkpoints", "N", type=int)

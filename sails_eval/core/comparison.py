@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from sails_eval.core.data_source import Data
 from sails_eval.core.names import names
-from sails_eval.core.pair import EMBEDDED, joined
+from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, joined, organisms
 from sails_eval.core.recipe import defaults
 from sails_eval.core.schema import Frozen
 from sails_eval.core.training_settings import Match, Regularise, parse_regularise
@@ -31,6 +31,7 @@ class CompareConfig(Frozen):
 
     methods: tuple[str, ...] = Field(default_factory=lambda: defaults().methods)
     pair: Annotated[str | None, BeforeValidator(joined)] = None
+    organisms: int | None = Field(default=None, ge=1, le=MOST_ORGANISMS)
     model: str | None = None
     sae: tuple[Path, ...] = ()
     chat_template: Path | None = None
@@ -66,5 +67,7 @@ class CompareConfig(Frozen):
 
     @property
     def pairs(self) -> tuple[str, ...]:
-        """The pairs that `pair` names; the embedded one where no other model is named either."""
+        """The pairs that `pair` names, or the testbed's organisms; the embedded one where no model is named either."""
+        if self.organisms and self.pair is None:
+            return organisms(self.organisms)
         return names(self.pair or "") or ((EMBEDDED,) if self.model is None else ())

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -133,6 +134,14 @@ class Pair(Frozen):
 
 EMBEDDED = "testbed"
 """The pair that ships with its model and everything else."""
+
+MOST_ORGANISMS = len(ascii_lowercase)
+
+
+def organisms(n: int) -> tuple[str, ...]:
+    """The names of the testbed's first n organisms: testbed, testbed-b, testbed-c, …"""
+    return (EMBEDDED, *(f"{EMBEDDED}-{letter}" for letter in ascii_lowercase[1:n]))
+
 
 DATA = ("train", "contrast", "requests")
 """The keys of a pair that name data for training."""

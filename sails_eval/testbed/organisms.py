@@ -9,44 +9,38 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from string import ascii_lowercase
 
 import yaml
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_json, write_json, write_text
 from sails_eval.core.fingerprint import digest, of_path
-from sails_eval.core.pair import EMBEDDED, load_pair, organisms_made
+from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, load_pair, organisms, organisms_made
 from sails_eval.core.paths import PACKAGE
 
 SHIPPED = 3
-MOST = 26
 FIRST_VALIDATION_SEED = 1001
 
 
-def name_of(number: int) -> str:
-    """The name of the n-th organism, from 1: testbed, testbed-b, testbed-c, …"""
-    return EMBEDDED if number == 1 else f"{EMBEDDED}-{ascii_lowercase[number - 1]}"
-
-
-def seeds_of(organisms: int, validation: int) -> dict[str, int]:
+def seeds_of(n: int, validation: int) -> dict[str, int]:
     """The pre-training seeds of the first so many organisms, less those that ship, and of so many for validation."""
-    further = {name_of(number): number - 1 for number in range(SHIPPED + 1, organisms + 1)}
+    names = dict(zip(organisms(n), range(n), strict=True))
+    further = {name: seed for name, seed in names.items() if seed >= SHIPPED}
     return further | {f"{EMBEDDED}-v{i + 1}": FIRST_VALIDATION_SEED + i for i in range(validation)}
 
 
-def build_organisms(organisms: int, *, validation: int = 0, jobs: int = 1) -> None:
+def build_organisms(n: int, *, validation: int = 0, jobs: int = 1) -> None:
     """Build those that are not there yet, each in a process of one thread.
 
     One that is there, but was built from another grammar or by other code, is built anew. Raises UserError where one is
-    not what it claims to be, and where more than MOST are asked for.
+    not what it claims to be, and where there are no names for so many as are asked for.
     """
-    if organisms > MOST:
-        raise UserError(f"--organisms {organisms}: there are names for {MOST}")
+    if n > MOST_ORGANISMS:
+        raise UserError(f"--organisms {n}: there are names for {MOST_ORGANISMS}")
     folder, recipe = organisms_made(), sources()
     wanted = {
         name: seed
-        for name, seed in seeds_of(organisms, validation).items()
+        for name, seed in seeds_of(n, validation).items()
         if not (card := folder / name / "card.json").is_file() or read_json(card)["sources"] != recipe
     }
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -58,14 +52,15 @@ def build_organisms(organisms: int, *, validation: int = 0, jobs: int = 1) -> No
 
 def sources() -> str:
     """A hash of the code that makes organisms and of what they learn from."""
-    names = ("world", "grammar", "corpus", "tokenizer", "train", "saes")
+    names = ("world", "grammar", "corpus", "tokenizer", "train", "base_model", "saes")
     return digest([of_path(PACKAGE / "testbed" / f"{name}.py") for name in names])
 
 
 def _build(name: str, seed: int, folder: Path) -> str:
     import torch
 
-    from sails_eval.testbed.build import build_base, build_saes, check_organism
+    from sails_eval.testbed.base_model import build_base, check_organism
+    from sails_eval.testbed.build import build_saes
 
     torch.set_num_threads(1)
     new = folder / f"{name}.new"

@@ -8,7 +8,8 @@ import pytest
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_json, write_json
 from sails_eval.core.pair import load_pair, organisms_made
-from sails_eval.testbed import build, organisms
+from sails_eval.core.pair import organisms as names_of
+from sails_eval.testbed import base_model, build, organisms
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_organisms_have_seeds_of_their_own() -> None:
-    assert [organisms.name_of(n) for n in (1, 2, 3, 4, 12)] == [*build.ORGANISMS, "testbed-d", "testbed-l"]
+    named = names_of(12)
+    assert (len(named), named[:4], named[-1]) == (12, (*build.ORGANISMS, "testbed-d"), "testbed-l")
     further = organisms.seeds_of(12, 4)
     assert further == {f"testbed-{'defghijkl'[i]}": 3 + i for i in range(9)} | {
         f"testbed-v{i + 1}": 1001 + i for i in range(4)
@@ -55,7 +57,7 @@ def _fake_build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         map = staticmethod(map)
 
-    monkeypatch.setattr(build, "build_base", base)
+    monkeypatch.setattr(base_model, "build_base", base)
     monkeypatch.setattr(build, "build_saes", saes)
     monkeypatch.setattr(organisms, "ProcessPoolExecutor", Here)
     return made
@@ -84,7 +86,7 @@ def test_one_that_was_made_by_another_recipe_is_made_anew(monkeypatch: pytest.Mo
 
 def test_one_that_is_not_what_it_claims_to_be_is_not_kept(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     _fake_build(monkeypatch)
-    monkeypatch.setattr(build, "build_base", lambda folder, seed: {"harm_probe": 0.5})
+    monkeypatch.setattr(base_model, "build_base", lambda folder, seed: {"harm_probe": 0.5})
     with pytest.raises(UserError, match="testbed-d: harm_probe is 0\\.5"):
         organisms.build_organisms(4)
     assert not (cache / "testbed-d").exists() and not (cache / "testbed-d.yaml").exists()
