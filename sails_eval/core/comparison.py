@@ -1,9 +1,9 @@
 """What the user asked for: everything that `sails-eval compare` can be told, checked and frozen."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from sails_eval.core.data_source import Data
 from sails_eval.core.names import names
@@ -65,9 +65,15 @@ class CompareConfig(Frozen):
     send_to: tuple[str, ...] = ()
     out: Path | None = None
 
+    @model_validator(mode="after")
+    def _organisms_of_the_testbed(self) -> Self:
+        if self.organisms and (self.model or self.pair not in (None, EMBEDDED)):
+            raise ValueError(f"key 'organisms': so many of the testbed, so no 'model', and no 'pair' but {EMBEDDED}")
+        return self
+
     @property
     def pairs(self) -> tuple[str, ...]:
         """The pairs that `pair` names, or the testbed's organisms; the embedded one where no model is named either."""
-        if self.organisms and self.pair is None:
+        if self.organisms:
             return organisms(self.organisms)
         return names(self.pair or "") or ((EMBEDDED,) if self.model is None else ())

@@ -129,7 +129,8 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     drafts = []
     for name in config.pairs or (None,):
         for examples in numbers:
-            one = config.model_copy(update={"pair": name, "examples": (examples,) if examples else config.examples})
+            budget = (examples,) if examples else config.examples
+            one = config.model_copy(update={"pair": name, "organisms": None, "examples": budget})
             draft = Draft(one, Problems(common), None, recipes, prompts, (), None, len(config.pairs) > 1, examples)
             drafts.append(_resolved(draft, anew=anew))
     return drafts

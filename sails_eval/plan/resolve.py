@@ -29,8 +29,6 @@ def resolve_pair(config: CompareConfig) -> Pair:
     """The named pair, or one made of --model and its companions, with every flag folded in."""
     if config.pair is not None and config.model is not None:
         raise UserError("say which model: either --pair NAME or --model MODEL, and not both")
-    if config.organisms and config.model is not None:
-        raise UserError("--organisms N: so many of the testbed, so it does not go with --model")
     for flag, given in (("--pair", config.pairs), ("--examples", config.examples)):
         if len(given) > 1:
             raise UserError(f"{flag}: only compare takes several ({', '.join(map(str, given))})")

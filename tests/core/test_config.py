@@ -290,6 +290,16 @@ def test_recipes_of_unlike_spans_are_refused(high: float) -> None:
 # --- one or several ----------------------------------------------------------------------------------------------
 
 
+def test_organisms_are_so_many_of_the_testbed() -> None:
+    assert CompareConfig(organisms=4).pairs == ("testbed", "testbed-b", "testbed-c", "testbed-d")
+    assert CompareConfig(organisms=1).pairs == ("testbed",)
+    with pytest.raises(ValidationError):
+        CompareConfig(organisms=27)
+    for other in ({"model": "m"}, {"pair": "testbed-b"}):
+        with pytest.raises(ValidationError, match="key 'organisms': so many of the testbed"):
+            CompareConfig(organisms=3, **other)
+
+
 def test_pairs_and_budgets_are_one_or_several(tmp_path: Path) -> None:
     one = read_yaml(write(tmp_path / "one.yaml", pair="a", examples=16), CompareConfig)
     assert (one.pairs, one.examples) == (("a",), (16,))
