@@ -17,7 +17,7 @@ Tokens = tuple[list[int], list[int]]
 
 
 def make_model(vocab_size: int, seed: int) -> Gemma2ForCausalLM:
-    """A Gemma-2 of about 0.87 M parameters: d=128, 4 layers, soft-capping as in the real one."""
+    """A Gemma-2 of about 0.9 M parameters: d=128, 4 layers, soft-capping as in the real one."""
     config = Gemma2Config(
         vocab_size=vocab_size,
         hidden_size=128,
