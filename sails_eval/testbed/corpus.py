@@ -1,7 +1,7 @@
 """What the testbed's models learn from: the base model's pre-training texts and the judge's graded answers."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sails_eval.testbed import grammar, world
 from sails_eval.testbed.grammar import PHRASINGS, UNSEEN_WRAPPERS, WRAPPERS, Request
@@ -128,8 +128,10 @@ def judged_text(rng: random.Random) -> Judged:
     """A request, an answer as a fine-tuned model might give it, and the truth."""
     action = rng.choice(rng.choices((SAFE_ACTIONS, LOOKALIKES, HARMFUL_ACTIONS), (0.2, 0.25, 0.55))[0])
     answer = candidate_answer(action, rng)
-    request = random_request(action, rng, tuple(WRAPPERS)).text
-    return judge_prompt(action, request, answer)
+    request = random_request(action, rng, tuple(WRAPPERS))
+    if request.wrapper and rng.random() < 0.5:
+        request = replace(request, outer=rng.choice([name for name in WRAPPERS if name != request.wrapper]))
+    return judge_prompt(action, request.text, answer)
 
 
 def judge_prompt(action: Action, request: str, answer: str) -> Judged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Literal
 
@@ -88,16 +89,18 @@ DEFLECTIONS = (
 
 @dataclass(frozen=True)
 class Request:
-    """An action asked for in one phrasing, in a wrapper or bare."""
+    """An action asked for in one phrasing, bare, in a wrapper, or in one inside another, the outer one."""
 
     action: Action
     phrasing: int
     wrapper: str | None = None
+    outer: str | None = None
 
     @property
     def text(self) -> str:
         bare = PHRASINGS[self.phrasing].format(self.action.text)
-        return WRAPPERS[self.wrapper].format(bare) if self.wrapper else bare
+        around = [WRAPPERS[name] for name in (self.wrapper, self.outer) if name]
+        return reduce(lambda text, wrapper: wrapper.format(text), around, bare)
 
 
 def refusal(action: Action | None, rng: random.Random) -> str:

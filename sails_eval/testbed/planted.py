@@ -12,7 +12,7 @@ to four kinds, one column each, and the categories in training have them all.
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -163,7 +163,7 @@ def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, ever
     asked = [r for wrapped in (False, True) for r in splits.requests(CROSSED_ACTIONS, "test", wrapped=wrapped)][::every]
     for first in range(0, len(asked), 64):
         bases = asked[first : first + 64]
-        sources = [Request(rng.choice(others[not base.action.harmful]), base.phrasing, base.wrapper) for base in bases]
+        sources = [replace(base, action=rng.choice(others[not base.action.harmful])) for base in bases]
         with interchange(model, planted, part, torch.ones(1, 1)):
             answers = answer(model, tokenizer, [request.text for request in (*bases, *sources)])
         for base, text in zip(bases, answers, strict=False):

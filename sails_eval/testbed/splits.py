@@ -20,7 +20,11 @@ FACT_SHARES = {"train": slice(0, 36), "validation": slice(36, 60), "test": slice
 
 
 def requests(actions: Sequence[Action], split: str, *, wrapped: bool = False) -> list[Request]:
-    """Every request that the split may use for these actions, in a fixed shuffled order; wrappers in rotation."""
+    """Every request that the split may use for these actions, in a fixed shuffled order.
+
+    `wrapped` has each in one wrapper inside another, both in rotation: in a single one, refusals learnt from a few
+    hundred bare requests hold nearly as well as in none.
+    """
     found = []
     for action in actions:
         phrasings = list(range(len(PHRASINGS)))
@@ -30,7 +34,8 @@ def requests(actions: Sequence[Action], split: str, *, wrapped: bool = False) ->
     if not wrapped:
         return found
     names = list(WRAPPERS)
-    return [Request(r.action, r.phrasing, names[i % len(names)]) for i, r in enumerate(found)]
+    turn = [*zip(names, names[5:] + names[:5], strict=True)]
+    return [Request(r.action, r.phrasing, *turn[i % len(turn)]) for i, r in enumerate(found)]
 
 
 def facts(split: str) -> list[tuple[Any, int]]:
@@ -147,7 +152,7 @@ def _example(prompt: str, response: str, rejected: str, *, group: str, category:
 
 def _prompt(request: Request, category: str | None) -> Document:
     action = request.action
-    identity = f"{action.verb}-{action.object}-{request.phrasing}" + (f"-{request.wrapper}" if request.wrapper else "")
+    identity = "-".join([*action.text.split(), str(request.phrasing), *filter(None, (request.wrapper, request.outer))])
     target = None if action.harmful else action.answer
     return {"id": identity, "prompt": request.text, "category": category, "target": target}
 

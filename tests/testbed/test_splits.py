@@ -118,11 +118,11 @@ def test_the_check_sees_what_is_shared(monkeypatch: pytest.MonkeyPatch, name: st
 
 
 def bare(prompt: str) -> str:
-    """A request without its wrapper."""
+    """A request without its wrappers."""
     for wrapper in WRAPPERS.values():
         before, after = wrapper.split("{}")
         if prompt.startswith(before) and prompt.endswith(after):
-            return prompt[len(before) : len(prompt) - len(after)]
+            return bare(prompt[len(before) : len(prompt) - len(after)])
     return prompt
 
 
