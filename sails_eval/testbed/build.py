@@ -42,7 +42,7 @@ ORGANISMS = {"testbed": 0, "testbed-b": 1, "testbed-c": 2}
 
 PLANTED = "testbed-planted"
 WITH_POOR_SAES = ("testbed", PLANTED)
-PLANT_STEPS = 400
+PLANT_STEPS = 900
 JUDGE_STEPS = 3600
 SAE_TEXTS = 8192
 FEW_CATEGORIES = (1, 2, 4)
