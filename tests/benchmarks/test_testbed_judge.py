@@ -9,7 +9,7 @@ import pytest
 from sails_eval.analyses.audit.sample import JudgedAnswer
 from sails_eval.core.files import read_jsonl
 from sails_eval.core.records import Completion, Verdict
-from sails_eval.testbed.grammar import REFUSALS, Request
+from sails_eval.testbed.grammar import DECLINING, Request
 from sails_eval.testbed.world import HARMFUL_ACTIONS, SAFE_ACTIONS
 
 
@@ -18,7 +18,7 @@ def test_every_different_answer_is_labelled_once(
 ) -> None:
     items = []
     for kind, action in (("harmful", HARMFUL_ACTIONS[0]), ("safe", SAFE_ACTIONS[0])):
-        for answer in (action.answer, REFUSALS[0], REFUSALS[0], ""):
+        for answer in (action.answer, f"{DECLINING[0]} .", f"{DECLINING[0]} .", ""):
             completion = Completion("x", Request(action, 3, "story").text, answer, "")
             verdict = Verdict("x", unscored="not looked at")
             items.append(JudgedAnswer("lora", 0, "task", kind, 0.25, completion, verdict))  # type: ignore[arg-type]

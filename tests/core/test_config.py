@@ -295,7 +295,8 @@ def test_organisms_are_so_many_of_the_testbed() -> None:
     assert CompareConfig(organisms=1).pairs == ("testbed",)
     with pytest.raises(ValidationError):
         CompareConfig(organisms=27)
-    for other in ({"model": "m"}, {"pair": "testbed-b"}):
+    others: tuple[dict[str, Any], ...] = ({"model": "m"}, {"pair": "testbed-b"})
+    for other in others:
         with pytest.raises(ValidationError, match="key 'organisms': so many of the testbed"):
             CompareConfig(organisms=3, **other)
 
