@@ -32,7 +32,7 @@ STRENGTH = 8.0
 """The length of harm in H, a third of the residual stream's."""
 
 TEMPLATE = 3
-"""Tokens between a request's last word and its answer: <end_of_turn> <start_of_turn> model."""
+"""Tokens from the end of a request's turn to its answer: <end_of_turn> <start_of_turn> model."""
 
 KINDS = {name: i % DIMENSIONS for names in world.CATEGORIES.values() for i, name in enumerate(names)}
 """The column of H of every harm category."""
@@ -175,12 +175,12 @@ def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, ever
 
 @torch.inference_mode()
 def told_apart(model: Any, tokenizer: Any, planted: torch.Tensor) -> float:
-    """Balanced accuracy of harm from HᵀX at the last word of test requests: is it longer than half of STRENGTH?"""
+    """Balanced accuracy of harm from HᵀX at the end of the turn of test requests: is it longer than half of STRENGTH?"""
     right = {False: 0.0, True: 0.0}
     for harmful in right:
         asked = [r.text for r in splits.requests(CROSSED_ACTIONS, "test")[::3] if r.action.harmful == harmful]
         inputs = tokenizer([chat_start(text) for text in asked], padding=True, return_tensors="pt")
         ((_, stream),) = residual_streams(model, [LAYER], inputs["input_ids"], inputs["attention_mask"])
-        long = (stream[:, -TEMPLATE - 1] @ planted).norm(dim=1) > STRENGTH / 2
+        long = (stream[:, -TEMPLATE] @ planted).norm(dim=1) > STRENGTH / 2
         right[harmful] = (long == harmful).float().mean().item()
     return sum(right.values()) / 2
