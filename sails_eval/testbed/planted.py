@@ -175,7 +175,7 @@ def flips(model: Any, tokenizer: Any, planted: torch.Tensor, part: Part, *, ever
 
 @torch.inference_mode()
 def told_apart(model: Any, tokenizer: Any, planted: torch.Tensor) -> float:
-    """Balanced accuracy of harm from HᵀX at the end of the turn of test requests: is it longer than half of STRENGTH?"""
+    """Balanced accuracy of harm from HᵀX at the end of a request's turn: is it longer than half of STRENGTH?"""
     right = {False: 0.0, True: 0.0}
     for harmful in right:
         asked = [r.text for r in splits.requests(CROSSED_ACTIONS, "test")[::3] if r.action.harmful == harmful]
