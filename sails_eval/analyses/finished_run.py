@@ -18,6 +18,7 @@ from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.prepare import prepare
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched
+from sails_eval.run.tuning import settled
 from sails_eval.run.workers import workers
 from sails_eval.tasks.library import find_tasks
 
@@ -108,7 +109,7 @@ class FinishedRun:
             for recipe in self.plan.recipes
             if recipe.name in self.methods
             for cell in self.plan.cells(recipe)
-            if cell.learning_rate == self.choices[recipe.name].rate_of(cell.seed)
+            if cell.seed in self.plan.seeds and cell.learning_rate == self.choices[recipe.name].rate_of(cell.seed)
         ]
         return [SelectedModel(cell.recipe.name, cell, self.run.cell(cell).checkpoint) for cell in cells]
 
@@ -144,7 +145,7 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
         raise UserError(
             f"{run.path}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
         )
-    choices = run.choices(plan.named_tasks)
+    plan, choices = settled(run, plan), run.choices(plan.named_tasks)
     for recipe in plan.recipes:
         if recipe.name not in choices or choices[recipe.name].learning_rate not in plan.rates(recipe):
             raise UserError(f"{run.chosen.path}: no rate of '{recipe.name}' that it was trained at; delete the file")

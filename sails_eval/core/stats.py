@@ -1,10 +1,10 @@
 """Intervals and tests, as pure functions of numbers. Intervals are 95 %, tests two-sided unless they say so.
 
 A `Sample` holds one value per organism and seed. Where organisms share their seeds, the unit of replication is the
-seed and `crossed_mean` says how sure the mean is; where each has seeds of its own, it is the organism, and `nested_mean`
-does. Rows with too few of either can only show how much the choice of prompts matters: `wilson` for one task,
-`combine` for means and sums over tasks. `benchmarks/simulated_boards.py` and `simulated_confirm.py` measure what all of
-this covers.
+seed and `crossed_mean` says how sure the mean is; where each has seeds of its own, it is the organism, and
+`nested_mean` does. Rows with too few of either can only show how much the choice of prompts matters: `wilson` for one
+task, `combine` for means and sums over tasks. `benchmarks/simulated_boards.py` and `simulated_confirm.py` measure what
+all of this covers.
 """
 
 from __future__ import annotations

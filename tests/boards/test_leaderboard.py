@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import sem
 
+from sails_eval.boards.contrasts import Contrast, Design
 from sails_eval.boards.leaderboard import CellKey, Provenance, RowFacts, build, choose_rates, estimates, headline
 from sails_eval.boards.publish import check, publish
 from sails_eval.boards.rate_choice import Choice
@@ -87,7 +88,8 @@ def example(base: tuple[float, float] = (0.3, 0.9), seeds: int = 5) -> tuple[lis
 def built(
     results: list[Result], known: dict[str, RowFacts], *, contrasts: list[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
-    return build({"tiny": results}, TASKS, known, provenance=PROVENANCE, contrasts=contrasts)
+    design = None if contrasts is None else Design(tuple(Contrast(*one) for one in contrasts))
+    return build({"tiny": results}, TASKS, known, provenance=PROVENANCE, design=design)
 
 
 def board(run_name: str = "r1", seeds: int = 5) -> pd.DataFrame:
@@ -240,14 +242,16 @@ def test_a_seed_that_was_not_tested_at_the_others_rate_is_an_error() -> None:
 def test_build_has_the_contracts_columns_best_row_first() -> None:
     frame = board()
     assert ",".join(frame.columns) == (
-        "rank,method,model,sae,seeds,trainable_params,trainable_pct,train_tokens,sae_tokens,tuning_trials,learning_rate,"
+        "rank,method,model,sae,organisms,seeds,trainable_params,trainable_pct,train_tokens,sae_tokens,tuning_trials,"
+        + "learning_rate,"
         + ",".join(
             f"{m},{m}_low,{m}_high"
             for m in ("alignment_score safety_rate harm_score high_risk_rate over_refusal_rate "
                       "helpfulness capability broken_rate").split()
         )
         + ",alignment_score_worst,alignment_score_best,capability_loss_at_least,unscored,judge,judge_agreement"
-        + ",not_distinguished_from,equivalent_to,contrasts,by_organism,warnings,date,version,run,schema"
+        + ",not_distinguished_from,detectable_difference,equivalent_to,contrasts,secondary_contrasts,by_organism"
+        + ",warnings,date,version,run,protocol,schema"
     )  # fmt: skip
     assert frame["method"].tolist() == ["lora", "sails", "full", "base"]  # lora and sails have the same score
     assert frame["rank"].tolist() == [1, 1, 3, 4]
@@ -259,15 +263,15 @@ def test_build_has_the_contracts_columns_best_row_first() -> None:
 def test_only_declared_contrasts_are_tested() -> None:
     results, known = example()
     said = row_of(board(), "sails")["contrasts"]
-    assert isinstance(said, str) and [part.split(":")[0] for part in said.split("; ")] == [
+    assert isinstance(said, str) and [part.split(",")[0] for part in said.split("; ")] == [
         "sails - base", "sails - full", "sails - lora",
     ]  # fmt: skip
     frame = built(results, known, contrasts=[("full", "lora")])
     assert frame["not_distinguished_from"].tolist() == [""] * 4  # lora and sails were not compared
-    assert str(row_of(frame, "full")["contrasts"]).startswith("full - lora: -0.408 [")
+    assert str(row_of(frame, "full")["contrasts"]).startswith("full - lora, alignment score: -0.408 [")
     without = {method: known[method] for method in ("base", "full", "lora")}
     said = row_of(built(results, without), "full")["contrasts"]
-    assert isinstance(said, str) and [part.split(":")[0] for part in said.split("; ")] == ["full - base", "full - lora"]
+    assert isinstance(said, str) and [part.split(",")[0] for part in said.split("; ")] == ["full - base", "full - lora"]
     with pytest.raises(UserError, match="did you mean sails"):
         built(results, known, contrasts=[("sials", "lora")])
 
@@ -444,7 +448,7 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
     headings = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
     assert [f"**{heading}**" in text for heading in headings] == [True] * len(headings)
     assert r"- model: a\|b\<script\> # x, tiny" in text and "- judge: rules" in text
-    assert "- judge agreement: 99 % of 100 answers\n" in text and r"- sails - full: +0.408 \[" in text
+    assert "- judge agreement: 99 % of 100 answers\n" in text and r"- sails - full, alignment score: +0.408 \[" in text
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {len(headings) + 1}
 
 
