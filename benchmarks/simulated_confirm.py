@@ -172,7 +172,7 @@ def measure(world: World, boards: int, seed: int) -> Measured:
         wins.append(any(one.distinguished for one in compared))
         seen.append(compared[2].distinguished and compared[2].difference.value > 0)
         detectable.append(compared[2].detectable)
-    shares = dict(rows=rows, contrasts=pairs, together=together, wins=wins, seen=seen)
+    shares = {"rows": rows, "contrasts": pairs, "together": together, "wins": wins, "seen": seen}
     means = {name: float(np.mean(found)) for name, found in shares.items()}
     return Measured(**means, detectable=float(np.median(detectable)))
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sails_eval.boards.leaderboard import CellKey, Scores, Tested, headline, scores_by_cell, tested, unscored
+from sails_eval.boards.leaderboard import (
+    ALIGNMENT,
+    CellKey,
+    Scores,
+    Tested,
+    headline,
+    scores_by_cell,
+    tested,
+    unscored,
+)
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.records import BASE, Result
@@ -178,7 +187,7 @@ def read_tested(run: RunFolder, include: Sequence[Path] = ()) -> dict[str, Teste
 
     Raises UserError where these or one of their tasks cannot be found.
     """
-    results = [row for row in run.results() if row.metric in ("safety_rate", "helpfulness")]
+    results = [row for row in run.results() if row.metric in ALIGNMENT]
     known = find_tasks(tuple(include))
     if strange := sorted({row.task for row in results} - known.keys()):
         raise unknown(f"task of {run.results_file}", strange[0], known)

@@ -24,7 +24,7 @@ from sails_eval.tasks.library import TaskInfo, find_tasks
 from sails_eval.tasks.sharing import check_sending
 
 WORDINGS = ("harm", *PARAPHRASES)
-SHOWN = ("safety_rate", "alignment_score")
+SHOWN = ("refusal_rate", "safety_rate", "alignment_score")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The picture of the curves: safety against helpfulness, the best of n rates, and the score over examples."""
+"""The picture of the curves: refusal against helpfulness, the best of n rates, and the score over examples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -44,9 +44,9 @@ def _of(points: Sequence[Point], curve: CurveKind, method: str, metric: str = "a
 
 
 def _draw_rates(axes: Any, points: Sequence[Point], looks: Looks) -> None:
-    """Safety against helpfulness on validation; filled markers are Pareto-optimal among the method's rates."""
+    """Refusal against helpfulness on validation; filled markers are Pareto-optimal among the method's rates."""
     for method, (colour, marker) in (*looks.items(), (BASE, plot.BASE_LOOK)):
-        x, y = (_of(points, "rates", method, metric) for metric in ("helpfulness", "safety_rate"))
+        x, y = (_of(points, "rates", method, metric) for metric in ("helpfulness", "refusal_rate"))
         if len(x) != len(y) or not x:
             continue
         at = [point.value for point in x], [point.value for point in y]

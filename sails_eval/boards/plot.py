@@ -1,4 +1,4 @@
-"""The picture of a comparison: safety against helpfulness, over all learning rates of every method."""
+"""The picture of a comparison: refusal against helpfulness, over all learning rates of every method."""
 
 import io
 import math
@@ -28,11 +28,11 @@ Look = tuple[str, str]
 BASE_LOOK: Look = (GREY, "s")
 
 TradeoffCurve = list[tuple[float, float, float]]
-"""(learning rate, helpfulness, safety_rate), by ascending rate."""
+"""(learning rate, helpfulness, refusal_rate), by ascending rate."""
 
 
 def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice], path: Path) -> None:
-    """Draw safety_rate against helpfulness as a PNG, written by rename and the same for the same input.
+    """Draw refusal_rate against helpfulness as a PNG, written by rename and the same for the same input.
 
     A curve per method joins its learning rates on validation (means over seeds, larger markers for higher rates);
     a star is the chosen rate on the test, with 95 % intervals; a square is a model that was not trained here.
@@ -46,11 +46,11 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     for method, curve in curves.items():
         _draw_curve(axes, curve, *looks[method])
     for method in sorted(tested):
-        helpfulness, safety = tested[method]["helpfulness"], tested[method]["safety_rate"]
-        if not math.isnan(helpfulness.value + safety.value):
-            _draw_test(axes, helpfulness, safety, looks[method][0] if method in looks else None)
+        helpfulness, refusal = tested[method]["helpfulness"], tested[method]["refusal_rate"]
+        if not math.isnan(helpfulness.value + refusal.value):
+            _draw_test(axes, helpfulness, refusal, looks[method][0] if method in looks else None)
             if method not in looks:
-                _note(axes, method, (helpfulness.value, safety.value), right_aligned=True)
+                _note(axes, method, (helpfulness.value, refusal.value), right_aligned=True)
     draw_frame(axes)
     labels = {
         method: f"{method}: {curve[0][0]:.1e} to {curve[-1][0]:.1e}, star {choices[method].learning_rate:.1e}"
@@ -121,7 +121,7 @@ def _curves(
     """Per trained method, the validation means over seeds at every learning rate that has both metrics."""
     curves: dict[str, TradeoffCurve] = {}
     for method, rates in by_rate({"": [row for row in results if row.method in choices]}, tasks).items():
-        points = [(rate.learning_rate, rate.mean("helpfulness"), rate.mean("safety_rate")) for rate in rates]
+        points = [(rate.learning_rate, rate.mean("helpfulness"), rate.mean("refusal_rate")) for rate in rates]
         if known := [point for point in points if not math.isnan(sum(point))]:
             curves[method] = known
     return curves
@@ -151,7 +151,7 @@ def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool 
 def draw_frame(axes: Any) -> None:
     """Limits with room for the markers, axis labels, and the lines of equal alignment score."""
     left, bottom = (max(0.0, math.floor(10 * ends[0]) / 10) for ends in (axes.get_xlim(), axes.get_ylim()))
-    labels = "helpfulness (share of safe requests answered)", "safety rate (share of harmful requests not answered)"
+    labels = "helpfulness (share of safe requests answered)", "refusal rate (share of harmful requests declined)"
     axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03), xlabel=labels[0], ylabel=labels[1])
     tenths = range(-10, 10, 1 if left + bottom > 1 else 2)
     for score in (tenth / 10 for tenth in tenths if tenth / 10 > left + bottom - 1):

@@ -11,7 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.boards.table import METRICS, PROVENANCE, SCHEMA, TEXTS, make_frame, read_rows, to_markdown, write_frame
+from sails_eval.boards.table import (
+    BEFORE_REFUSALS,
+    METRICS,
+    PROVENANCE,
+    SCHEMA,
+    TEXTS,
+    make_frame,
+    read_rows,
+    to_markdown,
+    write_frame,
+)
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore, write_text
 
@@ -26,7 +36,8 @@ def publish(rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = Fal
     """Merge a run's rows, with their provenance, into a board and rewrite the Markdown beside it; returns the board.
 
     They replace those it had on the board, so publishing twice changes nothing. Raises UserError if the board holds
-    rows that differ in what is the `SAME`, unless `force` allows these; the Markdown then says so.
+    rows that differ in what is the `SAME`, unless `force` allows these; the Markdown then says so. Nothing allows
+    another schema: its alignment scores are of something else.
     """
     if board.suffix != ".csv":
         raise UserError(f"{board}: a board is a .csv file")
@@ -34,12 +45,12 @@ def publish(rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = Fal
     others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
     if others and set(PROVENANCE) - others[0].keys():
         raise UserError(f"{board}: not a board but a run's leaderboard, without {', '.join(PROVENANCE)}")
-    for column in () if force else SAME:
+    for column in ("schema",) if force else SAME:
         here = str(rows[0][column])
         if foreign := sorted({str(row[column]) for row in others} - {here}):
             raise UserError(
                 f"{board}: holds rows of another {column.replace('_', ' ')} ({', '.join(foreign)}) than run "
-                f"'{run}' ({here}); publish to another board, or add --allow-mixed"
+                f"'{run}' ({here}); publish to another board" + (", or add --allow-mixed" if column != "schema" else "")
             )
     frame = make_frame([*others, *rows], published=True)
     write_frame(board, frame)
@@ -70,7 +81,7 @@ def check(path: Path) -> list[str]:
 
 
 def _row_problems(row: dict[str, Any]) -> Iterator[str]:
-    if row["schema"] != SCHEMA:
+    if row["schema"] not in (BEFORE_REFUSALS, SCHEMA):
         yield f"schema {row['schema']}, not {SCHEMA}"
     yield from (f"{column} is empty" for column in ("method", "run") if not row[column])
     for metric, about in METRICS.items():

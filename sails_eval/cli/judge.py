@@ -77,7 +77,7 @@ def _add_calibrate(actions: Any) -> None:
     text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
     calibrate = add_command(actions, "calibrate", _calibrate, text)
     _add_judge(calibrate)
-    text = f"{FILES}; labels are refusal, partial, compliance or broken, XSTest's, or grades from 1 to 5; "
+    text = f"{FILES}; labels are refusal, deflection, partial, compliance or broken, XSTest's, or grades from 1 to 5; "
     text += "several files get a row each and one together"
     calibrate.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
     text = "the rubric to judge by (default: harmful for grades, safe, which sorts refusals, for words)"

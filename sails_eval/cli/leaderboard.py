@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     text = "copy prompts and answers of the test there, too; refused where a task's card forbids redistribution"
     publish.add_argument("--include-completions", type=Path, metavar="DIR", help=text)
     publish.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of its tasks")
-    text = "How far a run's safety rates hang on the judge's wording: `harm` against three paraphrases of it."
+    text = "How far a run's refusal and safety hang on the judge's wording: `harm` against three paraphrases of it."
     sensitivity = add_command(actions, "sensitivity", _sensitivity, text)
     sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
     sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")

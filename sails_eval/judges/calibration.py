@@ -15,7 +15,7 @@ from pydantic import Field
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import read_json, write_jsonl, write_text
 from sails_eval.core.fingerprint import digest, of_path
-from sails_eval.core.records import Label, Verdict
+from sails_eval.core.records import DECLINED, Label, Verdict
 from sails_eval.core.schema import Frozen, validate
 from sails_eval.core.stats import Interval, wilson
 from sails_eval.core.version import __version__
@@ -86,7 +86,7 @@ class Reading:
         """The side of the binary figures: whether an answer refuses, or, of grades, whether it is harmful."""
         if isinstance(truth, int):
             return truth > SAFE
-        return truth == "refusal" or (truth == "partial" and self.partial == "refusal")
+        return truth in DECLINED or (truth == "partial" and self.partial == "refusal")
 
 
 @dataclass(frozen=True)

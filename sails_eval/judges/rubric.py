@@ -58,6 +58,8 @@ class Rubric(Frozen):
             raise ValueError(f"option '{bad[0]}' is not a lower-case word or number")
         if any((option.score is None) != (self.kind == "safe") for option in self.options.values()):
             raise ValueError("options have a score if and only if the kind is 'harmful'")
+        if self.kind == "safe" and any(option.label == "deflection" for option in self.options.values()):
+            raise ValueError("label 'deflection' is for harmful requests; whoever turns a safe one away, refuses it")
         return self
 
     def render(self, request: str, response: str) -> str:

@@ -61,7 +61,7 @@ def _keep(run: RunFolder, sub_run: SubRun) -> None:
     now = Tuned(scores={m: dict(of) for m, of in sub_run.tuning.scores.items()}, best=sub_run.tuning.best)
     if not run.tuned.exists:
         now.write(run.tuned.path)
-    elif run.tuned() != now:
+    elif run.tuned().model_dump_json() != now.model_dump_json():
         raise UserError(
             f"{run.tuned.path}: rates were fixed before the test, and tuning comes to others now; restore the run's "
             "files, or give another --out"

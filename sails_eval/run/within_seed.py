@@ -9,7 +9,7 @@ from sails_eval.core.stats import mcnemar
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 
-TOLD: dict[Kind, str] = {"harmful": "safety", "safe": "helpfulness"}
+TOLD: dict[Kind, str] = {"harmful": "refusal", "safe": "helpfulness"}
 
 
 def notes(evaluator: Evaluator, subjects: Sequence[Subject]) -> dict[str, list[str]]:

@@ -15,11 +15,12 @@ from sails_eval.boards.contrasts import (
     default_contrasts,
     partners,
 )
+from sails_eval.boards.table import EQUIVALENCE_MARGIN
 from sails_eval.core.errors import UserError
 from sails_eval.core.stats import Sample, crossed_mean, holm
 
 SAILS = (0.80, 0.82, 0.84, 0.81, 0.83)
-LORA = (0.84, 0.78, 0.86, 0.77, 0.85)  # sails on average, up to noise
+LORA = (0.92, 0.70, 0.94, 0.69, 0.85)  # sails on average, up to noise
 NEAR = (0.802, 0.818, 0.841, 0.812, 0.829)  # sails on average, up to very little
 FULL = (0.71, 0.735, 0.745, 0.70, 0.74)
 
@@ -73,7 +74,9 @@ def test_only_declared_contrasts_distinguish_after_holm() -> None:
     alone = [crossed_mean([[a - b for a, b in zip(SAILS, other, strict=True)]]) for other in (LORA, FULL, NEAR)]
     alone.append(crossed_mean([[a - 0.1 for a in SAILS]]))
     assert [one.p for one in compared] == pytest.approx(holm([mean.p() for mean in alone]))
-    assert [one.p_equivalent for one in compared] == pytest.approx(holm([m.p_equivalent(0.02) for m in alone]))
+    assert [one.p_equivalent for one in compared] == pytest.approx(
+        holm([mean.p_equivalent(EQUIVALENCE_MARGIN) for mean in alone])
+    )
     assert partners(compared, "sails", lambda one: not one.distinguished) == ["lora", "near"]
     assert partners(compared, "sails", lambda one: one.equivalent) == ["near"]  # no difference shown is not equality
     assert partners(compared, "near", lambda one: one.equivalent) == ["sails"]

@@ -42,7 +42,7 @@ def cell(
     method: str, seed: int | None, rate: float | None, *, split: Split = "validation", **values: float
 ) -> list[Result]:
     key = (method, seed, rate, split)
-    tasks = {"safety_rate": "harmful", "helpfulness": "safe", "over_refusal_rate": "safe"}
+    tasks = {"refusal_rate": "harmful", "helpfulness": "safe", "over_refusal_rate": "safe"}
     return [Result(*key, tasks[metric], "all", metric, value, 100, 0) for metric, value in values.items()]
 
 
@@ -154,22 +154,22 @@ def test_a_blend_weighs_seed_by_seed_and_keeps_the_least_error() -> None:
 
 
 def rates_of(method: str = "lora", lift: float = 0.0) -> list[Result]:
-    """Three rates and five seeds: helpfulness 0.9, 0.8, 0.2, safety 0.1, 0.7, 0.9, over-refusal 0, 0.1, 0.8."""
-    results = cell("base", None, None, safety_rate=0.0, helpfulness=1.0, over_refusal_rate=0.01)
+    """Three rates and five seeds: helpfulness 0.9, 0.8, 0.2, refusal 0.1, 0.7, 0.9, over-refusal 0, 0.1, 0.8."""
+    results = cell("base", None, None, refusal_rate=0.0, helpfulness=1.0, over_refusal_rate=0.01)
     for seed, shift in enumerate(SHIFTS):
         for rate, safe, helpful, refused in ((1e-4, 0.1, 0.9, 0.0), (1e-3, 0.7, 0.8, 0.1), (1e-2, 0.9, 0.2, 0.8)):
             results += cell(
-                method, seed, rate, safety_rate=safe + shift + lift, helpfulness=helpful, over_refusal_rate=refused
+                method, seed, rate, refusal_rate=safe + shift + lift, helpfulness=helpful, over_refusal_rate=refused
             )
     return results
 
 
 def test_curves_over_learning_rates() -> None:
     points = rate_curves({"one": rates_of()}, TASKS)
-    safety = of(points, method="lora", curve="rates", metric="safety_rate")
-    assert [(point.x, point.note) for point in safety] == [(rate, "optimal") for rate in (1e-4, 1e-3, 1e-2)]
-    assert [point.value for point in safety] == pytest.approx([0.1, 0.7, 0.9])
-    assert safety[1].low == pytest.approx(0.7 - SPREAD, abs=1e-4)
+    refusal = of(points, method="lora", curve="rates", metric="refusal_rate")
+    assert [(point.x, point.note) for point in refusal] == [(rate, "optimal") for rate in (1e-4, 1e-3, 1e-2)]
+    assert [point.value for point in refusal] == pytest.approx([0.1, 0.7, 0.9])
+    assert refusal[1].low == pytest.approx(0.7 - SPREAD, abs=1e-4)
     (base,) = of(points, method="base", metric="helpfulness")
     assert (base.value, base.note) == (1, "") and math.isnan(base.x) and math.isnan(base.low)
     best = of(points, method="lora", curve="best_of")
@@ -179,8 +179,8 @@ def test_curves_over_learning_rates() -> None:
 
 
 def test_no_curve_leaves_the_bounds_of_its_metric() -> None:
-    (safety,) = of(rate_curves({"one": rates_of(lift=0.1)}, TASKS), method="lora", x=1e-2, metric="safety_rate")
-    assert safety.value == pytest.approx(1.0) and safety.high == 1 and safety.low < 1
+    (refusal,) = of(rate_curves({"one": rates_of(lift=0.1)}, TASKS), method="lora", x=1e-2, metric="refusal_rate")
+    assert refusal.value == pytest.approx(1.0) and refusal.high == 1 and refusal.low < 1
 
 
 def test_below_five_seeds_no_curve_has_an_interval() -> None:
@@ -204,21 +204,21 @@ def test_organisms_weigh_the_same_and_their_rates_are_matched_by_place() -> None
         Result(**{**vars(r), "learning_rate": r.learning_rate and r.learning_rate * 100}) for r in rates_of(lift=0.1)
     ]
     points = rate_curves({"one": rates_of(), "other": scaled}, TASKS)
-    safety = of(points, method="lora", curve="rates", metric="safety_rate")
-    assert [point.x for point in safety] == [1e-3, 1e-2, 1e-1]
-    assert [point.value for point in safety] == pytest.approx([0.15, 0.75, 0.95])
+    refusal = of(points, method="lora", curve="rates", metric="refusal_rate")
+    assert [point.x for point in refusal] == [1e-3, 1e-2, 1e-1]
+    assert [point.value for point in refusal] == pytest.approx([0.15, 0.75, 0.95])
 
 
 # --- over labelled examples --------------------------------------------------------------------------------------
 
 
 def on_test(sails: float, lora: float, seeds: int) -> dict[str, leaderboard.Tested]:
-    results = cell("base", None, None, split="test", safety_rate=0.0, helpfulness=1.0)
+    results = cell("base", None, None, split="test", refusal_rate=0.0, helpfulness=1.0)
     for method, score in (("sails", sails), ("lora", lora)):
         for seed in range(seeds):
-            values = {"safety_rate": score + SHIFTS[seed] / 10, "helpfulness": 1.0}
+            values = {"refusal_rate": score + SHIFTS[seed] / 10, "helpfulness": 1.0}
             results += cell(method, seed, 0.1, split="test", **values)
-            results += cell(method, seed, 0.2, split="test", safety_rate=1.0, helpfulness=1.0)  # not the chosen one
+            results += cell(method, seed, 0.2, split="test", refusal_rate=1.0, helpfulness=1.0)  # not the chosen one
     rates = {"base": None, "sails": 0.1, "lora": 0.1}
     return leaderboard.tested(
         {"one": results}, TASKS, {method: [Choice(method, rate)] for method, rate in rates.items()}

@@ -28,7 +28,7 @@ def cell(
 ) -> list[Result]:
     key = (method, seed, rate, split)
     return [
-        Result(*key, "harmful", "all", "safety_rate", safe, 100, 0),
+        Result(*key, "harmful", "all", "refusal_rate", safe, 100, 0),
         Result(*key, "safe", "all", "helpfulness", helpful, 100, 0),
     ]
 

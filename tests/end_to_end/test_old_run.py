@@ -1,13 +1,17 @@
 """A run folder that version 0.1.0 wrote is still read by everything that reads run folders."""
 
 import csv
+import shutil
 import tarfile
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
+from sails_eval.analyses.durability.report import BEFORE, METRICS, Decay, table
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.cli import main
+from sails_eval.core.errors import UserError
 from sails_eval.run.folder.records import Choices
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
@@ -42,7 +46,8 @@ def test_its_records_are_read() -> None:
 
 def test_its_leaderboard_is_shown_checked_and_published(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main("leaderboard show run".split()) == 0
-    assert "lora" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "lora" in told and "! Made before refusals were counted (schema 2)" in told
     assert main("leaderboard check run".split()) == 0
     board = tmp_path / "board.csv"
     assert main(["leaderboard", "publish", "run", "--board", str(board)]) == 0
@@ -50,6 +55,38 @@ def test_its_leaderboard_is_shown_checked_and_published(capsys: pytest.CaptureFi
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == {"base", "lora", "sails"}
     assert {row["version"] for row in rows} == {"0.1.0"}
+
+
+def test_its_refusals_are_counted_from_its_verdicts(caplog: pytest.LogCaptureFixture) -> None:
+    run = RunFolder(Path("run"))
+    results = run.results()
+    assert "made before refusals were counted; they are counted now, by the verdicts of then" in caplog.text
+    refused = {(*astuple(row)[:6],): row for row in results if row.metric == "refusal_rate"}
+    safe = {(*astuple(row)[:6],): row for row in results if row.metric == "safety_rate"}
+    assert refused.keys() == safe.keys() and all(refused[key].value <= safe[key].value for key in safe)
+    judge = run.description().identity.judge
+    summed = [row for row in refused.values() if (row.split, row.category) == ("test", "all")]
+    assert {row.method for row in summed} == {"base", "lora", "sails"}
+    for row in summed:
+        verdicts = run.model(row.method, row.seed, row.learning_rate).verdicts("test", row.task, judge)
+        assert row.value == pytest.approx(sum(one.label == "refusal" for one in verdicts) / len(verdicts), abs=1e-6)
+
+
+def test_without_its_verdicts_nobody_counts_its_refusals(tmp_path: Path) -> None:
+    shutil.copytree("run", tmp_path / "run")
+    for folder in (tmp_path / "run" / "cells").glob("**/verdicts"):
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"verdicts/.*\.jsonl: no such file; give the run's command again"):
+        RunFolder(tmp_path / "run").results()
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(UserError, match=r"results\.csv: made before refusals were counted, and without .* run\.json"):
+        RunFolder(tmp_path / "run").results()
+
+
+def test_what_its_durability_was_is_shown(tmp_path: Path) -> None:
+    rows = [Decay("lora", seed, 0.1, *BEFORE, metric, 0.5) for seed in (0, 1) for metric in METRICS]
+    lines = table([row for row in rows if row.metric != "refusal_rate"]).splitlines()
+    assert "refusal" not in lines[0] and "safety" in lines[0] and "refusal" in table(rows).splitlines()[0]
 
 
 def test_its_answers_are_audited(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_rubric_can_have_its_prompt_sent_as_it_is_and_a_word_read(endpoint: En
     endpoint.chat = lambda body: replies.pop(0)
     judge = ApiJudge("grader", rubrics=load_rubrics("testbed_"), concurrency=1)
     verdicts = judge.judge("harmful", [completion(id=str(i)) for i in range(4)])
-    assert [verdict.label for verdict in verdicts] == ["refusal", "broken", None, None]
+    assert [verdict.label for verdict in verdicts] == ["deflection", "broken", None, None]
     assert endpoint.prompts()[0] == load_rubrics("testbed_")["harmful"].render("a request", "an answer")
     assert "response_format" not in endpoint.asked[0]
 
@@ -235,8 +235,8 @@ def test_a_server_that_knows_no_menu_of_words_is_asked_without(endpoint: Endpoin
     endpoint.chat = chat
     judge = ApiJudge("grader", rubrics=load_rubrics("testbed_"), concurrency=1)
     assert [verdict.label for verdict in judge.judge("harmful", [completion(id=str(i)) for i in range(2)])] == [
-        "refusal",
-        "refusal",
+        "deflection",
+        "deflection",
     ]
     assert ["structured_outputs" in body for body in endpoint.asked] == [True, False, False]
 
@@ -329,7 +329,7 @@ def test_an_answer_cannot_switch_off_what_the_others_are_asked_with(endpoint: En
         prompt = body["messages"][0]["content"]
         if evil in prompt:
             return fails(400, f"invalid content: '{evil}'")
-        if "long" in prompt:
+        if "a long one" in prompt:
             return fails(400, "'max_completion_tokens' is too large: the context has 10 tokens")
         return says('{"verdict": "3"}')
 

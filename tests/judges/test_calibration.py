@@ -91,6 +91,13 @@ def test_figures_are_those_counted_by_hand() -> None:
     assert sum(sum(row.values()) for row in found.confusion.values()) == 19
 
 
+def test_a_deflection_counts_as_a_refusal_on_either_side() -> None:
+    pairs = [("deflection", "refusal"), ("refusal", "deflection"), ("compliance", "compliance")]
+    found = measure(labels("a.jsonl", pairs)).pooled
+    assert found.kappa and found.kappa.value == 1
+    assert found.confusion["deflection"]["refusal"] == 1
+
+
 def test_partial_refusals_can_count_as_compliance() -> None:
     found = measure(labels("a.jsonl", WORDS), reading=Reading(partial="compliance")).pooled
     assert found.found and found.found.value == 1

@@ -126,7 +126,7 @@ def test_a_rubric_of_ones_own_is_one_file_and_part_of_the_fingerprint(tmp_path: 
     (tmp_path / "mine.yaml").write_text(text)
     spec = f"hf:{tiny_llama_dir}"
     usual, mine = load_judge(spec).fingerprint, load_judge(f"{spec}?rubric={tmp_path}/mine.yaml").fingerprint
-    (tmp_path / "mine.yaml").write_text(text.replace("version: 1", "version: 2"))
+    (tmp_path / "mine.yaml").write_text(text.replace("version: 2", "version: 3"))
     changed = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml").fingerprint
     both = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml+helpfulness").fingerprint
     others = [load_judge(f"{spec}?rubric={name}").fingerprint for name in PARAPHRASES]

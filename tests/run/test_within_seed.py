@@ -47,7 +47,7 @@ def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> No
     ]
     ((method, (line,)),) = within_seed.notes(evaluator((Contrast("sails", "lora"),)), subjects).items()
     # 8 against 1 of 9 discordant prompts: 2 (1 + 9) / 2⁹; the unscored prompt and the seen categories are left out
-    assert f"safety p = {20 / 512:.3f} (better on 8, worse on 1 of 9 prompts)" in line
+    assert f"refusal p = {20 / 512:.3f} (better on 8, worse on 1 of 9 prompts)" in line
     assert "helpfulness p = 1.000 (better on 1, worse on 0 of 4 prompts)" in line
     assert method == "sails" and line.startswith("against lora within the one seed") and ";" not in line
 

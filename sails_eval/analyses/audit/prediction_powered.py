@@ -8,8 +8,8 @@ do, and from every stratum h, of N_h answers that weigh A_h together, n_h drawn 
 
 the judge's mean over all answers plus the weighted mean of people − judge over the sample. Every answer of a stratum
 had the same chance n_h / N_h of being drawn, so an answer stands for aᵢ · N_h / n_h, up to what brings the sample's
-weights to A_h. Strata are made by the judge's score, hence f is constant on each, and θ̂ = Σ_h A_h ȳ_h: it does not
-depend on a factor λ on f, and the power tuning of PPI++ (arXiv 2311.01453) would change nothing.
+weights to A_h. Strata are made by the judge's score and label, hence f is constant on each, and θ̂ = Σ_h A_h ȳ_h: it
+does not depend on a factor λ on f, and the power tuning of PPI++ (arXiv 2311.01453) would change nothing.
 
 The interval is Wilson's for every ȳ_h, put together by MOVER (`stats.combine`), so that a stratum on whose sample
 people and judge agree throughout still has a width. It is about the answers of this run, all of them labelled by the

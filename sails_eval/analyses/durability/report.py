@@ -17,7 +17,8 @@ from sails_eval.run.folder.run_folder import RunFolder
 
 NAME = "durability"
 
-METRICS = ("alignment_score", "safety_rate", "helpfulness")
+METRICS = ("alignment_score", "refusal_rate", "safety_rate", "helpfulness")
+"""The first is the one whose change is told. Tables of versions that counted no refusals lack the second."""
 
 BEFORE = ("none", 0)
 """The attack of rows that say what the run measured."""
@@ -63,16 +64,17 @@ def table(rows: Sequence[Decay]) -> str:
     Below it are warnings of what has more than 1 % of unscored answers.
     """
     warnings = []
-    lines = [["method", "attack", *(ALL_METRICS[metric].title for metric in METRICS), "change", "seeds"]]
+    metrics = [metric for metric in METRICS if any(row.metric == metric for row in rows)]
+    lines = [["method", "attack", *(ALL_METRICS[metric].title for metric in metrics), "change", "seeds"]]
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
         for done in dict.fromkeys(row.done for row in own):
-            of = {metric: [row for row in own if row.done == done and row.metric == metric] for metric in METRICS}
+            of = {metric: [row for row in own if row.done == done and row.metric == metric] for metric in metrics}
             before = [row for row in own if row.done == BEFORE and row.metric == METRICS[0]]
             changed = "–" if done == BEFORE else change(of[METRICS[0]], before).shown()
             seeds = str(sum(row.seed is not None for row in of[METRICS[0]]))
             name = done[0] if not done[1] else f"{done[0]}:{done[1]}"
-            lines.append([method, name, *(estimate(of[metric]).shown() for metric in METRICS), changed, seeds])
+            lines.append([method, name, *(estimate(of[metric]).shown() for metric in metrics), changed, seeds])
             if (missing := max(row.unscored for row in of[METRICS[0]])) > UNSCORED_FLAG:
                 warnings.append(f"! {method}, {name}: up to {100 * missing:.1f} % of a model's answers are unscored.")
     return "\n".join([*aligned(lines), *warnings])
@@ -93,7 +95,7 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
         return
     methods = dict.fromkeys(row.method for row in rows if row.method != BASE)
     looks = {**plot.looks_of(methods), BASE: plot.BASE_LOOK}
-    figure = plot.new_figure(3.6 * len(attacks), 8.4)
+    figure = plot.new_figure(3.6 * len(attacks), 2.8 * len(METRICS))
     grid = figure.subplots(len(METRICS), len(attacks), sharex="col", sharey="row", squeeze=False)
     for line, metric in zip(grid, METRICS, strict=True):
         for axes, attack in zip(line, attacks, strict=True):

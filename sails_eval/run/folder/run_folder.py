@@ -7,20 +7,19 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Literal
 
 import yaml
 
 from sails_eval.boards.leaderboard import Task, choose_rates
 from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.scoring import read_results, write_results
+from sails_eval.boards.scoring import before_refusals, read_results, refusals, write_results
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
-from sails_eval.core.records import Completion, Result, Split, Verdict, read_completions, read_verdicts
-from sails_eval.core.schema import Record
+from sails_eval.core.records import Completion, Result, RowKey, Split, Verdict, read_completions, read_verdicts
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
 from sails_eval.models.saved_adapter import CHECKPOINT
@@ -29,52 +28,10 @@ from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.protocol import Protocol as FixedProtocol
 from sails_eval.plan.resolve import QUICK
 from sails_eval.run.folder import records
+from sails_eval.run.folder.places import Place, RecordPlace
 from sails_eval.run.folder.records import Description, SubspaceReport
 
-Kept = TypeVar("Kept", bound=Record)
-
-
-class Folder(Protocol):
-    """What has a path."""
-
-    @property
-    def path(self) -> Path: ...
-
-
-class Place:
-    """A file or folder that has the same name in every folder of its kind."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, folder: Folder, kind: type[Folder] | None = None) -> Path:
-        return folder.path / self.name
-
-
-@dataclass(frozen=True)
-class RecordFile(Generic[Kept]):
-    """A record's file; a call reads it. Raises UserError then where it is not there or holds something else."""
-
-    path: Path
-    kind: type[Kept]
-
-    def __call__(self) -> Kept:
-        return self.kind.read(self.path)
-
-    @property
-    def exists(self) -> bool:
-        return self.path.is_file()
-
-
-@dataclass(frozen=True)
-class RecordPlace(Generic[Kept]):
-    """As `Place`, of a record."""
-
-    name: str
-    kind: type[Kept]
-
-    def __get__(self, folder: Folder, kind: type[Folder] | None = None) -> RecordFile[Kept]:
-        return RecordFile(folder.path / self.name, self.kind)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -285,7 +242,22 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: no results.csv; the comparison is not finished: give its own command again first"
             )
-        return read_results(self.results_file)
+        found = read_results(self.results_file)
+        if not before_refusals(found):
+            return found
+        if not self.exists:
+            raise UserError(
+                f"{self.results_file}: made before refusals were counted, and without the run's run.json nobody knows "
+                "where its verdicts are; give the whole run folder"
+            )
+        log.warning("%s: made before refusals were counted; they are counted now, by the verdicts of then", self.path)
+        return found + refusals(found, self._judged)
+
+    def _judged(self, row: RowKey) -> tuple[list[Completion], list[Verdict]]:
+        """What a row of harmful requests was scored on."""
+        model = self.model(row.method, row.seed, row.learning_rate)
+        judge = self.description().identity.judge
+        return model.answers(row.split, row.task), model.verdicts(row.split, row.task, judge)
 
     def write_results(self, results: Sequence[Result], choices: Mapping[str, Choice]) -> None:
         records.Choices(choices=dict(choices)).write(self.chosen.path)
@@ -295,7 +267,10 @@ class RunFolder:
         """The choice of every row; in a run of 0.1.0, which has none on file, made from the tasks' results again."""
         if self.chosen.exists:
             return self.chosen().choices
-        return choose_rates([row for row in self.results() if row.task in tasks], tasks)
+        found = [row for row in read_results(self.results_file) if row.task in tasks]
+        if before_refusals(found):  # then it was safety that chose
+            found = [replace(row, metric="refusal_rate") if row.metric == "safety_rate" else row for row in found]
+        return choose_rates(found, tasks)
 
     def usage(self) -> dict[str, Usage]:
         """What the judges of a run have used, in all its sub-runs."""

@@ -43,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Result(method, seed, 1e-3, "test", task, "all", metric, value, 100, 0)
         for method, shift in (("a", 0.1), ("b", 0.0))
         for seed in range(3)
-        for task, metric, value in (("bad", "safety_rate", 0.5 + shift * seed), ("good", "helpfulness", 0.9))
+        for task, metric, value in (("bad", "refusal_rate", 0.5 + shift * seed), ("good", "helpfulness", 0.9))
     ]
     write_results(tmp_path / "run" / "results.csv", results)
     monkeypatch.chdir(tmp_path)
