@@ -22,6 +22,10 @@ from sails_eval.plan.protocol import Protocol
 from sails_eval.tasks.library import TaskInfo
 
 
+REFINED = 2
+"""Rates that are tuned beside the best one of the grid."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One training run: recipe × learning rate × seed; the fingerprint covers all that determines it.
@@ -158,7 +162,7 @@ class SubRun(EvaluationPlan):
     @property
     def trials(self) -> int:
         """How many models of each seed a method may choose from."""
-        refined = 2 if self.tuning and self.learning_rates > 1 else 0
+        refined = REFINED if self.tuning and self.learning_rates > 1 else 0
         return (self.learning_rates + refined) * self.checkpoints
 
     @property
