@@ -1,6 +1,6 @@
 """Does the protocol `confirm` keep its word? Simulated boards of known truth, put through the package's own statistics.
 
-    python benchmarks/simulated_confirm.py [--boards 2000] [--seed 0]
+    python benchmarks/simulated_confirm.py [--boards 2000] [--seed 0] [--candidates]
 
 **World.** O organisms, S trainings of every method on each, with seeds that no other organism has. A training refuses a
 harmful request with the probability logit⁻¹(level + organism + organism × method + seed + training), and answers a safe
@@ -19,6 +19,9 @@ these organisms alone: then it is the mean over their trainings, and methods do 
 **Measured.** How often 95 % intervals hold the truth, of rows (in refusal and alignment score) and of the contrasts of
 pairs; how often all simultaneous intervals of the declared contrasts do; how often a board claims any difference after
 Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06 are seen there.
+
+`--candidates` compares intervals over the organisms' means that were candidates for the protocol: Student's t, Hall's
+transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness.
 """
 
 from __future__ import annotations
@@ -205,6 +208,50 @@ def _inside(one: Comparison, true: dict[str, dict[str, float]]) -> bool:
     return bool(one.difference.low <= truth <= one.difference.high)
 
 
+def candidates(world: World, boards: int, seed: int) -> list[str]:
+    """How often intervals of three kinds hold the truth of rows and contrasts in refusal, and their mean widths."""
+    drawn = simulate(world, boards, np.random.default_rng(seed))
+    means, truth = drawn.test[..., REFUSAL].mean(axis=-1), drawn.truth[..., REFUSAL]
+    found = []
+    for kind in (_student, _hall, _johnson):
+        shares, widths = [], []
+        for values, true in ((means, truth), (means[:, :1] - means[:, 1:4], truth[:, :1] - truth[:, 1:4])):
+            low, high = kind(values)
+            shares.append(float(np.mean((low <= true) & (true <= high))))
+            widths.append(float(np.mean(high - low)))
+        found += [f"{share:.1%} ({width:.3f})" for share, width in zip(shares, widths, strict=True)]
+    return found
+
+
+def _parts(values: Array) -> tuple[int, Array, Array, Array]:
+    """Number, mean, standard deviation and skewness (unbiased third moment over it) along the last axis."""
+    n = values.shape[-1]
+    mean, sd = values.mean(axis=-1), values.std(axis=-1, ddof=1)
+    third = ((values - mean[..., None]) ** 3).sum(axis=-1) * n / (n - 1) / (n - 2)
+    return n, mean, sd, third / np.maximum(sd, 1e-9) ** 3
+
+
+def _student(values: Array) -> tuple[Array, Array]:
+    n, mean, sd, _ = _parts(values)
+    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n)
+    return mean - half, mean + half
+
+
+def _hall(values: Array) -> tuple[Array, Array]:
+    n, mean, sd, skew = _parts(values)
+    skew = np.where(np.abs(skew) < 1e-6, 1e-6, skew)
+    limit = stats.t.ppf(0.975, n - 1) / np.sqrt(n)
+    low, high = (3 / skew * (np.cbrt(1 + skew * (one - skew / 6 / n)) - 1) for one in (limit, -limit))
+    return mean - sd * low, mean - sd * high
+
+
+def _johnson(values: Array) -> tuple[Array, Array]:
+    n, mean, sd, skew = _parts(values)
+    limit = stats.t.ppf(0.975, n - 1)
+    centre, half = mean + skew * sd / 6 / n * (1 + 2 * limit**2), limit * sd / np.sqrt(n)
+    return centre - half, centre + half
+
+
 def lines() -> Sequence[World]:
     """The worlds of the table."""
     kinds = ("none", "refusal", "help", "sails")
@@ -218,7 +265,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--boards", type=int, default=2000, help="simulated boards per line (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
+    parser.add_argument("--candidates", action="store_true", help="other intervals over the organisms' means")
     options = parser.parse_args()
+    if options.candidates:
+        kinds = " | ".join(f"{kind}: rows | contrasts" for kind in ("t", "Hall", "Johnson"))
+        print(f"| organisms | refusal near | collapse | {kinds} |\n{'| --- ' * 9}|")
+        for world in lines():
+            if world.organisms >= MIN_ORGANISMS:
+                shown = " | ".join(candidates(world, options.boards, options.seed))
+                print(f"| {world.organisms} | {world.level:g} | {world.collapse} | {shown} |", flush=True)
+        return
     print(
         "| organisms | seeds | refusal near | collapse | rows held | contrasts held | all held | false wins "
         "| detectable | 0.06 seen |"

@@ -182,15 +182,18 @@ def shown_tables(run: RunFolder, name: str, table: Callable[[Path], str]) -> str
     )
 
 
-def read_tested(run: RunFolder, include: Sequence[Path] = ()) -> dict[str, Tested]:
-    """Every row's scores on the test, from the results of one pair's finished run.
+def read_tested(
+    *runs: RunFolder, include: Sequence[Path] = (), metrics: Sequence[str] = ALIGNMENT
+) -> dict[str, Tested]:
+    """Every row's scores on the test in some metrics, from the results of finished runs of one pair each.
 
     Raises UserError where these or one of their tasks cannot be found.
     """
-    results = [row for row in run.results() if row.metric in ALIGNMENT]
+    found = {str(run.path): [row for row in run.results() if row.metric in metrics] for run in runs}
     known = find_tasks(tuple(include))
-    if strange := sorted({row.task for row in results} - known.keys()):
-        raise unknown(f"task of {run.results_file}", strange[0], known)
-    tasks = {row.task: known[row.task] for row in results}
-    choices = run.choices(tasks)
-    return tested({run.path.name: results}, tasks, {method: [choice] for method, choice in choices.items()})
+    for run, results in zip(runs, found.values(), strict=True):
+        if strange := sorted({row.task for row in results} - known.keys()):
+            raise unknown(f"task of {run.results_file}", strange[0], known)
+    tasks = {row.task: known[row.task] for results in found.values() for row in results}
+    choices = [run.choices(tasks) for run in runs]
+    return tested(found, tasks, {method: [of_one[method] for of_one in choices] for method in choices[0]})

@@ -58,6 +58,11 @@ class Contrast:
         """The rows, with the metric where it is not the headline."""
         return [self.a, self.b, *([] if self.endpoint == HEADLINE else [self.endpoint])]
 
+    @classmethod
+    def of(cls, told: Sequence[str]) -> Contrast:
+        """The contrast of which that is `told`."""
+        return cls(told[0], told[1], told[2] if len(told) > 2 else HEADLINE)
+
     @property
     def of_best(self) -> bool:
         return (self.a, self.b) == (BEST, REST)

@@ -184,7 +184,7 @@ class Tested:
 
     def by_task(self, metric: str) -> Iterator[tuple[float, tuple[Result, ...]]]:
         """The weight of every task in the metric, with its results over all cells."""
-        for part in _parts(metric):
+        for part in parts_of(metric):
             of_cells = [scores[part] for scores in chain(*self.cells)]
             for results in zip(*of_cells, strict=True):
                 yield 1 / len(of_cells[0]), results
@@ -197,13 +197,14 @@ def unscored(cells: Iterable[Scores]) -> float:
     return sum(result.unscored for result in judged) / total if total else 0.0
 
 
-def _parts(metric: str) -> tuple[str, ...]:
+def parts_of(metric: str) -> tuple[str, ...]:
+    """The metrics of tasks that a headline metric is made of."""
     return ALIGNMENT if metric == "alignment_score" else (metric,)
 
 
 def _scale(metric: str) -> tuple[float, float]:
     """The worst value of one answer, and how far the best is from it."""
-    part = METRICS[_parts(metric)[0]]
+    part = METRICS[parts_of(metric)[0]]
     return part.low, part.high - part.low
 
 

@@ -234,9 +234,7 @@ def _scope(frame: pd.DataFrame) -> list[str]:
             told = f"Fewer than {MIN_ORGANISMS} organisms{{}}: the intervals are for other trainings of these base "
             found.setdefault(told + "models, not for other models.", []).append(run)
         if row["protocol"] == EXPLORATORY:
-            told = (
-                "Exploratory{}: no protocol fixed rates, contrasts and seeds before the test; findings to be confirmed."
-            )
+            told = "Exploratory{}: no protocol fixed contrasts and seeds beforehand: what it finds is to be confirmed."
             found.setdefault(told, []).append(run)
     runs = frame["run"].nunique()
     return [told.format("" if len(one) == runs else f" ({', '.join(sorted(one))})") for told, one in found.items()]

@@ -42,7 +42,8 @@ HELP = {
     "(default: explore; docs/protocol.md)",
     "--seeds": "seeds per learning rate; with --protocol confirm those of the test, on each pair (default: 5)",
     "--tuning-seeds": "with --protocol confirm: further seeds on each pair, to tune rates on (default: 2)",
-    "--learning-rates": "rates over each recipe's span (default: 6)",
+    "--learning-rates": "rates over each recipe's span (default: 6; with --protocol confirm as many as lie a factor of "
+    "2 apart, and then two beside the best one)",
     "--checkpoints": "early stopping: judge each cell at N equally spaced steps and keep the best on validation; each "
     "is a tuning trial (default: 1, the end)",
     "--quick": "2 rates, 2 seeds: a look, not a result",

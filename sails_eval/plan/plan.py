@@ -21,7 +21,6 @@ from sails_eval.plan.identity import Identity
 from sails_eval.plan.protocol import Protocol
 from sails_eval.tasks.library import TaskInfo
 
-
 REFINED = 2
 """Rates that are tuned beside the best one of the grid."""
 

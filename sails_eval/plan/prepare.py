@@ -126,7 +126,7 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     use_local(config.task_data)
     common = Problems()
     recipes, prompts = common.attempt(resolve.load_methods, config) or ((), ())
-    common.attempt(resolve.sizes, config)
+    common.attempt(resolve.sizes, config, recipes)
     common.attempt(resolve.tuning_size, config)
     numbers: list[int | None] = [*sorted(config.examples)] if len(config.examples) > 1 else [None]
     if len(set(numbers)) < len(numbers):
@@ -152,7 +152,7 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
         _check_access(pair, problems)
     evaluation = problems.attempt(_evaluation, pair, tasks, config, problems)
     _check_training(pair, draft.recipes, problems)
-    if config.learning_rates > 1 or config.quick or config.checkpoints > 1 or config.protocol == "confirm":
+    if config.learning_rates != 1 or config.checkpoints > 1 or config.protocol == "confirm":
         chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
         problems.attempt(resolve.check_kinds, tasks, chosen=chosen)
     references = _references(draft, evaluation, problems, anew=anew)
@@ -249,7 +249,7 @@ def _references(
 def _sub_run(draft: Draft, evaluation: EvaluationPlan) -> SubRun:
     """The sub-run of a draft in which nothing is wrong."""
     config, pair = draft.config, resolve.with_pinned_data(evaluation.pair)
-    seeds, rates = resolve.sizes(config)
+    seeds, rates = resolve.sizes(config, draft.recipes)
     tuned = resolve.tuning_size(config)
     folders = [pair.name] * draft.of_several + [f"examples-{draft.examples}"] * bool(draft.examples)
     sub_run = SubRun(

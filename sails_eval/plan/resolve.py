@@ -3,6 +3,7 @@
 Nothing here loads a model; each raises UserError for what is wrong.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,9 @@ from sails_eval.plan.protocol import TUNING, by_default, parse_contrast
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
 
 QUICK = {"seeds": 2, "learning_rates": 2}
+
+LEARNING_RATES = 6
+"""Of every method, where nobody says; a confirmation has them a factor of 2 apart, and then looks between."""
 
 TUNING_SEEDS = 2
 """Of a confirmation, on each pair."""
@@ -74,11 +78,15 @@ def load_methods(config: CompareConfig) -> tuple[tuple[Recipe, ...], tuple[Recip
     return recipes, tuple(recipe for recipe in methods if not recipe.trains)
 
 
-def sizes(config: CompareConfig) -> tuple[int, int]:
-    """How many seeds and how many learning rates."""
+def sizes(config: CompareConfig, recipes: Sequence[Recipe]) -> tuple[int, int]:
+    """How many seeds and how many learning rates on every grid."""
     if config.quick and config.model_fields_set & QUICK.keys():
         raise UserError("--quick sets --seeds and --learning-rates itself; leave it out or leave them out")
-    return (QUICK["seeds"], QUICK["learning_rates"]) if config.quick else (config.seeds, config.learning_rates)
+    if config.quick:
+        return QUICK["seeds"], QUICK["learning_rates"]
+    spans = [recipe.span.high / recipe.span.low for recipe in recipes if config.protocol == "confirm"]
+    usual = 1 + round(math.log2(spans[0])) if spans else LEARNING_RATES  # all spans are alike
+    return config.seeds, config.learning_rates or usual
 
 
 def tuning_size(config: CompareConfig) -> int:

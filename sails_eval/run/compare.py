@@ -57,8 +57,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
-            if plan.protocol and not run.protocol.exists:
-                plan.protocol.write(run.protocol.path)
+            _keep_protocol(run, plan)
             made = zip(plan.sub_runs, _titles(plan), strict=True)
             evaluators = [Evaluator(one, run.sub_run(one), pool, engines, quiet, title) for one, title in made]
             for evaluator, one, found in zip(evaluators, plan.sub_runs, checked, strict=True):
@@ -218,6 +217,14 @@ def _keep_checkpoints(run: RunFolder, sub_run: SubRun, kept: Sequence[Cell]) -> 
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
+
+
+def _keep_protocol(run: RunFolder, plan: Plan) -> None:
+    """Write the protocol of a confirmation down, before anything is trained."""
+    if plan.protocol and not run.protocol.exists:
+        plan.protocol.write(run.protocol.path)
+    if plan.protocol and plan.protocol.left_out:
+        log.warning("contrasts of rows that are not compared are left out: %s", ", ".join(plan.protocol.left_out))
 
 
 def _opened(folder: RunFolder, sub_run: SubRun, described: Description) -> AbstractContextManager[Description]:

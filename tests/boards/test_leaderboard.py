@@ -407,6 +407,78 @@ def test_organisms_have_the_same_seeds() -> None:
     results["tiny-b"] = [r for r in results["tiny-b"] if r.seed != 4]
     with pytest.raises(UserError, match="sails: other seeds on tiny than on other organisms"):
         build(results, TASKS, known, provenance=PROVENANCE)
+    results["tiny-b"] = [replace(r, seed=None if r.seed is None else r.seed + 1) for r in organisms()[0]["tiny-b"]]
+    with pytest.raises(UserError, match="they have to be the same, or as many and all different"):
+        build(results, TASKS, known, provenance=PROVENANCE)  # seeds 1 to 4 are shared, 0 and 5 are not
+
+
+def confirmed(n: int = 6, seeds: int = 2) -> tuple[dict[str, list[Result]], dict[str, RowFacts]]:
+    """`n` organisms with two seeds of their own, on which sails and lora differ by chance, and full is worse."""
+    found = {}
+    for k in range(n):
+        apart = 0.01 * (-1) ** k
+        points = {"sails": (0.9 + apart, 0.9), "lora": (0.9, 0.88 + 0.01 * (k % 3)), "full": (0.6, 0.7 + 0.02 * k)}
+        rows = [r for name, point in points.items() for r in run(name, "test", 1e-3, *[point] * seeds)]
+        own = [replace(r, seed=1000 * k + (r.seed or 0)) for r in rows]
+        found[f"m{k}"] = own + run("base", "test", None, (0.3, 0.9))
+    return found, {"base": facts(0), **{name: facts(seeds) for name in ("sails", "lora", "full")}}
+
+
+DECLARED = Design(
+    (
+        Contrast("sails", "lora", "refusal_rate"),
+        Contrast("sails", "full", "refusal_rate"),
+        Contrast("sails", "rest", rivals=("lora", "full")),
+    ),
+    ("harm_score", "helpfulness"),
+)
+CONFIRMED = replace(PROVENANCE, protocol="1a2b")
+
+
+def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
+    results, known = confirmed()
+    frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
+    sails = row_of(frame, "sails")
+    refusals = t_interval([0.8 + 0.01 * (-1) ** k for k in range(6)])
+    assert sails["refusal_rate_low"] == pytest.approx(refusals.low, abs=1e-6)
+    assert sails["refusal_rate_high"] == pytest.approx(refusals.high, abs=1e-6)
+    assert (sails["organisms"], sails["seeds"], sails["protocol"]) == (6, 2, "1a2b")
+    assert frame["rank"].notna().all() and not any(note.startswith(("Fewer", "Exploratory")) for note in notes(frame))
+    told = sails["contrasts"].split("; ")
+    assert told[0].startswith(
+        "sails (best on tuning) - all other trained rows, of which the nearest is lora, alignment"
+    )
+    assert told[1].startswith("sails - full, refusal: +0.300 [") and "p < 0.001, same sign on 6 of 6" in told[1]
+    assert told[2].startswith("sails - lora, refusal: 0.000 [") or told[2].startswith("sails - lora, refusal: +0.000 [")
+    assert "not distinguished (this design could have seen 0.0" in told[2]
+    error = t_interval([0.01 * (-1) ** k for k in range(6)])
+    alone = Mean(0.0, (error.high - error.low) / 2 / 2.5705818, 5)
+    detectable = alone.detectable(alpha=0.05 / 3, power=0.8)
+    assert f"lora {detectable:.3f}" in sails["detectable_difference"].split("; ")
+    assert f"could have seen {detectable:.3f}" in told[2]
+    simultaneous = alone.interval(1 - 0.05 / 3)
+    assert f"[{simultaneous.low:+.3f}, {simultaneous.high:+.3f}]" in told[2]
+    text = to_markdown(frame)
+    assert "Student's t over the organisms' means" in text and "## Secondary endpoints" in text
+
+
+def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:
+    results, known = confirmed(n=3, seeds=5)
+    frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
+    assert frame["rank"].notna().all()
+    [scope] = [note for note in notes(frame) if note.startswith("Fewer than 5 organisms")]
+    assert scope.endswith("other trainings of these base models, not for other models.")
+    short = build(*confirmed(n=3)[:1], TASKS, confirmed(n=3)[1], provenance=CONFIRMED, design=DECLARED)
+    assert short["rank"].isna().all() and not short["contrasts"].any()
+
+
+def test_an_exploratory_board_says_so_and_tests_the_papers_metric_besides() -> None:
+    frame = board()
+    assert set(frame["protocol"]) == {"exploratory"}
+    assert any(note.startswith("Exploratory: no protocol fixed contrasts and seeds") for note in notes(frame))
+    said = row_of(frame, "sails")
+    assert all(f"sails - {other}, harm score: " in said["secondary_contrasts"] for other in ("base", "full", "lora"))
+    assert "harm score" not in said["contrasts"]
 
 
 def test_on_a_board_of_several_runs_every_run_speaks_for_itself() -> None:

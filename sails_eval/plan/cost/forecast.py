@@ -168,7 +168,7 @@ def check_machine(sub_runs: Sequence[SubRun]) -> None:
 def _forecast(draft: Draft) -> Forecast:
     config, pair, recipes = draft.config, draft.pair, draft.recipes
     assert pair is not None
-    (seeds, rates), tuned_on = sizes(config), tuning_size(config)
+    (seeds, rates), tuned_on = sizes(config, recipes), tuning_size(config)
     rates += REFINED if tuned_on and rates > 1 else 0
     problems, untrained = draft.problems, 1 + len(draft.prompts) + len(config.reference)
     steps, prompts, machine = steps_of(pair), _prompts(draft), Machine.this()
