@@ -56,7 +56,7 @@ class Canned:
             return None
         assert function is checks.check and not self.trained
         self.checked += 1
-        return Checked([Layout("sft", seed, 100, 1, self.unique) for seed in range(item.seeds)], [])
+        return Checked([Layout("sft", seed, 100, 1, self.unique) for seed in item.all_seeds], [])
 
     def map(
         self,
