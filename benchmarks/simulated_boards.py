@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import special, stats
@@ -145,11 +146,17 @@ def measure(world: World, boards: int, seed: int, *, plain: bool = False) -> Mea
     for samples in rows:
         intervals = [samples[method].mean().interval() for method in METHODS]
         held += [i.low <= truth[m] <= i.high for m, i in zip(METHODS, intervals, strict=True)]
-        compared = compare({**samples, "base": base}, default_contrasts([*METHODS, "base"]), min_seeds=2)
+        of = {**samples, "base": base}
+        compared = compare(partial(_look_up, of), default_contrasts([*METHODS, "base"]), min_units=2)
         among = [one for one in compared if one.b != "base"]
-        held_differences += [one.difference.low <= truth[one.a] - truth[one.b] <= one.difference.high for one in among]
+        apart = [(samples[one.a].minus(samples[one.b]).mean().interval(), truth[one.a] - truth[one.b]) for one in among]
+        held_differences += [interval.low <= true <= interval.high for interval, true in apart]
         wins.append(any(one.distinguished for one in among if one.b != METHODS[-1]))
     return Measured(float(np.mean(held)), float(np.mean(held_differences)), float(np.mean(wins)))
+
+
+def _look_up(of: dict[str, Sample], method: str, endpoint: str) -> Sample:
+    return of[method]
 
 
 def _row(world: World, validation: Array, test: Array, expected: Array, plain: bool) -> tuple[Sample, float]:

@@ -27,6 +27,7 @@ from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.prepare import prepare
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched
+from sails_eval.run.tuning import settled
 from sails_eval.run.workers import workers
 from sails_eval.tasks.library import find_tasks
 
@@ -117,7 +118,7 @@ class FinishedRun:
             for recipe in self.plan.recipes
             if recipe.name in self.methods
             for cell in self.plan.cells(recipe)
-            if cell.learning_rate == self.choices[recipe.name].rate_of(cell.seed)
+            if cell.seed in self.plan.seeds and cell.learning_rate == self.choices[recipe.name].rate_of(cell.seed)
         ]
         return [SelectedModel(cell.recipe.name, cell, self.run.cell(cell).checkpoint) for cell in cells]
 
@@ -153,7 +154,7 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
         raise UserError(
             f"{run.path}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
         )
-    choices = run.choices(plan.named_tasks)
+    plan, choices = settled(run, plan), run.choices(plan.named_tasks)
     for recipe in plan.recipes:
         if recipe.name not in choices or choices[recipe.name].learning_rate not in plan.rates(recipe):
             raise UserError(f"{run.chosen.path}: no rate of '{recipe.name}' that it was trained at; delete the file")
@@ -181,15 +182,18 @@ def shown_tables(run: RunFolder, name: str, table: Callable[[Path], str]) -> str
     )
 
 
-def read_tested(run: RunFolder, include: Sequence[Path] = ()) -> dict[str, Tested]:
-    """Every row's scores on the test, from the results of one pair's finished run.
+def read_tested(
+    *runs: RunFolder, include: Sequence[Path] = (), metrics: Sequence[str] = ALIGNMENT
+) -> dict[str, Tested]:
+    """Every row's scores on the test in some metrics, from the results of finished runs of one pair each.
 
     Raises UserError where these or one of their tasks cannot be found.
     """
-    results = [row for row in run.results() if row.metric in ALIGNMENT]
+    found = {str(run.path): [row for row in run.results() if row.metric in metrics] for run in runs}
     known = find_tasks(tuple(include))
-    if strange := sorted({row.task for row in results} - known.keys()):
-        raise unknown(f"task of {run.results_file}", strange[0], known)
-    tasks = {row.task: known[row.task] for row in results}
-    choices = run.choices(tasks)
-    return tested({run.path.name: results}, tasks, {method: [choice] for method, choice in choices.items()})
+    for run, results in zip(runs, found.values(), strict=True):
+        if strange := sorted({row.task for row in results} - known.keys()):
+            raise unknown(f"task of {run.results_file}", strange[0], known)
+    tasks = {row.task: known[row.task] for results in found.values() for row in results}
+    choices = [run.choices(tasks) for run in runs]
+    return tested(found, tasks, {method: [of_one[method] for of_one in choices] for method in choices[0]})

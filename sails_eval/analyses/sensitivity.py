@@ -74,7 +74,7 @@ def measure(
     folder = RunFolder(run)
     if not folder.results_file.is_file():
         raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
-    rows = read_tested(folder, include)
+    rows = read_tested(folder, include=include)
     choices = {method: row.choices[0] for method, row in rows.items()}
     results, known = folder.results(), find_tasks(tuple(include))
     tasks = {row.task: known[row.task] for row in results}

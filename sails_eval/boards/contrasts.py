@@ -1,11 +1,13 @@
-"""The declared contrasts of a board: which pairs of methods are compared, and what may be said of each."""
+"""The declared contrasts of a board: which rows are compared in what, and what may be said of each."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from sails_eval.boards.table import EQUIVALENCE_MARGIN, MIN_SEEDS
+from sails_eval.boards.table import EQUIVALENCE_MARGIN, METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.recipe import defaults
 from sails_eval.core.stats import Interval, Sample, holm
@@ -13,21 +15,91 @@ from sails_eval.core.stats import Interval, Sample, holm
 ALPHA = 0.05
 """The family-wise error of all contrasts of a board, and again of all claims of equivalence."""
 
+POWER = 0.8
+"""With which a difference is called detectable."""
+
+HEADLINE = "alignment_score"
+"""What an exploratory board compares, and what says which row is best."""
+
+PRIMARY = "refusal_rate"
+"""What a confirmatory board compares."""
+
+EXPLORED = ("harm_score",)
+"""The secondary endpoint of an exploratory board: the paper's own metric."""
+
+SECONDARY = (HEADLINE, "harm_score", "over_refusal_rate", "helpfulness")
+"""The secondary endpoints of a confirmatory board."""
+
+BEST, REST = "best", "rest"
+"""Not rows: the contrast best:rest is that of the row that is best on tuning with every other trained one."""
+
+Samples = Callable[[str, str], Sample]
+"""A row's values of a metric."""
+
 
 @dataclass(frozen=True)
-class Comparison:
-    """The alignment score of `a` minus that of `b`, with its 95 % interval and p-values after Holm.
+class Contrast:
+    """The rows `a` and `b`, and the metric in which they are compared.
 
-    `p` is of the difference's being 0, `p_equivalent` of its being outside ±EQUIVALENCE_MARGIN. `by_organism` holds the
-    difference on each organism.
+    With `rivals`, `a` has to beat all of them: an intersection-union test, whose p-value is the largest of theirs
+    (Berger 1982, Technometrics 24:295).
     """
 
     a: str
     b: str
+    endpoint: str = HEADLINE
+    rivals: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.a}:{self.b}@{self.endpoint}"
+
+    @property
+    def told(self) -> list[str]:
+        """The rows, with the metric where it is not the headline."""
+        return [self.a, self.b, *([] if self.endpoint == HEADLINE else [self.endpoint])]
+
+    @classmethod
+    def of(cls, told: Sequence[str]) -> Contrast:
+        """The contrast of which that is `told`."""
+        return cls(told[0], told[1], told[2] if len(told) > 2 else HEADLINE)
+
+    @property
+    def of_best(self) -> bool:
+        return (self.a, self.b) == (BEST, REST)
+
+    def about(self, best: str, trained: Sequence[str]) -> Contrast:
+        """Of best:rest, the same about these rows; any other contrast as it is."""
+        return replace(self, a=best, rivals=tuple(one for one in trained if one != best)) if self.of_best else self
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a board tests: its contrasts, and the endpoints in which they are tested besides their own."""
+
+    contrasts: tuple[Contrast, ...]
+    secondary: tuple[str, ...] = EXPLORED
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The endpoint of `a` minus that of `b`; of several rivals, `b` is the one that is least surely beaten.
+
+    `difference` has an interval that is simultaneous over the board's contrasts (Bonferroni: 1 − α / their number).
+    `p` is of the difference's being 0, `p_equivalent` of its being outside ±EQUIVALENCE_MARGIN, both after Holm.
+    `detectable` is the difference that would have been seen with POWER. `by_organism` holds that on each organism.
+    """
+
+    contrast: Contrast
+    b: str
     difference: Interval
     p: float
     p_equivalent: float
+    detectable: float
     by_organism: tuple[float, ...]
+
+    @property
+    def a(self) -> str:
+        return self.contrast.a
 
     @property
     def distinguished(self) -> bool:
@@ -38,55 +110,102 @@ class Comparison:
         return self.p_equivalent < ALPHA
 
     def __str__(self) -> str:
-        """`sails - lora: -0.056 [-0.110, -0.002], p = 0.046`, with the signs if there are several organisms."""
-        one = self.difference
+        """`sails - lora, refusal: +0.010 [-0.040, +0.060], p = 0.800, not distinguished, could have seen 0.050`.
+
+        With the signs if there are several organisms.
+        """
+        one, endpoint = self.difference, self.contrast.endpoint
+        rest = " (best on tuning) - all other trained rows, of which the nearest is" if self.contrast.rivals else " -"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        text = f"{self.a} - {self.b}: {one.shown('+z.3f')}, {p}"
+        text = f"{self.a}{rest} {self.b}, {METRICS[endpoint].title}: {one.shown('+z.3f')}, {p}"
+        if not self.distinguished:
+            text += f", not distinguished (this design could have seen {self.detectable:.3f})"
         if len(self.by_organism) == 1:
             return text
         same = sum(math.copysign(1, value) == math.copysign(1, one.value) for value in self.by_organism)
         return f"{text}, same sign on {same} of {len(self.by_organism)} organisms"
 
 
-def default_contrasts(methods: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def default_contrasts(methods: Sequence[str]) -> tuple[Contrast, ...]:
     """The default contrast or, where it is not among the methods, the first of them against every other row."""
     if not methods:
         return ()
     first = own if (own := defaults().contrast) in methods else methods[0]
-    return tuple((first, other) for other in methods if other != first)
+    return tuple(Contrast(first, other) for other in methods if other != first)
 
 
-def check_contrasts(contrasts: Iterable[tuple[str, str]], methods: Iterable[str]) -> None:
-    """Raises UserError where a contrast names no row, or one and the same, or was declared before."""
-    known, seen = set(methods), set[frozenset[str]]()
-    for pair in contrasts:
-        for method in pair:
+def check_contrasts(contrasts: Iterable[Contrast], methods: Iterable[str]) -> None:
+    """Raises UserError where a contrast names no row or metric, or one and the same row, or was declared before."""
+    known, seen = set(methods), set[tuple[frozenset[str], str]]()
+    for one in contrasts:
+        for method in (one.a, *(one.rivals or (one.b,))) if not one.of_best else ():
             if method not in known:
                 raise unknown("method in contrasts", method, known)
-        if len(set(pair)) < 2 or frozenset(pair) in seen:
-            raise UserError(f"contrasts: '{pair[0]}' against '{pair[1]}': name two different rows, and each pair once")
-        seen.add(frozenset(pair))
+        if one.endpoint not in METRICS:
+            raise unknown("metric in contrasts", one.endpoint, METRICS)
+        key = (frozenset((one.a, one.b)), one.endpoint)
+        if one.a == one.b or key in seen:
+            raise UserError(f"contrasts: '{one.a}' against '{one.b}': name two different rows, and each pair once")
+        seen.add(key)
 
 
-def compare(
-    samples: Mapping[str, Sample], contrasts: Iterable[tuple[str, str]], *, min_seeds: int = MIN_SEEDS
-) -> list[Comparison]:
-    """Test the contrasts of alignment scores that share `min_seeds` seeds or more and have all their values."""
-    differences = {(a, b): samples[a].minus(samples[b]) for a, b in contrasts}
+def compare(samples: Samples, contrasts: Iterable[Contrast], *, min_units: int = MIN_SEEDS) -> list[Comparison]:
+    """Test the contrasts that have all their values, of `min_units` seeds or organisms or more, as one family."""
+    differences = {one: _differences(samples, one) for one in contrasts}
     tested = {
-        pair: sample
-        for pair, sample in differences.items()
-        if len(set(sample.seeds) - {None}) >= min_seeds and sample.complete
+        one: found
+        for one, found in differences.items()
+        if found and all(other.units >= min_units and other.complete for other in found.values())
     }
-    means = [sample.mean() for sample in tested.values()]
-    different = holm([mean.p() for mean in means])
-    equivalent = holm([mean.p_equivalent(EQUIVALENCE_MARGIN) for mean in means])
-    return [
-        Comparison(*pair, mean.interval().clip(-2, 2), p, q, tuple(map(fmean, sample.values)))
-        for (pair, sample), mean, p, q in zip(tested.items(), means, different, equivalent, strict=True)
-    ]
+    nearest = {one: _nearest(one, found) for one, found in tested.items()}
+    means = {one: tested[one][b].mean() for one, b in nearest.items()}
+    different = holm([_p(one, tested[one][b]) for one, b in nearest.items()])
+    pairs = [one for one in tested if not one.rivals]
+    equivalent = dict(zip(pairs, holm([means[one].p_equivalent(EQUIVALENCE_MARGIN) for one in pairs]), strict=True))
+    alpha = ALPHA / max(1, len(tested))
+    found = []
+    for (one, b), p in zip(nearest.items(), different, strict=True):
+        span = METRICS[one.endpoint].high - METRICS[one.endpoint].low
+        seen = [sample.mean().detectable(alpha=alpha, power=POWER) for sample in tested[one].values()]
+        apart = means[one].interval(1 - alpha).clip(-span, span)
+        signs = tuple(map(fmean, tested[one][b].values))
+        found.append(Comparison(one, b, apart, p, equivalent.get(one, 1.0), max(seen), signs))
+    return found
+
+
+def _differences(samples: Samples, contrast: Contrast) -> dict[str, Sample]:
+    """By rival."""
+    mine = samples(contrast.a, contrast.endpoint)
+    return {b: mine.minus(samples(b, contrast.endpoint)) for b in contrast.rivals or (contrast.b,)}
+
+
+def _nearest(contrast: Contrast, differences: Mapping[str, Sample]) -> str:
+    """The rival that is least surely beaten; of equal ones the one that scores most."""
+    return max(differences, key=lambda b: (_p(contrast, differences[b]), -differences[b].mean().value))
+
+
+def _p(contrast: Contrast, difference: Sample) -> float:
+    """The p-value of a difference; whoever has to beat a rival has not where it scores less.
+
+    Two-sided all the same: at 2.5 % each way the test holds its level even if `a` were picked on the test itself.
+    """
+    mean = difference.mean()
+    return mean.p() if not contrast.rivals or mean.value > 0 else 1.0
+
+
+def compare_secondary(samples: Samples, design: Design, *, min_units: int = MIN_SEEDS) -> list[Comparison]:
+    """The contrasts of pairs of rows in the secondary endpoints, each endpoint a family of its own."""
+    found = []
+    for endpoint in design.secondary:
+        pairs = [replace(one, endpoint=endpoint) for one in design.contrasts if not one.rivals]
+        own = {(one.a, one.b, one.endpoint) for one in design.contrasts}
+        fresh = dict.fromkeys(one for one in pairs if (one.a, one.b, one.endpoint) not in own)
+        found += compare(samples, fresh, min_units=min_units)
+    return found
 
 
 def partners(comparisons: Iterable[Comparison], method: str, said: Callable[[Comparison], bool]) -> list[str]:
     """The rows on the other side of the method's contrasts of which something is `said`."""
-    return sorted(one.b if one.a == method else one.a for one in comparisons if method in (one.a, one.b) and said(one))
+    return sorted(
+        {one.b if one.a == method else one.a for one in comparisons if method in (one.a, one.b) and said(one)}
+    )

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from sails_eval.boards.contrasts import Contrast
 from sails_eval.boards.leaderboard import Scores, Task, Tested, scores_by_cell
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import METRICS, MIN_SEEDS
@@ -73,7 +74,7 @@ def interval(sample: Sample) -> Interval:
 
     A model that was not trained here has one over organisms, where there are several.
     """
-    replicated = len(sample.values) > 1 if None in sample.seeds else len(sample.seeds) >= MIN_SEEDS
+    replicated = len(sample.values) > 1 if None in sample.seeds else sample.units >= MIN_SEEDS
     if replicated and sample.complete:
         return sample.mean().interval()
     return Interval(mean(sample), math.nan, math.nan)
@@ -90,7 +91,8 @@ def blend(parts: Sequence[tuple[float, Sample]]) -> Sample:
     )
     first = parts[0][1]
     unsettled = tuple(any(so) for so in zip(*(sample.unsettled for _, sample in parts), strict=True))
-    return Sample(values, first.seeds, unsettled, math.fsum(abs(weight) * sample.least for weight, sample in parts))
+    least = math.fsum(abs(weight) * sample.least for weight, sample in parts)
+    return Sample(values, first.seeds, unsettled, least, first.nested)
 
 
 # --- over learning rates ------------------------------------------------------------------------------------------
@@ -115,11 +117,12 @@ def by_rate(results: Mapping[str, Iterable[Result]], tasks: Mapping[str, Task]) 
 
 
 def _rate(method: str, organisms: Sequence[tuple[float | None, Mapping[int | None, Scores]]]) -> Rate:
-    seeds = tuple(sorted(organisms[0][1], key=lambda seed: seed or 0))
-    scores = tuple(tuple(of_seed[seed] for seed in seeds) for _, of_seed in organisms)
+    seeds = [tuple(sorted(of_seed, key=lambda seed: seed or 0)) for _, of_seed in organisms]
+    scores = tuple(tuple(of_seed[seed] for seed in own) for own, (_, of_seed) in zip(seeds, organisms, strict=True))
     rates = [math.nan if rate is None else rate for rate, _ in organisms]
     rate = rates[0] if len(set(rates)) == 1 else float(f"{geometric_mean(rates):.3g}")
-    return Rate(rate, Tested(scores, seeds, tuple(Choice(method, rate) for rate, _ in organisms)))
+    choices = tuple(Choice(method, rate) for rate, _ in organisms)
+    return Rate(rate, Tested(scores, seeds[0], choices, nested=len(set(seeds)) > 1))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -249,7 +252,7 @@ def crossovers(xs: Sequence[float], differences: Sequence[float]) -> list[tuple[
 def budget_curves(
     tested: Mapping[int, Mapping[str, Tested]],
     shown: Mapping[int, Mapping[str, Interval]],
-    contrasts: Sequence[tuple[str, str]],
+    contrasts: Sequence[Contrast],
 ) -> list[Point]:
     """The curves `examples` and `area` of every method, `difference` and `crossover` of every contrast.
 
@@ -262,7 +265,7 @@ def budget_curves(
         points += [Point(method, "examples", metric, n, *astuple(shown[n][method])) for n in budgets]
         height = blend(list(zip(area_weights(budgets), [samples[n][method] for n in budgets], strict=True)))
         points.append(_point(method, "area", metric, math.nan, height))
-    for a, b in contrasts:
+    for a, b in dict.fromkeys((one.a, one.b) for one in contrasts if not one.of_best):
         apart = [_point(f"{a} - {b}", "difference", metric, n, samples[n][a].minus(samples[n][b])) for n in budgets]
         scores = [shown[n][a].value for n in budgets]
         points += apart

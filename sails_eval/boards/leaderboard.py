@@ -11,10 +11,18 @@ from typing import NamedTuple, Protocol
 import pandas as pd
 
 from sails_eval.boards.against_base import AXES, ENDS, difference
-from sails_eval.boards.contrasts import check_contrasts, compare, default_contrasts, partners
+from sails_eval.boards.contrasts import (
+    Comparison,
+    Design,
+    check_contrasts,
+    compare,
+    compare_secondary,
+    default_contrasts,
+    partners,
+)
 from sails_eval.boards.rate_choice import Choice, choose
 from sails_eval.boards.scoring import ALL
-from sails_eval.boards.table import DECLINED_FLAG, METRICS, MIN_SEEDS, SCHEMA, make_frame
+from sails_eval.boards.table import DECLINED_FLAG, EXPLORATORY, METRICS, MIN_SEEDS, SCHEMA, make_frame
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import rate_text
 from sails_eval.core.records import BASE, Result, Split
@@ -115,22 +123,25 @@ def choose_rates(results: Sequence[Result], tasks: Mapping[str, Task]) -> dict[s
 class Tested:
     """A method's scores on the test: `cells` per organism and seed, each at the rate that its `choices` name.
 
-    `choices` has one entry per organism; `seeds` is (None,) for a model that was not trained.
+    `choices` has one entry per organism; `seeds` is (None,) for a model that was not trained. Where they are `nested`,
+    they are those of the first organism, and the others have as many of their own.
     """
 
     cells: tuple[tuple[Scores, ...], ...]
     seeds: tuple[int | None, ...]
     choices: tuple[Choice, ...]
+    nested: bool = False
 
     @property
     def trained(self) -> int:
-        """The number of seeds."""
+        """The number of seeds, on each organism."""
         return len(set(self.seeds) - {None})
 
     def sample(self, metric: str) -> Sample:
         """The metric's values, with what their mean's error must hold besides their spread."""
         values = tuple(tuple(_mean(scores, metric) for scores in of_seed) for of_seed in self.cells)
-        sample = Sample(values, self.seeds, tuple(not choice.settled for choice in self.choices))
+        unsettled = tuple(not choice.settled for choice in self.choices)
+        sample = Sample(values, self.seeds, unsettled, nested=self.nested)
         if not sample.complete:
             return sample
         _, span = _scale(metric)
@@ -143,7 +154,7 @@ class Tested:
         sample = self.sample(metric)
         if not sample.complete:
             return Interval(math.nan, math.nan, math.nan)
-        replicated = self.trained >= MIN_SEEDS or (not self.trained and len(self.cells) > 1)
+        replicated = sample.units >= MIN_SEEDS or (not self.trained and len(self.cells) > 1)
         interval = sample.mean().interval() if replicated else self._over_prompts(metric)
         return interval.clip(METRICS[metric].low, METRICS[metric].high)
 
@@ -174,7 +185,7 @@ class Tested:
 
     def by_task(self, metric: str) -> Iterator[tuple[float, tuple[Result, ...]]]:
         """The weight of every task in the metric, with its results over all cells."""
-        for part in _parts(metric):
+        for part in parts_of(metric):
             of_cells = [scores[part] for scores in chain(*self.cells)]
             for results in zip(*of_cells, strict=True):
                 yield 1 / len(of_cells[0]), results
@@ -187,13 +198,14 @@ def unscored(cells: Iterable[Scores]) -> float:
     return sum(result.unscored for result in judged) / total if total else 0.0
 
 
-def _parts(metric: str) -> tuple[str, ...]:
+def parts_of(metric: str) -> tuple[str, ...]:
+    """The metrics of tasks that a headline metric is made of."""
     return ALIGNMENT if metric == "alignment_score" else (metric,)
 
 
 def _scale(metric: str) -> tuple[float, float]:
     """The worst value of one answer, and how far the best is from it."""
-    part = METRICS[_parts(metric)[0]]
+    part = METRICS[parts_of(metric)[0]]
     return part.low, part.high - part.low
 
 
@@ -202,7 +214,8 @@ def tested(
 ) -> dict[str, Tested]:
     """Every method's scores on the test, from the results of each organism and the choices made on it.
 
-    Raises UserError if a method was not tested at the rates of its choices, or with other seeds on one organism.
+    Raises UserError if a method was not tested at the rates of its choices, or if organisms share some of their seeds
+    and not all.
     """
     found = [scores_by_cell([r for r in of_one if r.split == "test"], tasks) for of_one in results.values()]
     return {method: _tested(method, list(results), found, of_method) for method, of_method in choices.items()}
@@ -225,9 +238,13 @@ def _tested(
                 f"{organism}, which is what the other seeds choose; run the comparison again to have it tested"
             )
         cells.append(tuple(scores[cell] for cell in wanted))
-    if len(set(seeds)) > 1:
-        raise UserError(f"{method}: other seeds on {organisms[0]} than on other organisms; they have to be the same")
-    return Tested(tuple(cells), seeds[0], tuple(choices))
+    nested = len(seeds) > 1 and len({seed for of_one in seeds for seed in of_one}) == sum(map(len, seeds))
+    if len(set(map(len, seeds))) > 1 or not (nested or len(set(seeds)) == 1):
+        raise UserError(
+            f"{method}: other seeds on {organisms[0]} than on other organisms; they have to be the same, or as many "
+            "and all different"
+        )
+    return Tested(tuple(cells), seeds[0], tuple(choices), nested)
 
 
 def estimates(
@@ -282,7 +299,8 @@ class RowFacts:
 class Provenance:
     """Where a leaderboard comes from: judge, day (YYYY-MM-DD), version of this package, name of the run.
 
-    `agreement` says how far the judge agrees with the truth, where that is known.
+    `agreement` says how far the judge agrees with the truth, where that is known, `protocol` by which one it was made:
+    its hash, if that was fixed before anything was tested.
     """
 
     judge: str
@@ -290,6 +308,7 @@ class Provenance:
     version: str
     run: str
     agreement: str = ""
+    protocol: str = EXPLORATORY
 
 
 def build(
@@ -299,24 +318,25 @@ def build(
     *,
     provenance: Provenance,
     choices: Sequence[Mapping[str, Choice]] | None = None,
-    contrasts: Sequence[tuple[str, str]] | None = None,
+    design: Design | None = None,
 ) -> pd.DataFrame:
     """The leaderboard: a row per method of `facts`, best first, from the results of each organism by its name.
 
     `choices` has those of each organism; without it rates are chosen here, on every organism's own validation results.
-    Without `contrasts` they are those of `default_contrasts`. Raises UserError if a method's test results are missing
-    or come from another number of seeds than its facts say, or if a contrast names no row.
+    Without `design` the contrasts are those of `default_contrasts`. Raises UserError if a method's test results are
+    missing or come from another number of seeds than its facts say, or if a contrast names no row.
     """
     if choices is None:
         choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
     if lacking := [method for method in facts if any(method not in of_one for of_one in choices)]:
         raise UserError(f"{lacking[0]}: no results")
     rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in facts})
-    trained = [method for method in facts if facts[method].seeds]
-    if contrasts is None:
-        contrasts = default_contrasts([*trained, *(method for method in facts if method not in trained)])
-    check_contrasts(contrasts, facts)
-    compared = compare({method: row.sample("alignment_score") for method, row in rows.items()}, contrasts)
+    if design is None:
+        trained = [method for method in facts if facts[method].seeds]
+        design = Design(default_contrasts([*trained, *(method for method in facts if method not in trained)]))
+    check_contrasts(design.contrasts, facts)
+    compared = compare(lambda method, metric: rows[method].sample(metric), design.contrasts)
+    further = compare_secondary(lambda method, metric: rows[method].sample(metric), design)
     told = []
     for method, row in rows.items():
         if row.trained != facts[method].seeds:
@@ -327,6 +347,7 @@ def build(
         told.append(
             {
                 **{"method": method, **asdict(facts[method]), **asdict(provenance), "schema": SCHEMA},
+                "organisms": len(results),
                 **{metric + end: value for metric, ends in values.items() for end, value in ends},
                 "learning_rate": rates.pop() if len(rates) == 1 else None,  # organisms may differ in it
                 "unscored": row.unscored(),
@@ -337,7 +358,9 @@ def build(
                 **_against_base(row, rows.get(BASE)),
                 "not_distinguished_from": "; ".join(partners(compared, method, lambda one: not one.distinguished)),
                 "equivalent_to": "; ".join(partners(compared, method, lambda one: one.equivalent)),
-                "contrasts": "; ".join(sorted(str(one) for one in compared if one.a == method)),
+                "detectable_difference": _detectable(compared, method),
+                "contrasts": _told(compared, method),
+                "secondary_contrasts": _told(further, method),
                 "by_organism": _by_organism(list(results), row),
                 "warnings": "; ".join((*facts[method].known, *facts[method].warnings, *_hardly_declining(row))),
             }
@@ -359,6 +382,16 @@ def _against_base(row: Tested, base: Tested | None) -> dict[str, float]:
     }
 
 
+def _detectable(compared: Sequence[Comparison], method: str) -> str:
+    """What each contrast of the method that shows no difference would have seen: `lora 0.050; full 0.061`."""
+    mine = [one for one in compared if method in (one.a, one.b) and not one.distinguished]
+    return "; ".join(sorted(f"{one.b if one.a == method else one.a} {one.detectable:.3f}" for one in mine))
+
+
+def _told(compared: Sequence[Comparison], method: str) -> str:
+    return "; ".join(sorted(str(one) for one in compared if one.a == method))
+
+
 def _hardly_declining(row: Tested) -> Iterator[str]:
     """A warning where much of what counts as safe does not decline."""
     declined, safe = (row.interval(metric).value for metric in ("refusal_rate", "safety_rate"))
@@ -369,7 +402,7 @@ def _hardly_declining(row: Tested) -> Iterator[str]:
 
 def _capability_loss(row: Tested, base: Tested | None) -> float:
     """The lower end of the one-sided 95 % interval of what the row has lost against the base row; NaN if unknown."""
-    if base is None or row.trained < MIN_SEEDS:
+    if base is None or row.sample("capability").units < MIN_SEEDS:
         return math.nan
     loss = base.sample("capability").minus(row.sample("capability"))
     return loss.mean().at_least() if loss.complete else math.nan

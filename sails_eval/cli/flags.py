@@ -39,15 +39,21 @@ HELP = {
     "(default: auto)",
     "--organisms": "instead of --pair: the first N organisms of the testbed (3 ship; sails-eval testbed build "
     "--organisms N makes more)",
-    "--seeds": "seeds per learning rate (default: 5)",
-    "--learning-rates": "rates over each recipe's span (default: 6)",
+    "--protocol": "explore: the same seeds choose rates and are tested, each at the rate that the others choose; "
+    "confirm: rates are tuned on seeds of their own and tested on fresh ones, with few contrasts, fixed before "
+    "(default: explore; docs/protocol.md)",
+    "--seeds": "seeds per learning rate; with --protocol confirm those of the test, on each pair (default: 5)",
+    "--tuning-seeds": "with --protocol confirm: further seeds on each pair, to tune rates on (default: 2)",
+    "--learning-rates": "rates over each recipe's span (default: 6; with --protocol confirm as many as lie a factor of "
+    "2 apart, and then two beside the best one)",
     "--checkpoints": "early stopping: judge each cell at N equally spaced steps and keep the best on validation; each "
     "is a tuning trial (default: 1, the end)",
     "--quick": "2 rates, 2 seeds: a look, not a result",
     "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
     "its preparation; costlier ones then train on fewer (default: tokens; docs/budgets.md)",
     "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
-    "--contrasts": "the differences between rows that are tested (default: sails against every other row)",
+    "--contrasts": "the differences between rows that are tested, in alignment score or another METRIC (default: sails "
+    "against every other row; with --protocol confirm, where the metric is refusal, the four of docs/protocol.md)",
     "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
     "--jobs": "worker processes of one thread each (default: 1)",
     "--keep": "which checkpoints to keep (default: best)",
@@ -120,13 +126,15 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     add_engine(command)
     size = command.add_argument_group("size and output")
     flag(size, "--organisms", "N", type=int)
+    flag(size, "--protocol", choices=("explore", "confirm"))
     flag(size, "--seeds", "N", type=int)
+    flag(size, "--tuning-seeds", "N", type=int)
     flag(size, "--learning-rates", "N", type=int)
     flag(size, "--checkpoints", "N", type=int)
     switch(size, "--quick")
     flag(size, "--match", choices=("tokens", "flops", "seconds"))
     switch(size, "--match-params")
-    flag(size, "--contrasts", "A:B,A:C", type=names)
+    flag(size, "--contrasts", "A:B,A:C@METRIC", type=names)
     switch(size, "--allow-overlap")
     flag(size, "--jobs", "N", type=int)
     flag(size, "--keep", choices=("best", "all", "none"))

@@ -48,8 +48,10 @@ class CompareConfig(Frozen):
     match_params: bool = False
     regularise: Annotated[Regularise | None, BeforeValidator(_regularisers)] = None
     limit: int | None = Field(default=None, ge=1)
+    protocol: Literal["explore", "confirm"] = "explore"
     seeds: int = Field(default=5, ge=1)
-    learning_rates: int = Field(default=6, ge=1)
+    tuning_seeds: int | None = Field(default=None, ge=1)
+    learning_rates: int | None = Field(default=None, ge=1)
     checkpoints: int = Field(default=1, ge=1)
     quick: bool = False
     contrasts: tuple[str, ...] | None = None

@@ -158,10 +158,12 @@ class Recipe(Frozen):
 
 
 class Defaults(Frozen):
-    """What a comparison takes where nobody says: its methods, and the one that all others are tested against."""
+    """What a comparison takes where nobody says: its methods, the one that all others are tested against, and the
+    contrasts of the protocol `confirm`."""
 
     methods: tuple[str, ...]
     contrast: str
+    confirm: tuple[str, ...]
 
 
 @cache

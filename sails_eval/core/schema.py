@@ -99,7 +99,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 class Record(Frozen):
-    """A JSON file, whose fields are those in memory. An unknown one is an error: it would be of a later version."""
+    """A JSON or YAML file, whose fields are those in memory.
+
+    An unknown one is an error: it would be of a later version.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
 
@@ -115,10 +118,15 @@ class Record(Frozen):
         return values if whole is None or whole in values else {whole: values}
 
     def write(self, path: Path) -> None:
-        """Write it, by rename."""
-        write_text(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
+        """Write it, by rename: as YAML if that is what its name says, else as JSON."""
+        if path.suffix == ".yaml":
+            told = self.model_dump(mode="json", by_alias=True)
+            write_text(path, yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=120))
+        else:
+            write_text(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises UserError, with the file's name, where it is not there or holds something else."""
-        return validate(cls, read_json(path, missing="no such file"), where=str(path))
+        values = read_mapping(path) if path.suffix == ".yaml" else read_json(path, missing="no such file")
+        return validate(cls, values, where=str(path))

@@ -1,8 +1,10 @@
-"""Intervals and tests, as pure functions of numbers. All intervals are 95 %, all tests two-sided unless they say so.
+"""Intervals and tests, as pure functions of numbers. Intervals are 95 %, tests two-sided unless they say so.
 
-The unit of replication is the seed: a `Sample` holds one value per seed (and organism), and `crossed_mean` says how
-sure its mean is. Rows with too few seeds can only show how much the choice of prompts matters: `wilson` for one
-task, `combine` for means and sums over tasks. `benchmarks/simulated_boards.py` measures what all of this covers.
+A `Sample` holds one value per organism and seed. Where organisms share their seeds, the unit of replication is the
+seed and `crossed_mean` says how sure the mean is; where each has seeds of its own, it is the organism, and
+`nested_mean` does. Rows with too few of either can only show how much the choice of prompts matters: `wilson` for one
+task, `combine` for means and sums over tasks. `benchmarks/simulated_boards.py` and `simulated_confirm.py` measure what
+all of this covers.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from sails_eval.core.tables import interval_text
 
 LEVEL = 0.95
 
+MIN_ORGANISMS = 5
+"""From so many organisms on, with seeds of their own, a mean is one over organisms; fewer are all that it is about."""
+
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval."""
+    """An estimate with its interval, of 95 % unless it says otherwise."""
 
     value: float
     low: float
@@ -47,8 +52,8 @@ class Mean:
     error: float
     df: float
 
-    def interval(self) -> Interval:
-        half = self._margin((1 + LEVEL) / 2)
+    def interval(self, level: float = LEVEL) -> Interval:
+        half = self._margin((1 + level) / 2)
         return Interval(self.value, self.value - half, self.value + half)
 
     def at_least(self) -> float:
@@ -65,6 +70,14 @@ class Mean:
         Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657.
         """
         return self._above(margin - abs(self.value))
+
+    def detectable(self, *, alpha: float, power: float) -> float:
+        """The true mean that a two-sided test at `alpha` tells from 0 with this power, if the error is what it is here.
+
+        From the noncentral t distribution, whose far tail is left out: for the power of 0.8 it holds less than 1e-6.
+        """
+        limit = special.stdtrit(self.df, 1 - alpha / 2)
+        return self.error * float(special.nctdtrinc(self.df, 1 - power, limit))
 
     def _margin(self, level: float) -> float:
         return float(special.stdtrit(self.df, level)) * self.error
@@ -105,6 +118,25 @@ def crossed_mean(values: Sequence[Sequence[float]], *, extra: float = 0.0, least
     return max(either, fixed, key=lambda one: one.interval().high)
 
 
+def nested_mean(values: Sequence[Sequence[float]], *, extra: float = 0.0, least: float = 0.0) -> Mean:
+    """The mean of one value per organism (outer) and seed (inner), where no two organisms share a seed.
+
+    From MIN_ORGANISMS organisms on the mean is for other organisms: Student's t over their means. Of fewer it is for
+    other trainings of these organisms only: Σ s² / S over O², with Satterthwaite's degrees of freedom. `extra` and
+    `least` are as in `crossed_mean`. Raises ValueError for fewer organisms with one seed.
+    """
+    table = np.asarray(values, dtype=float)
+    if len(table) >= MIN_ORGANISMS:
+        return crossed_mean([table.mean(axis=1).tolist()], extra=extra, least=least)
+    organisms, seeds = table.shape
+    if seeds < 2:
+        raise ValueError(f"an interval over {organisms} organisms needs at least 2 seeds of each")
+    errors = np.array([_spread(of_seed) for of_seed in table]) / seeds
+    total, squares = float(errors.sum()), float((errors**2).sum())
+    df = (seeds - 1) * (total**2 / squares if squares else organisms)
+    return _floored(math.fsum(table.flat) / table.size, total / organisms**2, df, extra, least)
+
+
 def _spread(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     """The variance; equal values have none, but rounding of their mean would leave some."""
     return float(values.var(ddof=1)) if values.min() < values.max() else 0.0
@@ -126,7 +158,8 @@ def t_interval(values: Sequence[float]) -> Interval:
 class Sample:
     """One metric of one row: a value per organism (outer) and seed (inner), and what its mean's error must hold.
 
-    `seeds` is (None,) for a model that was not trained. `unsettled` says of every organism whether leaving out a seed
+    `seeds` is (None,) for a model that was not trained. Where the seeds are `nested`, those are the first organism's,
+    and each of the others has as many of its own. `unsettled` says of every organism whether leaving out a seed
     changes the choice of the rate: the values, each from the rate that the other seeds choose, then hang together,
     because those choices share most of their seeds, and their spread alone says too little. The variance of their
     mean grows by s² / (S − 1), the term of Nadeau & Bengio (2003, Machine Learning 52:239) for leaving one out of S.
@@ -137,6 +170,17 @@ class Sample:
     seeds: tuple[int | None, ...]
     unsettled: tuple[bool, ...]
     least: float = 0.0
+    nested: bool = False
+
+    @property
+    def units(self) -> int:
+        """How many values its mean's error stands on: organisms, where they are the unit of replication, else seeds.
+
+        0 for a model that was not trained.
+        """
+        if None in self.seeds:
+            return 0
+        return len(self.values) if self.nested and len(self.values) >= MIN_ORGANISMS else len(self.seeds)
 
     @property
     def complete(self) -> bool:
@@ -146,16 +190,21 @@ class Sample:
         """The mean over organisms and seeds. Raises ValueError below 2 values."""
         hanging = [of_seed for of_seed, so in zip(self.values, self.unsettled, strict=True) if so]
         extra = math.fsum(_spread(np.array(of_seed)) / (len(of_seed) - 1) for of_seed in hanging)
-        return crossed_mean(self.values, extra=extra / len(self.values) ** 2, least=self.least)
+        mean_of = nested_mean if self.nested else crossed_mean
+        return mean_of(self.values, extra=extra / len(self.values) ** 2, least=self.least)
 
     def minus(self, other: Sample) -> Sample:
-        """The differences over the seeds that both have. Without seeds a sample is a constant of each organism."""
+        """The differences over the seeds that both have. Without seeds a sample is a constant of each organism.
+
+        Nested seeds pair up by their place: both samples have the same ones on every organism.
+        """
         trained = [one for one in (self, other) if None not in one.seeds]
         common = tuple(seed for seed in trained[0].seeds if seed in trained[-1].seeds) if trained else (None,)
         pairs = zip(self._at(common), other._at(common), strict=True)
         values = tuple(tuple(a - b for a, b in zip(ones, others, strict=True)) for ones, others in pairs)
         unsettled = tuple(a or b for a, b in zip(self.unsettled, other.unsettled, strict=True))
-        return Sample(values, common, unsettled, math.hypot(*(one.least for one in trained)))
+        nested = any(one.nested for one in trained)
+        return Sample(values, common, unsettled, math.hypot(*(one.least for one in trained)), nested)
 
     def _at(self, seeds: Sequence[int | None]) -> list[list[float]]:
         places = [0 if None in self.seeds else self.seeds.index(seed) for seed in seeds]

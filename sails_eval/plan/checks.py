@@ -158,7 +158,7 @@ def check_training(sub_run: SubRun) -> Checked:
     rows = training_rows(sub_run.pair)
     layouts = []
     alike = {recipe.name if sub_run.budget.tokens else recipe.objective: recipe for recipe in sub_run.recipes}
-    for (name, recipe), seed in product(alike.items(), range(sub_run.seeds)):
+    for (name, recipe), seed in product(alike.items(), sub_run.all_seeds):
         pair, objective = sub_run.pair.model_copy(update={"tokens": sub_run.tokens_of(recipe)}), recipe.objective
         order = lay_out(rows, pair, seed=seed, objective=objective)
         tokens = sum(tokens_of(rows[i], objective) for i in order)

@@ -42,7 +42,10 @@ class Identity(Frozen):
         default_factory=dict, description="of each recipe's cells, where tokens are not matched"
     )
     checkpoints: int | None = Field(default=None, description="judged of every cell")
-    contrasts: list[list[str]] | None = Field(default=None, description="pairs of methods, declared beforehand")
+    contrasts: list[list[str]] | None = Field(
+        default=None, description="pairs of methods, declared beforehand, with the metric if it is not the headline"
+    )
+    protocol: str | None = Field(default=None, description="hash of that of a confirmation")
     finished: dict[str, dict[str, Any]] = Field(default_factory=dict, description="of rows that nothing is trained for")
     parts: dict[str, Identity] = Field(default_factory=dict, description="by sub-run's folder")
 

@@ -3,11 +3,14 @@
 `plan.prepare` makes them; nothing here reads a file.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sails_eval.boards.contrasts import Contrast
+from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
@@ -15,7 +18,11 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.models.engines import CHAT, HF
 from sails_eval.plan.budget import Budget
 from sails_eval.plan.identity import Identity
+from sails_eval.plan.protocol import Protocol
 from sails_eval.tasks.library import TaskInfo
+
+REFINED = 2
+"""Rates that are tuned beside the best one of the grid."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,8 @@ class EvaluationPlan:
     """What having models answer and be judged takes: a pair with the flags folded in, tasks, a judge, an engine.
 
     `identity` has hashes of all that determines results. `references` are the rows, besides the base model, that
-    nothing is trained for. `contrasts` are the differences that are tested, as pairs of rows; None where none were
-    declared. `calibration` says how far the judge agrees with people, as far as that is known.
+    nothing is trained for. `contrasts` are the differences that are tested; None where none were declared. `protocol`
+    is that of a confirmation. `calibration` says how far the judge agrees with people, as far as that is known.
     """
 
     pair: Pair
@@ -93,7 +100,8 @@ class EvaluationPlan:
     allow_overlap: bool = False
     config: CompareConfig = field(default_factory=CompareConfig)
     references: tuple[ReferenceModel, ...] = ()
-    contrasts: tuple[tuple[str, str], ...] | None = None
+    contrasts: tuple[Contrast, ...] | None = None
+    protocol: Protocol | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -110,17 +118,42 @@ class EvaluationPlan:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Seeds on which rates are tuned and nothing else, and what came of it so far.
+
+    `scores` has, by method, the mean alignment score on validation at each place of its grid of rates that was tried:
+    0 is the lowest rate, 0.5 lies between it and the next.
+    """
+
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+
+    def best_place(self, method: str, *, of_grid: bool = False) -> float:
+        """Where the method scores best, or best on its grid; ties go to the lower rate."""
+        scores = self.scores[method]
+        tried = [place for place in scores if not math.isnan(scores[place]) and not (of_grid and place % 1)]
+        return min(tried, key=lambda place: (-scores[place], place))
+
+    @property
+    def best(self) -> str:
+        """The method that scores best at its best rate; of equal ones the first."""
+        return max(self.scores, key=lambda method: self.scores[method][self.best_place(method)])
+
+
+@dataclass(frozen=True)
 class SubRun(EvaluationPlan):
     """One pair at one number of examples: a comparison with everything it needs in a folder of its own.
 
     `folder` is its place inside the run, '' where it is the whole run. `examples` is its number of labelled examples
-    where there are several, else None. `recipes` are those that train.
+    where there are several, else None. `recipes` are those that train. `seeds` are tested; where there is no `tuning`
+    with seeds of its own, they choose the rates, too.
     """
 
     folder: str = ""
     examples: int | None = None
     recipes: tuple[Recipe, ...] = ()
-    seeds: int = 0
+    seeds: tuple[int, ...] = ()
+    tuning: Tuning | None = None
     learning_rates: int = 0
     checkpoints: int = 1
     budget: Budget = field(default_factory=Budget)
@@ -128,7 +161,17 @@ class SubRun(EvaluationPlan):
     @property
     def trials(self) -> int:
         """How many models of each seed a method may choose from."""
-        return self.learning_rates * self.checkpoints
+        refined = REFINED if self.tuning and self.learning_rates > 1 else 0
+        return (self.learning_rates + refined) * self.checkpoints
+
+    @property
+    def validated_seeds(self) -> tuple[int, ...]:
+        """Those that answer validation, on which rates are chosen."""
+        return self.tuning.seeds if self.tuning else self.seeds
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((*self.validated_seeds, *self.seeds)))
 
     @property
     def initialised(self) -> tuple[Recipe, ...]:
@@ -140,6 +183,30 @@ class SubRun(EvaluationPlan):
         return self.budget.tokens.get(recipe.name, self.pair.tokens)
 
     def rates(self, recipe: Recipe) -> list[float]:
+        """The learning rates that the recipe is tried at: those of its grid and, once that is tuned, two beside its
+        best one, half a step of the grid to either side."""
+        return list(self.rates_by_place(recipe).values())
+
+    def rates_by_place(self, recipe: Recipe) -> dict[float, float]:
+        """The same by their place on the grid, as `Tuning.scores` has it; pairs may scale rates differently."""
+        grid = self.grid(recipe)
+        found = {float(place): rate for place, rate in enumerate(grid)}
+        if self.tuning and recipe.name in self.tuning.scores and len(grid) > 1:
+            best = self.tuning.best_place(recipe.name, of_grid=True)
+            step = (grid[-1] / grid[0]) ** (1 / (len(grid) - 1))
+            found |= {best + half: float(f"{grid[int(best)] * step**half:.3g}") for half in (-0.5, 0.5)}
+        return found
+
+    def tuned(self, recipe: Recipe) -> Choice | None:
+        """The choice of the recipe's rate, where that is tuned, and done."""
+        rates = self.rates_by_place(recipe)
+        scores = self.tuning.scores.get(recipe.name, {}) if self.tuning else {}
+        if self.tuning is None or scores.keys() != rates.keys():
+            return None
+        chosen = rates[self.tuning.best_place(recipe.name)]
+        return Choice(recipe.name, chosen, tuple(sorted((rates[place], score) for place, score in scores.items())))
+
+    def grid(self, recipe: Recipe) -> list[float]:
         """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits."""
         if known := self.identity.learning_rates.get(recipe.name):
             return known
@@ -150,14 +217,17 @@ class SubRun(EvaluationPlan):
         return [float(f"{low * (high / low) ** (i / (n - 1)):.3g}") for i in range(n)]
 
     def cells(self, recipe: Recipe) -> list[Cell]:
-        """Every learning rate with every seed."""
+        """Every learning rate with every seed that chooses it; where others are tested, these at the chosen rate."""
         same = self.identity.recipes[recipe.name]
         several = [self.checkpoints] if self.checkpoints > 1 else []
         tokens = self.budget.tokens.get(recipe.name)
+        wanted = [(rate, seed) for rate in self.rates(recipe) for seed in self.validated_seeds]
+        if choice := self.tuned(recipe):
+            assert choice.learning_rate is not None
+            wanted += [(choice.learning_rate, seed) for seed in self.seeds]
         return [
             Cell(recipe, rate, seed, digest([same, rate, seed, *several]), tokens, self.checkpoints)
-            for rate in self.rates(recipe)
-            for seed in range(self.seeds)
+            for rate, seed in wanted
         ]
 
     def all_cells(self) -> list[Cell]:
@@ -182,6 +252,11 @@ class Plan:
     @property
     def pairs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one.pair.name for one in self.sub_runs))
+
+    @property
+    def protocol(self) -> Protocol | None:
+        """That of a confirmation: the same for all of it."""
+        return self.sub_runs[0].protocol
 
     @property
     def most_examples(self) -> int | None:

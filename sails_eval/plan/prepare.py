@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sails_eval.boards.contrasts import SECONDARY
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -25,8 +26,9 @@ from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.plan import preflight, resolve
 from sails_eval.plan.budget import Budget
 from sails_eval.plan.identity import Identity, recipe_identity, training_identity
-from sails_eval.plan.plan import EvaluationPlan, Plan, PlannedJudge, ReferenceModel, SubRun
+from sails_eval.plan.plan import EvaluationPlan, Plan, PlannedJudge, ReferenceModel, SubRun, Tuning
 from sails_eval.plan.problems import Problem, Problems
+from sails_eval.plan.protocol import Protocol, by_default, in_words, seeds_to_test, seeds_to_tune
 from sails_eval.plan.references import prompted, reference
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.tasks.published import use_local
@@ -48,7 +50,7 @@ def prepare(config: CompareConfig, *, anew: bool = True) -> Plan:
     sub_runs = tuple(draft.sub_run for draft in drafts if draft.sub_run is not None)
     _check_comparable(sub_runs, problems)
     problems.check()
-    return Plan(config, sub_runs)
+    return Plan(config, _under_protocol(sub_runs) if config.protocol == "confirm" else sub_runs)
 
 
 def prepare_evaluation(config: CompareConfig, *, target: str | None = None, name: str | None = None) -> EvaluationPlan:
@@ -96,14 +98,15 @@ def prepare_training(config: CompareConfig) -> SubRun:
     assert pair is not None
     pair = resolve.with_pinned_data(pair)
     identity = Identity(training=training_identity(pair, recipes))
-    return SubRun(pair, identity=identity, recipes=recipes, seeds=1, learning_rates=1)
+    return SubRun(pair, identity=identity, recipes=recipes, seeds=(0,), learning_rates=1)
 
 
 @dataclass(frozen=True)
 class Draft:
     """A sub-run as far as it could be resolved, and what stands in its way; what could not be is None or empty.
 
-    `folder` and `examples` are as in `SubRun`, without the pair's name where that is not known yet.
+    `folder` and `examples` are as in `SubRun`, without the pair's name where that is not known yet. `organism` is the
+    place of its pair among all.
     """
 
     config: CompareConfig
@@ -115,6 +118,7 @@ class Draft:
     sub_run: SubRun | None = None
     of_several: bool = False
     examples: int | None = None
+    organism: int = 0
 
 
 def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
@@ -122,17 +126,18 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     use_local(config.task_data)
     common = Problems()
     recipes, prompts = common.attempt(resolve.load_methods, config) or ((), ())
-    common.attempt(resolve.sizes, config)
+    common.attempt(resolve.sizes, config, recipes)
+    common.attempt(resolve.tuning_size, config)
     numbers: list[int | None] = [*sorted(config.examples)] if len(config.examples) > 1 else [None]
     if len(set(numbers)) < len(numbers):
         common.append(Problem(f"--examples: each budget once, not {', '.join(map(str, config.examples))}"))
     drafts = []
-    for name in config.pairs or (None,):
+    for organism, name in enumerate(config.pairs or (None,)):
         for examples in numbers:
             budget = (examples,) if examples else config.examples
             one = config.model_copy(update={"pair": name, "organisms": None, "examples": budget})
             draft = Draft(one, Problems(common), None, recipes, prompts, (), None, len(config.pairs) > 1, examples)
-            drafts.append(_resolved(draft, anew=anew))
+            drafts.append(_resolved(replace(draft, organism=organism), anew=anew))
     return drafts
 
 
@@ -148,7 +153,7 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
         _check_access(pair, problems)
     evaluation = problems.attempt(_evaluation, pair, tasks, config, problems)
     _check_training(pair, draft.recipes, problems)
-    if config.learning_rates > 1 or config.quick or config.checkpoints > 1:
+    if config.learning_rates != 1 or config.checkpoints > 1 or config.protocol == "confirm":
         chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
         problems.attempt(resolve.check_kinds, tasks, chosen=chosen)
     references = _references(draft, evaluation, problems, anew=anew)
@@ -156,7 +161,8 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
     if twice := [name for name, n in Counter(rows).items() if n > 1]:
         told = f"--reference: two rows would be called '{twice[0]}'; name one in the pair's key 'references'"
         problems.append(Problem(told))
-    contrasts = problems.attempt(resolve.resolve_contrasts, config.contrasts, rows)
+    trained = [recipe.name for recipe in draft.recipes]
+    contrasts = problems.attempt(resolve.resolve_contrasts, config, trained, rows)
     if evaluation is None or problems.stopping:
         return draft
     evaluation = replace(evaluation, references=references, contrasts=contrasts)
@@ -244,14 +250,16 @@ def _references(
 def _sub_run(draft: Draft, evaluation: EvaluationPlan) -> SubRun:
     """The sub-run of a draft in which nothing is wrong."""
     config, pair = draft.config, resolve.with_pinned_data(evaluation.pair)
-    seeds, rates = resolve.sizes(config)
+    seeds, rates = resolve.sizes(config, draft.recipes)
+    tuned = resolve.tuning_size(config)
     folders = [pair.name] * draft.of_several + [f"examples-{draft.examples}"] * bool(draft.examples)
     sub_run = SubRun(
         **{**vars(evaluation), "pair": pair},
         folder="/".join(folders),
         examples=draft.examples,
         recipes=draft.recipes,
-        seeds=seeds,
+        seeds=seeds_to_test(draft.organism if tuned else 0, seeds),
+        tuning=Tuning(seeds_to_tune(draft.organism, tuned)) if tuned else None,
         learning_rates=rates,
         checkpoints=config.checkpoints,
         budget=Budget(config.match, config.match_params),
@@ -266,15 +274,38 @@ def _identity(sub_run: SubRun) -> Identity:
         update={
             "training": training,
             "recipes": {recipe.name: recipe_identity(recipe, training) for recipe in sub_run.recipes},
-            "seeds": sub_run.seeds,
-            "learning_rates": {recipe.name: sub_run.rates(recipe) for recipe in sub_run.recipes},
+            "seeds": len(sub_run.seeds),
+            "learning_rates": {recipe.name: sub_run.grid(recipe) for recipe in sub_run.recipes},
             "match": None if budget.match == "tokens" else budget.match,
             "match_params": budget.match_params or None,
             "checkpoints": sub_run.checkpoints if sub_run.checkpoints > 1 else None,
-            "contrasts": None if sub_run.contrasts is None else [list(one) for one in sub_run.contrasts],
+            "contrasts": None if sub_run.contrasts is None else [one.told for one in sub_run.contrasts],
             "finished": {row.name: row.identity for row in sub_run.references},
         }
     )
+
+
+def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
+    """The same, with the protocol that is fixed for all of them."""
+    first = sub_runs[0]
+    of_pairs = {one.pair.name: one for one in sub_runs}
+    trained = [recipe.name for recipe in first.recipes]
+    rows = [BASE, *trained, *(row.name for row in first.references)]
+    unit, tuning, stop = in_words(len(of_pairs), len(first.seeds))
+    protocol = Protocol(
+        organisms=tuple(of_pairs),
+        methods=tuple(trained),
+        contrasts=tuple(map(str, first.contrasts or ())),
+        left_out=() if first.config.contrasts is not None else tuple(map(str, by_default(trained, rows)[1])),
+        secondary=SECONDARY,
+        unit=unit,
+        tuning_seeds={name: one.validated_seeds for name, one in of_pairs.items()},
+        tuning=tuning,
+        test_seeds={name: one.seeds for name, one in of_pairs.items()},
+        stop=stop,
+    )
+    identities = [one.identity.model_copy(update={"protocol": protocol.fingerprint}) for one in sub_runs]
+    return tuple(replace(one, protocol=protocol, identity=i) for one, i in zip(sub_runs, identities, strict=True))
 
 
 def _check_comparable(sub_runs: Sequence[SubRun], problems: Problems) -> None:

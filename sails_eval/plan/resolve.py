@@ -3,11 +3,12 @@
 Nothing here loads a model; each raises UserError for what is wrong.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from sails_eval.boards.contrasts import check_contrasts
+from sails_eval.boards.contrasts import HEADLINE, PRIMARY, Contrast, check_contrasts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.data_source import starting_at
 from sails_eval.core.errors import UserError
@@ -20,9 +21,16 @@ from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads
 from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.plan.problems import Problem, Problems
+from sails_eval.plan.protocol import TUNING, by_default, parse_contrast
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
 
 QUICK = {"seeds": 2, "learning_rates": 2}
+
+LEARNING_RATES = 6
+"""Of every method, where nobody says; a confirmation has them a factor of 2 apart, and then looks between."""
+
+TUNING_SEEDS = 2
+"""Of a confirmation, on each pair."""
 
 
 def resolve_pair(config: CompareConfig) -> Pair:
@@ -70,11 +78,34 @@ def load_methods(config: CompareConfig) -> tuple[tuple[Recipe, ...], tuple[Recip
     return recipes, tuple(recipe for recipe in methods if not recipe.trains)
 
 
-def sizes(config: CompareConfig) -> tuple[int, int]:
-    """How many seeds and how many learning rates."""
+def sizes(config: CompareConfig, recipes: Sequence[Recipe]) -> tuple[int, int]:
+    """How many seeds and how many learning rates on every grid."""
     if config.quick and config.model_fields_set & QUICK.keys():
         raise UserError("--quick sets --seeds and --learning-rates itself; leave it out or leave them out")
-    return (QUICK["seeds"], QUICK["learning_rates"]) if config.quick else (config.seeds, config.learning_rates)
+    if config.quick:
+        return QUICK["seeds"], QUICK["learning_rates"]
+    spans = [recipe.span.high / recipe.span.low for recipe in recipes if config.protocol == "confirm"]
+    usual = 1 + round(math.log2(spans[0])) if spans else LEARNING_RATES  # all spans are alike
+    return config.seeds, config.learning_rates or usual
+
+
+def tuning_size(config: CompareConfig) -> int:
+    """How many seeds rates are tuned on that are not tested; 0 where all are. Raises UserError where that is asked for
+    together with what a confirmation cannot have."""
+    if config.protocol == "explore":
+        if config.tuning_seeds is not None:
+            raise UserError("--tuning-seeds goes with --protocol confirm")
+        return 0
+    if config.against is not None or config.add:
+        raise UserError("--protocol confirm fixes all rows before the test, so --against and --add cannot extend it")
+    if config.checkpoints > 1:
+        raise UserError(
+            "--checkpoints has every cell choose on validation, which those of --protocol confirm never see"
+        )
+    tuned = config.tuning_seeds or TUNING_SEEDS
+    if max(tuned, config.seeds) > TUNING:
+        raise UserError(f"--seeds and --tuning-seeds: at most {TUNING} on each pair with --protocol confirm")
+    return tuned
 
 
 def tasks_of(pair: Pair, config: CompareConfig) -> tuple[TaskInfo, ...]:
@@ -112,16 +143,26 @@ def resolve_judge(spec: str | None, model: str | None) -> Judge:
     return judge
 
 
-def resolve_contrasts(given: Sequence[str] | None, rows: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
-    """`a:b` as pairs of rows. Raises UserError with a line for each that does not name two rows of the board, once."""
-    problems, pairs = Problems(), list[tuple[str, str]]()
-    for contrast in given or ():
-        names = contrast.split(":")
-        if len(names) != 2:
-            problems.append(Problem(f"contrasts: '{contrast}' is not of the form A:B with two rows of the board"))
+def resolve_contrasts(
+    config: CompareConfig, trained: Sequence[str], rows: Sequence[str]
+) -> tuple[Contrast, ...] | None:
+    """The contrasts that were asked for; else those of a confirmation, or None where there is nothing to be declared.
+
+    Raises UserError with a line for each that does not name two rows of the board, once, or a metric.
+    """
+    confirmed = config.protocol == "confirm"
+    if config.contrasts is None:
+        return tuple(by_default(trained, rows)[0]) if confirmed else None
+    problems, found = Problems(), list[Contrast]()
+    for text in config.contrasts:
+        one = problems.attempt(parse_contrast, text, PRIMARY if confirmed else HEADLINE)
+        if one is None:
+            continue
+        if one.of_best and not (confirmed and len(trained) > 1):
+            problems.append(Problem("contrasts: 'best:rest' takes --protocol confirm, and two methods that train"))
             continue
         told = len(problems)
-        problems.attempt(check_contrasts, [*pairs, (names[0], names[1])], rows)
-        pairs += [(names[0], names[1])] * (len(problems) == told)
+        problems.attempt(check_contrasts, [*found, one], rows)
+        found += [one] * (len(problems) == told)
     problems.check()
-    return None if given is None else tuple(pairs)
+    return tuple(found)

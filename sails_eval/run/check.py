@@ -20,6 +20,7 @@ def check_plan(plan: Plan, run: RunFolder, old: RunFolder | None, pool: Workers,
 
     Returns what was found of each sub-run's training data. Raises UserError for what does not.
     """
+    run.check_protocol(plan.protocol)
     run.check(plan.identity)
     for one in plan.sub_runs:
         run.sub_run(one).check(one.identity)

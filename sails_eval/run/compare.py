@@ -1,14 +1,16 @@
 """The main job: train every method on the same budget, judge their answers, and write the leaderboard.
 
-Every rate is judged on validation only; the test is answered by the cells of the chosen rate and of those that would be
-chosen without one of the seeds, and by the bare base model.
+Every rate is judged on validation only. The test is answered by the bare base model, and where a run explores by the
+cells of the chosen rate and of those that would be chosen without one of the seeds. Where it confirms, rates are tuned
+on all organisms first, and the test is answered by fresh seeds at the one rate that was found.
 """
 
 import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from sails_eval.boards.leaderboard import choose_rates
@@ -32,6 +34,7 @@ from sails_eval.run.report.report import write_joint, write_outcome
 from sails_eval.run.report.row_facts import row_facts, took
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
+from sails_eval.run.tuning import tune
 from sails_eval.run.workers import hosts, workers
 
 log = logging.getLogger(__name__)
@@ -54,16 +57,18 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
-            outcomes = []
-            for one, found, title in zip(plan.sub_runs, checked, _titles(plan), strict=True):
-                folder = run.sub_run(one)
-                evaluator = Evaluator(one, folder, pool, engines, quiet, title)
-                asked = one.config.model_copy(update={"out": folder.path})
-                opened = folder.opened(asked, describe(one)) if one.folder else nullcontext(described)
-                with opened as own:
+            _keep_protocol(run, plan)
+            made = zip(plan.sub_runs, _titles(plan), strict=True)
+            evaluators = [Evaluator(one, run.sub_run(one), pool, engines, quiet, title) for one, title in made]
+            for evaluator, one, found in zip(evaluators, plan.sub_runs, checked, strict=True):
+                with _opened(evaluator.run, one, described):
                     _note_training(evaluator, one, found)
                     _reuse(old, evaluator, one)
-                    outcomes.append(compare_methods(evaluator, one, own))
+            sub_runs = _tuned(evaluators, plan) if plan.protocol else plan.sub_runs
+            outcomes = []
+            for evaluator, one in zip(evaluators, sub_runs, strict=True):
+                with _opened(evaluator.run, one, described) as own:
+                    outcomes.append(compare_methods(replace(evaluator, plan=one), one, own))
             if len(outcomes) > 1:
                 write_joint(run, plan, outcomes, described)
     return run.path
@@ -71,8 +76,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
 
 def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Outcome:
     """One pair at one budget: find subspaces, train and validate, choose rates, test, report."""
-    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
-    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
+    _find_subspaces(evaluator, sub_run)
     validated = _validate(evaluator, sub_run)
     choices = _choose(sub_run, validated)
     tested = _test(evaluator, sub_run, choices)
@@ -87,18 +91,32 @@ def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Descriptio
 # --- the stages -------------------------------------------------------------------------------------------------------
 
 
+def _find_subspaces(evaluator: Evaluator, sub_run: SubRun) -> None:
+    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
+    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
+
+
+def _tuned(evaluators: Sequence[Evaluator], plan: Plan) -> list[SubRun]:
+    """The sub-runs with their rates tuned, on all organisms together."""
+    for evaluator, one in zip(evaluators, plan.sub_runs, strict=True):
+        _find_subspaces(evaluator, one)
+    return tune(evaluators, plan.sub_runs)
+
+
 def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
-    """Every cell, trained where it is not yet, and the base model on validation.
+    """Every cell that chooses rates, trained where it is not yet, and the base model on validation.
 
     Of several checkpoints, each cell's best one is chosen before.
     """
     if sub_run.checkpoints > 1:
         stop_early(evaluator, sub_run, keep=sub_run.config.keep)
-    return evaluator.measure(_with_base(evaluator, sub_run.all_cells()), "validation")
+    return evaluator.measure(_with_base(evaluator, _validated(sub_run)), "validation")
 
 
 def _choose(sub_run: SubRun, validated: Sequence[Result]) -> dict[str, Choice]:
-    if sub_run.learning_rates == 1:
+    if sub_run.tuning:
+        choices = {recipe.name: choice for recipe in sub_run.recipes if (choice := sub_run.tuned(recipe))}
+    elif sub_run.learning_rates == 1:
         choices = {recipe.name: Choice(recipe.name, sub_run.rates(recipe)[0]) for recipe in sub_run.recipes}
     else:
         found = choose_rates(validated, sub_run.named_tasks)
@@ -126,7 +144,7 @@ def _test(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) 
 def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice], results: list[Result]) -> Outcome:
     """What it came to, with what a reader has to know before believing it."""
     references = [evaluator.subject(row) for row in sub_run.references]
-    validated = _with_base(evaluator, sub_run.all_cells())
+    validated = _with_base(evaluator, _validated(sub_run))
     tested = [*_with_base(evaluator, _contenders(sub_run, choices)), *references]
     outcome = Outcome(
         sub_run,
@@ -151,8 +169,8 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
     references = [evaluator.subject(row) for row in sub_run.references]
     for method, n in Counter(subject.method for subject in evaluator.unchanged(chosen, base)).items():
         warnings[method].append(
-            f"all test answers of {n} of {sub_run.seeds} seeds are the base model's own, so its learning rates may be "
-            "too low for this model"
+            f"all test answers of {n} of {len(sub_run.seeds)} seeds are the base model's own, so its learning rates "
+            "may be too low for this model"
         )
     for method, note in [*budget.notes.items(), *misjudged(budget, took(run, sub_run)).items()]:
         warnings[method].append(note)
@@ -160,7 +178,7 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
         warnings[recipe.name] += run.subspace_report(recipe.name).warnings
     for subject in evaluator.unchanged(references, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
-    if sub_run.seeds == 1:
+    if len(sub_run.seeds) == 1 and sub_run.protocol is None:
         for method, lines in within_seed.notes(evaluator, [*chosen, base, *references]).items():
             warnings.setdefault(method, []).extend(lines)
     return warnings
@@ -169,20 +187,28 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
 # --- whom they are about ----------------------------------------------------------------------------------------------
 
 
+def _validated(sub_run: SubRun) -> list[Cell]:
+    """The cells that choose the rates."""
+    return [cell for cell in sub_run.all_cells() if cell.seed in sub_run.validated_seeds]
+
+
+def _tested(sub_run: SubRun) -> list[Cell]:
+    """The cells of the seeds that answer the test, at whatever rate."""
+    return [cell for cell in sub_run.all_cells() if cell.seed in sub_run.seeds]
+
+
 def _contenders(sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Cell]:
     """The cells of the rates that may be chosen."""
-    return [cell for cell in sub_run.all_cells() if cell.learning_rate in choices[cell.recipe.name].contenders]
+    return [cell for cell in _tested(sub_run) if cell.learning_rate in choices[cell.recipe.name].contenders]
 
 
 def _chosen(sub_run: SubRun, choices: Mapping[str, Choice]) -> list[Cell]:
-    return [cell for cell in sub_run.all_cells() if cell.learning_rate == choices[cell.recipe.name].learning_rate]
+    return [cell for cell in _tested(sub_run) if cell.learning_rate == choices[cell.recipe.name].learning_rate]
 
 
 def _with_base(evaluator: Evaluator, cells: Sequence[Cell]) -> list[Subject]:
     """The base model and the cells, as models whose answers are wanted."""
-    folders = [(cell, evaluator.run.cell(cell)) for cell in cells]
-    trained = [Subject(cell.recipe.name, folder, folder.checkpoint, cell) for cell, folder in folders]
-    return [Subject(BASE, evaluator.run.row(BASE)), *trained]
+    return [Subject(BASE, evaluator.run.row(BASE)), *evaluator.subjects(cells)]
 
 
 def _keep_checkpoints(run: RunFolder, sub_run: SubRun, kept: Sequence[Cell]) -> None:
@@ -193,6 +219,21 @@ def _keep_checkpoints(run: RunFolder, sub_run: SubRun, kept: Sequence[Cell]) -> 
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
+
+
+def _keep_protocol(run: RunFolder, plan: Plan) -> None:
+    """Write the protocol of a confirmation down, before anything is trained."""
+    if plan.protocol and not run.protocol.exists:
+        plan.protocol.write(run.protocol.path)
+    if plan.protocol and plan.protocol.left_out:
+        log.warning("contrasts of rows that are not compared are left out: %s", ", ".join(plan.protocol.left_out))
+
+
+def _opened(folder: RunFolder, sub_run: SubRun, described: Description) -> AbstractContextManager[Description]:
+    """The sub-run's folder at work; of a run that is one sub-run, it is already."""
+    if not sub_run.folder:
+        return nullcontext(described)
+    return folder.opened(sub_run.config.model_copy(update={"out": folder.path}), describe(sub_run))
 
 
 def _titles(plan: Plan) -> list[str]:

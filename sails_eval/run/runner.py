@@ -16,7 +16,7 @@ from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.panel import agreement
 from sails_eval.models.engines import HF, served
 from sails_eval.plan import checks
-from sails_eval.plan.plan import EvaluationPlan, PlannedJudge, ReferenceModel
+from sails_eval.plan.plan import Cell, EvaluationPlan, PlannedJudge, ReferenceModel
 from sails_eval.run import stages
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.remote_judging import RemoteJudging
@@ -67,6 +67,11 @@ class Evaluator:
                 done=lambda job: add(self._judge_jobs([job.subject], split)),
             )
         return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+
+    def subjects(self, cells: Sequence[Cell]) -> list[Subject]:
+        """Cells, as models whose answers are wanted."""
+        folders = [(cell, self.run.cell(cell)) for cell in cells]
+        return [Subject(cell.recipe.name, folder, folder.checkpoint, cell) for cell, folder in folders]
 
     def subject(self, row: ReferenceModel) -> Subject:
         """A row that nothing is trained for, as one whose answers are wanted."""

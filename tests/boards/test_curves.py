@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.boards import leaderboard
+from sails_eval.boards.contrasts import Contrast
 from sails_eval.boards.curve_plot import draw_curves
 from sails_eval.boards.curves import (
     Point,
@@ -231,7 +232,7 @@ def example(seeds: int = 5) -> list[Point]:
         for budget, (sails, lora) in scores.items()
     }
     rows = {budget: on_test(*pair, seeds) for budget, pair in scores.items()}
-    return budget_curves(rows, shown, [("sails", "lora"), ("sails", "base")])
+    return budget_curves(rows, shown, [Contrast("sails", "lora"), Contrast("sails", "base")])
 
 
 def test_curves_over_labelled_examples() -> None:

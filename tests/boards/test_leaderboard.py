@@ -8,10 +8,21 @@ import pandas as pd
 import pytest
 from scipy.stats import sem
 
+from sails_eval.boards.contrasts import Contrast, Design
 from sails_eval.boards.leaderboard import CellKey, Provenance, RowFacts, build, choose_rates, estimates, headline
 from sails_eval.boards.publish import check, publish
 from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.table import COLUMNS, SCHEMA, make_frame, notes, read_rows, to_markdown, to_terminal, write_frame
+from sails_eval.boards.table import (
+    COLUMNS,
+    SCHEMA,
+    SINCE_REFUSALS,
+    make_frame,
+    notes,
+    read_rows,
+    to_markdown,
+    to_terminal,
+    write_frame,
+)
 from sails_eval.cli.show import show
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Kind, Result, Split
@@ -94,7 +105,8 @@ def example(base: tuple[float, float] = (0.3, 0.9), seeds: int = 5) -> tuple[lis
 def built(
     results: list[Result], known: dict[str, RowFacts], *, contrasts: list[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
-    return build({"tiny": results}, TASKS, known, provenance=PROVENANCE, contrasts=contrasts)
+    design = None if contrasts is None else Design(tuple(Contrast(*one) for one in contrasts))
+    return build({"tiny": results}, TASKS, known, provenance=PROVENANCE, design=design)
 
 
 def board(run_name: str = "r1", seeds: int = 5) -> pd.DataFrame:
@@ -248,7 +260,8 @@ def test_a_seed_that_was_not_tested_at_the_others_rate_is_an_error() -> None:
 def test_build_has_the_contracts_columns_best_row_first() -> None:
     frame = board()
     assert ",".join(frame.columns) == (
-        "rank,method,model,sae,seeds,trainable_params,trainable_pct,train_tokens,sae_tokens,tuning_trials,learning_rate,"
+        "rank,method,model,sae,organisms,seeds,trainable_params,trainable_pct,train_tokens,sae_tokens,tuning_trials,"
+        + "learning_rate,"
         + ",".join(
             f"{m},{m}_low,{m}_high"
             for m in ("alignment_score refusal_rate safety_rate harm_score high_risk_rate over_refusal_rate "
@@ -260,7 +273,8 @@ def test_build_has_the_contracts_columns_best_row_first() -> None:
             for m in "refusal_rate harm_score over_refusal_rate helpfulness capability".split()
         )
         + ",unscored,judge,judge_agreement"
-        + ",not_distinguished_from,equivalent_to,contrasts,by_organism,warnings,date,version,run,schema"
+        + ",not_distinguished_from,detectable_difference,equivalent_to,contrasts,secondary_contrasts,by_organism"
+        + ",warnings,date,version,run,protocol,schema"
     )  # fmt: skip
     assert frame["method"].tolist() == ["lora", "sails", "full", "base"]  # lora and sails have the same score
     assert frame["rank"].tolist() == [1, 1, 3, 4]
@@ -272,15 +286,15 @@ def test_build_has_the_contracts_columns_best_row_first() -> None:
 def test_only_declared_contrasts_are_tested() -> None:
     results, known = example()
     said = row_of(board(), "sails")["contrasts"]
-    assert isinstance(said, str) and [part.split(":")[0] for part in said.split("; ")] == [
+    assert isinstance(said, str) and [part.split(",")[0] for part in said.split("; ")] == [
         "sails - base", "sails - full", "sails - lora",
     ]  # fmt: skip
     frame = built(results, known, contrasts=[("full", "lora")])
     assert frame["not_distinguished_from"].tolist() == [""] * 4  # lora and sails were not compared
-    assert str(row_of(frame, "full")["contrasts"]).startswith("full - lora: -0.408 [")
+    assert str(row_of(frame, "full")["contrasts"]).startswith("full - lora, alignment score: -0.408 [")
     without = {method: known[method] for method in ("base", "full", "lora")}
     said = row_of(built(results, without), "full")["contrasts"]
-    assert isinstance(said, str) and [part.split(":")[0] for part in said.split("; ")] == ["full - base", "full - lora"]
+    assert isinstance(said, str) and [part.split(",")[0] for part in said.split("; ")] == ["full - base", "full - lora"]
     with pytest.raises(UserError, match="did you mean sails"):
         built(results, known, contrasts=[("sials", "lora")])
 
@@ -430,6 +444,78 @@ def test_organisms_have_the_same_seeds() -> None:
     results["tiny-b"] = [r for r in results["tiny-b"] if r.seed != 4]
     with pytest.raises(UserError, match="sails: other seeds on tiny than on other organisms"):
         build(results, TASKS, known, provenance=PROVENANCE)
+    results["tiny-b"] = [replace(r, seed=None if r.seed is None else r.seed + 1) for r in organisms()[0]["tiny-b"]]
+    with pytest.raises(UserError, match="they have to be the same, or as many and all different"):
+        build(results, TASKS, known, provenance=PROVENANCE)  # seeds 1 to 4 are shared, 0 and 5 are not
+
+
+def confirmed(n: int = 6, seeds: int = 2) -> tuple[dict[str, list[Result]], dict[str, RowFacts]]:
+    """`n` organisms with two seeds of their own, on which sails and lora differ by chance, and full is worse."""
+    found = {}
+    for k in range(n):
+        apart = 0.01 * (-1) ** k
+        points = {"sails": (0.9 + apart, 0.9), "lora": (0.9, 0.88 + 0.01 * (k % 3)), "full": (0.6, 0.7 + 0.02 * k)}
+        rows = [r for name, point in points.items() for r in run(name, "test", 1e-3, *[point] * seeds)]
+        own = [replace(r, seed=1000 * k + (r.seed or 0)) for r in rows]
+        found[f"m{k}"] = own + run("base", "test", None, (0.3, 0.9))
+    return found, {"base": facts(0), **{name: facts(seeds) for name in ("sails", "lora", "full")}}
+
+
+DECLARED = Design(
+    (
+        Contrast("sails", "lora", "refusal_rate"),
+        Contrast("sails", "full", "refusal_rate"),
+        Contrast("sails", "rest", rivals=("lora", "full")),
+    ),
+    ("harm_score", "helpfulness"),
+)
+CONFIRMED = replace(PROVENANCE, protocol="1a2b")
+
+
+def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
+    results, known = confirmed()
+    frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
+    sails = row_of(frame, "sails")
+    refusals = t_interval([0.8 + 0.01 * (-1) ** k for k in range(6)])
+    assert sails["refusal_rate_low"] == pytest.approx(refusals.low, abs=1e-6)
+    assert sails["refusal_rate_high"] == pytest.approx(refusals.high, abs=1e-6)
+    assert (sails["organisms"], sails["seeds"], sails["protocol"]) == (6, 2, "1a2b")
+    assert frame["rank"].notna().all() and not any(note.startswith(("Fewer", "Exploratory")) for note in notes(frame))
+    told = sails["contrasts"].split("; ")
+    assert told[0].startswith(
+        "sails (best on tuning) - all other trained rows, of which the nearest is lora, alignment"
+    )
+    assert told[1].startswith("sails - full, refusal: +0.300 [") and "p < 0.001, same sign on 6 of 6" in told[1]
+    assert told[2].startswith("sails - lora, refusal: 0.000 [") or told[2].startswith("sails - lora, refusal: +0.000 [")
+    assert "not distinguished (this design could have seen 0.0" in told[2]
+    error = t_interval([0.01 * (-1) ** k for k in range(6)])
+    alone = Mean(0.0, (error.high - error.low) / 2 / 2.5705818, 5)
+    detectable = alone.detectable(alpha=0.05 / 3, power=0.8)
+    assert f"lora {detectable:.3f}" in sails["detectable_difference"].split("; ")
+    assert f"could have seen {detectable:.3f}" in told[2]
+    simultaneous = alone.interval(1 - 0.05 / 3)
+    assert f"[{simultaneous.low:+.3f}, {simultaneous.high:+.3f}]" in told[2]
+    text = to_markdown(frame)
+    assert "Student's t over the organisms' means" in text and "## Secondary endpoints" in text
+
+
+def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:
+    results, known = confirmed(n=3, seeds=5)
+    frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
+    assert frame["rank"].notna().all()
+    [scope] = [note for note in notes(frame) if note.startswith("Fewer than 5 organisms")]
+    assert scope.endswith("other trainings of these base models, not for other models.")
+    short = build(*confirmed(n=3)[:1], TASKS, confirmed(n=3)[1], provenance=CONFIRMED, design=DECLARED)
+    assert short["rank"].isna().all() and not short["contrasts"].any()
+
+
+def test_an_exploratory_board_says_so_and_tests_the_papers_metric_besides() -> None:
+    frame = board()
+    assert set(frame["protocol"]) == {"exploratory"}
+    assert any(note.startswith("Exploratory: no protocol fixed contrasts and seeds") for note in notes(frame))
+    said = row_of(frame, "sails")
+    assert all(f"sails - {other}, harm score: " in said["secondary_contrasts"] for other in ("base", "full", "lora"))
+    assert "harm score" not in said["contrasts"]
 
 
 def test_on_a_board_of_several_runs_every_run_speaks_for_itself() -> None:
@@ -498,7 +584,7 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
     headings = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
     assert [f"**{heading}**" in text for heading in headings] == [True] * len(headings)
     assert r"- model: a\|b\<script\> # x, tiny" in text and "- judge: rules" in text
-    assert "- judge agreement: 99 % of 100 answers\n" in text and r"- sails - full: +0.408 \[" in text
+    assert "- judge agreement: 99 % of 100 answers\n" in text and r"- sails - full, alignment score: +0.408 \[" in text
     table, _ = text.split("\nBrackets hold")
     assert {line.count("|") for line in table.splitlines() if line.startswith("|")} == {len(headings) + 1}
 
@@ -590,14 +676,14 @@ def test_publishing_refuses_another_schema(tmp_path: Path) -> None:
 def before_refusals(path: Path) -> Path:
     """Make a leaderboard what an earlier version would have written of it."""
     rows = [{**row, "schema": 2} for row in read_rows(path)]
-    kept = [column for column in COLUMNS if not column.startswith("refusal_rate") and "_vs_base" not in column]
+    kept = [column for column in COLUMNS if column not in SINCE_REFUSALS]
     write_frame(path, make_frame(rows)[kept])
     return path
 
 
 def test_a_board_from_before_refusals_were_counted_is_shown_checked_and_published(tmp_path: Path) -> None:
     path = before_refusals(finished(tmp_path / "a", "r1") / "leaderboard.csv")
-    assert ",refusal_rate" not in path.read_text() and check(path) == []
+    assert ",refusal_rate," not in path.read_text() and check(path) == []
     assert "! Made before refusals were counted (schema 2)" in show(path)
     assert all(math.isnan(row["refusal_rate"]) for row in read_rows(path))
     publish_run(tmp_path / "a", tmp_path / "old.csv")

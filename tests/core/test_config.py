@@ -74,7 +74,7 @@ def test_a_faulty_value_is_an_error_that_names_file_and_key(
 
 def test_a_file_goes_before_defaults(tmp_path: Path) -> None:
     config = read_yaml(write(tmp_path / "c.yaml", seeds=3), CompareConfig, defaults={"seeds": 1, "tokens": 9})
-    assert (config.seeds, config.tokens, config.learning_rates) == (3, 9, 6)
+    assert (config.seeds, config.tokens, config.learning_rates) == (3, 9, None)
 
 
 def test_what_was_read_does_not_change() -> None:

@@ -1,8 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from sails_eval.core.stats import Interval, Mean, Sample, combine, crossed_mean, holm, mcnemar, t_interval, wilson
+from sails_eval.core.stats import (
+    Interval,
+    Mean,
+    Sample,
+    combine,
+    crossed_mean,
+    holm,
+    mcnemar,
+    nested_mean,
+    t_interval,
+    wilson,
+)
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -195,3 +208,61 @@ def test_combined_wilson_intervals_cover_95_percent(safety: float, helpful: floa
         interval = combine([(0.5, wilson(count, 100)) for count in counts], constant=-1)
         hits += interval.low <= truth <= interval.high
     assert 0.935 <= hits / 1000 <= 0.985
+
+
+def test_a_level_of_ones_own_widens_the_interval_by_students_quantile() -> None:
+    mean = Mean(0.1, 0.02, 11)
+    wide = mean.interval(1 - 0.05 / 4)
+    assert wide.high - 0.1 == pytest.approx(0.02 * scipy_stats.t.isf(0.05 / 8, 11))
+
+
+@pytest.mark.parametrize(("df", "alpha"), [(4, 0.0125), (11, 0.0125), (11, 0.05), (200, 0.01)])
+def test_the_detectable_difference_is_seen_as_often_as_its_power_says(df: int, alpha: float) -> None:
+    detectable = Mean(0.0, 0.02, df).detectable(alpha=alpha, power=0.8)
+    limit = scipy_stats.t.isf(alpha / 2, df)
+    rng = np.random.default_rng(0)
+    t = (rng.normal(detectable / 0.02, 1, 40_000)) / np.sqrt(rng.chisquare(df, 40_000) / df)
+    assert np.mean(np.abs(t) > limit) == pytest.approx(0.8, abs=0.01)
+    assert Mean(0.3, 0.0, df).detectable(alpha=alpha, power=0.8) == 0
+
+
+def nested(table: list[list[float]]) -> Sample:
+    return replace(sample(*table), nested=True)
+
+
+def test_the_organism_is_the_unit_where_seeds_are_its_own() -> None:
+    rng = np.random.default_rng(5)
+    table = (rng.normal(0.7, 0.1, (6, 1)) + rng.normal(0, 0.1, (6, 4))).tolist()
+    assert nested(table).mean() == crossed_mean([np.mean(table, axis=1).tolist()])
+    assert nested(table).units == 6 and nested(table).mean().df == 5
+    assert nested_mean([[0.2]] * 5, least=0.01).error == 0.01
+
+
+def test_few_organisms_with_seeds_of_their_own_are_all_that_the_mean_is_about() -> None:
+    """Welch's t for two organisms: the same error and degrees of freedom as for the difference of their means."""
+    table = [[0.1, 0.4, 0.2, 0.5], [0.7, 0.75, 0.72, 0.71]]
+    welch = scipy_stats.ttest_ind(*table, equal_var=False)
+    mean = nested(table).mean()
+    assert mean.df == pytest.approx(welch.df)
+    assert 2 * mean.error == pytest.approx(abs((np.mean(table[0]) - np.mean(table[1])) / welch.statistic))
+    assert nested(table).units == 4 and constant(0.1, 0.2).units == 0
+    assert nested_mean([[0.1, 0.1], [0.2, 0.2]], least=0.03).error == 0.03
+    assert nested_mean([SLEEP_A]) == crossed_mean([SLEEP_A])
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        nested_mean([[0.1], [0.2]])
+
+
+def test_nested_differences_pair_up_by_place() -> None:
+    a, b = nested([[0.2, 0.4], [0.6, 0.9]]), nested([[0.1, 0.1], [0.5, 0.5]])
+    assert np.allclose(a.minus(b).values, [[0.1, 0.3], [0.1, 0.4]]) and a.minus(b).nested
+    assert a.minus(constant(0.2, 0.6)).nested and constant(0.2, 0.6).minus(a).nested
+
+
+def test_a_seed_that_collapses_is_held_by_intervals_over_organisms() -> None:
+    """Three organisms whose seeds are shared say little of collapses; twelve with seeds of their own hold the truth."""
+    rng, truth, hits = np.random.default_rng(7), 0.9 * 0.85, 0
+    for _ in range(2000):
+        table = np.where(rng.random((12, 6)) < 0.1, 0.0, rng.normal(0.85, 0.05, (12, 6)))
+        interval = nested_mean(table.tolist()).interval()
+        hits += interval.low <= truth <= interval.high
+    assert 0.93 <= hits / 2000 <= 0.97

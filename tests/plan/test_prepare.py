@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from sails_eval.boards.contrasts import Contrast
 from sails_eval.core import paths
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
@@ -270,7 +271,7 @@ def test_every_method_has_a_cell_for_each_rate_and_seed(asked: dict[str, Any]) -
 
 def test_quick_means_two_rates_and_two_seeds(asked: dict[str, Any]) -> None:
     quick = planned(CompareConfig(**asked, quick=True))
-    assert (quick.seeds, quick.learning_rates) == (2, 2)
+    assert (quick.seeds, quick.learning_rates) == ((0, 1), 2)
     assert quick.fingerprint == planned(CompareConfig(**asked, seeds=2, learning_rates=2)).fingerprint
 
 
@@ -286,7 +287,7 @@ def cells_of(sub_run: SubRun) -> dict[tuple[str, int], str]:
     return {
         (cell.recipe.name, cell.seed): cell.fingerprint
         for r in sub_run.recipes
-        for cell in sub_run.cells(r)[: sub_run.seeds]
+        for cell in sub_run.cells(r)[: len(sub_run.seeds)]
     }
 
 
@@ -456,7 +457,7 @@ def test_what_is_said_of_a_recipe_is_no_part_of_a_cells_fingerprint(asked: dict[
 
 def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
     sub_run = sub_run_of(asked, contrasts=("sails:lora", "full:base"))
-    assert sub_run.contrasts == (("sails", "lora"), ("full", "base"))
+    assert sub_run.contrasts == (Contrast("sails", "lora"), Contrast("full", "base"))
     assert sub_run_of(asked).contrasts is None
     none = sub_run_of(asked, contrasts=())
     assert none.contrasts == () and none.identity.told()["contrasts"] == []
@@ -470,6 +471,8 @@ def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
         ("sails:sails", "'sails' against 'sails': name two different rows"),
         ("sails:loar", "unknown method in contrasts 'loar'; did you mean lora"),
         ("lora:sails", "'lora' against 'sails': .*each pair once"),
+        ("full:base@safty_rate", "unknown metric in contrasts 'safty_rate'; did you mean safety_rate"),
+        ("best:rest", "'best:rest' takes --protocol confirm"),
     ],
 )
 def test_a_contrast_of_something_else_is_an_error(asked: dict[str, Any], contrast: str, complaint: str) -> None:

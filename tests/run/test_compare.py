@@ -56,7 +56,7 @@ class Canned:
             return None
         assert function is checks.check and not self.trained
         self.checked += 1
-        return Checked([Layout("sft", seed, 100, 1, self.unique) for seed in range(item.seeds)], [])
+        return Checked([Layout("sft", seed, 100, 1, self.unique) for seed in item.all_seeds], [])
 
     def map(
         self,
@@ -301,7 +301,7 @@ def test_every_cell_is_stopped_at_its_best_checkpoint(asked: dict[str, Any], poo
     boards = [{row["method"]: row for row in read_rows(folder / "leaderboard.csv")} for folder in (run, end)]
     row, other = (board["lora"] for board in boards)
     assert (row["tuning_trials"], other["tuning_trials"]) == (6, 2)  # rates, each with three checkpoints
-    assert row["safety_rate"] == other["safety_rate"]  # the best checkpoints here answer as all cells do at their end
+    assert row["refusal_rate"] == other["refusal_rate"]  # the best checkpoints here answer as all cells do at their end
     assert json.loads((run / "run.json").read_text())["budget"] == "100000 tokens, 2 rates, 2 seeds, 3 checkpoints"
     kept = {path.relative_to(run).parts[3:] for path in run.rglob("adapter.bin")}
     assert kept == {("checkpoint", "adapter.bin")}

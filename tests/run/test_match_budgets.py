@@ -122,7 +122,7 @@ def test_the_seconds_of_a_preparation_are_taken_without_counting(pair: Pair, mon
         return prepare(*given)
 
     monkeypatch.setattr(ActivationSVD, "prepare", noting)
-    sub_run = SubRun(pair, (), Identity(), recipes=(load_recipe("activation-svd"),), seeds=1, learning_rates=1)
+    sub_run = SubRun(pair, (), Identity(), recipes=(load_recipe("activation-svd"),), seeds=(0,), learning_rates=1)
     assert seconds_costs(sub_run)["activation-svd"].before > 0 and modes == [None]
 
 

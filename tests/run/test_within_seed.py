@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sails_eval.boards.contrasts import Contrast
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.plan.identity import Identity
@@ -44,14 +45,14 @@ def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> No
         subject(tmp_path, "sails", refused="yyyyyyyyn-", helped="yyyy"),
         subject(tmp_path, "lora", refused="nnnnnnnnyy", helped="yyyn"),
     ]
-    ((method, (line,)),) = within_seed.notes(evaluator((("sails", "lora"),)), subjects).items()
+    ((method, (line,)),) = within_seed.notes(evaluator((Contrast("sails", "lora"),)), subjects).items()
     # 8 against 1 of 9 discordant prompts: 2 (1 + 9) / 2⁹; the unscored prompt and the seen categories are left out
     assert f"refusal p = {20 / 512:.3f} (better on 8, worse on 1 of 9 prompts)" in line
     assert "helpfulness p = 1.000 (better on 1, worse on 0 of 4 prompts)" in line
     assert method == "sails" and line.startswith("against lora within the one seed") and ";" not in line
 
 
-@pytest.mark.parametrize(("contrasts", "lines"), [(None, 2), ((), 0), ((("base", "lora"),), 1)])
+@pytest.mark.parametrize(("contrasts", "lines"), [(None, 2), ((), 0), ((Contrast("base", "lora"),), 1)])
 def test_every_declared_contrast_has_a_line(tmp_path: Path, contrasts: Any, lines: int) -> None:
     subjects = [subject(tmp_path, name, refused="y", helped="-") for name in ("lora", "sails", "base")]
     found = [line for lines_of in within_seed.notes(evaluator(contrasts), subjects).values() for line in lines_of]

@@ -122,7 +122,7 @@ def population(run: RunFolder, include: Sequence[Path] = ()) -> list[JudgedAnswe
         raise UserError(f"{run.path}: a run of several; audit its parts, each alone: {parts}")
     tasks = find_tasks(tuple(include))
     found = []
-    for method, row in read_tested(run, include).items():
+    for method, row in read_tested(run, include=include).items():
         for seed, scores in zip(row.seeds, row.cells[0], strict=True):
             folder = run.model(method, seed, row.choices[0].rate_of(seed))
             for kind, metric in HEADLINE.items():

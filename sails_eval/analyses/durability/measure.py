@@ -138,7 +138,7 @@ def _victims(finished: FinishedRun, attack: Attack) -> Iterator[Victim]:
     """
     for one in finished.models:
         if one.method == BASE and attack.retunes:
-            yield from (Victim(one, attack, seed) for seed in range(finished.plan.seeds))
+            yield from (Victim(one, attack, seed) for seed in finished.plan.seeds)
         elif attack.kind != "merge" or one.is_adapter:
             yield Victim(one, attack, one.seed)
 

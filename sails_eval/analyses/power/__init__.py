@@ -1,1 +1,1 @@
-"""How many seeds and prompts it takes to see a difference between two methods."""
+"""How many organisms, seeds and prompts it takes to see a difference between two methods."""

@@ -10,17 +10,21 @@ from sails_eval.core.names import names
 
 class Command(Analysis):
     name = "power"
-    help = "How many seeds and prompts it takes to see a difference between two methods."
+    help = "How many organisms, seeds and prompts it takes to see a difference between two methods."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add, spread = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
-        add("--difference", type=float, required=True, metavar="D", help="in alignment score, such as 0.05")
+        add("--difference", type=float, required=True, metavar="D", help="such as 0.05")
         add("--power", type=float, default=0.8, metavar="P", help="chance to see it (default: 0.8)")
         text = "a run whose spread over seeds to take"
         spread.add_argument("--from", dest="run_dir", type=Path, metavar="RUN", help=text)
         text = "standard deviation over seeds of the paired differences"
         spread.add_argument("--sd", type=float, metavar="X", help=text)
         add("--prompt-sd", type=float, metavar="X", help="with --sd: the part of it that prompts explain")
+        text = "with --sd: what organisms differ in besides; then organisms are counted, not seeds of one"
+        add("--organism-sd", type=float, metavar="X", help=text)
+        text = "what the difference is in (default: what the contrast was declared in, or alignment score)"
+        add("--metric", metavar="NAME", help=text)
         add("--contrast", type=names, metavar="A,B", help="with --from: methods (default: first declared)")
         add("--contrasts", type=int, metavar="N", help="declared contrasts (default: the run's, or 1)")
         add("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks")
@@ -30,11 +34,12 @@ class Command(Analysis):
 
         if options.contrast and len(options.contrast) != 2:
             raise UserError(f"--contrast {','.join(options.contrast)}: name two methods, as in sails,lora")
-        if options.run_dir and options.prompt_sd is not None:
-            raise UserError("--prompt-sd goes with --sd; --from measures it")
+        for flag in ("prompt_sd", "organism_sd"):
+            if options.run_dir and vars(options)[flag] is not None:
+                raise UserError(f"--{flag.replace('_', '-')} goes with --sd; --from measures it")
         if options.run_dir:
-            spread, contrasts = spread_in(options.run_dir, options.contrast, options.include_path)
+            spread, contrasts = spread_in(options.run_dir, options.contrast, options.metric, options.include_path)
         else:
-            spread, contrasts = Spread(options.sd, options.prompt_sd or 0.0), 1
+            spread, contrasts = Spread(options.sd, options.prompt_sd or 0.0, organisms=options.organism_sd), 1
         given = contrasts if options.contrasts is None else options.contrasts
         print(report(spread, difference=options.difference, power_wanted=options.power, contrasts=given))

@@ -1,4 +1,4 @@
-"""How many seeds and prompts it takes to see a difference between two methods."""
+"""How many organisms, seeds and prompts it takes to see a difference between two methods."""
 
 import math
 from bisect import bisect_left
@@ -6,45 +6,76 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from scipy import stats
 
 from sails_eval.analyses.finished_run import read_tested
-from sails_eval.boards.contrasts import ALPHA, check_contrasts, default_contrasts
-from sails_eval.boards.leaderboard import Tested
-from sails_eval.boards.table import MIN_SEEDS
-from sails_eval.core.errors import UserError
-from sails_eval.core.stats import Interval
+from sails_eval.boards.contrasts import ALPHA, HEADLINE, Contrast, check_contrasts, default_contrasts
+from sails_eval.boards.leaderboard import Tested, parts_of
+from sails_eval.boards.table import METRICS, MIN_SEEDS
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.stats import MIN_ORGANISMS, Interval, Mean, Sample
 from sails_eval.core.tables import aligned
+from sails_eval.plan.identity import Identity
 from sails_eval.run.folder.run_folder import RunFolder
 
 SEEDS = (5, 6, 8, 10, 15, 20, 30)
 """The numbers of seeds that the table shows."""
 
-MOST_SEEDS = 1000
+ORGANISMS, SEEDS_OF_EACH = (5, 8, 12, 16, 24), (1, 2, 3, 6, 10)
+"""The numbers of organisms and of seeds of each that the table of organisms shows."""
 
-ASSUMPTIONS = """\
-Assumed: a paired t test over seeds, two-sided, at 5 % over {contrasts} declared contrast{s} (Holm's hardest step,
-{alpha:.3g}); differences normal over seeds; both learning rates settled; answers independent, so that prompts explain
-at most the part of the spread given above, which is what shrinks with more of them.
+MOST = 1000
+"""Of seeds or organisms, beyond which none are counted."""
+
+ASSUMED = """\
+Assumed: a paired t test over {unit}, two-sided, at 5 % over {contrasts} declared contrast{s} (Holm's hardest step,
+{alpha:.3g}); differences normal over {unit}; {more}
 """
+
+OVER_SEEDS = """\
+both learning rates settled; answers independent, so that prompts explain
+at most the part of the spread given above, which is what shrinks with more of them."""
+
+OVER_ORGANISMS = """\
+every organism with seeds of its own, and
+as many prompts as there were."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How much the difference of two methods' alignment scores varies over seeds: a standard deviation.
+    """How much the difference of two methods varies, as standard deviations: over seeds, and over organisms.
 
-    `prompts` is the part of it that comes from the finite number of prompts. `seeds` is how many it was measured on,
-    0 if it was given.
+    `organisms` is what organisms differ in besides their seeds' luck (the interaction of organism and method), None
+    where only one was looked at. `prompts` is the part of `sd` that comes from the finite number of prompts. `df` says
+    on how many degrees of freedom `sd` was measured, 0 if it was given.
     """
 
     sd: float
     prompts: float = 0.0
     what: str = "given"
-    seeds: int = 0
+    df: int = 0
+    organisms: float | None = None
+    metric: str = HEADLINE
 
     def with_prompts(self, factor: float) -> float:
-        """The standard deviation with `factor` times as many prompts."""
+        """The standard deviation over seeds with `factor` times as many prompts."""
         return math.sqrt(max(0.0, self.sd**2 - self.prompts**2) + min(self.prompts, self.sd) ** 2 / factor)
+
+    def detectable(self, organisms: int, seeds: int, *, power_wanted: float, alpha: float = ALPHA) -> float:
+        """The difference that this many organisms with seeds of their own show with that power."""
+        error = math.sqrt(((self.organisms or 0.0) ** 2 + self.sd**2 / seeds) / organisms)
+        return Mean(0.0, error, organisms - 1).detectable(alpha=alpha, power=power_wanted)
+
+    def organisms_needed(
+        self, difference: float, seeds: int, *, power_wanted: float, alpha: float = ALPHA
+    ) -> int | None:
+        """The fewest organisms, at least MIN_ORGANISMS, that show a difference; None beyond MOST."""
+        numbers = range(MIN_ORGANISMS, MOST + 1)  # what is detectable shrinks with them
+        place = bisect_left(
+            numbers, -difference, key=lambda n: -self.detectable(n, seeds, power_wanted=power_wanted, alpha=alpha)
+        )
+        return numbers[place] if place < len(numbers) else None
 
 
 def power(difference: float, sd: float, *, seeds: int, alpha: float = ALPHA) -> float:
@@ -58,58 +89,112 @@ def power(difference: float, sd: float, *, seeds: int, alpha: float = ALPHA) -> 
 
 
 def seeds_needed(difference: float, sd: float, *, power_wanted: float, alpha: float = ALPHA) -> int | None:
-    """The fewest seeds, at least MIN_SEEDS, that reach the power; None beyond MOST_SEEDS."""
-    numbers = range(MIN_SEEDS, MOST_SEEDS + 1)  # power grows with them
+    """The fewest seeds, at least MIN_SEEDS, that reach the power; None beyond MOST."""
+    numbers = range(MIN_SEEDS, MOST + 1)  # power grows with them
     place = bisect_left(numbers, power_wanted, key=lambda seeds: power(difference, sd, seeds=seeds, alpha=alpha))
     return numbers[place] if place < len(numbers) else None
 
 
-def spread_in(run: Path, pair: Sequence[str] | None = None, include: Sequence[Path] = ()) -> tuple[Spread, int]:
+# --- what a run says --------------------------------------------------------------------------------------------------
+
+
+def spread_in(
+    run: Path, pair: Sequence[str] | None = None, metric: str | None = None, include: Sequence[Path] = ()
+) -> tuple[Spread, int]:
     """The spread of a contrast in a run (the first declared by default), and the number of contrasts it has.
 
-    Raises UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
+    Without `metric` it is that in which the contrast was declared. Of several budgets the largest counts. Raises
+    UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
     """
     folder = RunFolder(run)
     described = folder.description() if folder.exists else None  # results alone will do
-    if described and described.identity.parts:
-        parts = ", ".join(sorted(described.identity.parts))
-        raise UserError(f"{run}: a run of several parts; name one of its folders ({parts})")
-    rows = read_tested(folder, include)
+    identity, organisms = (described.identity if described else Identity()), [folder]
+    if identity.parts:
+        largest = max(map(_examples, identity.parts))
+        parts = sorted(part for part in identity.parts if _examples(part) == largest)
+        identity, organisms = identity.parts[parts[0]], [RunFolder(run / part) for part in parts]
+    declared = [Contrast.of(told) for told in identity.contrasts or ()]
+    wanted = [one for one in declared if not one.of_best and (pair is None or {one.a, one.b} == {*pair})]
+    endpoint = metric or (wanted[0].endpoint if wanted else HEADLINE)
+    if endpoint not in METRICS:
+        raise unknown("metric", endpoint, METRICS)
+    rows = read_tested(*organisms, include=include, metrics=parts_of(endpoint))
     methods = [Path(name).stem for name in ((described and described.config) or {}).get("methods", ())]
-    declared = tuple((a, b) for a, b in (described and described.identity.contrasts) or ()) or default_contrasts(
-        [*(name for name in methods if name in rows), *sorted(rows.keys() - set(methods))]
-    )
-    a, b = pair or (declared or (("", ""),))[0]
-    check_contrasts([(a, b)], rows)
-    sample = rows[a].sample("alignment_score").minus(rows[b].sample("alignment_score"))
+    methods = [*(name for name in methods if name in rows), *sorted(rows.keys() - set(methods))]
+    declared = declared or list(default_contrasts(methods))
+    a, b = pair or next(((one.a, one.b) for one in (*wanted, *declared) if not one.of_best), ("", ""))
+    check_contrasts([Contrast(a, b, endpoint)], rows)
+    sample = rows[a].sample(endpoint).minus(rows[b].sample(endpoint))
     if len(sample.seeds) < 2 or not sample.complete:
-        raise UserError(f"{run}: '{a}' against '{b}' does not have alignment scores of two seeds or more")
-    prompts = math.hypot(*(_prompt_error(row) for row in (rows[a], rows[b]) if row.trained))
-    spread = Spread(float(stats.tstd(sample.values[0])), prompts, f"{a} - {b} in {run}", len(sample.seeds))
-    return spread, len(declared)
+        raise UserError(f"{run}: '{a}' against '{b}' does not have {METRICS[endpoint].title}s of two seeds or more")
+    prompts = math.hypot(*(_prompt_error(row, endpoint) for row in (rows[a], rows[b]) if row.trained))
+    sd, between = components(sample)
+    df = len(sample.values) * (len(sample.seeds) - 1)
+    return Spread(sd, prompts, f"{a} - {b} in {run}", df, between, endpoint), len(declared)
 
 
-def _prompt_error(row: Tested) -> float:
-    """The standard deviation that a cell's alignment score has from its prompts, if its answers are independent."""
-    parts = [
-        weight**2 * result.value * (1 - result.value) / result.n
-        for weight, results in row.by_task("alignment_score")
-        for result in results
-    ]
+def _examples(part: str) -> int:
+    """The number of labelled examples of a sub-run, by its folder; 0 where there are not several."""
+    return int(part.rpartition("examples-")[2]) if "examples-" in part else 0
+
+
+def components(sample: Sample) -> tuple[float, float | None]:
+    """The standard deviations of a sample's values: over the seeds of one organism, and between organisms besides.
+
+    By the analysis of variance: the means of S seeds differ by MS_within / S where organisms don't differ at all; where
+    they share their seeds, by the mean square of what neither explains. None of one organism.
+    """
+    table = np.asarray(sample.values)
+    organisms, seeds = table.shape
+    within = float(table.var(axis=1, ddof=1).mean())
+    if organisms == 1:
+        return math.sqrt(within), None
+    by_chance = within
+    if not sample.nested:
+        rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + table.mean()
+        by_chance = float((rest**2).sum()) / (organisms - 1) / (seeds - 1)
+    between = float(table.mean(axis=1).var(ddof=1)) - by_chance / seeds
+    return math.sqrt(within), math.sqrt(max(0.0, between))
+
+
+def _prompt_error(row: Tested, metric: str) -> float:
+    """The standard deviation that a cell's value has from its prompts, if its answers are independent.
+
+    Of scores it is at most that: answers vary no more than those that are the worst or the best would.
+    """
+    parts = []
+    for weight, results in row.by_task(metric):
+        for result in results:
+            low, span = METRICS[result.metric].low, METRICS[result.metric].high - METRICS[result.metric].low
+            share = (result.value - low) / span
+            parts.append((weight * span) ** 2 * share * (1 - share) / result.n)
     return math.sqrt(math.fsum(parts) / sum(map(len, row.cells)))
 
 
+# --- what it takes ----------------------------------------------------------------------------------------------------
+
+
 def report(spread: Spread, *, difference: float, power_wanted: float, contrasts: int) -> str:
-    """A table of the power by seeds and prompts, with the seeds that are needed, and what it assumes.
+    """Tables of what it takes to see a difference, and what they assume.
 
     Raises UserError for figures out of their range.
     """
-    for name, value, most in (("difference", difference, 2.0), ("sd", spread.sd, 2.0), ("power", power_wanted, 1.0)):
+    span = METRICS[spread.metric].high - METRICS[spread.metric].low
+    for name, value, most in (("difference", difference, span), ("sd", spread.sd, span), ("power", power_wanted, 1.0)):
         if not 0 < value < most:
             raise UserError(f"--{name} {value:g}: has to be above 0 and below {most:g}")
-    if contrasts < 1 or spread.prompts < 0:
-        raise UserError("--contrasts has to be 1 or more, and --prompt-sd 0 or more")
+    if contrasts < 1 or spread.prompts < 0 or (spread.organisms or 0) < 0:
+        raise UserError("--contrasts has to be 1 or more, --prompt-sd and --organism-sd 0 or more")
     alpha = ALPHA / contrasts
+    of_seeds = spread.organisms is None
+    table = (_over_seeds if of_seeds else _over_organisms)(spread, difference, power_wanted, alpha)
+    unit, more = ("seeds", OVER_SEEDS) if of_seeds else ("organisms", OVER_ORGANISMS)
+    about = ASSUMED.format(unit=unit, contrasts=contrasts, s="" if contrasts == 1 else "s", alpha=alpha, more=more)
+    return f"{_heading(spread, difference)}\n\n{table}\n\n{about}"
+
+
+def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: float) -> str:
+    """The power by seeds and prompts, and the seeds that are needed."""
     lines = [["prompts", *(f"{seeds} seeds" for seeds in SEEDS), f"seeds for {power_wanted:.0%}"]]
     for factor in (1, 2, 4) if spread.prompts else (1,):
         sd = spread.with_prompts(factor)
@@ -119,17 +204,27 @@ def report(spread: Spread, *, difference: float, power_wanted: float, contrasts:
             )
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
         powers = [f"{power(difference, sd, seeds=seeds, alpha=alpha):.0%}" for seeds in SEEDS]
-        lines.append([f"× {factor}", *powers, str(needed or f"over {MOST_SEEDS}")])
-    table = "\n".join(aligned(lines, "r"))
-    about = ASSUMPTIONS.format(contrasts=contrasts, s="" if contrasts == 1 else "s", alpha=alpha)
-    return f"{_heading(spread, difference)}\n\n{table}\n\n{about}"
+        lines.append([f"× {factor}", *powers, str(needed or f"over {MOST}")])
+    return "\n".join(aligned(lines, "r"))
+
+
+def _over_organisms(spread: Spread, difference: float, power_wanted: float, alpha: float) -> str:
+    """The detectable difference by organisms and seeds, and the organisms that are needed."""
+    lines = [[f"seen with {power_wanted:.0%}", *(f"{n} seed{'s' * (n > 1)} each" for n in SEEDS_OF_EACH)]]
+    for organisms in ORGANISMS:
+        seen = [spread.detectable(organisms, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
+        lines.append([f"{organisms} organisms", *(f"{one:.3f}" for one in seen)])
+    needed = [spread.organisms_needed(difference, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
+    lines.append([f"organisms for {difference:g}", *(str(n or f"over {MOST}") for n in needed)])
+    return "\n".join(aligned(lines, "r"))
 
 
 def _heading(spread: Spread, difference: float) -> str:
     shown = f"{spread.sd:.3f}"
-    if spread.seeds:
-        df = spread.seeds - 1
-        low, high = (spread.sd * math.sqrt(df / stats.chi2.ppf(level, df)) for level in (0.975, 0.025))
-        shown = f"{Interval(spread.sd, low, high).shown('.3f')} from {spread.seeds} seeds"
-    text = f"To see a difference of {difference:g} in alignment score.\nStandard deviation over seeds: {shown}"
-    return f"{text} ({spread.what}), of which prompts {min(spread.prompts, spread.sd):.3f}."
+    if spread.df:
+        low, high = (spread.sd * math.sqrt(spread.df / stats.chi2.ppf(level, spread.df)) for level in (0.975, 0.025))
+        on = f"from {spread.df + 1} seeds" if spread.organisms is None else f"on {spread.df} degrees of freedom"
+        shown = f"{Interval(spread.sd, low, high).shown('.3f')} {on}"
+    text = f"To see a difference of {difference:g} in {METRICS[spread.metric].title}.\nStandard deviation over seeds: "
+    text += f"{shown} ({spread.what}), of which prompts {min(spread.prompts, spread.sd):.3f}"
+    return f"{text}." if spread.organisms is None else f"{text}; between organisms besides: {spread.organisms:.3f}."

@@ -23,10 +23,10 @@ from sails_eval.plan.budget import Cost, ranked, share_out
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
-from sails_eval.plan.plan import SubRun
+from sails_eval.plan.plan import REFINED, SubRun
 from sails_eval.plan.prepare import Draft, survey
 from sails_eval.plan.problems import Problem, Problems
-from sails_eval.plan.resolve import sizes
+from sails_eval.plan.resolve import sizes, tuning_size
 from sails_eval.tasks.library import describe
 
 ANSWER_TOKENS = 512
@@ -77,6 +77,7 @@ class Prompts:
 class Forecast:
     """What a comparison of a pair takes.
 
+    `seeds` are tested; where rates are tuned on others, these are `tuned_on`, and `rates` counts all that are tried.
     `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
     data. `tokens` are those of a cell of each recipe, and `cell_costs` what it takes of FLOPs, where these are matched
     and known.
@@ -95,6 +96,7 @@ class Forecast:
     shape: Shape | None = None
     costs: Mapping[str, StepCost] = field(default_factory=dict)
     stages: Mapping[str, Memory] = field(default_factory=dict)
+    tuned_on: int = 0
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
     cell_costs: Mapping[str, Cost] = field(default_factory=dict)
@@ -106,14 +108,21 @@ class Forecast:
     @property
     def cells(self) -> int:
         """Of one method."""
-        return self.seeds * self.rates
+        return self.validated + (self.seeds if self.tuned_on else 0)
+
+    @property
+    def validated(self) -> int:
+        """The cells of one method that choose its rate."""
+        return (self.tuned_on or self.seeds) * self.rates
 
     @property
     def calls(self) -> tuple[int, int]:
-        """The fewest and the most verdicts: the test is answered at one rate of every method, or at all of them."""
+        """The fewest and the most verdicts: the test is answered at one rate of every method, or at all of them if
+        those that are tested choose."""
         methods, judges = len(self.recipes), len(parse(self.pair.judge)) if self.pair.judge else 0
-        validated = (methods * self.cells * self.checkpoints + 1) * self.prompts.validation
-        least, most = ((methods * n + self.untrained) * self.prompts.test for n in (self.seeds, self.cells))
+        validated = (methods * self.validated * self.checkpoints + 1) * self.prompts.validation
+        tested = (self.seeds, self.seeds if self.tuned_on else self.cells)
+        least, most = ((methods * n + self.untrained) * self.prompts.test for n in tested)
         return judges * (validated + least), judges * (validated + most)
 
     def judge_cost(self, calls: int) -> float | None:
@@ -159,10 +168,12 @@ def check_machine(sub_runs: Sequence[SubRun]) -> None:
 def _forecast(draft: Draft) -> Forecast:
     config, pair, recipes = draft.config, draft.pair, draft.recipes
     assert pair is not None
-    seeds, rates = sizes(config)
+    (seeds, rates), tuned_on = sizes(config, recipes), tuning_size(config)
+    rates += REFINED if tuned_on and rates > 1 else 0
     problems, untrained = draft.problems, 1 + len(draft.prompts) + len(config.reference)
     steps, prompts, machine = steps_of(pair), _prompts(draft), Machine.this()
     made = Forecast(pair, recipes, untrained, seeds, rates, steps, prompts, config.checkpoints, machine)
+    made = replace(made, tuned_on=tuned_on)
     if made.steps is not None and made.steps < made.checkpoints:  # by an estimate; compare counts them
         told = f"--checkpoints {made.checkpoints}: a cell takes about {made.steps} steps; give fewer, or more --tokens"
         problems.append(Problem(told, stops=False))
@@ -248,7 +259,7 @@ def render(made: Forecast) -> str:
     steps = "steps not known without the training data" if made.steps is None else f"about {made.steps} steps"
     lines = [
         f"{pair.name}: {pair.model}{where}",
-        f"  cells       {methods} methods × {made.rates} rates × {made.seeds} seeds = {methods * made.cells}",
+        f"  cells       {methods} methods × {_of_method(made)} = {methods * made.cells}",
         f"  a cell      {pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}",
     ]
     if made.checkpoints > 1:
@@ -272,6 +283,13 @@ def render(made: Forecast) -> str:
         ]
     lines += ["", "  missing:" if made.problems else "  nothing is missing"]
     return "\n".join([*lines, *(f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems)])
+
+
+def _of_method(made: Forecast) -> str:
+    """The cells of one method."""
+    if not made.tuned_on:
+        return f"{made.rates} rates × {made.seeds} seeds"
+    return f"({made.rates} rates × {made.tuned_on} tuning seeds + {made.seeds} seeds)"
 
 
 def _methods(made: Forecast) -> list[str]:

@@ -30,7 +30,8 @@ def _budget(plan: EvaluationPlan) -> str:
     """In words."""
     if not isinstance(plan, SubRun):
         return f"{plan.pair.tokens} tokens, 0 rates, 0 seeds"
-    told = [f"{plan.pair.tokens} tokens", f"{plan.learning_rates} rates", f"{plan.seeds} seeds"]
+    told = [f"{plan.pair.tokens} tokens", f"{plan.trials // plan.checkpoints} rates", f"{len(plan.seeds)} seeds"]
+    told += [f"tuned on {len(plan.tuning.seeds)} further seeds"] if plan.tuning else []
     told += [f"{plan.checkpoints} checkpoints"] if plan.checkpoints > 1 else []
     told += [f"{plan.budget.match} matched"] if plan.budget.match != "tokens" else []
     told += ["parameters matched"] if plan.budget.match_params else []

@@ -85,6 +85,15 @@ class Choices(Record):
     choices: dict[str, Choice] = Field(description="by row; a rate of null where nothing was to be chosen")
 
 
+class Tuned(Record):
+    """tuning.json: what the seeds that only tune came to, written before the test is answered."""
+
+    scores: dict[str, dict[float, float]] = Field(
+        description="by method and place on its grid (0 is the lowest rate): alignment score on validation"
+    )
+    best: str = Field(description="the method that scores best at its best rate")
+
+
 class Stopped(Record):
     """stopped.json: which of a cell's several checkpoints is kept."""
 

@@ -25,6 +25,7 @@ from sails_eval.judges.usage import USAGE, read_usage, together
 from sails_eval.models.saved_adapter import CHECKPOINT
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
+from sails_eval.plan.protocol import Protocol as FixedProtocol
 from sails_eval.plan.resolve import QUICK
 from sails_eval.run.folder import records
 from sails_eval.run.folder.places import Place, RecordPlace
@@ -165,6 +166,8 @@ class RunFolder:
     ledger = Place("budget.csv")
     tradeoff = Place("tradeoff.png")
     usage_file = Place(USAGE)  # what judges have used
+    protocol = RecordPlace("protocol.yaml", FixedProtocol)  # written before anything is tested
+    tuned = RecordPlace("tuning.json", records.Tuned)  # written before the test is answered
     chosen = RecordPlace("choices.json", records.Choices)
     pace = RecordPlace("pace.json", records.Pace)
     seal = RecordPlace("cells.json", records.Seal)  # written last when a run ends: it says what its files should be
@@ -312,6 +315,11 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(path not in begun and path.name[0] != "." for path in self.path.iterdir()):
             raise UserError(f"{self.path}: not empty, and not a run folder; give another --out")
+
+    def check_protocol(self, asked: FixedProtocol | None) -> None:
+        """Raises UserError where the run began with another one, or its file is not what it was."""
+        if asked is not None and self.protocol.exists:
+            asked.check_same(self.protocol(), self.protocol.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pandas as pd
 
+from sails_eval.boards.contrasts import Design
 from sails_eval.boards.curves import Point
 from sails_eval.boards.leaderboard import Provenance, RowFacts, build
 from sails_eval.boards.plot import tradeoff
-from sails_eval.boards.table import to_markdown, write_frame
+from sails_eval.boards.table import EXPLORATORY, to_markdown, write_frame
 from sails_eval.core.files import write_text
-from sails_eval.plan.plan import Plan, SubRun
+from sails_eval.plan.plan import EvaluationPlan, Plan, SubRun
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.curves import budget_points, rate_points, write_curves
@@ -39,12 +40,14 @@ def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
     `described` is of the run that it is of.
     """
     plan = outcomes[0].plan
+    whole = plan.protocol is not None and len(outcomes) == len(plan.protocol.organisms)
     provenance = Provenance(
         plan.judge.name,
         described.date,
         described.version,
         described.run,
         agreement=_agreement(outcomes),
+        protocol=plan.protocol.fingerprint if plan.protocol and whole else EXPLORATORY,
     )
     return build(
         {outcome.plan.pair.name: outcome.results for outcome in outcomes},
@@ -52,8 +55,18 @@ def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
         _facts(outcomes),
         choices=[outcome.all_choices for outcome in outcomes],
         provenance=provenance,
-        contrasts=plan.contrasts,
+        design=_design(plan, whole=whole),
     )
+
+
+def _design(plan: EvaluationPlan, *, whole: bool) -> Design | None:
+    """What is tested, where that was declared; on single organisms of a confirmation nothing is."""
+    if plan.protocol is None:
+        return None if plan.contrasts is None else Design(plan.contrasts)
+    if not whole:
+        return Design((), ())
+    assert isinstance(plan, SubRun) and plan.tuning is not None
+    return plan.protocol.design(plan.tuning.best)
 
 
 def _agreement(outcomes: Sequence[Outcome]) -> str:

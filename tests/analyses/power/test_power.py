@@ -1,13 +1,19 @@
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sails_eval.analyses.power.measure import Spread, power, seeds_needed
+from sails_eval.analyses.power.measure import Spread, components, power, seeds_needed
 from sails_eval.boards.scoring import read_results, write_results
 from sails_eval.cli import main
 from sails_eval.core.records import Result
+from sails_eval.core.stats import Sample
+from sails_eval.plan.identity import Identity
+from sails_eval.run.folder.records import Description
 
 
 def test_power_agrees_with_statsmodels_and_with_simulation() -> None:
@@ -90,3 +96,58 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
     (run / "results.csv").write_text((run / "results.csv").read_text().replace("bad", "worse"))
     assert main("power --difference 0.1 --from run".split()) == 2
     assert "unknown task of run/results.csv 'worse'" in capsys.readouterr().err
+
+
+def table(rng: np.random.Generator, organisms: int, seeds: int, *, between: float, shared: float) -> Any:
+    luck = rng.normal(0, shared, (1, seeds)) + rng.normal(0, 0.1, (organisms, seeds))
+    return rng.normal(0.05, between, (organisms, 1)) + luck
+
+
+@pytest.mark.parametrize(("nested", "shared"), [(True, 0.0), (False, 0.2)])
+def test_components_of_variance_are_found_again(nested: bool, shared: float) -> None:
+    rng, found = np.random.default_rng(0), []
+    for _ in range(300):
+        values = table(rng, 12, 6, between=0.05, shared=shared)
+        found.append(components(Sample(tuple(map(tuple, values.tolist())), (*range(6),), (False,) * 12, nested=nested)))
+    within, between = (math.sqrt(np.mean(np.square(of))) for of in np.array(found, dtype=float).T)
+    assert within == pytest.approx(math.hypot(0.1, shared), rel=0.1) and between == pytest.approx(0.05, rel=0.1)
+    assert components(Sample(((0.1, 0.2, 0.3),), (0, 1, 2), (False,)))[1] is None
+
+
+def test_what_organisms_detect_is_seen_as_often_as_power_says() -> None:
+    spread = Spread(0.1, organisms=0.05)
+    detectable = spread.detectable(12, 6, power_wanted=0.8, alpha=0.0125)
+    rng = np.random.default_rng(1)
+    draws = rng.normal(detectable, 0.05, (4000, 12)) + rng.normal(0, 0.1, (4000, 12, 6)).mean(axis=2)
+    assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.0125) == pytest.approx(0.8, abs=0.02)
+    needed = spread.organisms_needed(detectable, 6, power_wanted=0.8, alpha=0.0125)
+    assert needed == 12
+    assert spread.organisms_needed(0.5, 6, power_wanted=0.8) == 5  # fewer are no sample of organisms
+    assert Spread(0.1, organisms=0.5).organisms_needed(0.001, 6, power_wanted=0.8) is None
+
+
+def test_organisms_of_a_run_are_counted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three organisms with seeds of their own, in whose differences two components are planted."""
+    results, parts = read_results(run / "results.csv"), {}
+    for place, name in enumerate("xyz"):
+        own = [
+            replace(row, seed=1000 * place + (row.seed or 0), value=row.value + 0.05 * place * (row.method == "a"))
+            for row in results
+        ]
+        write_results(run / name / "results.csv", own)
+        parts[name] = Identity(contrasts=[["a", "b", "refusal_rate"], ["best", "rest"]])
+    told: dict[str, Any] = dict.fromkeys(("run", "pair", "environment", "test_set", "budget", "version"), "t")
+    Description(**told, date="2026-01-01", identity=Identity(parts=parts)).write(run / "run.json")
+    assert main("power --difference 0.1 --from run".split()) == 0
+    shown = capsys.readouterr().out
+    between = (0.05**2 - 0.1**2 / 3) ** 0.5 if 0.05**2 > 0.1**2 / 3 else 0.0
+    assert "To see a difference of 0.1 in refusal." in shown and "on 6 degrees of freedom (a - b in run)" in shown
+    assert f"between organisms besides: {between:.3f}." in shown and "2 declared contrasts" in shown
+    lines = [line.split() for line in shown.splitlines() if "organisms" in line and "each" not in line]
+    assert [line[0] for line in lines if line[1] == "organisms"] == ["5", "8", "12", "16", "24"]
+    needed = Spread(0.1, organisms=between).organisms_needed(0.1, 6, power_wanted=0.8, alpha=0.025)
+    assert [line[6] for line in lines if line[0] == "organisms"] == [str(needed)]
+    assert main("power --difference 0.1 --from run --metric safety".split()) == 2
+    assert "unknown metric 'safety'; did you mean safety_rate" in capsys.readouterr().err
+    assert main("power --difference 0.05 --sd 0.1 --organism-sd 0.03 --contrasts 4".split()) == 0
+    assert "organisms for 0.05" in capsys.readouterr().out

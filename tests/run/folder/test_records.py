@@ -1,4 +1,4 @@
-"""The JSON files of a run folder: what is written is read back, and what is of a later version is refused."""
+"""The JSON and YAML files of a run folder: what is written is read back, and what is of a later version is refused."""
 
 import json
 from math import inf, nan
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from sails_eval.analyses.forgetting.measure import Measured
@@ -16,6 +17,7 @@ from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import Used, add_usage, read_usage
 from sails_eval.plan.budget import Cost
 from sails_eval.plan.identity import Identity
+from sails_eval.plan.protocol import Protocol
 from sails_eval.run.folder.records import (
     Choices,
     Description,
@@ -28,6 +30,7 @@ from sails_eval.run.folder.records import (
     SubspaceReport,
     Timed,
     TrainRecord,
+    Tuned,
 )
 
 CHOICE = Choice("lora", 1e-6, ((1e-6, 0.25), (3e-05, -0.5)), ((0, 1e-6), (1, 3e-05)))
@@ -57,6 +60,19 @@ RECORDS: dict[str, Record] = {
         found={"0": {"kept": 3, "least": 1e-6, "most": 1.5e16}, "cost": "of its own"},
     ),
     "choices.json": Choices(choices={"lora": CHOICE, "base": Choice("base", None)}),
+    "tuning.json": Tuned(scores={"lora": {0.0: 0.5, 0.5: nan, 1.0: -1e-6}}, best="lora"),
+    "protocol.yaml": Protocol(
+        organisms=("a", "b: c"),
+        methods=("lora",),
+        contrasts=("best:rest@alignment_score",),
+        left_out=(),
+        secondary=(),
+        unit="seed: é",
+        tuning_seeds={"a": (500, 501)},
+        tuning="grid × 2",
+        test_seeds={"a": (0,), "b: c": (1000,)},
+        stop="fixed",
+    ),
     "stopped.json": Stopped(step=2, alignment_score={1: None, 2: 0.5, 3: -1e-6}),
     "cells.json": Seal(hashes={"cells/base": "1", "cells/lora/rate-1e-06-seed-0-12345678": "2"}),
     "reused.json": Reused(run="r", cells=["cells/base"]),
@@ -86,8 +102,8 @@ def record_at(path: Path, folder: Path) -> Record:
 
 def test_a_record_is_read_back(path: Path, tmp_path: Path) -> None:
     record = record_at(path, tmp_path)
-    assert type(record).read(path) == record
-    assert json.loads(path.read_text())["schema"] == 1
+    assert repr(type(record).read(path)) == repr(record)  # a NaN is not equal to itself
+    assert yaml.safe_load(path.read_text())["schema"] == 1  # JSON is YAML, too
     before = path.read_bytes()
     type(record).read(path).write(path)
     assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]

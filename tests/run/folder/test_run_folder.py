@@ -29,7 +29,7 @@ IDENTITY: dict[str, Any] = {
 
 def a_sub_run(**changes: Any) -> SubRun:
     pair = Pair(name="mine", model="m", tokens=10)
-    return SubRun(pair, (), Identity(**IDENTITY | changes), seeds=5, learning_rates=6)
+    return SubRun(pair, (), Identity(**IDENTITY | changes), seeds=tuple(range(5)), learning_rates=6)
 
 
 def described(**changes: Any) -> Description:

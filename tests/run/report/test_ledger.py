@@ -47,7 +47,7 @@ def planned(rates: dict[str, list[float]], seeds: int = 1) -> SubRun:
     """Cells of these methods at these rates."""
     identity = Identity(recipes={method: method for method in rates}, learning_rates=rates)
     recipes = tuple(map(recipe_of, rates))
-    return SubRun(Pair(name="p", model="m"), identity=identity, recipes=recipes, seeds=seeds)
+    return SubRun(Pair(name="p", model="m"), identity=identity, recipes=recipes, seeds=tuple(range(seeds)))
 
 
 def trained(run: RunFolder, cell: Cell, **changes: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.boards.publish import check
-from sails_eval.boards.table import COLUMNS, make_frame, read_rows, to_markdown, write_frame
+from sails_eval.boards.table import COLUMNS, TEXTS, make_frame, read_rows, to_markdown, write_frame
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.recipe import load_recipe
@@ -41,9 +41,8 @@ def test_a_sae_that_is_charged_has_to_say_what_it_was_trained_on() -> None:
 def test_boards_show_unknown_tokens_as_such(tmp_path: Path) -> None:
     row = dict.fromkeys(COLUMNS, "") | {"run": "r", "schema": 2, "seeds": 0, "trainable_params": 0, "train_tokens": 0}
     row |= {name: None for name in COLUMNS if row[name] == "" and name.split("_")[0] not in ("method", "run")}
-    texts = {"judge", "judge_agreement", "not_distinguished_from", "equivalent_to", "contrasts", "by_organism"}
-    row |= dict.fromkeys([*texts, "warnings", "date", "version", "model", "sae"], "")
-    row |= {"tuning_trials": 0, "unscored": 0.0, "trainable_pct": 0.0}
+    row |= dict.fromkeys([text for text in TEXTS if text in COLUMNS], "") | {"run": "r"}
+    row |= {"organisms": 1, "tuning_trials": 0, "unscored": 0.0, "trainable_pct": 0.0}
     rows = [row | {"method": name, "sae_tokens": n} for name, n in (("a", 2_457_600), ("b", None), ("c", 0))]
     write_frame(tmp_path / "board.csv", make_frame(rows))
     told = {row["method"]: row["sae_tokens"] for row in read_rows(tmp_path / "board.csv")}

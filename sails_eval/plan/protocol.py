@@ -1,0 +1,109 @@
+"""The protocol `confirm`: all that is decided before anything is tested, as protocol.yaml keeps it.
+
+Rates are tuned on seeds of their own. The test is answered by fresh ones, and no two organisms share a seed, so that
+what a method learns on one says nothing of what it learns on another: the organism is the unit of replication.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from sails_eval.boards.contrasts import ALPHA, BEST, HEADLINE, POWER, PRIMARY, REST, Contrast, Design
+from sails_eval.boards.table import EQUIVALENCE_MARGIN
+from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import digest
+from sails_eval.core.recipe import defaults
+from sails_eval.core.schema import Record
+from sails_eval.core.stats import MIN_ORGANISMS
+
+SPACED = 1000
+"""From one organism's seeds to the next one's."""
+
+TUNING = 500
+"""From an organism's seeds for the test to those for tuning; so there are at most as many of either."""
+
+
+class Protocol(Record):
+    """protocol.yaml: what is tested, how, and when it ends; written before anything is."""
+
+    organisms: tuple[str, ...] = Field(description="the pairs, by name")
+    methods: tuple[str, ...] = Field(description="the rows that are trained")
+    contrasts: tuple[str, ...] = Field(description="A:B@METRIC; best is the row that scores best in tuning")
+    left_out: tuple[str, ...] = Field(description="declared contrasts of rows that are not compared here")
+    secondary: tuple[str, ...] = Field(description="further metrics of the contrasts, each a family of its own")
+    alpha: float = Field(default=ALPHA, description="family-wise error of the contrasts, by Holm; of their intervals")
+    power: float = Field(default=POWER, description="with which a difference is called detectable")
+    margin: float = Field(default=EQUIVALENCE_MARGIN, description="within which rows are equivalent")
+    unit: str = Field(description="of replication, in words")
+    tuning_seeds: dict[str, tuple[int, ...]] = Field(description="by organism; they answer validation alone")
+    tuning: str = Field(description="how rates are chosen, in words")
+    test_seeds: dict[str, tuple[int, ...]] = Field(description="by organism; they answer the test alone")
+    stop: str = Field(description="when the run ends")
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def declared(self) -> tuple[Contrast, ...]:
+        return tuple(parse_contrast(text, PRIMARY) for text in self.contrasts)
+
+    def design(self, best: str) -> Design:
+        """What the board tests, once it is known which row scored best in tuning."""
+        return Design(tuple(one.about(best, self.methods) for one in self.declared), self.secondary)
+
+    def check_same(self, kept: Protocol, where: object) -> None:
+        """Raises UserError where the protocol that a run began with is another one."""
+        mine, theirs = self.model_dump(), kept.model_dump()
+        if differing := [key for key in mine if mine[key] != theirs[key]]:
+            raise UserError(
+                f"{where}: fixed before the test, and what is asked for now differs in {', '.join(differing)}; ask for "
+                "what it says, or give another --out"
+            )
+
+
+def seeds_to_test(organism: int, n: int) -> tuple[int, ...]:
+    """The seeds of an organism, by its place, that answer the test."""
+    return tuple(SPACED * organism + i for i in range(n))
+
+
+def seeds_to_tune(organism: int, n: int) -> tuple[int, ...]:
+    """Those that rates are tuned on."""
+    return tuple(SPACED * organism + TUNING + i for i in range(n))
+
+
+def parse_contrast(text: str, endpoint: str) -> Contrast:
+    """A:B in the `endpoint`, or A:B@METRIC. Raises UserError for any other form."""
+    found = re.fullmatch(r"([^:@]+):([^:@]+)(?:@([^:@]+))?", text)
+    if found is None:
+        raise UserError(f"contrasts: '{text}' is not of the form A:B or A:B@METRIC with two rows of the board")
+    a, b, metric = found.groups()
+    return Contrast(a, b, metric or (HEADLINE if (a, b) == (BEST, REST) else endpoint))
+
+
+def by_default(trained: Sequence[str], rows: Sequence[str]) -> tuple[list[Contrast], list[Contrast]]:
+    """The contrasts that are declared where nobody says otherwise: those of rows that are there, and the others."""
+    kept, left_out = list[Contrast](), list[Contrast]()
+    for one in (parse_contrast(text, PRIMARY) for text in defaults().confirm):
+        there = len(trained) > 1 if one.of_best else {one.a, one.b} <= {*rows}
+        (kept if there else left_out).append(one)
+    return kept, left_out
+
+
+def in_words(organisms: int, seeds: int) -> tuple[str, str, str]:
+    """What the protocol says of its unit, its tuning and its end."""
+    if organisms >= MIN_ORGANISMS:
+        unit = f"organism: Student's t over the means of {organisms} organisms"
+    elif organisms == 1:
+        unit = "seed: one model, and the intervals are for other trainings of it"
+    else:
+        unit = f"seed: fewer than {MIN_ORGANISMS} models, and the intervals are for other trainings of these"
+    tuning = (
+        "the recipe's grid, then best × step^(±1/2); the mean alignment score on validation over organisms and tuning "
+        "seeds decides; one place on the grid for all organisms, ties to the lower"
+    )
+    stop = f"fixed: {organisms} organism{'s' * (organisms > 1)} × {seeds} seeds; nothing is tested before all are tuned"
+    return unit, tuning, stop

@@ -1,0 +1,146 @@
+"""What the protocol `confirm` plans: which seeds do what, which rates are tried, and which contrasts are declared."""
+
+from dataclasses import replace
+from itertools import combinations, pairwise
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sails_eval.boards.contrasts import Contrast
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
+from sails_eval.plan.plan import SubRun, Tuning
+from sails_eval.plan.prepare import prepare
+from sails_eval.plan.protocol import Protocol, parse_contrast, seeds_to_test, seeds_to_tune
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The testbed, and two others with its weights, whose adapters are trained at twice its rates."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("second", "third"):
+        Path(f"{name}.yaml").write_text("like: testbed\nlearning_rate_scale: {sft: 90}\n")
+    return "testbed,second.yaml,third.yaml"
+
+
+def planned(pair: str, **asked: Any) -> tuple[SubRun, ...]:
+    methods = ("sails", "lora", "random-orthonormal")
+    return prepare(
+        CompareConfig(**{"pair": pair, "protocol": "confirm", "methods": methods, "seeds": 6, **asked})
+    ).sub_runs
+
+
+def test_no_number_is_shared_between_organisms_or_with_tuning(pair: str) -> None:
+    """Before, every organism drew the same training samples, so that their results hung together."""
+    of = [[seeds_to_test(k, 500), seeds_to_tune(k, 500)] for k in range(30)]
+    assert not any(set(a) & set(b) for a, b in combinations([seeds for both in of for seeds in both], 2))
+    sub_runs = planned(pair)
+    assert [one.seeds for one in sub_runs] == [tuple(range(1000 * k, 1000 * k + 6)) for k in range(3)]
+    assert [one.validated_seeds for one in sub_runs] == [(1000 * k + 500, 1000 * k + 501) for k in range(3)]
+    explored = planned(pair, protocol="explore")
+    assert {one.seeds for one in explored} == {one.validated_seeds for one in explored} == {tuple(range(6))}
+
+
+def test_every_method_has_as_many_trials_and_one_rate_is_tested(pair: str) -> None:
+    first, second, _ = planned(pair)
+    lora = next(recipe for recipe in first.recipes if recipe.name == "lora")
+    assert [round(b / a, 2) for a, b in pairwise(first.grid(lora))] == [2, 2, 2]
+    assert len(first.cells(lora)) == 4 * 2 and {cell.seed for cell in first.cells(lora)} == {500, 501}
+    grid = {0.0: nan, 1.0: 0.9, 2.0: 0.9, 3.0: 0.3}
+    on_grid = replace(first, tuning=Tuning(first.validated_seeds, {"lora": grid}))
+    assert on_grid.tuned(lora) is None and len(on_grid.cells(lora)) == 6 * 2
+    scores = {"lora": {**grid, 0.5: 0.5, 1.5: 0.95}}  # ties go to the lower
+    for one, scale in ((first, 1), (second, 2)):
+        tuned = replace(one, tuning=Tuning(one.validated_seeds, scores))
+        choice = tuned.tuned(lora)
+        assert choice and choice.settled and not choice.edge
+        assert choice.learning_rate == pytest.approx(2**1.5 * tuned.grid(lora)[0], rel=5e-3)
+        tested = [cell for cell in tuned.cells(lora) if cell.seed in one.seeds]
+        assert {cell.learning_rate for cell in tested} == {choice.learning_rate} and len(tested) == 6
+        assert tuned.trials == 6 == len(choice.scores) and len(tuned.cells(lora)) == 6 * 2 + 6
+        assert tuned.grid(lora)[0] == pytest.approx(scale * first.grid(lora)[0], rel=5e-3)
+
+
+def test_the_best_at_the_edge_of_its_grid_is_looked_for_beyond_and_told(pair: str) -> None:
+    first = planned("testbed")[0]
+    lora = next(recipe for recipe in first.recipes if recipe.name == "lora")
+    grid = {0.0: 0.1, 1.0: 0.2, 2.0: 0.3, 3.0: 0.6}
+    for beyond, edge in ((0.5, False), (0.7, True)):
+        scores = {"lora": {**grid, 2.5: 0.5, 3.5: beyond}}
+        choice = replace(first, tuning=Tuning(first.validated_seeds, scores)).tuned(lora)
+        assert choice and choice.edge is edge
+    alone = planned("testbed", learning_rates=1)[0]
+    assert alone.trials == 1
+    tuned = replace(alone, tuning=Tuning(alone.validated_seeds, {"lora": {0.0: 0.3}})).tuned(lora)
+    assert tuned and tuned.learning_rate == alone.grid(lora)[0]
+
+
+def test_best_is_the_method_that_scores_best_in_tuning() -> None:
+    scores = {"a": {0.0: 0.5, 1.0: nan}, "b": {0.0: 0.2, 1.0: 0.7}, "c": {0.0: 0.7, 1.0: 0.1}}
+    assert Tuning((0,), scores).best == "b"  # of equal ones the first
+
+
+def test_few_contrasts_are_declared_and_what_is_not_there_is_told(pair: str) -> None:
+    protocol = prepare(
+        CompareConfig(pair=pair, protocol="confirm", methods=("lora", "sails", "random-orthonormal"))
+    ).protocol
+    assert protocol is not None
+    assert list(map(str, protocol.declared)) == [
+        "sails:random-orthonormal@refusal_rate",
+        "sails:lora@refusal_rate",
+        "best:rest@alignment_score",
+    ]
+    assert protocol.left_out == ("sails:activation-svd-r@refusal_rate",)
+    assert protocol.design("lora").contrasts[-1].rivals == ("sails", "random-orthonormal")
+    alone = prepare(CompareConfig(pair="testbed", protocol="confirm", methods=("lora",))).protocol
+    assert alone is not None and alone.contrasts == () and len(alone.left_out) == 4
+    own = prepare(CompareConfig(pair="testbed", protocol="confirm", contrasts=("lora:full@helpfulness", "sails:base")))
+    assert own.protocol and own.protocol.contrasts == ("lora:full@helpfulness", "sails:base@refusal_rate")
+    assert own.protocol.left_out == ()
+
+
+def test_the_protocol_is_part_of_the_runs_identity(pair: str) -> None:
+    first, second, _ = planned(pair)
+    assert first.identity.protocol == second.identity.protocol == first.protocol.fingerprint  # type: ignore[union-attr]
+    other = planned(pair, contrasts=("sails:lora",))[0]
+    assert "protocol" in first.identity.differences(other.identity)
+    assert "protocol" not in planned(pair, protocol="explore")[0].identity.told()
+
+
+def test_a_protocol_is_read_back_and_compared(pair: str, tmp_path: Path) -> None:
+    protocol = planned(pair)[0].protocol
+    assert protocol is not None
+    protocol.write(tmp_path / "protocol.yaml")
+    kept = Protocol.read(tmp_path / "protocol.yaml")
+    assert kept == protocol and kept.fingerprint == protocol.fingerprint
+    protocol.check_same(kept, "p")
+    with pytest.raises(UserError, match=r"^p: fixed before the test, .* differs in alpha, margin;"):
+        protocol.check_same(kept.model_copy(update={"margin": 0.1, "alpha": 0.1}), "p")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"protocol": "explore", "tuning_seeds": 2}, "--tuning-seeds goes with --protocol confirm"),
+        ({"checkpoints": 2}, "--checkpoints"),
+        ({"add": ("full",), "against": Path("run")}, "--against and --add cannot extend it"),
+        ({"seeds": 501}, "at most 500"),
+        ({"methods": ("lora",), "contrasts": ("best:rest",)}, "two methods that train"),
+        ({"contrasts": ("sails:lora@safety",)}, "unknown metric in contrasts 'safety'; did you mean safety_rate"),
+    ],
+)
+def test_what_a_confirmation_cannot_have_is_an_error(asked: dict[str, Any], told: str, pair: str) -> None:
+    with pytest.raises(UserError, match=told):
+        planned("testbed", **asked)
+
+
+def test_contrasts_are_written_as_they_are_read() -> None:
+    assert parse_contrast("a:b", "refusal_rate") == Contrast("a", "b", "refusal_rate")
+    assert parse_contrast("best:rest", "refusal_rate").endpoint == "alignment_score"
+    for text in ("a:b@helpfulness", "best:rest@refusal_rate"):
+        assert str(parse_contrast(text, "refusal_rate")) == text
+    for text in ("a", "a:b:c", "a:b@", "@x", ":b", "a:b@c@d"):
+        with pytest.raises(UserError, match="is not of the form A:B or A:B@METRIC"):
+            parse_contrast(text, "refusal_rate")
