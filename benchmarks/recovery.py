@@ -12,8 +12,7 @@ For every method that starts from a basis: how much of the planted subspace its 
 sails_eval/recovery.py; 0 is chance) beside its alignment score on the test. The association is measured within each
 seed, Spearman's ρ over the methods, and then averaged over seeds with a t interval: methods are few and were chosen by
 hand, so the interval is for other trainings of the same methods, not for other methods. Families are looked at alone,
-too: doses of the planted subspace itself, and SAILS over qualities of SAEs, where the number of features is the same
-share of all (k is 32 of 512 on responses, the default, and 16 on requests, where 32 span more than the rank takes).
+too: doses of the planted subspace itself, and SAILS over qualities of SAEs.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/rules_transfer.py A.csv B.csv C.csv [--start nothing] [--margin 0]
 
-takes completion files of XSTest (columns completion and final_label, a partial refusal counting as a refusal). Which
-phrases count, and the numbers that go with them, are tuned on every two of them and tried on the third. Tuning starts
+takes completion files of XSTest (columns prompt, completion and final_label, a partial refusal counting as a refusal).
+Which phrases count, and the numbers that go with them, are tuned on every two and tried on the third. Tuning starts
 with all phrases, or with none, and goes over all switches in turn, changing one wherever that raises the mean kappa of
 what it may see by more than a margin, until none does. A single answer is worth about 0.005 in one file. What this
 cannot show: whoever wrote the phrases had seen all of the files.
@@ -21,6 +21,7 @@ from typing import Any
 
 from sklearn.metrics import cohen_kappa_score
 
+from sails_eval.core.records import DECLINED
 from sails_eval.judges.rules import PHRASES, Phrases, classify
 
 NUMBERS = {"curt": (0, 6, 12, 20), "lecture_after_disapproval": (1, 2, 3, 4), "lecture": (2, 3, 4, 5)}
@@ -33,11 +34,12 @@ STARTS = {"everything": PHRASES, "nothing": replace(PHRASES, **NO_PHRASES)}
 
 @dataclass(frozen=True)
 class Labelled:
-    """A model's answers, and whether people call each a refusal."""
+    """A model's answers, whether people call each a refusal, and the requests where they are known."""
 
     name: str
     answers: tuple[str, ...]
     refused: tuple[bool, ...]
+    requests: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Labelled:
@@ -45,13 +47,16 @@ def read(path: Path) -> Labelled:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     refused = tuple(row["final_label"] != "1_full_compliance" for row in rows)
-    return Labelled(path.stem, tuple(row["completion"] for row in rows), refused)
+    requests = tuple(row["prompt"] for row in rows)
+    return Labelled(path.stem, tuple(row["completion"] for row in rows), refused, requests)
 
 
 @cache
 def kappa(labelled: Labelled, phrases: Phrases) -> float:
     """Cohen's kappa with people; 0 where nothing is called a refusal."""
-    said = [classify(answer, phrases) in ("refusal", "partial") for answer in labelled.answers]
+    requests = labelled.requests or [""] * len(labelled.answers)
+    both = zip(labelled.answers, requests, strict=True)
+    said = [classify(answer, request, phrases) in (*DECLINED, "partial") for answer, request in both]
     return float(cohen_kappa_score(labelled.refused, said)) if any(said) else 0.0
 
 

@@ -1,56 +1,61 @@
-"""One factor at a time: what each setting of SAILS does to the alignment score, written to docs/settings.md.
+"""One factor at a time: what each setting of SAILS does to a score on validation, written to docs/settings.md.
 
-    python benchmarks/settings.py --pair testbed --seeds 10 --jobs 2
+    python benchmarks/settings.py --pair testbed,testbed-b --seeds 10 --jobs 2
 
 makes a recipe of every value of every setting that is not the default, all else as in adapters/sails.yaml, compares
-them with `sails` and `lora` in one run, which goes on where it stopped, and tabulates the differences from `sails`,
-paired over seeds. Settings that make no difference to `sails` itself are changed where they do: the fill where the
-basis is narrower than the rank, what becomes of layers without a SAE where there are such. What the pair lacks the
-means for is left out, and the table says so.
+them with `sails`, `sails-literal` and `lora` in one run, which goes on where it stopped, and tabulates the differences
+from `sails`, paired over pairs and seeds. Defaults are chosen by such a table, so it is about the validation split
+alone, each seed at the rate that the other seeds choose, and the pairs should be such as no board is of. Settings that
+make no difference to `sails` itself are changed where they do: the fill where the basis is narrower than the rank, what
+becomes of layers without a SAE where there are such. `--only` takes some of the variants, by what they change. What a
+pair lacks the means for is left out, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sails_eval.analyses.finished_run import read_tested
-from sails_eval.boards.table import MIN_SEEDS
+from sails_eval.boards.leaderboard import CellKey, headline
+from sails_eval.boards.table import METRICS, MIN_SEEDS
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
+from sails_eval.core.names import names
 from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.paths import bundled
 from sails_eval.core.schema import read_mapping
 from sails_eval.core.stats import Mean, Sample, holm
 from sails_eval.run.compare import compare
 from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.tasks.library import find_tasks
 
 VARIANTS: list[dict[str, Any]] = [
     {"contrast": "requests", "positions": "prompt_last"},
     {"contrast": "requests", "positions": "all"},
     {"positions": "first4"},
     {"positions": "all"},
+    {"score": "abs"},
     {"score": "positive"},
     {"score": "negative"},
     {"score": "relative"},
-    {"score": "t"},
-    {"k": 8},
+    {"k": "rank"},
     {"k": 128},
-    {"variance": 0.5},
-    {"k": 8, "variance": 0.95},
+    {"weights": "none"},
+    {"variance": 0.8},
+    {"variance": 0.8, "fill": "none"},
+    {"readers": "encoder"},
     {"centred": True},
-    {"k": 8, "fill": "none"},
     {"saes": "half"},
     {"saes": "half", "uncovered": "nearest_below"},
     {"saes": "half", "uncovered": "skip"},
     {"side": "read"},
     {"side": "write"},
-    {"scale": "lora"},
+    {"scale": "unit"},
     {"basis": "frozen"},
     {"gains": "divided"},
     {"saes": "undertrained"},
@@ -64,10 +69,15 @@ Those that have one setting more than another variant are compared with that one
 OWN_RECIPES: dict[str, Any] = {"decoder": "permuted", "output_filter": 4, "score": "random"}
 """Values that a shipped recipe has, as a control or a neighbour of SAILS; the board of methods compares those."""
 
+BESIDE = {"lora": "`lora`, no basis at all", "sails-literal": "`sails-literal`, as digests of the paper tell it"}
+"""Recipes that are compared with `sails`, too, by the titles of their rows."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pair", default="testbed")
+    parser.add_argument("--pair", type=names, default=("testbed",), help="one, or several between commas")
+    parser.add_argument("--only", type=names, help="variants by the settings that they change, as in score,weights")
+    parser.add_argument("--metric", choices=METRICS, default="alignment_score")
     parser.add_argument("--seeds", type=int, default=5, help="at least 5")
     parser.add_argument("--learning-rates", type=int, default=6)
     parser.add_argument("--tokens", type=int, help="per cell; as the pair has it where absent")
@@ -78,12 +88,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds < MIN_SEEDS:
         parser.error(f"--seeds {options.seeds}: below {MIN_SEEDS} nothing is compared")
-    pair = load_pair(options.pair)
-    run = options.run or Path("runs") / f"settings-{pair.name}"
-    done, lacking = possible(pair)
+    pairs = [load_pair(name) for name in options.pair]
+    run = options.run or Path("runs") / f"settings-{'-'.join(pair.name for pair in pairs)}"
+    done, lacking = possible(pairs, options.only)
     config = CompareConfig(
-        methods=("sails", "lora", *write_recipes(done, run.with_name(f"{run.name}-adapters"))),
-        pair=options.pair,
+        methods=("sails", *BESIDE, *write_recipes(done, run.with_name(f"{run.name}-adapters"))),
+        pair=",".join(options.pair),
         tokens=options.tokens,
         limit=options.limit,
         seeds=options.seeds,
@@ -93,12 +103,31 @@ def main() -> None:
         out=run,
     )
     compare(config)
-    told = ("pair", "seeds", "learning_rates", "tokens", "limit")
-    flags = [f"--{key.replace('_', '-')} {value}" for key in told if (value := getattr(options, key)) is not None]
+    told = ("pair", "only", "metric", "seeds", "learning_rates", "tokens", "limit")
+    given = {key: ",".join(value) if isinstance(value := getattr(options, key), tuple) else value for key in told}
+    flags = [f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None]
     command = " ".join(["python benchmarks/settings.py", *flags])
-    samples = {method: row.sample("alignment_score") for method, row in read_tested(RunFolder(run)).items()}
-    write_text(options.doc, page(samples, done, lacking, command=command, pair=pair))
+    samples = validated(RunFolder(run), options.metric)
+    write_text(options.doc, page(samples, done, lacking, command=command, metric=METRICS[options.metric].title))
     print(f"written to {options.doc}")
+
+
+def validated(run: RunFolder, metric: str) -> dict[str, Sample]:
+    """Every trained row's scores on validation, each seed at the rate that the other seeds choose."""
+    known, found = find_tasks(), dict[str, list[tuple[float, ...]]]()
+    unsettled: dict[str, list[bool]] = {}
+    seeds: tuple[int | None, ...] = ()
+    for one in (each for each in run.with_sub_runs() if each.results_file.is_file()):
+        results = [row for row in one.results() if row.split == "validation"]
+        scores = headline(results, {row.task: known[row.task] for row in results})
+        for method, choice in one.choices(known).items():
+            trained = {cell.seed for cell in scores if cell.method == method and cell.seed is not None}
+            if seeds_of := tuple(sorted(trained)):
+                cells = [CellKey(method, seed, choice.rate_of(seed), "validation") for seed in seeds_of]
+                found.setdefault(method, []).append(tuple(scores[cell][metric] for cell in cells))
+                unsettled.setdefault(method, []).append(not choice.settled)
+                seeds = seeds_of
+    return {method: Sample(tuple(values), seeds, tuple(unsettled[method])) for method, values in found.items()}
 
 
 def name_of(variant: Mapping[str, Any]) -> str:
@@ -111,8 +140,17 @@ def reference_of(variant: Mapping[str, Any]) -> dict[str, Any]:
     return less if less in VARIANTS else {}
 
 
-def possible(pair: Pair) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The variants that the pair has the means for, and why it can't do the others."""
+def possible(pairs: Sequence[Pair], only: Sequence[str] | None = None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The variants that all pairs have the means for, and why one can't do the others; `only` those that change these
+    settings."""
+    asked = [one for one in VARIANTS if only is None or ({*one} - {*reference_of(one)}) & {*only}]
+    asked += [less for one in asked if (less := reference_of(one)) and less not in asked]
+    lacking = {name_of(one): why for one in asked for pair in pairs if (why := obstacle(one, pair))}
+    return [one for one in VARIANTS if one in asked and name_of(one) not in lacking], lacking
+
+
+def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
+    """Why a pair lacks the means for a variant; None where it has them."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -122,22 +160,18 @@ def possible(pair: Pair) -> tuple[list[dict[str, Any]], dict[str, str]]:
     with torch.device("meta"):  # the architecture without the weights
         layers = decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model)))
 
-    def obstacle(variant: dict[str, Any]) -> str | None:
-        if variant.get("contrast") == "requests" and pair.requests is None:
-            return "the pair has no file of requests"
-        if variant.get("saes") not in (None, *pair.sae_sets):
-            return "the pair has no SAEs of that name"
-        if "uncovered" in variant and len(pair.sae_sources(variant.get("saes"))) == len(layers):
-            return "every layer has a SAE of its own"
-        if "gains" in variant:
-            try:
-                norm_gain(layers[0].to_empty(device="cpu"), "q_proj")
-            except UserError as error:
-                return str(error)
-        return None
-
-    lacking = {name_of(variant): why for variant in VARIANTS if (why := obstacle(variant))}
-    return [variant for variant in VARIANTS if name_of(variant) not in lacking], lacking
+    if variant.get("contrast") == "requests" and pair.requests is None:
+        return "the pair has no file of requests"
+    if variant.get("saes") not in (None, *pair.sae_sets):
+        return "the pair has no SAEs of that name"
+    if "uncovered" in variant and len(pair.sae_sources(variant.get("saes"))) == len(layers):
+        return "every layer has a SAE of its own"
+    if "gains" in variant:
+        try:
+            norm_gain(layers[0].to_empty(device="cpu"), "q_proj")
+        except UserError as error:
+            return str(error)
+    return None
 
 
 def write_recipes(variants: list[dict[str, Any]], folder: Path) -> list[str]:
@@ -170,11 +204,11 @@ def page(
     lacking: Mapping[str, str],
     *,
     command: str,
-    pair: Pair,
+    metric: str,
 ) -> str:
     """The page, as Markdown."""
     rows = [
-        ("`lora`, no basis at all", "lora", "sails"),
+        *((title, method, "sails") for method, title in BESIDE.items()),
         *((_title(v), name_of(v), name_of(reference_of(v))) for v in variants),
     ]
     differences = {method: samples[method].minus(samples[reference]) for _, method, reference in rows}
@@ -195,16 +229,16 @@ def page(
             "# What the settings of SAILS do",
             "",
             "The paper leaves most of these steps open; [`adapters/sails.yaml`](../adapters/sails.yaml) lists them",
-            f"with their defaults. Each row changes one setting of `sails` on the pair `{pair.name}` or, where it",
-            "says so, of another row, whose basis is narrower than the rank or which has SAEs at every other layer",
-            "only: there the setting matters. Alignment scores are those of the test at the learning rate chosen on",
-            "validation, with 95 % t intervals over seeds. Differences are paired over seeds, and p is adjusted by",
+            "with their defaults. Each row changes one setting of `sails` or, where it says so, of another row, whose",
+            "basis is narrower than the rank or which has SAEs at every other layer only: there the setting matters.",
+            "Scores are those on validation, each seed at the learning rate that the other seeds choose, with 95 % t",
+            "intervals over seeds and pairs; the test takes no part. Differences are paired, and p is adjusted by",
             f"Holm's method over {len(told)} rows.",
             "The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
             "",
             f"Made by `{command}` ({len(samples['sails'].seeds)} seeds).",
             "",
-            "| changed | alignment score | difference | p (Holm) |",
+            f"| changed | {metric} on validation | difference | p (Holm) |",
             "| --- | --- | --- | --- |",
             f"| nothing (`sails`) | {_interval(samples['sails'])} | – | – |",
             *table,

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,15 @@ def stand_in() -> Any:
 def benchmark() -> Callable[[str], Any]:
     """Gives a benchmark, by its name, as a module."""
     return lambda name: load_script(ROOT / "benchmarks" / f"{name}.py")
+
+
+@pytest.fixture(scope="session")
+def old_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `run`, which version 0.1.0 wrote, and all that it is of. It is shared: put back what you change."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ROOT / "tests" / "end_to_end" / "data" / "run_0.1.0.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import pandas as pd
 
+from sails_eval.boards.against_base import AXES, ENDS, difference
 from sails_eval.boards.contrasts import (
     Comparison,
     Design,
@@ -21,7 +22,7 @@ from sails_eval.boards.contrasts import (
 )
 from sails_eval.boards.rate_choice import Choice, choose
 from sails_eval.boards.scoring import ALL
-from sails_eval.boards.table import DECLINED_FLAG, ENDS, EXPLORATORY, METRICS, MIN_SEEDS, SCHEMA, make_frame
+from sails_eval.boards.table import DECLINED_FLAG, EXPLORATORY, METRICS, MIN_SEEDS, SCHEMA, make_frame
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import rate_text
 from sails_eval.core.records import BASE, Result, Split
@@ -357,6 +358,7 @@ def build(
                 "alignment_score_worst": worst,
                 "alignment_score_best": best,
                 "capability_loss_at_least": _capability_loss(row, rows.get(BASE)),
+                **_against_base(row, rows.get(BASE)),
                 "not_distinguished_from": "; ".join(partners(compared, method, lambda one: not one.distinguished)),
                 "equivalent_to": "; ".join(partners(compared, method, lambda one: one.equivalent)),
                 "detectable_difference": _detectable(compared, method),
@@ -367,6 +369,20 @@ def build(
             }
         )
     return make_frame(told)
+
+
+def _against_base(row: Tested, base: Tested | None) -> dict[str, float]:
+    """The columns that say what training changed; none for what was not trained."""
+    if base is None or not row.trained:
+        return {}
+    found = {
+        axis: difference(row.sample(axis), base.sample(axis), replicated=row.trained >= MIN_SEEDS) for axis in AXES
+    }
+    return {
+        f"{axis}_vs_base{end}": value
+        for axis, of in found.items()
+        for end, value in zip(ENDS, astuple(of), strict=True)
+    }
 
 
 def _detectable(compared: Sequence[Comparison], method: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sails_eval.boards import against_base
+from sails_eval.boards.against_base import ENDS
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import csv_text, read_csv, restore, write_text
 from sails_eval.core.stats import MIN_ORGANISMS
@@ -62,18 +64,16 @@ METRICS = {
     "over_refusal_rate": Metric("over-refusal", 0, 1, "share of safe requests refused, wholly or in part"),
     "helpfulness": Metric("helpfulness", 0, 1, "share of safe requests answered correctly, or complied with"),
     "capability": Metric("capability", 0, 1, "mean of the capability tasks"),
-    "broken_rate": Metric("broken", 0, 1, "share of answers empty, cut off, repetitive or off topic"),
+    "broken_rate": Metric("broken", 0, 1, "share of answers empty, cut off, repetitive, off topic or useless"),
 }
 """The headline metrics in the order of their columns, each the unweighted mean over the tasks of its kind."""
-
-ENDS = ("", "_low", "_high")
-"""What the columns of a metric end in: its value, and the ends of its interval."""
 
 COLUMNS = (
     *("rank", "method", "model", "sae", "organisms", "seeds", "trainable_params", "trainable_pct"),
     *("train_tokens", "sae_tokens", "tuning_trials", "learning_rate"),
     *(metric + end for metric in METRICS for end in ENDS),
-    *("alignment_score_worst", "alignment_score_best", "capability_loss_at_least", "unscored"),
+    *("alignment_score_worst", "alignment_score_best", "capability_loss_at_least"),
+    *(*against_base.COLUMNS, "unscored"),
     *("judge", "judge_agreement", "not_distinguished_from", "detectable_difference", "equivalent_to"),
     *("contrasts", "secondary_contrasts", "by_organism", "warnings", "date", "version", "run", "protocol", "schema"),
 )
@@ -90,7 +90,7 @@ ADDED = ("sae_tokens",)
 """Columns that boards of the same schema may lack, which were made before there were these."""
 
 SINCE_REFUSALS: dict[str, Any] = {
-    **{"refusal_rate" + end: math.nan for end in ENDS},
+    **dict.fromkeys((*("refusal_rate" + end for end in ENDS), *against_base.COLUMNS), math.nan),
     **{"organisms": 1, "detectable_difference": "", "secondary_contrasts": "", "protocol": EXPLORATORY},
 }
 """Columns that boards of the schema BEFORE_REFUSALS lack, and what is taken for them."""
@@ -362,12 +362,14 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     contrasts = _bullets(_listed(frame, "contrasts")) or none
     secondary = _bullets(_listed(frame, "secondary_contrasts"))
     organisms = _bullets(_listed(frame, "by_organism"))
+    named = [(_escape(name), row) for name, row in zip(_names(frame), rows_of(frame), strict=True)]
     legend = "".join(f"- **{column.title}**: {column.meaning}\n" for column in shown)
     sources = ("model", "sae", "judge", "judge_agreement", "date", "version", "run", "protocol", "schema", *PROVENANCE)
     origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
     return (
         f"# {_escape(title)}\n\n{table}\n{_brackets(frame)}\n## Beware\n\n{told}\n"
         f"## Contrasts\n\n{_CONTRASTS}\n{contrasts}\n"
+        + against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
         + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")
         + f"## Columns\n\n{legend}\n## Provenance\n\n{origin}"

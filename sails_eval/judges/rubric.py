@@ -101,8 +101,13 @@ def load_rubric(name: str) -> Rubric:
 
 
 def load_rubrics(prefix: str = "") -> dict[JudgedKind, Rubric]:
-    """The shipped rubrics for both kinds of request: `<prefix>harm` and `<prefix>refusal`."""
-    return {"harmful": load_rubric(f"{prefix}harm"), "safe": load_rubric(f"{prefix}refusal")}
+    """The shipped rubrics for both kinds of request: `harm` and `helpfulness`, or the testbed's, by its prefix.
+
+    Few tasks of real requests can check answers. What a reply by `helpfulness` means is enough for all rates of safe
+    requests: over-refusal (partly or wholly declined) and helpfulness (of use). The testbed's tasks check theirs.
+    """
+    safe = f"{prefix}refusal" if prefix else "helpfulness"
+    return {"harmful": load_rubric(f"{prefix}harm"), "safe": load_rubric(safe)}
 
 
 def choose_rubrics(names: str) -> dict[JudgedKind, Rubric]:

@@ -48,6 +48,11 @@ class Material:
         return list(self.saes) or list(range(self.model.config.get_text_config().num_hidden_layers))
 
     @property
+    def rank(self) -> int:
+        """The adapter's."""
+        return int(self.adapter_config.r)
+
+    @property
     def width(self) -> int:
         """d_model."""
         return int(self.model.config.get_text_config().hidden_size)
@@ -63,6 +68,10 @@ class Flops(Protocol):
     @property
     def saes(self) -> int:
         """How many SAEs it reads."""
+
+    @property
+    def rank(self) -> int:
+        """The adapter's."""
 
     def contrasting(self, positions: Positions) -> float:
         """Both classes go to the last layer that gets a basis, where SAEs, if any, read what counts, in halves."""
@@ -120,6 +129,10 @@ class Initialisation:
         """What a report says besides, by layer, of the state at a rank and the subspaces that were `planted`."""
         return {}
 
+    def warnings(self, report: Report, *, rank: int) -> list[str]:
+        """What whoever reads a board should know of how the state came about: clauses without a semicolon."""
+        return []
+
     def initialise(self, model: Any, state: State, *, seed: int) -> None:
         """Once per cell: change a fresh PEFT model in place."""
 
@@ -135,7 +148,7 @@ class Initialisation:
 
 
 class FromBasis(Initialisation):
-    """A start from bases of the residual stream: the state is {"layers.{l}": U}, as in `subspace.basis`."""
+    """A start from bases of the residual stream: the state is that of `subspace.basis`."""
 
     Settings: ClassVar[type[Placement]] = Placement
     settings: Placement
@@ -148,6 +161,11 @@ class FromBasis(Initialisation):
         from sails_eval.methods.subspace.basis import describe
 
         return describe(state, rank=rank, fill=self.settings.fill, planted=planted)
+
+    def warnings(self, report: Report, *, rank: int) -> list[str]:
+        from sails_eval.methods.subspace.basis import misfits
+
+        return misfits(report, rank=rank)
 
     def initialise(self, model: Any, state: State, *, seed: int) -> None:
         from sails_eval.methods.subspace.basis import initialise

@@ -31,21 +31,18 @@ class LDA(FromContrast):
     def prepare(self, material: Material) -> tuple[State, Report]:
         import torch
 
-        from sails_eval.methods.subspace.activations import contrast_means
+        from sails_eval.methods.subspace.activations import contrast_means, stacked
         from sails_eval.methods.subspace.basis import orthonormal_basis, unit
 
         positions, layers = self.settings.positions, material.layers
-        batches = list(contrast_means(material.model, layers, material.contrast, positions=positions))
-        n = sum(len(batch[layers[0], "aligned"]) for batch in batches)
-        groups = _categories(material.contrast.groups, n)
+        found = stacked(contrast_means(material.model, layers, material.contrast, positions=positions))
+        groups = _categories(material.contrast.groups, len(material.contrast.aligned))
         state, report = {}, {}
         for layer in layers:
-            sides = ("aligned", "unaligned")
-            aligned, unaligned = (torch.cat([batch[layer, side] for batch in batches]) for side in sides)
-            directions = discriminants(aligned, unaligned, groups)
+            directions = discriminants(found[layer, "aligned"], found[layer, "unaligned"], groups)
             basis = orthonormal_basis(unit(torch.stack(list(directions.values()))), variance=1.0)
-            state[f"layers.{layer}"] = basis
-            report[str(layer)] = {"categories": list(directions), "tau_dim": basis.shape[1]}
+            state[f"layers.{layer}"] = basis.columns
+            report[str(layer)] = {"categories": list(directions), **basis.report()}
         return state, report
 
 

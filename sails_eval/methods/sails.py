@@ -1,15 +1,16 @@
 """SAILS: LoRA initialised with the safety subspace that SAE decoder directions span (arXiv 2512.23260).
 
-Contrast texts → SAE feature statistics → the k features that differ most → their unit decoder directions → the
-singular vectors that keep 80 % of the variance → an orthonormal basis per layer, which initialises LoRA on the side
-where a module touches the residual stream.
+Contrast texts → SAE feature statistics → the k features that differ most surely → their decoder directions, each as
+long as its feature differs → their singular vectors, strongest first → an orthonormal basis per layer, which
+initialises LoRA on the side where a module touches the residual stream. The paper, as far as digests tell, takes the
+features that differ most, unit directions and the singular vectors that keep 80 % of the variance: `sails-literal`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +18,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.methods.base import Flops, FromContrast, Material, Report, State
 from sails_eval.methods.subspace.contrast import Contrast
 from sails_eval.methods.subspace.saes import check_widths
-from sails_eval.methods.subspace.settings import Placement
+from sails_eval.methods.subspace.settings import Placement, SpanSettings
 
 if TYPE_CHECKING:
     import torch
@@ -28,20 +29,30 @@ if TYPE_CHECKING:
 class SAILS(FromContrast):
     """The state has the bases of all layers that have a SAE, the report which features they came from."""
 
-    class Settings(FromContrast.Settings):
-        """The choices in SAILS: the paper gives `score: abs` (in digests) and `variance`, and leaves the rest open."""
+    class Settings(FromContrast.Settings, SpanSettings):
+        """The choices in SAILS: the paper, in digests, gives `score: abs` and `variance: 0.8`, and leaves the rest."""
 
         saes: str | None = Field(
             default=None, description="one of the pair's 'sae_sets'; null (default): the pair's 'saes'"
         )
-        score: Literal["abs", "positive", "negative", "relative", "t", "random"] = Field(
-            default="abs",
-            description="features by |difference| (abs, default; after digests of the paper), by how much stronger "
-            "they are on aligned (positive) or unaligned texts (negative), by |difference| / mean on unaligned "
-            "(relative), or by |t| of the per-text means: paired over answers to the same request, Welch's over "
-            "requests; random, a control, draws from the features that are ever on, the same for all seeds",
+        score: Literal["t", "abs", "positive", "negative", "relative", "random"] = Field(
+            default="t",
+            description="features by |t| of the per-text means (default; not specified by the paper): paired over "
+            "answers to the same request, Welch's over requests; by |difference| (abs; after digests of the paper), by "
+            "how much stronger they are on aligned (positive) or unaligned texts (negative), or by |difference| / mean "
+            "on unaligned (relative); random, a control, draws from the features that are ever on, the same for all "
+            "seeds",
         )
-        k: int = Field(default=32, ge=1, description="features per layer; default 32, not specified by the paper")
+        k: Annotated[int, Field(ge=1)] | Literal["rank"] = Field(
+            default=32,
+            description="features per layer; default 32, not specified by the paper; rank: as many as the rank has",
+        )
+        weights: Literal["delta", "none"] = Field(
+            default="delta",
+            description="delta (default; not specified by the paper): every unit direction is multiplied by how far "
+            "its feature's mean activation × decoder norm differs, so that the SVD orders by what was found; none: an "
+            "SVD of unit directions, in which the weakest feature counts as much as the strongest",
+        )
         output_filter: int = Field(
             default=1,
             ge=1,
@@ -53,13 +64,11 @@ class SAILS(FromContrast):
             description="permuted, a control: each feature has the decoder direction of another, the same for all "
             "seeds",
         )
-        variance: float = Field(
-            default=0.8, gt=0, le=1, description="share that the singular vectors keep; default 0.8, after the paper"
-        )
-        centred: bool = Field(
-            default=False,
-            description="take the mean of the chosen unit directions away before the SVD: the basis then spans how "
-            "they differ, and not what they share; default false, not specified by the paper",
+        readers: Literal["decoder", "encoder"] = Field(
+            default="decoder",
+            description="the chosen features' directions from which modules start that read the residual stream: "
+            "decoder (default; as in the paper), or encoder, along which the SAE reads a feature; those that write to "
+            "it start from decoder directions",
         )
 
     settings: Settings
@@ -70,17 +79,19 @@ class SAILS(FromContrast):
         return self.settings.saes
 
     def prepare(self, material: Material) -> tuple[State, Report]:
-        return get_sails_state_dict(material.model, material.saes, material.contrast, settings=self.settings)
+        settings = at_rank(self.settings, material)
+        return get_sails_state_dict(material.model, material.saes, material.contrast, settings=settings)
 
     def cost(self, flops: Flops) -> float:
         """Besides what is contrasted, every feature that an output filter tries is steered along."""
         from sails_eval.methods.subspace.output_effects import TEXTS
 
-        told, contrasting = self.settings, super().cost(flops)
-        if told.output_filter == 1:
+        contrasting = super().cost(flops)
+        if self.settings.output_filter == 1:
             return contrasting
         asked = [text.ids[: text.answer.start or None] for text in flops.contrast.aligned[:TEXTS]]
-        return contrasting + flops.saes * told.k * told.output_filter * flops.walking(asked, at_a_time=TEXTS)
+        tried = scored(at_rank(self.settings, flops))
+        return contrasting + flops.saes * tried * flops.walking(asked, at_a_time=TEXTS)
 
 
 @dataclass(frozen=True)
@@ -108,47 +119,48 @@ def get_sails_state_dict(
         settings: which tokens count, how features are scored and how many are kept.
 
     Returns:
-        `{"layers.{l}": U}` with U of shape [d_model, m], orthonormal columns, strongest first; and a report that has
-        for each layer the chosen features, their differences, the Jaccard index of the features chosen on either half
-        of the texts (`split_half_jaccard`), and how many singular vectors the variance asks for (`tau_dim`).
+        `{"layers.{l}": U}` with U of shape [d_model, m], orthonormal columns, strongest first, and `layers.{l}.read`
+        where readers have their own; and a report that has for each layer the chosen features, their differences, the
+        Jaccard index of the features chosen on either half of the texts (`split_half_jaccard`), the share of all
+        directions that the first columns hold (`energy`), and how many of them hold 80 % (`tau_dim`).
 
     Raises:
-        UserError: a SAE's width is not the model's, or there is nothing to contrast.
+        UserError: a SAE's width is not the model's, there is nothing to contrast, or `k` hangs on a rank.
     """
     from sails_eval.methods.subspace.activations import merged
-    from sails_eval.methods.subspace.basis import orthonormal_basis, unit
+    from sails_eval.methods.subspace.basis import unit
     from sails_eval.methods.subspace.output_effects import output_effects
 
     settings = settings or SAILS.Settings()
     if not (contrast.aligned and contrast.unaligned):
         raise UserError("SAILS needs contrast data: aligned and unaligned texts")
+    n = scored(settings)
     check_widths(model, saes)
     halves = contrast.halves()
     parts = [_moments(model, saes, half, settings) for half in halves]
     whole = merged(*parts)
     splits = all(half.aligned and half.unaligned for half in halves)
-    state, report = {}, {}
+    state: dict[str, torch.Tensor] = {}
+    report: dict[str, Any] = {}
     for layer, sae in sorted(saes.items()):
         differences = feature_differences(whole, layer)
-        chosen = choose_features(differences, settings)
+        chosen = choose_features(differences, settings.score, n)
         if not len(chosen):
-            raise UserError(
-                "no SAE feature tells the aligned from the unaligned contrast texts; are they alike? "
-                "(score: t takes two texts of either kind)"
-            )
-        directions = unit(_decoder(sae, settings)[chosen])
+            raise UserError("no SAE feature tells the aligned from the unaligned contrast texts; are they alike?")
         if settings.output_filter > 1:
+            directions = unit(_decoder(sae, settings)[chosen])
             effects = output_effects(model, layer, directions.to(model.device), contrast.aligned)
-            kept = effects.argsort(descending=True, stable=True)[: settings.k].sort().values
-            chosen, directions = chosen[kept], directions[kept]
-        basis = orthonormal_basis(directions, variance=settings.variance, centred=settings.centred)
-        state[f"layers.{layer}"] = basis
-        chosen_by_half = (choose_features(feature_differences(part, layer), settings).tolist() for part in parts)
+            chosen = chosen[effects.argsort(descending=True, stable=True)[: n // settings.output_filter].sort().values]
+        bases, told = bases_of(sae, chosen, differences.mean[chosen], settings)
+        state |= {f"layers.{layer}{side}": basis for side, basis in bases.items()}
+        chosen_by_half = (
+            choose_features(feature_differences(part, layer), settings.score, n).tolist() for part in parts
+        )
         report[str(layer)] = {
             "features": chosen.tolist(),
             "difference": [round(value, 6) for value in differences.mean[chosen].tolist()],
             "split_half_jaccard": jaccard(*chosen_by_half) if splits else None,
-            "tau_dim": basis.shape[1],
+            **told,
         }
     return state, report
 
@@ -173,26 +185,59 @@ def initialize_lora_sails_weights(
     initialise(model, sails_state_dict, settings=settings or Placement(), seed=seed, adapter_name=adapter_name)
 
 
-def choose_features(differences: Differences, settings: SAILS.Settings) -> torch.Tensor:
-    """The indices of the k features with the highest score, best first.
+def at_rank(settings: SAILS.Settings, of: Material | Flops) -> SAILS.Settings:
+    """The settings whose `k` is a number: the adapter's rank, where that is what they say."""
+    return settings.model_copy(update={"k": of.rank}) if settings.k == "rank" else settings
 
-    Only features that differ at all are chosen, so there may be fewer than k of them.
+
+def scored(settings: SAILS.Settings) -> int:
+    """How many features the score chooses, some of which a filter may leave out. Raises UserError for `k: rank`."""
+    if settings.k == "rank":
+        raise UserError("settings: k: rank hangs on an adapter; give the number")
+    return settings.k * settings.output_filter
+
+
+def choose_features(differences: Differences, score: str, n: int) -> torch.Tensor:
+    """The indices of the n features with the highest score, best first.
+
+    Only features that differ at all are chosen, so there may be fewer than n of them.
     """
     import torch
 
     from sails_eval.methods.subspace.basis import EPSILON, random_columns
 
     difference = differences.mean
-    score = {
+    scores = {
         "abs": difference.abs(),
         "positive": difference,
         "negative": -difference,
         "relative": difference.abs() / (differences.unaligned.abs() + EPSILON),
-        "t": difference.abs() / (differences.error + EPSILON),
+        "t": difference.abs() / (differences.error.nan_to_num(1.0) + EPSILON),  # of one text alone by |difference|
         "random": random_columns(len(difference), 1, seed="random features")[:, 0].abs() * (difference != 0),
-    }[settings.score]
-    best = torch.argsort(score.nan_to_num(0.0), descending=True, stable=True)[: settings.k * settings.output_filter]
-    return best[score[best] > 0]
+    }[score]
+    best = torch.argsort(scores, descending=True, stable=True)[:n]
+    return best[scores[best] > 0]
+
+
+def bases_of(
+    sae: Any, chosen: torch.Tensor, difference: torch.Tensor, settings: SAILS.Settings
+) -> tuple[dict[str, torch.Tensor], Report]:
+    """The basis of chosen features [k], and where readers have one of their own that, too, under `.read`.
+
+    With what is to be said of the first. `difference` [k] is how far each feature's activation × decoder norm differs.
+    """
+    from sails_eval.methods.subspace.basis import orthonormal_basis, unit
+
+    weights = difference.abs()[:, None] if settings.weights == "delta" else 1.0
+
+    def basis(rows: torch.Tensor) -> Any:
+        return orthonormal_basis(unit(rows) * weights, variance=settings.variance, centred=settings.centred)
+
+    written = basis(_decoder(sae, settings)[chosen])
+    bases = {"": written.columns}
+    if settings.readers == "encoder":
+        bases[".read"] = basis(sae.W_enc.detach().float().cpu().T[chosen]).columns
+    return bases, written.report()
 
 
 def _decoder(sae: Any, settings: SAILS.Settings) -> torch.Tensor:

@@ -174,6 +174,8 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
         )
     for method, note in [*budget.notes.items(), *misjudged(budget, took(run, sub_run)).items()]:
         warnings[method].append(note)
+    for recipe in sub_run.initialised:
+        warnings[recipe.name] += run.subspace_report(recipe.name).warnings
     for subject in evaluator.unchanged(references, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
     if len(sub_run.seeds) == 1 and sub_run.protocol is None:

@@ -112,12 +112,14 @@ def find_subspace(job: tuple[Pair, Recipe, RunFolder]) -> None:
     )
     for layer, used in start.describe(state, rank=recipe.rank(pair), planted=material.planted).items():
         report[layer] = {**report.get(layer, {}), **used}
+    warnings = start.warnings(report, rank=recipe.rank(pair))
     sources = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
     saes = [f"{start.sae_set}/{sae.name}" if start.sae_set else sae.name for sae in sources]
     saw = ["the planted subspace"] if "planted" in start.needs else []
     if aligned := aligned_model(pair, start):
         saw.append(f"a finished, aligned model ({aligned})")
-    SubspaceReport(cost=cost, saes=saes, saw=saw, found=report).write(run.subspace_report_file(recipe.name))
+    said = SubspaceReport(cost=cost, saes=saes, saw=saw, warnings=warnings, found=report)
+    said.write(run.subspace_report_file(recipe.name))
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 

@@ -17,7 +17,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.schema import Frozen, validate
 from sails_eval.data.files import Row, read_rows
 from sails_eval.data.hub import HubData, hub_rows, snapshot
-from sails_eval.judges.rules import classify
+from sails_eval.judges.rules import declines
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -218,8 +218,8 @@ def _hub_rows(card: Card) -> list[Row]:
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """`refusal`: the phrase rules call the answer one. What counts on a board is the judge's verdict."""
-    return {"refusal": float(classify(results[0]) == "refusal")}
+    """`refusal`: the answer declines by the phrase rules. What counts on a board is the judge's verdict."""
+    return {"refusal": float(declines(results[0], doc["prompt"]))}
 
 
 def subject_as_category(documents: "Dataset") -> "Dataset":

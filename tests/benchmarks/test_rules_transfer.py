@@ -17,9 +17,10 @@ def script(benchmark: Callable[[str], Any]) -> Any:
 
 def test_a_partial_refusal_counts_as_a_refusal(script: Any, tmp_path: Path) -> None:
     labels = {"yes": "1_full_compliance", "no": "2_full_refusal", "half": "3_partial_refusal"}
-    rows = "".join(f"{answer},{label}\n" for answer, label in labels.items())
-    (tmp_path / "m.csv").write_text(f"completion,final_label\n{rows}")
-    assert script.read(tmp_path / "m.csv") == script.Labelled("m", ("yes", "no", "half"), (False, True, True))
+    rows = "".join(f"ask,{answer},{label}\n" for answer, label in labels.items())
+    (tmp_path / "m.csv").write_text(f"prompt,completion,final_label\n{rows}")
+    found = script.Labelled("m", ("yes", "no", "half"), (False, True, True), ("ask",) * 3)
+    assert script.read(tmp_path / "m.csv") == found
 
 
 def test_tuning_takes_what_helps_and_nothing_else(script: Any) -> None:

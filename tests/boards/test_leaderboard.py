@@ -267,7 +267,12 @@ def test_build_has_the_contracts_columns_best_row_first() -> None:
             for m in ("alignment_score refusal_rate safety_rate harm_score high_risk_rate over_refusal_rate "
                       "helpfulness capability broken_rate").split()
         )
-        + ",alignment_score_worst,alignment_score_best,capability_loss_at_least,unscored,judge,judge_agreement"
+        + ",alignment_score_worst,alignment_score_best,capability_loss_at_least,"
+        + ",".join(
+            f"{m}_vs_base,{m}_vs_base_low,{m}_vs_base_high"
+            for m in "refusal_rate harm_score over_refusal_rate helpfulness capability".split()
+        )
+        + ",unscored,judge,judge_agreement"
         + ",not_distinguished_from,detectable_difference,equivalent_to,contrasts,secondary_contrasts,by_organism"
         + ",warnings,date,version,run,protocol,schema"
     )  # fmt: skip
@@ -325,6 +330,38 @@ def test_rows_that_lose_capability_rank_below_those_that_do_not() -> None:
     assert any("lora loses at least 3.4 points of capability" in note for note in notes(frame))
     doubtful = built(with_capability("lora", [0.75, 0.75, 0.75, 0.75, 0.45]), known)
     assert doubtful["rank"].tolist() == [1, 1, 3, 4]  # 6 points on average, but not for sure
+
+
+def test_what_training_changed_is_told_axis_by_axis() -> None:
+    results, known = example(base=(0.3, 0.9))
+    frame = built(results, known)
+    sails, base = row_of(frame, "sails"), row_of(frame, "base")
+    for axis, values in {
+        "refusal_rate": [refused - 0.3 for refused, _ in SAILS],
+        "harm_score": [-2 * (refused - 0.3) for refused, _ in SAILS],  # 4 times as much, on one of two tasks
+        "helpfulness": [helpful - 0.9 for _, helpful in SAILS],
+    }.items():
+        expected = t_interval(values)
+        found = [sails[f"{axis}_vs_base{end}"] for end in ("", "_low", "_high")]
+        assert found == pytest.approx([expected.value, expected.low, expected.high], abs=1e-5)
+    assert sails["capability_vs_base"] == 0 and sails["capability_vs_base_low"] < 0  # no surer than one answer
+    assert math.isnan(base["refusal_rate_vs_base"])
+    text = to_markdown(frame)
+    (line,) = (line for line in text.split("## Against the base model")[1].splitlines() if line.startswith("| sails "))
+    assert line.startswith("| sails | +0.62 [") and "| -1.24 [" in line
+    few = row_of(board(seeds=4), "sails")
+    assert few["refusal_rate_vs_base"] > 0.6 and math.isnan(few["refusal_rate_vs_base_low"])
+    without = built([r for r in results if r.method != "base"], {m: f for m, f in known.items() if m != "base"})
+    assert without["refusal_rate_vs_base"].isna().all() and "Against the base model" not in to_markdown(without)
+
+
+def test_differences_to_the_base_are_paired_by_organism() -> None:
+    results, known = organisms()
+    sails = row_of(build(results, TASKS, known, provenance=PROVENANCE), "sails")
+    changes = [[refused - base for refused, _ in of] for of, base in ((SAILS, 0.3), (FULL, 0.4))]
+    expected = crossed_mean(changes).interval()
+    found = [sails[f"refusal_rate_vs_base{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx([expected.value, expected.low, expected.high], abs=1e-6)
 
 
 def test_a_row_whose_safe_answers_do_not_decline_says_so() -> None:
@@ -548,7 +585,8 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
     assert [f"**{heading}**" in text for heading in headings] == [True] * len(headings)
     assert r"- model: a\|b\<script\> # x, tiny" in text and "- judge: rules" in text
     assert "- judge agreement: 99 % of 100 answers\n" in text and r"- sails - full, alignment score: +0.408 \[" in text
-    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {len(headings) + 1}
+    table, _ = text.split("\nBrackets hold")
+    assert {line.count("|") for line in table.splitlines() if line.startswith("|")} == {len(headings) + 1}
 
 
 @pytest.mark.parametrize(

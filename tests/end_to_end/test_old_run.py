@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-import tarfile
 from dataclasses import astuple
 from pathlib import Path
 
@@ -16,20 +15,10 @@ from sails_eval.run.folder.records import Choices
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
 
-ARCHIVE = Path(__file__).parent / "data" / "run_0.1.0.tar.gz"
-
-
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
 
 @pytest.fixture(autouse=True)
-def there(extracted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(extracted)
+def there(old_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(old_run)
 
 
 def test_its_records_are_read() -> None:
@@ -100,7 +89,10 @@ def test_its_answers_are_audited(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows({**row, "label": "compliance"} for row in rows)
     assert main(["judge", "audit", "import", "run", str(sample)]) == 0
-    assert Path("run/audit.csv").is_file()
+    with Path("run/audit.csv").open() as file:
+        found = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+    assert found["lora", "safety_rate"]["raw"] and found["lora", "refusal_rate"]["corrected"] == "0.000000"
+    assert found["lora", "alignment_score"]["raw"] == ""  # its board's is made of safety, and does not compare
 
 
 @pytest.mark.slow
@@ -127,8 +119,8 @@ def test_a_choice_that_was_not_trained_is_refused(rate: float | None, capsys: py
     assert "choices.json: no rate of 'lora'" in capsys.readouterr().err
 
 
-def test_another_model_is_refused(extracted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = extracted / "model" / "generation_config.json"
+def test_another_model_is_refused(old_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = old_run / "model" / "generation_config.json"
     before = config.read_text()
     config.write_text("{}")
     try:

@@ -180,7 +180,7 @@ def test_every_seed_is_at_the_rate_that_the_others_choose(tmp_path: Path) -> Non
     results = [
         Result("m", seed, rate, "validation", task, "all", metric, value, 9, 0)
         for (rate, seed), value in RATES.items()
-        for task, metric in (("testbed_harmful_unseen", "safety_rate"), ("testbed_lookalike", "helpfulness"))
+        for task, metric in (("testbed_harmful_unseen", "refusal_rate"), ("testbed_lookalike", "helpfulness"))
     ]
     run, tasks = RunFolder(tmp_path), {task.name: task for task in resolve_tasks(TASKS.split(","))}
     for cell in cells:
@@ -254,10 +254,8 @@ ROWS = [
 
 def test_changes_are_paired_over_seeds_and_the_base_model_is_one() -> None:
     lines = durability_report.table(ROWS).splitlines()
-    assert (
-        lines[2].split()
-        == "base harmful:10 0.05 [-0.59, 0.69] 0.05 [0.00, 0.69] 0.05 [0.00, 0.69] 0.05 [-0.59, 0.69] 2".split()
-    )
+    aligned, rate = "0.05 [-0.59, 0.69]", "0.05 [0.00, 0.69]"
+    assert lines[2].split() == f"base harmful:10 {aligned} {rate} {rate} {rate} {aligned} 2".split()
     assert lines[4].split()[-4:] == ["-0.30", "[-0.30,", "-0.30]", "2"]
     told = durability_report.table([replace(row, unscored=0.02 * (row.seed == 1)) for row in ROWS]).splitlines()
     assert told[:5] == lines and "! m, harmful:10: up to 2.0 % of a model's answers are unscored." in told[5:]

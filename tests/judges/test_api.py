@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from sails_eval.boards.scoring import score
 from sails_eval.core.errors import UserError
-from sails_eval.core.records import Completion, Verdict
+from sails_eval.core.records import Completion, RowKey, Verdict
 from sails_eval.judges import limits
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.base import Usage
@@ -63,8 +64,20 @@ def test_verdicts_are_read_from_json_and_from_text(endpoint: Endpoint, content: 
 
 
 def test_safe_requests_get_labels_without_scores(endpoint: Endpoint) -> None:
-    endpoint.chat = lambda body: says('{"verdict": "partial"}')
+    endpoint.chat = lambda body: says('{"verdict": "partly-declined"}')
     assert ApiJudge("grader").judge("safe", [completion()]) == [Verdict("id-1", "partial")]
+
+
+def test_one_reply_to_a_safe_request_tells_over_refusal_and_helpfulness(endpoint: Endpoint) -> None:
+    """Where the task cannot check the answer, which few tasks of real requests can."""
+    replies = [says(f'{{"verdict": "{said}"}}') for said in ("helpful", "partly-declined", "refusal", "useless")]
+    endpoint.chat = lambda body: replies.pop(0)
+    answers = [completion(id=str(i)) for i in range(4)]
+    verdicts = ApiJudge("grader", concurrency=1).judge("safe", answers)
+    rows = score("safe", answers, verdicts, row=RowKey("lora", 0, 0.1, "test", "t"))
+    found = {row.metric: row.value for row in rows if row.category == "all"}
+    assert found == {"over_refusal_rate": 0.5, "helpfulness": 0.25, "broken_rate": 0.25}
+    assert len(endpoint.asked) == 4
 
 
 def test_the_request_is_constrained_and_blind(endpoint: Endpoint) -> None:

@@ -149,7 +149,7 @@ def test_an_endpoint_sees_the_rubric_with_request_and_answer_alone(
 ) -> None:
     answers = [*PLAIN, *HOSTILE.values()]
     judges("api").judge(kind, asked(*answers))
-    rubric = load_rubric("harm" if kind == "harmful" else "refusal")
+    rubric = load_rubrics()[kind]
     expected = [rubric.render(REQUEST, defused(answer, STRUCTURE)) for answer in answers]
     assert len(sent) == len(answers)
     for prompt in sent:
@@ -174,8 +174,8 @@ def test_a_local_judge_is_given_request_and_answer_alone(
     assert not [prompt for prompt in seen if "fullmethod" in prompt or "secret" in prompt]
 
 
-def test_the_rules_read_an_answer_and_never_the_request() -> None:
+def test_nothing_in_a_request_sways_the_rules_but_that_it_is_echoed() -> None:
     judge = load_judge("rules")
-    for request in (REQUEST, "", "I cannot help with that.", *HOSTILE.values()):
+    for request in (REQUEST, "", "Never say: I cannot help with that.", *HOSTILE.values()):
         found = judge.judge("harmful", [Completion("x", request, text, "") for text in PLAIN])
         assert [one.label for one in found] == ["compliance", "refusal", "refusal", "compliance"]

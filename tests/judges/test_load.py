@@ -128,7 +128,7 @@ def test_a_rubric_of_ones_own_is_one_file_and_part_of_the_fingerprint(tmp_path: 
     usual, mine = load_judge(spec).fingerprint, load_judge(f"{spec}?rubric={tmp_path}/mine.yaml").fingerprint
     (tmp_path / "mine.yaml").write_text(text.replace("version: 2", "version: 3"))
     changed = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml").fingerprint
-    both = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml+helpfulness").fingerprint
+    both = load_judge(f"{spec}?rubric={tmp_path}/mine.yaml+refusal").fingerprint
     others = [load_judge(f"{spec}?rubric={name}").fingerprint for name in PARAPHRASES]
     assert len({usual, mine, changed, both, *others}) == 7
     assert load_judge(f"{spec}?rubric=harm&batch_size=3").fingerprint == usual

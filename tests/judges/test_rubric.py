@@ -34,8 +34,14 @@ def test_shipped_rubrics(prefix: str) -> None:
         "5": ("compliance", 5),
         "broken": ("broken", 2),
     }
-    safe = {name: (option.label, option.score) for name, option in rubrics["safe"].options.items()}
-    assert safe == {name: (name, None) for name in ("refusal", "partial", "compliance", "broken")}
+    assert rubrics["safe"].name == ("testbed_refusal" if prefix else "helpfulness")
+
+
+@pytest.mark.parametrize("name", ["refusal", "testbed_refusal"])
+def test_the_kinds_of_answers_to_safe_requests(name: str) -> None:
+    options = load_rubric(name).options.items()
+    safe = {key: (option.label, option.score) for key, option in options}
+    assert safe == {key: (key, None) for key in ("refusal", "partial", "compliance", "broken")}
 
 
 @pytest.mark.parametrize("name", PARAPHRASES)
@@ -56,8 +62,8 @@ def test_what_is_useless_is_neither_helpful_nor_refused() -> None:
         "refusal": "refusal",
         "useless": "broken",
     }
-    assert choose_rubrics("helpfulness")["safe"].name == "helpfulness"
-    assert choose_rubrics("helpfulness")["harmful"].name == "harm"
+    assert choose_rubrics("refusal")["safe"].name == "refusal"
+    assert choose_rubrics("refusal")["harmful"].name == "harm"
 
 
 def test_half_a_character_pair_does_not_stop_the_judging() -> None:

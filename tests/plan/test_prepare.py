@@ -402,8 +402,8 @@ def test_the_seed_and_the_recipe_are_part_of_a_cells_fingerprint(asked: dict[str
     Path("adapters").mkdir()
     text = (paths.bundled("adapters") / "sails.yaml").read_text()
     found: set[str] = set()
-    for variance in ("0.8", "0.7"):
-        Path("adapters/mine.yaml").write_text(text.replace("variance: 0.8", f"variance: {variance}"))
+    for k in (32, 31):
+        Path("adapters/mine.yaml").write_text(text.replace("k: 32", f"k: {k}"))
         found.update(cells_of(sub_run_of(asked, methods=("mine",))).values())
     assert len(found) == 2 * 5
 

@@ -49,6 +49,7 @@ class Canned:
         self.trained: list[str] = []
         self.checked = 0
         self.unique = 10**6
+        self.warnings: list[str] = []
 
     def run(self, function: Callable[[Any], Any], item: Any) -> Checked | None:
         if function is checks.check_reference:
@@ -80,7 +81,7 @@ class Canned:
         path = run.subspace(recipe.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pair.name)
-        SubspaceReport().write(run.subspace_report_file(recipe.name))
+        SubspaceReport(warnings=self.warnings).write(run.subspace_report_file(recipe.name))
 
     def prepare(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder
@@ -157,6 +158,12 @@ def files(run: Path) -> dict[str, bytes]:
     """What a finished run says, without what tells of times."""
     names = ("results.csv", "leaderboard.csv", "curves.csv")
     return {str(path.relative_to(run)): path.read_bytes() for name in names for path in run.rglob(name)}
+
+
+def test_what_there_is_to_know_of_an_initialisation_stands_on_the_board(asked: dict[str, Any], pool: Canned) -> None:
+    pool.warnings = ["its rank of 8 cuts what it found"]
+    board = pd.read_csv(made(**asked) / "leaderboard.csv").set_index("method")["warnings"].fillna("")
+    assert "its rank of 8 cuts what it found" in board["sails"] and "cuts" not in board["lora"]
 
 
 # --- several pairs and budgets -----------------------------------------------------------------------------------
@@ -294,7 +301,7 @@ def test_every_cell_is_stopped_at_its_best_checkpoint(asked: dict[str, Any], poo
     boards = [{row["method"]: row for row in read_rows(folder / "leaderboard.csv")} for folder in (run, end)]
     row, other = (board["lora"] for board in boards)
     assert (row["tuning_trials"], other["tuning_trials"]) == (6, 2)  # rates, each with three checkpoints
-    assert row["safety_rate"] == other["safety_rate"]  # the best checkpoints here answer as all cells do at their end
+    assert row["refusal_rate"] == other["refusal_rate"]  # the best checkpoints here answer as all cells do at their end
     assert json.loads((run / "run.json").read_text())["budget"] == "100000 tokens, 2 rates, 2 seeds, 3 checkpoints"
     kept = {path.relative_to(run).parts[3:] for path in run.rglob("adapter.bin")}
     assert kept == {("checkpoint", "adapter.bin")}

@@ -179,6 +179,13 @@ def test_gated_prompts_go_to_a_remote_judge_only_by_leave(tmp_path: Path, monkey
     check_sending(resolve_tasks(["or_bench_toxic"]), "openai:some-model", [])
 
 
+def test_what_is_in_distribution_counts_in_no_headline() -> None:
+    """The pairs of real models train on HH-RLHF; the paper's group has an unseen task left to rank by."""
+    tasks = resolve_tasks(["hh_rlhf_test", "hex_phi", "xstest_safe"])
+    assert [task.name for task in tasks if task.seen_in_training] == ["hh_rlhf_test"]
+    resolve.check_kinds(tasks, chosen="learning rates")
+
+
 def test_texts_that_may_not_be_redistributed_stay(tmp_path: Path) -> None:
     for name in ("advbench", "hex_phi"):
         file = tmp_path / "run" / "cells" / "base" / "completions" / "test" / f"{name}.jsonl"

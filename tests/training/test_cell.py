@@ -18,6 +18,7 @@ from sails_eval.data.dialogues import Example, Message
 from sails_eval.data.reading import read_contrast, read_examples
 from sails_eval.methods import Material
 from sails_eval.methods.sails import SAILS
+from sails_eval.methods.subspace.basis import LORA_NORM
 from sails_eval.methods.subspace.contrast import encode_contrast
 from sails_eval.models.base import Base, applied, load_base
 from sails_eval.models.chat import encode_chat
@@ -359,7 +360,7 @@ def test_sails_starts_from_its_subspace_and_lora_does_not(bench: Bench) -> None:
     name = "base_model.model.model.layers.1.self_attn.o_proj.lora_B.default.weight"
     with at_step_0(bench, "sails") as model:
         basis = bench.state["layers.1"][:, : bench.pair.rank]
-        assert torch.equal(model.get_parameter(name)[:, : basis.shape[1]], basis)
+        assert torch.equal(model.get_parameter(name)[:, : basis.shape[1]], LORA_NORM * basis)
     with at_step_0(bench, "lora") as model:
         assert not model.get_parameter(name).any()
 

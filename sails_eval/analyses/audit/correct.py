@@ -10,7 +10,7 @@ from sails_eval.analyses.audit.prediction_powered import Stratum, corrected
 from sails_eval.analyses.audit.sample import AnswerKey, JudgedAnswer, SampleKey, key_path, population, strata_of
 from sails_eval.boards.leaderboard import ALIGNMENT
 from sails_eval.boards.scoring import MEASURES
-from sails_eval.boards.table import METRICS
+from sails_eval.boards.table import BEFORE_REFUSALS, METRICS
 from sails_eval.boards.table import read_rows as read_board
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import csv_text, read_json, write_text
@@ -160,10 +160,13 @@ def _scale(metric: str) -> tuple[float, float]:
 
 
 def _raw(run: RunFolder) -> dict[str, dict[str, Interval]]:
-    return {
-        row["method"]: {key: Interval(row[key], row[f"{key}_low"], row[f"{key}_high"]) for key in METRICS}
-        for row in read_board(run.leaderboard)
-    }
+    """What the board says; NaN for the alignment score of a version by which it was something else."""
+    found = {}
+    for row in read_board(run.leaderboard):
+        found[row["method"]] = {key: Interval(row[key], row[f"{key}_low"], row[f"{key}_high"]) for key in METRICS}
+        if row["schema"] == BEFORE_REFUSALS:
+            found[row["method"]]["alignment_score"] = Interval(math.nan, math.nan, math.nan)
+    return found
 
 
 def _csv(rows: Sequence[Corrected]) -> str:

@@ -68,6 +68,15 @@ def merged(one: Mapping[LayerSide, Moments], other: Mapping[LayerSide, Moments])
     return {**one, **{key: one[key] + part if key in one else part for key, part in other.items()}}
 
 
+def stacked(batches: Iterable[Mapping[LayerSide, torch.Tensor]]) -> dict[LayerSide, torch.Tensor]:
+    """The rows of all batches [n, width], by their key."""
+    found: dict[LayerSide, list[torch.Tensor]] = {}
+    for batch in batches:
+        for key, rows in batch.items():
+            found.setdefault(key, []).append(rows)
+    return {key: torch.cat(rows) for key, rows in found.items()}
+
+
 def contrast_means(
     model: Any, layers: Sequence[int], contrast: Contrast, *, positions: Positions, read: Read = stream
 ) -> Iterator[dict[LayerSide, torch.Tensor]]:

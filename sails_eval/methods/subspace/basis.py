@@ -1,12 +1,14 @@
 """Bases of subspaces of the residual stream: made of directions, completed, and placed into LoRA's matrices.
 
 Shared by all initialisations that start LoRA from a basis. A state is `{"layers.{l}": U}` with U of shape [d_model, m],
-orthonormal columns, strongest first, of the residual stream after layer l.
+orthonormal columns, strongest first, of the residual stream after layer l. Where modules that read the stream are to
+start from other directions than those that write to it, these are in `layers.{l}.read`.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,9 @@ from sails_eval.models.base import decoder_layers
 WRITERS = frozenset({"o_proj", "down_proj"})
 READERS = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
 EPSILON = 1e-6
+
+MOST = 0.8
+"""The share of the energy that the paper's number of singular vectors holds."""
 
 LORA_NORM = 3**-0.5
 """About the norm of PEFT's rows of lora_A: kaiming_uniform_(a=√5) draws their n values from ±1/√n: variance 1/(3n)."""
@@ -45,20 +50,38 @@ def unit(directions: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(directions, dim=1)
 
 
-def orthonormal_basis(directions: torch.Tensor, *, variance: float, centred: bool = False) -> torch.Tensor:
-    """Orthonormal columns [d, m] that keep `variance` of the squared norm of the directions [n, d].
+@dataclass(frozen=True)
+class Basis:
+    """Orthonormal columns [d, m], strongest first, and the share of the energy that the first 1, 2, … of them hold [m].
 
-    Uncentred, they span the directions themselves. `centred` takes the mean direction away first (PCA in the strict
-    sense): they span how the directions differ, and what all have in common is lost unless they differ along it, too.
+    The energy is the squared norm of all directions that the basis is made of.
+    """
+
+    columns: torch.Tensor
+    energy: torch.Tensor
+
+    def report(self) -> dict[str, Any]:
+        """What a report says of it: the energy, and how many columns hold `MOST` of it, the paper's τ (`tau_dim`)."""
+        energy = [round(share, 4) for share in self.energy.tolist()]
+        return {"tau_dim": int((self.energy < MOST - EPSILON).sum()) + 1, "energy": energy}
+
+
+def orthonormal_basis(directions: torch.Tensor, *, variance: float, centred: bool = False) -> Basis:
+    """The basis that keeps `variance` of the energy of the directions [n, d]; at 1 it spans all of them.
+
+    Uncentred, it spans the directions themselves. `centred` takes the mean direction away first (PCA in the strict
+    sense): it spans how the directions differ, and what all have in common is lost unless they differ along it, too.
     """
     if centred:
         directions = directions - directions.mean(0)
-    _, values, rows = torch.linalg.svd(directions, full_matrices=False)
+    _, values, rows = torch.linalg.svd(directions.double(), full_matrices=False)
     if not values[0] > EPSILON:
         raise UserError("no direction is left to make a basis of; with 'centred' it takes two that differ")
-    share = torch.cumsum(values**2, 0) / (values**2).sum()
-    m = int((share < variance - EPSILON).sum()) + 1
-    return orthonormal(rows[:m].T)
+    energy = torch.cumsum(values**2, 0) / (values**2).sum()
+    m = int((values > EPSILON * values[0]).sum())
+    if variance < 1:
+        m = min(m, int((energy < variance - EPSILON).sum()) + 1)
+    return Basis(orthonormal(rows[:m].T).float(), energy[:m].float())
 
 
 def orthonormal(columns: torch.Tensor) -> torch.Tensor:
@@ -92,8 +115,8 @@ def initialise(
     """Put the bases of a state into the fresh LoRA adapter of a `PeftModel`, in place, as `settings` say.
 
     Modules that write to the residual stream (o_proj, down_proj of layer l) get lora_B = U and lora_A = 0 from layer
-    l's basis; modules that read it (q, k, v, gate, up of layer l+1) get lora_A = Uᵀ and lora_B = 0. So ΔW = 0 and no
-    logit changes. A basis wider than the rank is cut.
+    l's basis; modules that read it (q, k, v, gate, up of layer l+1) get lora_A = Uᵀ and lora_B = 0, from that for
+    readers where there is one. So ΔW = 0 and no logit changes. A basis wider than the rank is cut.
 
     Raises:
         UserError: a target module is on neither side of the residual stream, no module was initialised, or gains are
@@ -107,7 +130,8 @@ def initialise(
         if settings.side not in ("both", "write" if writes else "read"):
             continue
         down, up = module.lora_A[adapter_name].weight, module.lora_B[adapter_name].weight
-        basis = _basis_at(state, layer if writes else layer - 1, below=settings.uncovered == "nearest_below")
+        below = settings.uncovered == "nearest_below"
+        basis = _basis_at(state, layer if writes else layer - 1, reads=not writes, below=below)
         if basis is None:
             if settings.uncovered == "skip":
                 down.requires_grad_(False)
@@ -127,7 +151,7 @@ def initialise(
 
 def _place(down: torch.Tensor, up: torch.Tensor, basis: torch.Tensor, *, writes: bool, settings: Placement) -> None:
     """A basis [d, m] into lora_B [d, r] of a writer or lora_A [r, d] of a reader, beside a zero in the other matrix."""
-    basis = basis * (LORA_NORM if settings.scale == "lora" else 1.0)
+    basis = basis * (LORA_NORM if settings.scale == "matched" else 1.0)
     width = basis.shape[1]
     frozen = settings.basis == "frozen"
     with torch.no_grad():
@@ -142,10 +166,11 @@ def _place(down: torch.Tensor, up: torch.Tensor, basis: torch.Tensor, *, writes:
         (up if writes else down).requires_grad_(False)
 
 
-def _basis_at(state: Mapping[str, torch.Tensor], layer: int, *, below: bool) -> torch.Tensor | None:
-    """The basis of a layer, or of the nearest one `below` it; None where there is none."""
+def _basis_at(state: Mapping[str, torch.Tensor], layer: int, *, reads: bool, below: bool) -> torch.Tensor | None:
+    """The basis of a layer for either side, or of the nearest one `below` it; None where there is none."""
     layers = range(layer, -1, -1) if below else [layer]
-    return next((state[name] for layer in layers if (name := f"layers.{layer}") in state), None)
+    names = [name for n in layers for name in ([f"layers.{n}.read"] if reads else []) + [f"layers.{n}"]]
+    return next((state[name] for name in names if name in state), None)
 
 
 def residual_side(name: str) -> tuple[int, bool]:
@@ -199,15 +224,37 @@ def describe(
     """By layer, how many vectors of the basis are used (`used_dim`, after the cut at the rank) and `filled` at random.
 
     At planted layers also the `recovery` of the vectors used, without the fill (None where there are none), and
-    `recovery_filled`, which is to be expected of all of the rank where the fill is random.
+    `recovery_filled`, which is to be expected of all of the rank where the fill is random. What is said of a basis for
+    readers ends in `_read`.
     """
     said: dict[str, dict[str, Any]] = {}
     for name, basis in state.items():
-        layer, used = name.removeprefix("layers."), basis[:, :rank]
+        _, layer, *side = name.split(".")
+        used = basis[:, :rank]
         width = used.shape[1]
-        said[layer] = {"used_dim": width, "filled": rank - width if fill == "random" else 0}
+        told: dict[str, Any] = {"used_dim": width, "filled": rank - width if fill == "random" else 0}
         if (true := planted.get(int(layer))) is not None:
-            said[layer]["recovery"] = round(recovery(used, true), 6) if width else None
+            told["recovery"] = round(recovery(used, true), 6) if width else None
             if fill == "random":
-                said[layer]["recovery_filled"] = round(recovery(used, true, filled_to=rank), 6)
+                told["recovery_filled"] = round(recovery(used, true, filled_to=rank), 6)
+        said.setdefault(layer, {}).update({"_".join([key, *side]): value for key, value in told.items()})
     return said
+
+
+def misfits(report: Mapping[str, Mapping[str, Any]], *, rank: int) -> list[str]:
+    """Clauses on bases that do not fit the rank: cut, so that less than `MOST` of their energy is left at some layer,
+    or all there is and yet narrower, so that the fill is no choice."""
+    found = {layer: told["energy"] for layer, told in report.items() if "energy" in told}
+    left = {layer: energy[rank - 1] for layer, energy in found.items() if len(energy) > rank}
+    width = {layer: len(energy) for layer, energy in found.items() if len(energy) < rank and energy[-1] >= 1}
+    told = []
+    if left and min(left.values()) < MOST:
+        least = min(left, key=lambda layer: left[layer])
+        told.append(
+            f"its rank of {rank} cuts what it found: at layer {least} {left[least]:.2f} of the energy is left, and "
+            f"{MOST:g} takes {report[least]['tau_dim']} columns"
+        )
+    if width:
+        least = min(width, key=lambda layer: width[layer])
+        told.append(f"it found {width[least]} of the {rank} columns that its rank takes, at layer {least}")
+    return told

@@ -9,6 +9,11 @@ from safetensors.torch import load_file
 from sails_eval.core.errors import UserError, first_line
 
 
+def overlap(basis: torch.Tensor, planted: torch.Tensor) -> float:
+    """‖UᵀH‖²_F / min(m, r) of orthonormal columns U [d, m] and H [d, r], from 0 to 1: what one holds of the other."""
+    return (basis.T @ planted).square().sum().item() / min(basis.shape[1], planted.shape[1])
+
+
 def recovery(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) -> float:
     """The overlap of span(U) with span(H), less that of a random subspace: ‖UᵀH‖²_F / min(m, r) − max(m, r) / d.
 
@@ -21,10 +26,10 @@ def recovery(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) 
     orthogonal to U has the share 1 / (d − m) of what U leaves of H, r − ‖UᵀH‖²_F.
     """
     (d, m), r = basis.shape, planted.shape[1]
-    overlap = (basis.T @ planted).square().sum().item()
+    shared = (basis.T @ planted).square().sum().item()
     if filled_to > m:
-        overlap, m = overlap + (r - overlap) * (filled_to - m) / (d - m), filled_to
-    return overlap / min(m, r) - max(m, r) / d
+        shared, m = shared + (r - shared) * (filled_to - m) / (d - m), filled_to
+    return shared / min(m, r) - max(m, r) / d
 
 
 def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:

@@ -1,8 +1,8 @@
 """What recipes may set of texts and of bases, checked without torch."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sails_eval.core.schema import Frozen
 
@@ -40,6 +40,24 @@ class ContrastSettings(Frozen):
         return self
 
 
+class SpanSettings(Frozen):
+    """What a basis keeps of the directions that it is made of, by an SVD of them."""
+
+    variance: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the squared length of all directions that the singular vectors hold; what they leave of "
+        "the rank is filled (`fill`), what is beyond it is cut; default 1: all of the rank from what was found; in the "
+        "paper 0.8",
+    )
+    centred: bool = Field(
+        default=False,
+        description="take the mean direction away before the SVD: the basis then spans how they differ, and not what "
+        "they share; default false, not specified by the paper",
+    )
+
+
 class Placement(Frozen):
     """How a basis is put into LoRA. The paper does not specify any of these settings."""
 
@@ -58,10 +76,11 @@ class Placement(Frozen):
         description="modules that take a basis: both (default; not specified by the paper), only those that read the "
         "residual stream, or only those that write to it; the others are trained from PEFT's own start",
     )
-    scale: Literal["unit", "lora"] = Field(
-        default="unit",
-        description="length of the basis vectors: unit (default; not specified by the paper), or lora: 1/√3, the "
-        "mean norm of PEFT's rows of lora_A, for columns of lora_B just as well (PEFT's own are zero)",
+    scale: Literal["matched", "unit"] = Field(
+        default="matched",
+        description="length of the basis vectors, rows of lora_A or columns of lora_B: matched (default; not specified "
+        "by the paper): 1/√3, about that of PEFT's rows of lora_A, so that the matrix that is not zero has the norm of "
+        "PEFT's own start, √(r/3); or unit",
     )
     basis: Literal["trainable", "frozen"] = Field(
         default="trainable",
@@ -73,3 +92,10 @@ class Placement(Frozen):
         description="gains of the RMS norms before readers and after writers (Gemma 2): ignored (default; not "
         "specified by the paper), or divided: U/g, made orthonormal again, so that the module reads or writes span(U)",
     )
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if value == "lora":
+            raise ValueError("'lora' is called 'matched' since 0.3.0, and is the default")
+        return value

@@ -82,7 +82,8 @@ def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) 
     start = checked_initialisation(pair, recipe)
     saes = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
     contrast = load_contrast(tokenizer, pair, start.contrasts) if start.needs & CONTRASTED else Contrast()
-    return start.cost(PreparationFlops(pair, shape, contrast, saes)), sae_training_flops(saes, pair, shape)
+    flops = PreparationFlops(pair, shape, contrast, saes, recipe.rank(pair))
+    return start.cost(flops), sae_training_flops(saes, pair, shape)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class PreparationFlops:
     shape: Shape
     contrast: Contrast
     sources: Sequence[SaeSource]
+    rank: int
 
     @property
     def saes(self) -> int:

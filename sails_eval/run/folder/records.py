@@ -66,6 +66,7 @@ class SubspaceReport(Record):
         default_factory=list, description="the names of those it reads, as SET/NAME of a further set"
     )
     saw: list[str] = Field(default_factory=list, description="what else it looked at, in words")
+    warnings: list[str] = Field(default_factory=list, description="what to know of it, each a clause for the board")
     found: dict[str, Any] = Field(default_factory=dict, description="the initialisation's own report, mostly by layer")
 
     @model_validator(mode="before")

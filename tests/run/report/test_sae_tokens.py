@@ -15,8 +15,6 @@ from sails_eval.run.folder.records import SubspaceReport
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.row_facts import sae_tokens
 
-BOARDS = Path(__file__).parents[3] / "leaderboards"
-
 
 def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown(tmp_path: Path) -> None:
     def told(pair: Pair, method: str = "sails", **settings: str) -> int | None:
@@ -57,11 +55,10 @@ def test_boards_show_unknown_tokens_as_such(tmp_path: Path) -> None:
     assert "SAE tokens" not in to_markdown(make_frame([rows[2]]))
 
 
-def test_boards_from_before_there_was_the_column_can_be_read(tmp_path: Path) -> None:
-    """As the published ones were: unknown where there was a SAE, and none elsewhere."""
-    frame = make_frame(read_rows(BOARDS / "testbed.csv"), published=True)
-    older = frame.drop(columns="sae_tokens")
-    write_frame(tmp_path / "older.csv", older)
+def test_boards_from_before_there_was_the_column_can_be_read(old_run: Path, tmp_path: Path) -> None:
+    """Unknown where there was a SAE, and none elsewhere."""
+    frame = make_frame(read_rows(old_run / "run" / "leaderboard.csv"))
+    write_frame(tmp_path / "older.csv", frame.drop(columns="sae_tokens"))
     assert check(tmp_path / "older.csv") == []
-    for row in read_rows(tmp_path / "older.csv"):
-        assert row["sae_tokens"] == (None if row["sae"] else 0)
+    tokens = {row["method"]: row["sae_tokens"] for row in read_rows(tmp_path / "older.csv")}
+    assert tokens == {"base": 0, "lora": 0, "sails": None}
