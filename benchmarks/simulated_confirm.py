@@ -20,8 +20,9 @@ these organisms alone: then it is the mean over their trainings, and methods do 
 pairs; how often all simultaneous intervals of the declared contrasts do; how often a board claims any difference after
 Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06 are seen there.
 
-`--candidates` compares intervals over the organisms' means that were candidates for the protocol: Student's t, Hall's
-transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness.
+`--candidates` compares the intervals over the organisms' means that were candidates for the protocol: Student's t; Hall's
+transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness; and, of
+rows, Student's t on the logit scale.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 from scipy import special, stats
 
 from sails_eval.boards.contrasts import HEADLINE, PRIMARY, Comparison, Contrast, compare
 from sails_eval.boards.leaderboard import ONE_ANSWER
+from sails_eval.boards.table import METRICS
 from sails_eval.core.stats import MIN_ORGANISMS, Sample
 
 METHODS = ("sails", "lora", "random", "direct", "full")
@@ -165,12 +168,15 @@ def measure(world: World, boards: int, seed: int) -> Measured:
     for test, truth, best in zip(drawn.test, drawn.truth, tuned.tolist(), strict=True):
         of = dict(zip(METHODS, (_samples(rates) for rates in test), strict=True))
         true = {m: {PRIMARY: t[REFUSAL], HEADLINE: t.sum() - 1} for m, t in zip(METHODS, truth, strict=True)}
-        rows += [_holds(of[m][e], true[m][e]) for m in METHODS for e in (PRIMARY, HEADLINE)]
+        for method, endpoint in product(METHODS, (PRIMARY, HEADLINE)):
+            found = of[method][endpoint].mean().interval_within(METRICS[endpoint].low, METRICS[endpoint].high)
+            rows.append(found.low <= true[method][endpoint] <= found.high)
         declared = [one.about(METHODS[best], METHODS) for one in CONTRASTS]
         compared = compare(partial(_look_up, of), declared, min_units=2)
         for one in declared[:-1]:
             difference = of[one.a][PRIMARY].minus(of[one.b][PRIMARY])
-            pairs.append(_holds(difference, true[one.a][PRIMARY] - true[one.b][PRIMARY]))
+            apart = difference.mean().interval()
+            pairs.append(apart.low <= true[one.a][PRIMARY] - true[one.b][PRIMARY] <= apart.high)
         together.append(all(_inside(one, true) for one in compared))
         wins.append(any(one.distinguished for one in compared))
         seen.append(compared[2].distinguished and compared[2].difference.value > 0)
@@ -198,22 +204,17 @@ def _samples(rates: Array) -> dict[str, Sample]:
     }
 
 
-def _holds(sample: Sample, truth: float) -> bool:
-    interval = sample.mean().interval()
-    return bool(interval.low <= truth <= interval.high)
-
-
 def _inside(one: Comparison, true: dict[str, dict[str, float]]) -> bool:
     truth = true[one.a][one.contrast.endpoint] - true[one.b][one.contrast.endpoint]
     return bool(one.difference.low <= truth <= one.difference.high)
 
 
 def candidates(world: World, boards: int, seed: int) -> list[str]:
-    """How often intervals of three kinds hold the truth of rows and contrasts in refusal, and their mean widths."""
+    """How often intervals of four kinds hold the truth of rows and contrasts in refusal, and their mean widths."""
     drawn = simulate(world, boards, np.random.default_rng(seed))
     means, truth = drawn.test[..., REFUSAL].mean(axis=-1), drawn.truth[..., REFUSAL]
     found = []
-    for kind in (_student, _hall, _johnson):
+    for kind in (_student, _hall, _johnson, _logit):
         shares, widths = [], []
         for values, true in ((means, truth), (means[:, :1] - means[:, 1:4], truth[:, :1] - truth[:, 1:4])):
             low, high = kind(values)
@@ -252,6 +253,15 @@ def _johnson(values: Array) -> tuple[Array, Array]:
     return centre - half, centre + half
 
 
+def _logit(values: Array) -> tuple[Array, Array]:
+    n, mean, sd, _ = _parts(values)
+    if (values < 0).any():
+        return _student(values)
+    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n) / mean / (1 - mean)
+    centre = special.logit(mean)
+    return special.expit(centre - half), special.expit(centre + half)
+
+
 def lines() -> Sequence[World]:
     """The worlds of the table."""
     kinds = ("none", "refusal", "help", "sails")
@@ -268,8 +278,8 @@ def main() -> None:
     parser.add_argument("--candidates", action="store_true", help="other intervals over the organisms' means")
     options = parser.parse_args()
     if options.candidates:
-        kinds = " | ".join(f"{kind}: rows | contrasts" for kind in ("t", "Hall", "Johnson"))
-        print(f"| organisms | refusal near | collapse | {kinds} |\n{'| --- ' * 9}|")
+        kinds = " | ".join(f"{kind}: rows | contrasts" for kind in ("t", "Hall", "Johnson", "logit"))
+        print(f"| organisms | refusal near | collapse | {kinds} |\n{'| --- ' * 11}|")
         for world in lines():
             if world.organisms >= MIN_ORGANISMS:
                 shown = " | ".join(candidates(world, options.boards, options.seed))

@@ -155,8 +155,11 @@ class Tested:
         if not sample.complete:
             return Interval(math.nan, math.nan, math.nan)
         replicated = sample.units >= MIN_SEEDS or (not self.trained and len(self.cells) > 1)
+        low, high = METRICS[metric].low, METRICS[metric].high
+        if replicated and sample.nested:
+            return sample.mean().interval_within(low, high)
         interval = sample.mean().interval() if replicated else self._over_prompts(metric)
-        return interval.clip(METRICS[metric].low, METRICS[metric].high)
+        return interval.clip(low, high)
 
     def _over_prompts(self, metric: str) -> Interval:
         """Wilson's interval per task, combined by MOVER. Seeds share their prompts and so add none to their number."""

@@ -327,9 +327,9 @@ make it vanish. Rows with fewer seeds have Wilson's intervals over the prompts, 
 
 _CONFIRMED = f"""\
 Brackets hold 95 % intervals. Every organism has seeds of its own. From {MIN_ORGANISMS} organisms on they are
-Student's t over the organisms' means: what other trainings of other organisms would score on the same test. With fewer
-they are for other trainings of these, and with fewer than {MIN_SEEDS} seeds of these for other prompts. Rates were
-tuned on further seeds and fixed, as all of protocol.yaml was, before the test was answered.
+Student's t over the organisms' means, on the logit scale: what other trainings of other organisms would score on the
+same test. With fewer they are for other trainings of these, and with fewer than {MIN_SEEDS} seeds of these for other
+prompts. Rates were tuned on further seeds and fixed, as all of protocol.yaml was, before the test was answered.
 """
 
 _CONTRASTS = """\

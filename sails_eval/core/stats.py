@@ -56,6 +56,19 @@ class Mean:
         half = self._margin((1 + level) / 2)
         return Interval(self.value, self.value - half, self.value + half)
 
+    def interval_within(self, low: float, high: float) -> Interval:
+        """The interval of what lies between these bounds, made on the logit scale by the delta method.
+
+        Near a bound the values behind a mean are skewed towards the other one; there this reaches further than
+        Student's, and nowhere beyond the bound (Brown, Cai & DasGupta 2001, Statistical Science 16:101, section 4.1).
+        """
+        share = (self.value - low) / (high - low)
+        if not 0 < share < 1:
+            return self.interval().clip(low, high)
+        half = self._margin((1 + LEVEL) / 2) / (high - low) / share / (1 - share)
+        ends = special.expit(special.logit(share) + np.array([-half, half]))
+        return Interval(self.value, *(low + (high - low) * float(end) for end in ends))
+
     def at_least(self) -> float:
         """The lower end of the one-sided 95 % interval."""
         return self.value - self._margin(LEVEL)

@@ -226,6 +226,19 @@ def test_the_detectable_difference_is_seen_as_often_as_its_power_says(df: int, a
     assert Mean(0.3, 0.0, df).detectable(alpha=alpha, power=0.8) == 0
 
 
+def test_an_interval_between_bounds_is_students_on_the_logit_scale() -> None:
+    mean = Mean(0.9, 0.03, 11)
+    within, plain = mean.interval_within(0, 1), mean.interval()
+    half = (plain.high - 0.9) / 0.9 / 0.1
+    logits = [np.log(end / (1 - end)) for end in (within.low, 0.9, within.high)]
+    assert np.diff(logits) == pytest.approx([half, half])
+    assert within.low < plain.low and within.high < plain.high < 1
+    scaled = Mean(4.6, 0.12, 11).interval_within(1, 5)
+    assert ends(scaled) == pytest.approx([1 + 4 * end for end in ends(within)])
+    assert Mean(1.0, 0.01, 11).interval_within(0, 1) == Mean(1.0, 0.01, 11).interval().clip(0, 1)
+    assert ends(Mean(0.5, 0.0, 11).interval_within(0, 1)) == pytest.approx((0.5, 0.5, 0.5))
+
+
 def nested(table: list[list[float]]) -> Sample:
     return replace(sample(*table), nested=True)
 
@@ -263,6 +276,6 @@ def test_a_seed_that_collapses_is_held_by_intervals_over_organisms() -> None:
     rng, truth, hits = np.random.default_rng(7), 0.9 * 0.85, 0
     for _ in range(2000):
         table = np.where(rng.random((12, 6)) < 0.1, 0.0, rng.normal(0.85, 0.05, (12, 6)))
-        interval = nested_mean(table.tolist()).interval()
+        interval = nested_mean(table.tolist()).interval_within(0, 1)
         hits += interval.low <= truth <= interval.high
     assert 0.93 <= hits / 2000 <= 0.97
