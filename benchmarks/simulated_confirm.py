@@ -20,9 +20,9 @@ these organisms alone: then it is the mean over their trainings, and methods do 
 pairs; how often all simultaneous intervals of the declared contrasts do; how often a board claims any difference after
 Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06 are seen there.
 
-`--candidates` compares the intervals over the organisms' means that were candidates for the protocol: Student's t; Hall's
-transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness; and, of
-rows, Student's t on the logit scale.
+`--candidates` compares the intervals over the organisms' means that were candidates for the protocol: Student's t;
+Hall's transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness;
+and, of rows, Student's t on the logit scale.
 """
 
 from __future__ import annotations

@@ -7,16 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sails_eval.boards.leaderboard import (
-    ALIGNMENT,
-    CellKey,
-    Scores,
-    Tested,
-    headline,
-    scores_by_cell,
-    tested,
-    unscored,
-)
+from sails_eval.boards.leaderboard import ALIGNMENT, CellKey, Scores, Tested, headline, scores_by_cell, tested, unscored
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.records import BASE, Result

@@ -20,9 +20,10 @@ from sails_eval.boards.contrasts import (
     default_contrasts,
     partners,
 )
+from sails_eval.boards.facts import Provenance, RowFacts
 from sails_eval.boards.rate_choice import Choice, choose
 from sails_eval.boards.scoring import ALL
-from sails_eval.boards.table import DECLINED_FLAG, EXPLORATORY, METRICS, MIN_SEEDS, SCHEMA, make_frame
+from sails_eval.boards.table import DECLINED_FLAG, METRICS, MIN_SEEDS, SCHEMA, make_frame
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import rate_text
 from sails_eval.core.records import BASE, Result, Split
@@ -261,59 +262,6 @@ def estimates(
     return {method: {metric: row.interval(metric) for metric in METRICS} for method, row in rows.items()}
 
 
-@dataclass(frozen=True)
-class RowFacts:
-    """What a leaderboard row says besides its scores. `seeds` is 0 without training.
-
-    `model` names all organisms, `trainable_pct` is a percentage of the model's parameters, `train_tokens` what one
-    cell was trained on, `sae_tokens` what the SAEs of its initialisation were trained on (None: unknown),
-    `tuning_trials` the number of learning rates tried, times checkpoints, `labelled_examples` and `rejected_answers`
-    those of the cell that saw the most, `further_examples` the labelled ones that its training sample did not hold.
-    `saw` is what else its initialisation looked at, in words. `warnings` are clauses without a semicolon.
-    """
-
-    model: str
-    sae: str = ""
-    seeds: int = 0
-    trainable_params: int = 0
-    trainable_pct: float = 0.0
-    train_tokens: int = 0
-    sae_tokens: int | None = 0
-    tuning_trials: int = 0
-    labelled_examples: int = 0
-    rejected_answers: int = 0
-    further_examples: int = 0
-    saw: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """What the method knew that others may not have."""
-        seen = {
-            f"{self.rejected_answers} rejected answers": self.rejected_answers,
-            f"{self.labelled_examples} labelled examples in all": self.rejected_answers or self.further_examples,
-        }
-        told = ", ".join([*(what for what, n in seen.items() if n), *self.saw])
-        others = "where rows without such a note saw the chosen answers of their training sample only"
-        return (f"it saw {told}, {others}",) if told else ()
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a leaderboard comes from: judge, day (YYYY-MM-DD), version of this package, name of the run.
-
-    `agreement` says how far the judge agrees with the truth, where that is known, `protocol` by which one it was made:
-    its hash, if that was fixed before anything was tested.
-    """
-
-    judge: str
-    date: str
-    version: str
-    run: str
-    agreement: str = ""
-    protocol: str = EXPLORATORY
-
-
 def build(
     results: Mapping[str, Sequence[Result]],
     tasks: Mapping[str, Task],
@@ -375,8 +323,10 @@ def _against_base(row: Tested, base: Tested | None) -> dict[str, float]:
     """The columns that say what training changed; none for what was not trained."""
     if base is None or not row.trained:
         return {}
+    samples = {axis: row.sample(axis) for axis in AXES}
     found = {
-        axis: difference(row.sample(axis), base.sample(axis), replicated=row.trained >= MIN_SEEDS) for axis in AXES
+        axis: difference(sample, base.sample(axis), replicated=sample.units >= MIN_SEEDS)
+        for axis, sample in samples.items()
     }
     return {
         f"{axis}_vs_base{end}": value

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.boards.table import metric_text, printable, rows_of
+from sails_eval.boards.page import metric_text, printable
+from sails_eval.boards.table import rows_of
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv
 from sails_eval.core.paths import bundled

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from sails_eval.boards.page import to_markdown
 from sails_eval.boards.table import (
     BEFORE_REFUSALS,
     METRICS,
@@ -19,7 +20,6 @@ from sails_eval.boards.table import (
     TEXTS,
     make_frame,
     read_rows,
-    to_markdown,
     write_frame,
 )
 from sails_eval.core.errors import UserError

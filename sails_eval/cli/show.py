@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from sails_eval.boards.page import notes, to_terminal
 from sails_eval.boards.paper import beside_paper
-from sails_eval.boards.table import make_frame, notes, read_rows, to_terminal
+from sails_eval.boards.table import make_frame, read_rows
 from sails_eval.run.folder.run_folder import RunFolder, board_file
 
 

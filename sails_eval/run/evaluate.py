@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from sails_eval.boards.leaderboard import RowFacts
+from sails_eval.boards.facts import RowFacts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import BASE

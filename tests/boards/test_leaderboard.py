@@ -9,20 +9,12 @@ import pytest
 from scipy.stats import sem
 
 from sails_eval.boards.contrasts import Contrast, Design
-from sails_eval.boards.leaderboard import CellKey, Provenance, RowFacts, build, choose_rates, estimates, headline
+from sails_eval.boards.facts import Provenance, RowFacts
+from sails_eval.boards.leaderboard import CellKey, build, choose_rates, estimates, headline
+from sails_eval.boards.page import notes, to_markdown, to_terminal
 from sails_eval.boards.publish import check, publish
 from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.table import (
-    COLUMNS,
-    SCHEMA,
-    SINCE_REFUSALS,
-    make_frame,
-    notes,
-    read_rows,
-    to_markdown,
-    to_terminal,
-    write_frame,
-)
+from sails_eval.boards.table import COLUMNS, SCHEMA, SINCE_REFUSALS, make_frame, read_rows, write_frame
 from sails_eval.cli.show import show
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Kind, Result, Split
@@ -476,6 +468,7 @@ def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
     results, known = confirmed()
     frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
     sails = row_of(frame, "sails")
+    refused = t_interval([0.8 + 0.01 * (-1) ** k for k in range(6)])
     refusals = crossed_mean([[0.8 + 0.01 * (-1) ** k for k in range(6)]]).interval_within(0, 1)
     assert sails["refusal_rate_low"] == pytest.approx(refusals.low, abs=1e-6)
     assert sails["refusal_rate_high"] == pytest.approx(refusals.high, abs=1e-6)
@@ -497,6 +490,7 @@ def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
     assert f"[{simultaneous.low:+.3f}, {simultaneous.high:+.3f}]" in told[2]
     text = to_markdown(frame)
     assert "Student's t over the organisms' means" in text and "## Secondary endpoints" in text
+    assert sails["refusal_rate_vs_base_low"] == pytest.approx(refused.low - 0.2, abs=1e-6)
 
 
 def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:

@@ -12,7 +12,8 @@ from itertools import product
 
 import pytest
 
-from sails_eval.boards.leaderboard import CellKey, Provenance, RowFacts, build, headline
+from sails_eval.boards.facts import Provenance, RowFacts
+from sails_eval.boards.leaderboard import CellKey, build, headline
 from sails_eval.boards.scoring import score
 from sails_eval.core.records import Completion, Kind, Result, RowKey, Verdict
 from sails_eval.judges import load_judge

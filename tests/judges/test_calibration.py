@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sails_eval.boards.leaderboard import RowFacts
+from sails_eval.boards.facts import RowFacts
 from sails_eval.boards.scoring import MEASURES
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sails_eval.boards.leaderboard import RowFacts
+from sails_eval.boards.facts import RowFacts
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.records import Result
 from sails_eval.plan.plan import EvaluationPlan

@@ -8,9 +8,11 @@ import pandas as pd
 
 from sails_eval.boards.contrasts import Design
 from sails_eval.boards.curves import Point
-from sails_eval.boards.leaderboard import Provenance, RowFacts, build
+from sails_eval.boards.facts import Provenance, RowFacts
+from sails_eval.boards.leaderboard import build
+from sails_eval.boards.page import to_markdown
 from sails_eval.boards.plot import tradeoff
-from sails_eval.boards.table import EXPLORATORY, to_markdown, write_frame
+from sails_eval.boards.table import EXPLORATORY, write_frame
 from sails_eval.core.files import write_text
 from sails_eval.plan.plan import EvaluationPlan, Plan, SubRun
 from sails_eval.run.folder.records import Description

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sails_eval.boards.leaderboard import RowFacts
+from sails_eval.boards.facts import RowFacts
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE
 from sails_eval.plan.budget import Took

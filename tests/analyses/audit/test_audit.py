@@ -14,7 +14,8 @@ import pytest
 
 from sails_eval.analyses.audit.correct import import_labels
 from sails_eval.analyses.audit.sample import export, key_path, population
-from sails_eval.boards.leaderboard import Provenance, RowFacts, build
+from sails_eval.boards.facts import Provenance, RowFacts
+from sails_eval.boards.leaderboard import build
 from sails_eval.boards.scoring import score, write_results
 from sails_eval.boards.table import write_frame
 from sails_eval.core.errors import UserError

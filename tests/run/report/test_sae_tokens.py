@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sails_eval.boards.page import to_markdown
 from sails_eval.boards.publish import check
-from sails_eval.boards.table import COLUMNS, TEXTS, make_frame, read_rows, to_markdown, write_frame
+from sails_eval.boards.table import COLUMNS, TEXTS, make_frame, read_rows, write_frame
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.recipe import load_recipe

@@ -1,0 +1,273 @@
+"""The leaderboard for people: what to beware of, Markdown and the terminal."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from sails_eval.boards import against_base
+from sails_eval.boards.table import (
+    BEFORE_REFUSALS,
+    CAPABILITY_LIMIT,
+    EQUIVALENCE_MARGIN,
+    EXPLORATORY,
+    METRICS,
+    MIN_SEEDS,
+    PROVENANCE,
+    UNSCORED_FLAG,
+    UNSCORED_LIMIT,
+    replicated,
+    rows_of,
+)
+from sails_eval.core.stats import MIN_ORGANISMS
+from sails_eval.core.tables import aligned, interval_text, markdown
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """What to know before believing the table: mixed origins, unscored answers, missing values and seeds."""
+    found = []
+    for column, what in (("environment", "environments"), ("test_set", "test sets"), ("schema", "schemas")):
+        values = sorted({str(value) for value in frame[column]}) if column in frame else []
+        if len(values) > 1:
+            found.append(f"Mixed board: rows of {len(values)} {what} ({', '.join(values)}) don't compare.")
+    rows = list(zip(_names(frame), rows_of(frame), strict=True))
+    for name, row in rows:
+        if row["unscored"] > UNSCORED_FLAG:
+            found.append(f"{name}: {row['unscored']:.1%} of the answers are unscored and left out{_if_scored(row)}.")
+        if row["capability_loss_at_least"] > CAPABILITY_LIMIT:
+            loss = f"{100 * row['capability_loss_at_least']:.1f} points"
+            found.append(
+                f"{name} loses at least {loss} of capability against the base row (one-sided 95 %), more than "
+                f"{100 * CAPABILITY_LIMIT:g}, and ranks below the rows that don't."
+            )
+    if (frame["schema"] == BEFORE_REFUSALS).any():
+        found.append(
+            f"Made before refusals were counted (schema {BEFORE_REFUSALS}): the alignment score is safety + helpfulness"
+            " − 1, and an answer that is safe need not decline. Make the run anew to have refusals counted."
+        )
+    for metric in METRICS:
+        if lacking := [name for name, row in rows if math.isnan(row[metric])]:
+            names = "every row" if len(lacking) == len(rows) else ", ".join(lacking)
+            found.append(f"No {METRICS[metric].title} for {names}: no such task, or no scored answer.")
+    if few := [name for name, row in rows if row["seeds"] and not replicated(row)]:
+        found.append(
+            f"Fewer than {MIN_SEEDS} seeds, so the intervals hold prompt uncertainty only, and nothing is ranked or "
+            f"compared: {', '.join(few)}."
+        )
+    for single, what in ((True, "prompt"), (False, "organism")):
+        if untrained := [n for n, row in rows if row["seeds"] == 0 and (row["organisms"] == 1) == single]:
+            found.append(f"Not trained here, so the intervals hold {what} uncertainty only: {', '.join(untrained)}.")
+    return [*found, *_scope(frame), *_warnings(rows)]
+
+
+def _scope(frame: pd.DataFrame) -> list[str]:
+    """What the rows that were trained speak of, with the runs where these differ."""
+    found: dict[str, list[str]] = {}
+    for run, row in {row["run"]: row for row in rows_of(frame) if row["seeds"]}.items():
+        if row["organisms"] == 1:
+            told = "One organism{}: the intervals are for other trainings of this base model, not for other models."
+            found.setdefault(told, []).append(run)
+        elif row["protocol"] != EXPLORATORY and row["organisms"] < MIN_ORGANISMS:
+            told = f"Fewer than {MIN_ORGANISMS} organisms{{}}: the intervals are for other trainings of these base "
+            found.setdefault(told + "models, not for other models.", []).append(run)
+        if row["protocol"] == EXPLORATORY:
+            told = "Exploratory{}: no protocol fixed contrasts and seeds beforehand: what it finds is to be confirmed."
+            found.setdefault(told, []).append(run)
+    runs = frame["run"].nunique()
+    return [told.format("" if len(one) == runs else f" ({', '.join(sorted(one))})") for told, one in found.items()]
+
+
+def _warnings(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """What rows are to be read with, each warning once, behind the names of all its rows."""
+    names: dict[str, list[str]] = {}
+    for name, row in rows:
+        for warning in row["warnings"].split("; ") if row["warnings"] else ():
+            names.setdefault(warning, []).append(name)
+    return [f"{', '.join(warned)}: {warning}." for warning, warned in names.items()]
+
+
+def _if_scored(row: Mapping[str, Any]) -> str:
+    """What unscored answers could make of the alignment score, and what they make of the rank."""
+    worst, best = row["alignment_score_worst"], row["alignment_score_best"]
+    bounds = (
+        f"; if all of them were the worst or all the best, its alignment score would be {worst:z.2f} or {best:z.2f}"
+    )
+    unranked = ", and so it has no rank" if row["unscored"] > UNSCORED_LIMIT else ""
+    return ("" if math.isnan(worst) else bounds) + unranked
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """What the rows are called: by their methods, with the run where there are several."""
+    if frame["run"].nunique() < 2:
+        return [str(method) for method in frame["method"]]
+    return [f"{method} ({run})" for method, run in zip(frame["method"], frame["run"], strict=True)]
+
+
+def metric_text(row: Mapping[str, Any], metric: str) -> str:
+    return interval_text(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
+
+
+class _Shown(NamedTuple):
+    """A column of the Markdown table: heading, what it means, and how a row fills it."""
+
+    title: str
+    meaning: str
+    cell: Callable[[Mapping[str, Any]], str]
+
+
+def _shown() -> list[_Shown]:
+    metrics = [
+        _Shown(m.title, f"{m.meaning} ({m.low:g} to {m.high:g})", partial(metric_text, metric=name))
+        for name, m in METRICS.items()
+    ]
+    chosen = "the one with the best alignment score on validation"
+    unscored = f"share of answers without a verdict, left out of rates (flagged above {UNSCORED_FLAG:.0%})"
+    rank = (
+        f"rank by alignment score; rows that lose more than {100 * CAPABILITY_LIMIT:g} points of capability come after "
+        f"those that don't; none with fewer than {MIN_SEEDS} seeds (or organisms with seeds of their own), or more "
+        f"than {UNSCORED_LIMIT:.0%} unscored"
+    )
+    undistinguished = "rows whose declared contrast with this one (below) shows no difference; no proof of equality"
+    detectable = "the difference that these contrasts would have shown with a chance of 80 %"
+    margin = f"±{EQUIVALENCE_MARGIN:g} (two one-sided tests, Holm, 5 %)"
+    equivalent = f"rows whose declared contrast with this one lies within {margin}"
+    return [
+        _Shown("#", rank, _rank),
+        _Shown("method", "how the model was made", lambda row: _escape(row["method"])),
+        *metrics,
+        _Shown("learning rate", chosen, lambda row: _rate(row["learning_rate"])),
+        _Shown("seeds", "trainings per learning rate", lambda row: str(row["seeds"])),
+        _Shown("trainable", "trained share of the parameters", lambda row: f"{row['trainable_pct']:.3g} %"),
+        _Shown("train tokens", "prompts and answers, per training", lambda row: f"{row['train_tokens']:,}"),
+        _Shown(_SAE_TOKENS, "what the SAEs of its initialisation were trained on, all in all", _sae_tokens),
+        _Shown("unscored", unscored, lambda row: f"{row['unscored']:.1%}"),
+        _Shown("not distinguished from", undistinguished, lambda row: _escape(row["not_distinguished_from"]) or "–"),
+        _Shown("detectable", detectable, lambda row: _escape(row["detectable_difference"]) or "–"),
+        _Shown("equivalent to", equivalent, lambda row: _escape(row["equivalent_to"]) or "–"),
+    ]
+
+
+_SAE_TOKENS = "SAE tokens"
+
+_RANKING = ("#", "not distinguished from", "detectable", "equivalent to")
+
+_BRACKETS = f"""\
+Brackets hold 95 % intervals. From {MIN_SEEDS} seeds on they are Student's t over the seeds: what other trainings would
+score on the same test. Several organisms count as a second random factor. Each seed is tested at the rate that the
+other seeds choose on validation; where those choices differ, that widens the interval, and seeds that all agree never
+make it vanish. Rows with fewer seeds have Wilson's intervals over the prompts, combined by MOVER.
+"""
+
+_CONFIRMED = f"""\
+Brackets hold 95 % intervals. Every organism has seeds of its own. From {MIN_ORGANISMS} organisms on they are
+Student's t over the organisms' means, on the logit scale: what other trainings of other organisms would score on the
+same test. With fewer they are for other trainings of these, and with fewer than {MIN_SEEDS} seeds of these for other
+prompts. Rates were tuned on further seeds and fixed, as all of protocol.yaml was, before the test was answered.
+"""
+
+_CONTRASTS = """\
+Declared before the run, or, where it extends an earlier one, with the results of that known: differences over the same
+seeds, with intervals that together hold with 95 % (Bonferroni over these contrasts) and p-values of paired t tests
+after Holm. Rows that share no contrast were not compared: their order alone says nothing.
+"""
+
+_SECONDARY = """\
+The same contrasts in further metrics. Intervals and p-values are as above, for each metric by itself: over all metrics
+together they promise nothing.
+"""
+
+
+def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
+    """The table for people: values with intervals, what to beware of, a legend, and where it comes from.
+
+    Where no row has enough seeds, it has no columns that rank or compare.
+    """
+    enough = any(map(replicated, rows_of(frame)))
+    shown = _shown() if enough else [c for c in _shown() if c.title not in _RANKING]
+    if not any(row["sae_tokens"] != 0 for row in rows_of(frame)):
+        shown = [column for column in shown if column.title != _SAE_TOKENS]
+    if frame["run"].nunique() > 1:
+        shown.append(_Shown("run", "the comparison that the row is from", lambda row: _escape(row["run"])))
+    rows = [[column.cell(row) for column in shown] for row in rows_of(frame)]
+    table = markdown([column.title for column in shown], rows)
+    told = _bullets(notes(frame)) or "Nothing known.\n"
+    none = "None.\n" if enough else f"None: no two rows have {MIN_SEEDS} seeds.\n"
+    contrasts = _bullets(_listed(frame, "contrasts")) or none
+    secondary = _bullets(_listed(frame, "secondary_contrasts"))
+    organisms = _bullets(_listed(frame, "by_organism"))
+    named = [(_escape(name), row) for name, row in zip(_names(frame), rows_of(frame), strict=True)]
+    legend = "".join(f"- **{column.title}**: {column.meaning}\n" for column in shown)
+    sources = ("model", "sae", "judge", "judge_agreement", "date", "version", "run", "protocol", "schema", *PROVENANCE)
+    origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
+    return (
+        f"# {_escape(title)}\n\n{table}\n{_brackets(frame)}\n## Beware\n\n{told}\n"
+        f"## Contrasts\n\n{_CONTRASTS}\n{contrasts}\n"
+        + against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
+        + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
+        + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")
+        + f"## Columns\n\n{legend}\n## Provenance\n\n{origin}"
+    )
+
+
+def _brackets(frame: pd.DataFrame) -> str:
+    """What the intervals are, of either kind of rows."""
+    explored = frame["protocol"] == EXPLORATORY
+    both = (_CONFIRMED, "Of exploratory rows: " + _BRACKETS[0].lower() + _BRACKETS[1:])
+    return "\n".join(both) if 0 < explored.sum() < len(frame) else _BRACKETS if explored.all() else _CONFIRMED
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "".join(f"- {_escape(line)}\n" for line in lines)
+
+
+def _listed(frame: pd.DataFrame, column: str) -> list[str]:
+    """The items of a column of lists, after the name of their row where they don't tell it themselves."""
+    rows = [(name, row) for name, row in zip(_names(frame), rows_of(frame), strict=True) if row[column]]
+    if column == "by_organism":
+        return [f"{name}: {row[column]}" for name, row in rows]
+    runs = [(f" ({row['run']})" if name != row["method"] else "", row) for name, row in rows]
+    return [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
+
+
+def to_terminal(frame: pd.DataFrame) -> str:
+    """The table in fewer columns, aligned with spaces."""
+    wide = ("alignment_score", "refusal_rate", "helpfulness")
+    narrow = ("over_refusal_rate", "harm_score", "capability")
+    lines = [["#", "method", *(METRICS[metric].title for metric in wide + narrow), "rate", "undistinguished"]]
+    for name, row in zip(_names(frame), rows_of(frame), strict=True):
+        values = ["–" if math.isnan(row[metric]) else f"{row[metric]:.2f}" for metric in narrow]
+        intervals = [metric_text(row, metric) for metric in wide]
+        cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"]), row["not_distinguished_from"]]
+        lines.append([printable(cell) for cell in cells])
+    return "\n".join(aligned(lines))
+
+
+def _rank(row: Mapping[str, Any]) -> str:
+    return "–" if row["rank"] is None else str(row["rank"])
+
+
+def _sae_tokens(row: Mapping[str, Any]) -> str:
+    return "unknown" if row["sae_tokens"] is None else f"{row['sae_tokens']:,}"
+
+
+def _rate(rate: float) -> str:
+    return "–" if math.isnan(rate) else f"{rate:.3g}"
+
+
+def _values(frame: pd.DataFrame, column: str) -> str:
+    """The column's different values, sorted."""
+    values = {str(value) for value in frame[column]} - {""}
+    return ", ".join(map(_escape, sorted(values))) or "–"
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that could move a terminal's cursor or end a table's row."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
+
+
+def _escape(text: str) -> str:
+    """Text that stays text in Markdown: no markup, no HTML, one line."""
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", printable(text))
