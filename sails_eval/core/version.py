@@ -5,7 +5,7 @@ from functools import cache
 
 from sails_eval.core.paths import PACKAGE
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 @cache
