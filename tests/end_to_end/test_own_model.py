@@ -54,7 +54,7 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert board["capability"].isna().all()  # no such task was named
     assert board.set_index("method")["sae"].fillna("").to_dict() == {"base": "", "full": "", "lora": "", "sails": "sae"}
     report = json.loads(Path("run/subspace/sails.json").read_text())
-    assert set(report) == {"schema", "cost", "saes", "saw", "found"}
+    assert set(report) == {"schema", "cost", "saes", "saw", "found", "warnings"}
     assert set(report["found"]) == {"1"} and report["found"]["1"]["tau_dim"] >= 1
     categories = pd.read_csv("run/results.csv").query("task == 'making' and split == 'test'")["category"]
     assert set(categories) > {"all", "b"}

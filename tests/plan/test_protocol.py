@@ -21,7 +21,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The testbed, and two others with its weights, whose adapters are trained at twice its rates."""
     monkeypatch.chdir(tmp_path)
     for name in ("second", "third"):
-        Path(f"{name}.yaml").write_text("like: testbed\nlearning_rate_scale: {sft: 90}\n")
+        Path(f"{name}.yaml").write_text("like: testbed\nlearning_rate_scale: {sft: 40}\n")
     return "testbed,second.yaml,third.yaml"
 
 

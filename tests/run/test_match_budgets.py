@@ -170,7 +170,13 @@ def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
 
 
 def sub_run_of(**changes: Any) -> SubRun:
-    asked: dict[str, Any] = {"pair": "testbed", "methods": ("lora", "full"), "seeds": 1, "learning_rates": 1}
+    asked: dict[str, Any] = {
+        "pair": "testbed",
+        "methods": ("lora", "full"),
+        "seeds": 1,
+        "learning_rates": 1,
+        "tokens": 4000,
+    }
     return prepare(CompareConfig(**asked | changes)).sub_runs[0]
 
 

@@ -47,7 +47,7 @@ def test_harm_can_be_exchanged_in_the_planted_subspace_and_nowhere_else() -> Non
     assert planted.flips(model, tokenizer, subspace, "complement", every=4) <= 0.05
     assert planted.told_apart(model, tokenizer, subspace) >= 0.9
     other = planted.random_subspace(len(subspace), seed=99)
-    assert planted.flips(model, tokenizer, other, "subspace", every=8) <= 0.05
+    assert planted.flips(model, tokenizer, other, "subspace", every=8) <= 0.1
 
 
 def test_the_organisms_are_different_models() -> None:

@@ -106,7 +106,7 @@ def test_the_loss_is_that_of_a_loop_by_hand(
         free = pair.model_copy(update={"regularise": None})
         without = train_cell(testbed_base, free, recipe, rows=rows, run=run, folder=tmp_path / "without")
         assert record.losses[0] == pytest.approx(without.losses[0], abs=1e-5)  # at step 0 it is the base model
-        assert record.losses[-1] > without.losses[-1] + 0.01
+        assert record.losses[-1] > without.losses[-1] + 0.005
         assert record.flops > 1.5 * without.flops
 
 
