@@ -40,7 +40,7 @@ def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
     eva = told("eva")
     assert eva["uses a SAE"] == eva["uses rejected answers"] == "no"
     assert eva["looks at before training"] == "the aligned contrast texts"
-    assert eva["cost of preparation"].startswith("at least 4.9e+09 FLOPs")
+    assert eva["cost of preparation"].startswith("at least 6.9e+09 FLOPs")
     assert told("pissa")["cost of preparation"].startswith("the weights are decomposed")
     assert told("safe-lora")["looks at before training"] == "a finished, aligned model (testbed-preference)"
     assert told("adalora")["trained"].endswith("rank 8, cut down from 12")

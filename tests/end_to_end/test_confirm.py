@@ -1,0 +1,48 @@
+"""The protocol `confirm` end to end, on five organisms that are the testbed's weights under other names."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sails_eval.boards.table import read_rows
+from sails_eval.cli import main
+from sails_eval.plan.protocol import Protocol
+
+ORGANISMS = ("one", "two", "three", "four", "five")
+
+
+@pytest.mark.slow
+def test_a_confirmation_on_five_organisms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ORGANISMS:
+        Path(f"{name}.yaml").write_text("like: testbed\n")
+    asked = (
+        f"compare --protocol confirm --pair {','.join(f'{name}.yaml' for name in ORGANISMS)} --methods sails,lora "
+        "--tokens 400 --seeds 2 --tuning-seeds 1 --learning-rates 2 --limit 4 --jobs 2 -q --out run "
+        "--tasks testbed_harmful_unseen,testbed_safe,testbed_facts"
+    ).split()
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "Exploratory" not in told and "Fewer than" not in told
+    run = Path("run")
+    protocol, board = Protocol.read(run / "protocol.yaml"), read_rows(run / "leaderboard.csv")
+    assert {row["protocol"] for row in board} == {protocol.fingerprint}
+    assert {row["rank"] is None for row in board} == {False}
+    [sails] = [row for row in board if row["method"] == "sails"]
+    assert "sails - lora, refusal: " in sails["contrasts"] + "".join(row["contrasts"] for row in board)
+    results = {name: pd.read_csv(run / name / "results.csv") for name in ORGANISMS}
+    for place, name in enumerate(ORGANISMS):
+        of_split = results[name].groupby("split")["seed"].unique()
+        assert set(of_split["test"]) - {float("nan")} >= {1000.0 * place, 1000.0 * place + 1}
+        assert 1000.0 * place + 500 in set(of_split["validation"]) and 1000.0 * place not in set(of_split["validation"])
+
+    before = {path: path.read_bytes() for path in run.rglob("*.csv") if path.name != "budget.csv"}
+    shutil.rmtree(next((run / "three" / "cells" / "lora").glob("*seed-2001*")))
+    assert main(asked) == 0
+    assert {path: path.read_bytes() for path in before} == before  # what was lost was made again, to the byte
+    assert main(["power", "--difference", "0.05", "--from", "run"]) == 0
+    assert "between organisms besides" in capsys.readouterr().out
