@@ -39,7 +39,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt scripts/vllm_metada
 	touch $@
 
 compare: setup
-	$(BIN)/sails-eval compare --methods sails,lora,full --jobs $(JOBS)
+	$(BIN)/sails-eval compare --methods sails,lora,full --learning-rates 4 --jobs $(JOBS)
 
 test: setup
 	$(BIN)/python -m pytest
