@@ -61,7 +61,7 @@ ROTATE = {"oft"}
 BUDGET = ("tokens", "steps", "examples")
 """Of train.json: what is the same for all recipes with an objective."""
 
-ROUNDING = 2e-5
+ROUNDING = 3e-4
 """Of logits, where the same is computed in another way."""
 
 
@@ -204,7 +204,7 @@ def test_a_recipe_keeps_the_contract(
         start = logits(model.eval(), rows)
     assert (recipe.name in MUTATE_BASE) == (recipe.parameters == "adapter" and changes_base(pair, recipe))
     if recipe.name in MUTATE_BASE | ROTATE:
-        assert torch.allclose(start, before, atol=ROUNDING)
+        assert (start - before).abs().max() < ROUNDING
     else:
         assert torch.equal(start, before)
 
@@ -219,7 +219,7 @@ def test_a_recipe_keeps_the_contract(
     (final,) = after
     assert (final.argmax(-1) != before.argmax(-1)).any()
     again = logits(reloaded(pair, recipe, ModelFolder(tmp_path / "run" / "cell").checkpoint), rows)
-    assert torch.allclose(again, final, atol=ROUNDING)
+    assert (again - final).abs().max() < ROUNDING
     assert torch.equal(logits(testbed_base.model, rows), before)
 
     # The same bytes again after a kill, whether it is saved on the way or not.

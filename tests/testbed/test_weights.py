@@ -80,7 +80,7 @@ def test_the_saes_are_as_good_as_the_card_says(name: str) -> None:
         }
         for quality, sae in found.items():
             expected = promised[quality][f"layer_{layer}"]["explained_variance"]
-            assert sae["explained_variance"] == pytest.approx(expected, abs=0.03)
+            assert sae["explained_variance"] == pytest.approx(expected, abs=0.05)
         worse = max(found["undertrained"]["explained_variance"], found["narrow"]["explained_variance"])
         assert found["good"]["explained_variance"] > worse
 
