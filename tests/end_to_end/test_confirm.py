@@ -19,10 +19,10 @@ def test_a_confirmation_on_five_organisms(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ORGANISMS:
-        Path(f"{name}.yaml").write_text("like: testbed\n")
+        Path(f"{name}.yaml").write_text("like: testbed\nlearning_rate_scale: {sft: 90}\n")
     asked = (
         f"compare --protocol confirm --pair {','.join(f'{name}.yaml' for name in ORGANISMS)} --methods sails,lora "
-        "--tokens 400 --seeds 2 --tuning-seeds 1 --learning-rates 2 --limit 4 --jobs 2 -q --out run "
+        "--tokens 4000 --seeds 2 --tuning-seeds 1 --learning-rates 2 --limit 8 --jobs 2 -q --out run "
         "--tasks testbed_harmful_unseen,testbed_safe,testbed_facts"
     ).split()
     assert main(asked) == 0
