@@ -114,7 +114,7 @@ def said_by(engine: Any, checkpoint: Path | None) -> list[str]:
     from sails_eval.tasks.answer import complete
 
     with engine.serving(checkpoint) as lm:
-        return [one.response for one in complete(lm, find_tasks()["testbed_lookalike"], "test", limit=32)]
+        return [one.response for one in complete(lm, find_tasks()["testbed_harmful_unseen"], "test", limit=32)]
 
 
 def test_adapters_are_swapped_and_never_mistaken(engine: Any, runs: dict[str, Path], tmp_path: Path) -> None:
