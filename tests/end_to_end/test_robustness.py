@@ -176,7 +176,7 @@ def test_a_cell_without_a_checkpoint_is_left_out(run: Path, caplog: pytest.LogCa
 def test_every_seed_is_at_the_rate_that_the_others_choose(tmp_path: Path) -> None:
     recipe = SimpleNamespace(name="m")
     cells: Any = [SimpleNamespace(recipe=recipe, learning_rate=rate, seed=s, name=f"{rate}-{s}") for rate, s in RATES]
-    plan: Any = SimpleNamespace(recipes=[recipe], cells=lambda recipe: cells)
+    plan: Any = SimpleNamespace(recipes=[recipe], cells=lambda recipe: cells, seeds=(0, 1))
     results = [
         Result("m", seed, rate, "validation", task, "all", metric, value, 9, 0)
         for (rate, seed), value in RATES.items()
