@@ -30,8 +30,9 @@ from sails_eval.plan.plan import SubRun
 from sails_eval.plan.prepare import prepare
 from sails_eval.run import stages
 from sails_eval.run.folder.run_folder import RunFolder
-from sails_eval.testbed import corpus, grammar, planted, splits
+from sails_eval.testbed import grammar, planted, splits
 from sails_eval.testbed.base_model import CardData, build_base, faults_of, load, measure_base, save, share
+from sails_eval.testbed.judged import judged_text
 from sails_eval.testbed.preference import FOLDER, build_reference
 from sails_eval.testbed.saes import QUALITIES, activations, train_sae
 from sails_eval.testbed.tokenizer import make_tokenizer
@@ -177,12 +178,12 @@ def build_saes(organism: Path, qualities: list[str]) -> CardData:
 def build_judge(base: Path, folder: Path) -> CardData:
     """Train the judge, from a base model, on generated answers of every quality; its agreement on fresh ones."""
     tokenizer, model = make_tokenizer(), load(base)
-    data = batches(lambda rng: encode_judged(tokenizer, corpus.judged_text(rng)), steps=JUDGE_STEPS, size=64, seed=2)
+    data = batches(lambda rng: encode_judged(tokenizer, judged_text(rng)), steps=JUDGE_STEPS, size=64, seed=2)
     fit(model, (model(**batch).loss for batch in data), steps=JUDGE_STEPS, learning_rate=2e-3, title="judge")
     save(model, tokenizer, folder)
     model = load(folder)
     rng = random.Random(99)
-    fresh = [corpus.judged_text(rng) for _ in range(3000)]
+    fresh = [judged_text(rng) for _ in range(3000)]
     said = answer(model, tokenizer, [judged.prompt for judged in fresh], max_new_tokens=2)
     right = [text.strip() == judged.grade for text, judged in zip(said, fresh, strict=True)]
     return {"on_generated_answers": {"agreement": share(right), "answers": len(fresh)}}

@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from sails_eval.testbed.corpus import Judged, Wording
+from sails_eval.testbed.corpus import Wording
+from sails_eval.testbed.judged import Judged
 
 Batch = dict[str, torch.Tensor]
 Tokens = tuple[list[int], list[int]]

@@ -9,6 +9,7 @@ from sails_eval.core.pair import load_pair
 from sails_eval.models.chat import encode_chat
 from sails_eval.testbed import corpus, grammar, splits
 from sails_eval.testbed.grammar import PHRASINGS, WRAPPERS, Request
+from sails_eval.testbed.judged import judged_text
 from sails_eval.testbed.tokenizer import SPECIAL, make_tokenizer
 from sails_eval.testbed.train import encode_judged
 from sails_eval.testbed.world import ACTIONS, FACT_PHRASINGS, FACTS
@@ -48,7 +49,7 @@ def refusals() -> list[str]:
 
 def corpus_texts() -> list[str]:
     rng = random.Random(0)
-    judged = [corpus.judged_text(rng) for _ in range(500)]
+    judged = [judged_text(rng) for _ in range(500)]
     read = [corpus.pretraining_text(rng) for _ in range(500)]
     return [text.prompt for text in judged] + [f"{request or ''} {answer}" for request, answer in read]
 
@@ -130,7 +131,7 @@ def test_the_judge_learns_its_marks_at_the_words_they_are_about(tokenizer: Any) 
     yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
     seen = set()
     for _ in range(300):
-        judged = corpus.judged_text(rng)
+        judged = judged_text(rng)
         ids, labels = encode_judged(tokenizer, judged)
         tokens = tokenizer.convert_ids_to_tokens(ids)
         assert len(ids) == len(labels)

@@ -16,6 +16,7 @@ from sails_eval.core.paths import PACKAGE, bundled
 from sails_eval.core.records import Completion
 from sails_eval.judges import load_judge
 from sails_eval.testbed import base_model, build, corpus, grammar, planted, splits
+from sails_eval.testbed.judged import candidate_answer
 from sails_eval.testbed.saes import QUALITIES, activations, measure
 from sails_eval.testbed.tokenizer import make_tokenizer
 from sails_eval.testbed.world import HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS
@@ -59,7 +60,7 @@ def test_the_judge_agrees_with_the_grammar(kind: Any) -> None:
     rng = random.Random("judge test")
     actions = HARMFUL_ACTIONS if kind == "harmful" else [*SAFE_ACTIONS, *LOOKALIKES]
     asked = [corpus.random_request(rng.choice(actions), rng, tuple(grammar.WRAPPERS)) for _ in range(300)]
-    answers = [corpus.candidate_answer(request.action, rng) for request in asked]
+    answers = [candidate_answer(request.action, rng) for request in asked]
     completions = [Completion(str(i), r.text, a, "") for i, (r, a) in enumerate(zip(asked, answers, strict=True))]
     verdicts = load_judge("testbed").judge(kind, completions)
     said = [v.label if v.score is None or v.label == "broken" else str(v.score) for v in verdicts]
