@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
@@ -54,13 +55,14 @@ def main() -> None:
 
 
 def recoveries(run: RunFolder) -> dict[str, Recovered]:
-    """The recovery of every method of the run that has a basis at the planted layer."""
+    """The recovery of every method of the run that has a basis at the planted layer; the mean over seeds' bases."""
     found = {}
-    for method, report in run.subspace_reports().items():
-        for said in report.found.values():
-            if "recovery" in said:
-                basis, filled = said["recovery"], said.get("recovery_filled")
-                found[method] = Recovered(basis, basis if filled is None else filled)
+    for method, reports in run.subspace_reports().items():
+        said = [told for report in reports for told in report.found.values() if "recovery" in told]
+        if said:
+            bases = [told["recovery"] for told in said]
+            filled = [told.get("recovery_filled", told["recovery"]) for told in said]
+            found[method] = Recovered(None if None in bases else fmean(bases), fmean(filled))
     return found
 
 

@@ -30,6 +30,7 @@ from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.paths import bundled
 from sails_eval.core.schema import read_mapping
 from sails_eval.core.stats import Mean, Sample, holm
+from sails_eval.data.reading import read_examples
 from sails_eval.run.compare import compare
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import find_tasks
@@ -151,6 +152,7 @@ def possible(pairs: Sequence[Pair], only: Sequence[str] | None = None) -> tuple[
 
 def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     """Why a pair lacks the means for a variant; None where it has them."""
+    assert pair.train is not None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -160,8 +162,8 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     with torch.device("meta"):  # the architecture without the weights
         layers = decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model)))
 
-    if variant.get("contrast") == "requests" and pair.requests is None:
-        return "the pair has no file of requests"
+    if variant.get("contrast") == "requests" and not any(one.harmful for one in read_examples(pair.train).examples):
+        return "the training data do not say which requests are harmful"
     if variant.get("saes") not in (None, *pair.sae_sets):
         return "the pair has no SAEs of that name"
     if "uncovered" in variant and len(pair.sae_sources(variant.get("saes"))) == len(layers):

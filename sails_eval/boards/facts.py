@@ -12,8 +12,9 @@ class RowFacts:
     `model` names all organisms, `trainable_pct` is a percentage of the model's parameters, `train_tokens` what one
     cell was trained on, `sae_tokens` what the SAEs of its initialisation were trained on (None: unknown),
     `tuning_trials` the number of learning rates tried, times checkpoints, `labelled_examples` and `rejected_answers`
-    those of the cell that saw the most, `further_examples` the labelled ones that its training sample did not hold.
-    `saw` is what else its initialisation looked at, in words. `warnings` are clauses without a semicolon.
+    those of the cell that saw the most, `further_examples` the labelled ones that its training sample did not hold,
+    `contrast_examples` those that its initialisation looked at, in texts of `contrast_tokens` tokens. `saw` is what
+    else that looked at, in words. `warnings` are clauses without a semicolon.
     """
 
     model: str
@@ -27,6 +28,8 @@ class RowFacts:
     labelled_examples: int = 0
     rejected_answers: int = 0
     further_examples: int = 0
+    contrast_examples: int = 0
+    contrast_tokens: int = 0
     saw: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -35,7 +38,13 @@ class RowFacts:
         """What the method knew that others may not have."""
         seen = {
             f"{self.rejected_answers} rejected answers": self.rejected_answers,
-            f"{self.labelled_examples} labelled examples in all": self.rejected_answers or self.further_examples,
+            f"{self.contrast_examples} labelled examples ({self.contrast_tokens:,} tokens) before it was trained": (
+                self.contrast_examples
+            ),
+            f"{self.further_examples} labelled examples beyond its training sample": self.further_examples,
+            f"{self.labelled_examples} labelled examples in all": any(
+                (self.rejected_answers, self.contrast_examples, self.further_examples)
+            ),
         }
         told = ", ".join([*(what for what, n in seen.items() if n), *self.saw])
         others = "where rows without such a note saw the chosen answers of their training sample only"

@@ -13,7 +13,7 @@ from sails_eval.core.version import __version__
 EPILOG = """\
 examples:
   sails-eval compare --methods sails,lora,full
-  sails-eval compare --model ./my-model --sae ./sae/layer_5 --train pairs.jsonl --contrast pairs.jsonl \\
+  sails-eval compare --model ./my-model --sae ./sae/layer_5 --train pairs.jsonl \\
       --tasks my_harmful,my_safe --judge rules
   sails-eval plan --pair gemma-2-2b
   sails-eval compare --add my_method --against runs/testbed-1a2b3c4d

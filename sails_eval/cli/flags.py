@@ -18,7 +18,8 @@ HELP = {
     "--sae": "a SAELens folder, once for each layer",
     "--train": "prompt/response, messages or chosen/rejected data: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or "
     "a YAML file that chooses of one or mixes several (docs/data.md)",
-    "--contrast": "chosen/rejected data that SAILS contrasts, named likewise",
+    "--contrast": "chosen/rejected data to contrast instead of the training sample, named likewise",
+    "--contrast-examples": "how many of these: N, drawn by the seed, or all; or sample: those trained on (default)",
     "--tokens": "tokens to train each cell on",
     "--regularise": "kl=0.1 adds 0.1 × KL(base ‖ model) per answer token to the loss of every method",
     "--examples": "labelled examples drawn per seed; compare takes several, N,N,N, and draws budget curves: the tokens "
@@ -80,6 +81,10 @@ def numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"'{text}' is not N or N,N,…") from None
 
 
+def number_or_word(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
 def add_model(command: argparse.ArgumentParser) -> None:
     """The flags that say which model; a flag overrides what the pair has."""
     model = command.add_argument_group("model")
@@ -94,6 +99,7 @@ def add_training(command: argparse.ArgumentParser) -> None:
     flag(training, "--sae", "DIR", type=Path, action="append")
     flag(training, "--train", "DATA")
     flag(training, "--contrast", "DATA")
+    flag(training, "--contrast-examples", "N", type=number_or_word)
     flag(training, "--tokens", "N", type=int)
     flag(training, "--regularise", "NAME=X")
     flag(training, "--examples", "N", type=numbers)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sails_eval.core.data_source import Data
+from sails_eval.core.data_source import ContrastExamples, Data
 from sails_eval.core.names import names
 from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, joined, organisms
 from sails_eval.core.recipe import defaults
@@ -37,6 +37,7 @@ class CompareConfig(Frozen):
     chat_template: Path | None = None
     train: Data | None = None
     contrast: Data | None = None
+    contrast_examples: ContrastExamples | None = None
     tasks: tuple[str, ...] | None = None
     judge: Annotated[str | None, BeforeValidator(joined)] = None
     allow_self_judging: bool = False

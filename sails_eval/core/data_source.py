@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -75,6 +75,11 @@ Data = Annotated[Path | Selection | Mixture, BeforeValidator(_source)]
 """What a pair's `train` and `contrast` can be."""
 
 Unmixed = Annotated[Path | Selection, BeforeValidator(_source)]
+
+
+ContrastExamples = Literal["sample", "all"] | Annotated[int, Field(ge=1)]
+"""How many labelled examples an initialisation may contrast: those that its seed's cells train on, or so many of the
+contrast data, drawn by the seed, or all of these, the same for all seeds."""
 
 
 def origins(data: Path | Selection | Mixture) -> list[str]:

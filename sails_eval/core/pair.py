@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sails_eval.core.data_source import Data, Unmixed, starting_at
+from sails_eval.core.data_source import ContrastExamples, Data, Unmixed, starting_at
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.paths import PACKAGE, made
 from sails_eval.core.schema import Frozen, Model, Name, read_mapping, validate
@@ -81,6 +81,11 @@ class Pair(Frozen):
     train: Data | None = Field(default=None, description="a file, hf:ORG/NAME[…], or a mapping: see docs/data.md")
     contrast: Data | None = None
     requests: Unmixed | None = Field(default=None, description="rows of a prompt and whether it is harmful")
+    contrast_examples: ContrastExamples = Field(
+        default="sample",
+        description="what initialisations may contrast: sample (the examples that the seed's cells train on; default), "
+        "so many of 'contrast' (pairs) or 'requests' (of either kind), drawn by the seed, or all of them",
+    )
     neutral: Unmixed | None = Field(
         default=None, description="rows of a text, harmless and not trained on: forgetting is measured there"
     )

@@ -77,6 +77,10 @@ class Recipe(Frozen):
     lr_ratio: float | None = Field(
         default=None, ge=1, description="the learning rate of lora_B over that of lora_A (LoRA+, arXiv 2402.12354)"
     )
+    examples: Literal["pair", "contrast"] = Field(
+        default="pair",
+        description="labelled examples that a seed draws: as the pair has it, or so many more as others contrast",
+    )
     learning_rate: Span | None = Field(default=None, description="left out where nothing is trained")
 
     @property

@@ -17,6 +17,9 @@ Role = Literal["system", "user", "assistant"]
 REQUESTS = ("prompt", "instruction", "goal")
 RESPONSES = ("response", "completion", "output", "target")
 
+HARMFUL = "harmful"
+"""The group of examples whose request is harmful."""
+
 # Anthropic's HH format: every turn opens with a blank line and its speaker.
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -40,6 +43,11 @@ class Example:
     rejected: str | None = None
     group: str = ""
     """The stratum that the example belongs to, from a column of this name."""
+
+    @property
+    def harmful(self) -> bool:
+        """Whether its group says that the request is harmful; data need not tell."""
+        return self.group.rpartition("/")[2] == HARMFUL
 
     @cached_property
     def id(self) -> str:

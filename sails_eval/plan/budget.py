@@ -47,13 +47,15 @@ class Budget:
     """What all cells get the same amount of.
 
     Where that is not tokens, `costs` has what each method takes of it and `tokens` how many tokens its cells get for
-    that. `notes` by method are for the board.
+    that. `examples` has how many labelled examples the cells of a method draw, where that is not as the pair has it.
+    `notes` by method are for the board.
     """
 
     match: Match = "tokens"
     match_params: bool = False
     costs: Mapping[str, Cost] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

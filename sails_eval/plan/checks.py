@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.data.overlap import check_overlaps
 from sails_eval.data.reading import DataFile, read_contrast, read_examples
@@ -22,6 +23,7 @@ from sails_eval.plan.plan import EvaluationPlan, ReferenceModel, SubRun
 from sails_eval.plan.problems import Problems
 from sails_eval.tasks.library import TaskInfo, has_docs, prompts_of
 from sails_eval.training.batches import examples_per_step, lay_out, tokens_of, training_rows
+from sails_eval.training.contrasted import contrasted
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,18 @@ def check_training(sub_run: SubRun) -> Checked:
         if recipe.parameters == "adapter":
             problems.attempt(adapter_config, sub_run.pair, recipe)
         if recipe.init:
-            problems.attempt(initialisation_of, sub_run.pair, recipe)
+            problems.attempt(_check_start, sub_run, recipe)
     problems.check()
     rows = training_rows(sub_run.pair)
     layouts = []
-    alike = {recipe.name if sub_run.budget.tokens else recipe.objective: recipe for recipe in sub_run.recipes}
+    budget = sub_run.budget
+    alike = {
+        recipe.name if budget.tokens or recipe.name in budget.examples else recipe.objective: recipe
+        for recipe in sub_run.recipes
+    }
     for (name, recipe), seed in product(alike.items(), sub_run.all_seeds):
-        pair, objective = sub_run.pair.model_copy(update={"tokens": sub_run.tokens_of(recipe)}), recipe.objective
+        cell, objective = sub_run.cell(recipe, 0.0, seed), recipe.objective
+        pair = cell.budget(sub_run.pair)
         order = lay_out(rows, pair, seed=seed, objective=objective)
         tokens = sum(tokens_of(rows[i], objective) for i in order)
         steps = len(order) // examples_per_step(pair, objective)
@@ -170,6 +177,14 @@ def check_training(sub_run: SubRun) -> Checked:
             )
         layouts.append(Layout(name, seed, tokens, steps, len(set(order))))
     return Checked(layouts, _left_out(sub_run.pair))
+
+
+def _check_start(sub_run: SubRun, recipe: Recipe) -> None:
+    """See that an initialisation has what it needs, and for every seed something to contrast. Raises UserError."""
+    pair = sub_run.pair
+    start, _ = initialisation_of(pair, recipe)
+    for seed in sub_run.starts(recipe):
+        contrasted(start, pair, recipe, seed=seed, tokenizer=base_of(pair).tokenizer)
 
 
 def _left_out(pair: Pair) -> list[str]:

@@ -14,6 +14,7 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.core.schema import Frozen
 from sails_eval.data.reading import read_contrast, read_examples, read_requests
 from sails_eval.methods import load_initialisation, source_files
+from sails_eval.methods.subspace.prepare import CONTRASTED
 from sails_eval.models.identity import model_identity
 
 
@@ -76,8 +77,11 @@ def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") ->
     return found
 
 
-INITIAL = ("saes", "contrast", "requests", "planted", "sae_sets", "references")
-"""What of a training's identity only initialisations look at; of `sae_sets` and `references` each at those it names."""
+SEEN = ("contrast", "requests", "contrast_examples")
+"""What of a training's identity only initialisations look at that contrast examples."""
+
+INITIAL = ("saes", *SEEN, "planted", "sae_sets", "references")
+"""What only initialisations look at; of `sae_sets` and `references` each at those it names."""
 
 
 def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
@@ -87,12 +91,12 @@ def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
     known by the package's version.
     """
     data = {key: value for key, value in training.items() if recipe.init or key not in INITIAL}
-    for key in ("sae_sets", "references"):
+    start = load_initialisation(recipe)
+    for key in ("sae_sets", "references", *(() if start.needs & CONTRASTED else SEEN)):
         data.pop(key, None)
     told = recipe.model_dump(mode="json", exclude={"description", "source", "learning_rate", "system_prompt"})
     code = []
     if recipe.init:
-        start = load_initialisation(recipe)
         if named := start.sae_set:
             data["sae_sets"] = {named: training["sae_sets"][named]}
         if "aligned_model" in start.needs:
@@ -109,6 +113,8 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
     if starts:
         data |= _initialisation_identity(pair, {start.sae_set for start in starts})
+    if any(start.needs & CONTRASTED for start in starts):
+        data |= _contrast_identity(pair)
     if any("aligned_model" in start.needs for start in starts):
         models = {name: Path(model) for name, model in pair.references.items()}
         data["references"] = {name: of_path(m) if m.is_dir() else str(m) for name, m in models.items()}
@@ -128,16 +134,25 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
 def _initialisation_identity(pair: Pair, sae_sets: set[str | None]) -> dict[str, Any]:
     """What initialisations may look at besides the model and the pair's own SAEs, as far as the pair has it."""
     data: dict[str, Any] = {}
-    if pair.contrast is not None:
-        data["contrast"] = read_contrast(pair.contrast).sha256
-    if pair.requests is not None:
-        data["requests"] = read_requests(pair.requests).sha256
     if pair.planted is not None:
         if not pair.planted.is_file():
             raise UserError(f"{pair.planted}: no such file; see key 'planted' of pair '{pair.name}'")
         data["planted"] = of_path(pair.planted)
     if further := sorted(name for name in sae_sets if name is not None):
         data["sae_sets"] = {name: _sae_identity(pair.sae_sources(name)) for name in further}
+    return data
+
+
+def _contrast_identity(pair: Pair) -> dict[str, Any]:
+    """The examples that initialisations may contrast: those that are trained on at the pair's budget, which may not be
+    the recipe's, or so many of a file's."""
+    if pair.contrast_examples == "sample":
+        return {"contrast_examples": {"sample": pair.tokens}}
+    data: dict[str, Any] = {"contrast_examples": pair.contrast_examples}
+    if pair.contrast is not None:
+        data["contrast"] = read_contrast(pair.contrast).sha256
+    if pair.requests is not None:
+        data["requests"] = read_requests(pair.requests).sha256
     return data
 
 

@@ -15,6 +15,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.methods.subspace.prepare import start_seed
 from sails_eval.models.engines import CHAT, HF
 from sails_eval.plan.budget import Budget
 from sails_eval.plan.identity import Identity
@@ -29,20 +30,29 @@ REFINED = 2
 class Cell:
     """One training run: recipe × learning rate × seed; the fingerprint covers all that determines it.
 
-    `tokens` is its budget where that is not the pair's, `checkpoints` at how many steps it is judged on validation.
+    `tokens` and `examples` are its budget and the size of its sample where these are not the pair's, `checkpoints` at
+    how many steps it is judged on validation. `start_seed` is its seed where its initialisation looks at what that
+    seed draws, and None where all seeds start from the same.
     """
 
     recipe: Recipe
     learning_rate: float
     seed: int
-    fingerprint: str
+    fingerprint: str = ""
     tokens: int | None = None
+    examples: int | None = None
     checkpoints: int = 1
+    start_seed: int | None = None
 
     @property
     def name(self) -> str:
         """What tells it from the recipe's other cells."""
         return f"rate-{self.learning_rate:g}-seed-{self.seed}-{self.fingerprint[:8]}"
+
+    def budget(self, pair: Pair) -> Pair:
+        """The pair with what the cell has of tokens and examples."""
+        own = {"tokens": self.tokens, "examples": self.examples}
+        return pair.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -173,14 +183,20 @@ class SubRun(EvaluationPlan):
     def all_seeds(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys((*self.validated_seeds, *self.seeds)))
 
-    @property
-    def initialised(self) -> tuple[Recipe, ...]:
-        """The recipes with an initialisation of their own, for which something is prepared once."""
-        return tuple(recipe for recipe in self.recipes if recipe.init)
+    def starts(self, recipe: Recipe) -> tuple[int | None, ...]:
+        """The seeds for which something is prepared before a recipe's cells: none without an initialisation, and None
+        alone where that looks at the same for all seeds."""
+        seeds = (start_seed(self.pair, recipe, seed) for seed in self.all_seeds)
+        return tuple(dict.fromkeys(seeds)) if recipe.init else ()
 
     def tokens_of(self, recipe: Recipe) -> int:
         """The tokens that a recipe's cells are trained on, up to the end of the last step."""
         return self.budget.tokens.get(recipe.name, self.pair.tokens)
+
+    def training_of(self, recipe: Recipe) -> dict[str, Any]:
+        """What a recipe's cells depend on, with what they have of tokens and examples."""
+        examples = self.budget.examples.get(recipe.name, self.pair.examples)
+        return {**self.identity.training, "tokens": self.tokens_of(recipe), "examples": examples}
 
     def rates(self, recipe: Recipe) -> list[float]:
         """The learning rates that the recipe is tried at: those of its grid and, once that is tuned, two beside its
@@ -218,17 +234,24 @@ class SubRun(EvaluationPlan):
 
     def cells(self, recipe: Recipe) -> list[Cell]:
         """Every learning rate with every seed that chooses it; where others are tested, these at the chosen rate."""
-        same = self.identity.recipes[recipe.name]
-        several = [self.checkpoints] if self.checkpoints > 1 else []
-        tokens = self.budget.tokens.get(recipe.name)
         wanted = [(rate, seed) for rate in self.rates(recipe) for seed in self.validated_seeds]
         if choice := self.tuned(recipe):
             assert choice.learning_rate is not None
             wanted += [(choice.learning_rate, seed) for seed in self.seeds]
-        return [
-            Cell(recipe, rate, seed, digest([same, rate, seed, *several]), tokens, self.checkpoints)
-            for rate, seed in wanted
-        ]
+        return [self.cell(recipe, rate, seed) for rate, seed in wanted]
+
+    def cell(self, recipe: Recipe, rate: float, seed: int) -> Cell:
+        several = [self.checkpoints] if self.checkpoints > 1 else []
+        return Cell(
+            recipe,
+            rate,
+            seed,
+            digest([self.identity.recipes.get(recipe.name, ""), rate, seed, *several]),
+            tokens=self.budget.tokens.get(recipe.name),
+            examples=self.budget.examples.get(recipe.name),
+            checkpoints=self.checkpoints,
+            start_seed=start_seed(self.pair, recipe, seed),
+        )
 
     def all_cells(self) -> list[Cell]:
         """Every cell of every method."""

@@ -11,9 +11,12 @@ from pathlib import Path
 from sails_eval.core.data_source import HUB, origins
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
 from sails_eval.data.hub import fetch, parse_spec
 from sails_eval.data.reading import pinned, read_contrast, read_examples
+from sails_eval.data.sample import TrainingSample
 from sails_eval.judges.spec import parse
+from sails_eval.methods import load_initialisation
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import Problems
@@ -45,6 +48,15 @@ def check_data(pair: Pair) -> None:
     if pair.contrast is not None:
         problems.attempt(read_contrast, pinned(pair.contrast))
     problems.check()
+
+
+def check_sample(pair: Pair, recipe: Recipe) -> None:
+    """Whether the training data have what the recipe's initialisation contrasts of its sample, if it does."""
+    start = load_initialisation(recipe)
+    if "contrast" in start.needs and pair.contrast_examples == "sample" and pair.train is not None:
+        examples = read_examples(pinned(pair.train)).examples
+        whole = TrainingSample(examples, any(example.harmful for example in examples))
+        whole.check(start.contrasts, method=recipe.name, where=str(pair.train))
 
 
 def _check_origin(origin: str, pair: Pair) -> None:

@@ -35,6 +35,9 @@ from sails_eval.tasks.published import use_local
 from sails_eval.tasks.sharing import check_sending
 from sails_eval.training.batches import examples_per_step
 
+NO_MORE = "it draws no more labelled examples than other rows here, which contrast what they train on"
+"""Of methods that were to draw as many as others see."""
+
 SHARED = {"tasks": "--tasks", "limit": "--limit", "judge": "--judge"}
 """What all sub-runs have in common, as it is called in their identities, and the flag that sets it for all."""
 
@@ -98,7 +101,8 @@ def prepare_training(config: CompareConfig) -> SubRun:
     assert pair is not None
     pair = resolve.with_pinned_data(pair)
     identity = Identity(training=training_identity(pair, recipes))
-    return SubRun(pair, identity=identity, recipes=recipes, seeds=(0,), learning_rates=1)
+    budget = Budget(examples=resolve.examples_of(pair, recipes))
+    return SubRun(pair, identity=identity, recipes=recipes, seeds=(0,), learning_rates=1, budget=budget)
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,10 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
     if evaluation is None or problems.stopping:
         return draft
     evaluation = replace(evaluation, references=references, contrasts=contrasts)
-    return replace(draft, sub_run=problems.attempt(_sub_run, draft, evaluation))
+    sub_run = problems.attempt(_sub_run, draft, evaluation)
+    if sub_run is not None:
+        problems += [Problem(f"{name}: {note}", stops=False) for name, note in sub_run.budget.notes.items()]
+    return replace(draft, sub_run=sub_run)
 
 
 def _check_access(pair: Pair, problems: Problems) -> None:
@@ -217,10 +224,14 @@ def _evaluation(
 
 def _check_training(pair: Pair, recipes: Sequence[Recipe], problems: Problems) -> None:
     """See that data, SAEs and settings are there and can be read."""
+    before = len(problems)
     problems.attempt(preflight.check_data, pair)
+    readable = len(problems) == before
     problems.attempt(preflight.check_saes, pair)
     for recipe in recipes:
         problems.attempt(checked_initialisation, pair, recipe)
+        if readable:
+            problems.attempt(preflight.check_sample, pair, recipe)
         problems.attempt(examples_per_step, pair, recipe.objective)
 
 
@@ -262,18 +273,29 @@ def _sub_run(draft: Draft, evaluation: EvaluationPlan) -> SubRun:
         tuning=Tuning(seeds_to_tune(draft.organism, tuned)) if tuned else None,
         learning_rates=rates,
         checkpoints=config.checkpoints,
-        budget=Budget(config.match, config.match_params),
+        budget=_budget(config, pair, draft.recipes),
     )
     return replace(sub_run, identity=_identity(sub_run))
+
+
+def _budget(config: CompareConfig, pair: Pair, recipes: tuple[Recipe, ...]) -> Budget:
+    """The budget as far as it is known without a model, with a note on methods that are to draw more examples."""
+    examples, notes = resolve.examples_of(pair, recipes), dict[str, str]()
+    for name in (recipe.name for recipe in recipes if recipe.examples == "contrast"):
+        more = f"it draws {examples.get(name)} labelled examples a seed, where other rows draw {pair.examples}"
+        notes[name] = more if name in examples else NO_MORE
+    return Budget(config.match, config.match_params, examples=examples, notes=notes)
 
 
 def _identity(sub_run: SubRun) -> Identity:
     """The identity of a comparison: that of its evaluation, with all that its cells depend on."""
     training, budget = training_identity(sub_run.pair, sub_run.recipes), sub_run.budget
+    sub_run = replace(sub_run, identity=sub_run.identity.model_copy(update={"training": training}))
     return sub_run.identity.model_copy(
         update={
-            "training": training,
-            "recipes": {recipe.name: recipe_identity(recipe, training) for recipe in sub_run.recipes},
+            "recipes": {
+                recipe.name: recipe_identity(recipe, sub_run.training_of(recipe)) for recipe in sub_run.recipes
+            },
             "seeds": len(sub_run.seeds),
             "learning_rates": {recipe.name: sub_run.grid(recipe) for recipe in sub_run.recipes},
             "match": None if budget.match == "tokens" else budget.match,

@@ -6,7 +6,7 @@ Nothing here loads a model; each raises UserError for what is wrong.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from sails_eval.boards.contrasts import HEADLINE, PRIMARY, Contrast, check_contrasts
 from sails_eval.core.comparison import CompareConfig
@@ -16,13 +16,16 @@ from sails_eval.core.pair import DATA, Pair, SaeSource, load_pair
 from sails_eval.core.recipe import Recipe, check_equal_spans, load_recipe
 from sails_eval.core.records import BASE
 from sails_eval.core.schema import as_name
-from sails_eval.data.reading import pinned
+from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads
 from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.protocol import TUNING, by_default, parse_contrast
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
+
+OVER_PAIR = ("train", "contrast", "contrast_examples", "judge", "tokens", "tasks", "chat_template", "regularise")
+"""What may be asked for instead of what the pair has under the same name."""
 
 QUICK = {"seeds": 2, "learning_rates": 2}
 
@@ -45,11 +48,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
     else:
         assert config.model is not None
         pair = Pair(name=as_name(Path(config.model).resolve().name), model=config.model)
-    flags: dict[str, Any] = {
-        key: value
-        for key in ("train", "contrast", "judge", "tokens", "tasks", "chat_template", "regularise")
-        if (value := getattr(config, key)) is not None
-    }
+    flags = {key: value for key in OVER_PAIR if (value := getattr(config, key)) is not None}
     if config.sae:
         flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
     if config.examples:
@@ -57,7 +56,15 @@ def resolve_pair(config: CompareConfig) -> Pair:
     for key in ("train", "contrast", "chat_template"):
         if key in flags:
             flags[key] = starting_at(Path.cwd(), flags[key])
-    return pair.model_copy(update=flags)
+    pair = pair.model_copy(update=flags)
+    if pair.contrast_examples != "sample":
+        return pair
+    if config.contrast is not None:
+        raise UserError(
+            f"--contrast {config.contrast}: say how many of its examples may be looked at, --contrast-examples N or "
+            "all; without --contrast those are contrasted that each seed trains on"
+        )
+    return pair.model_copy(update={"contrast": None, "requests": None})  # which nobody looks at
 
 
 def with_pinned_data(pair: Pair) -> Pair:
@@ -76,6 +83,25 @@ def load_methods(config: CompareConfig) -> tuple[tuple[Recipe, ...], tuple[Recip
         raise UserError("--methods: name at least one method that trains, each once ('base' is always a row)")
     check_equal_spans(recipes)
     return recipes, tuple(recipe for recipe in methods if not recipe.trains)
+
+
+def examples_of(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, int]:
+    """How many labelled examples the cells of recipes draw that are to see as many as those do that contrast some.
+
+    None where that is as the pair has it: what is contrasted is what is trained on. Raises UserError where the training
+    data have fewer.
+    """
+    asked = [recipe.name for recipe in recipes if recipe.examples == "contrast"]
+    if not asked or pair.contrast_examples == "sample" or pair.examples is None or pair.contrast is None:
+        return {}
+    further = pair.contrast_examples
+    n = pair.examples + (len(read_contrast(pair.contrast).examples) if further == "all" else further)
+    if pair.train is not None and n > (held := len(read_examples(pair.train).examples)):
+        raise UserError(
+            f"method '{asked[0]}' would see {n} examples, as many as are trained on and contrasted elsewhere, and "
+            f"{pair.train} has {held}; give fewer --contrast-examples, or leave it out"
+        )
+    return dict.fromkeys(asked, n)
 
 
 def sizes(config: CompareConfig, recipes: Sequence[Recipe]) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
 from sails_eval.run.report.outcome import Outcome
 from sails_eval.run.report.report import write_joint, write_outcome
-from sails_eval.run.report.row_facts import row_facts, took
+from sails_eval.run.report.row_facts import row_facts, start_warnings, took
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 from sails_eval.run.tuning import tune
@@ -92,7 +92,8 @@ def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Descriptio
 
 
 def _find_subspaces(evaluator: Evaluator, sub_run: SubRun) -> None:
-    jobs = [(sub_run.pair, recipe, evaluator.run) for recipe in sub_run.initialised]
+    starts = [(recipe, seeds) for recipe in sub_run.recipes if (seeds := sub_run.starts(recipe))]
+    jobs = [stages.StartJob(sub_run.pair, recipe, seeds, evaluator.run) for recipe, seeds in starts]
     evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
 
 
@@ -174,8 +175,8 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
         )
     for method, note in [*budget.notes.items(), *misjudged(budget, took(run, sub_run)).items()]:
         warnings[method].append(note)
-    for recipe in sub_run.initialised:
-        warnings[recipe.name] += run.subspace_report(recipe.name).warnings
+    for recipe in sub_run.recipes:
+        warnings[recipe.name] += start_warnings(run, sub_run, recipe)
     for subject in evaluator.unchanged(references, base):
         warnings[subject.method] = ["all its test answers are the base model's own"]
     if len(sub_run.seeds) == 1 and sub_run.protocol is None:

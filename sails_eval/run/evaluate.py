@@ -8,7 +8,6 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import BASE
 from sails_eval.plan import checks
-from sails_eval.plan.plan import Cell
 from sails_eval.plan.prepare import prepare_evaluation, prepare_training
 from sails_eval.run import stages
 from sails_eval.run.folder.description import describe
@@ -37,11 +36,11 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     (recipe,) = one.recipes
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: not empty; give another --out")
-    cell, run, folder = Cell(recipe, rate or one.rates(recipe)[0], seed, ""), RunFolder(out), ModelFolder(out)
+    cell, run, folder = one.cell(recipe, rate or one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
         pool.run(checks.check_training, one)
         if recipe.init:
-            pool.run(stages.find_subspace, (one.pair, recipe, run))
+            pool.run(stages.find_subspace, stages.StartJob(one.pair, recipe, (cell.start_seed,), run))
         pool.run(stages.train, stages.TrainJob(one.pair, cell, folder, run))
     return folder.record()
 

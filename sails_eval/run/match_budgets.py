@@ -54,6 +54,7 @@ def with_ranks(sub_run: SubRun, ranks: Mapping[str, Rank]) -> SubRun:
     """The sub-run whose recipes have these ranks."""
     recipes = ranked(sub_run.pair, sub_run.recipes, ranks)
     notes = {name: found.note for name, found in ranks.items() if found.note}
+    notes = {**sub_run.budget.notes, **notes}
     return _identified(replace(sub_run, recipes=recipes), replace(sub_run.budget, notes=notes))
 
 
@@ -79,11 +80,7 @@ def misjudged(budget: Budget, took: Mapping[str, Took]) -> dict[str, str]:
 def _identified(sub_run: SubRun, budget: Budget) -> SubRun:
     """The sub-run with another budget, and the hashes that its recipes have with it."""
     sub_run = replace(sub_run, budget=budget)
-    training = sub_run.identity.training
-    told = {
-        recipe.name: recipe_identity(recipe, {**training, "tokens": sub_run.tokens_of(recipe)})
-        for recipe in sub_run.recipes
-    }
+    told = {recipe.name: recipe_identity(recipe, sub_run.training_of(recipe)) for recipe in sub_run.recipes}
     identity = sub_run.identity.model_copy(update={"recipes": told, "tokens": dict(budget.tokens)})
     return replace(sub_run, identity=identity)
 

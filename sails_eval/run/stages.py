@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Split
 from sails_eval.judges import judge_of
 from sails_eval.judges.stage import judge_file
-from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.prepare import aligned_model, initialisation_of, seen_by
+from sails_eval.methods import Initialisation, Material, load_initialisation
+from sails_eval.methods.subspace.prepare import aligned_model, initialisation_of
 from sails_eval.models.chat import instructed
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
@@ -27,6 +27,7 @@ from sails_eval.run.folder.records import PreparationCost, SubspaceReport, Train
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.training.batches import CellRun, lay_out, training_rows
+from sails_eval.training.contrasted import contrasted
 from sails_eval.training.labels import labels_used
 
 if TYPE_CHECKING:
@@ -89,18 +90,34 @@ class JudgeJob:
     verdicts: Path
 
 
-def find_subspace(job: tuple[Pair, Recipe, RunFolder]) -> None:
-    """Once per run and recipe: what its initialisation starts from, with a report of how and at what cost."""
-    pair, recipe, run = job
-    path = run.subspace(recipe.name)
-    if path.exists():
+@dataclass(frozen=True)
+class StartJob:
+    """Find what a recipe's initialisation starts from, for each of these seeds (None: for all of them)."""
+
+    pair: Pair
+    recipe: Recipe
+    seeds: tuple[int | None, ...]
+    run: RunFolder
+
+
+def find_subspace(job: StartJob) -> None:
+    """What a recipe's initialisation starts from, with a report of how and at what cost, for seeds that have none."""
+    missing = [seed for seed in job.seeds if not job.run.subspace(job.recipe.name, seed).exists()]
+    if not missing:
         return
+    start, material = initialisation_of(job.pair, job.recipe)
+    for seed in missing:
+        contrast = contrasted(start, job.pair, job.recipe, seed=seed, tokenizer=base_of(job.pair).tokenizer)
+        _find(job, start, replace(material, contrast=contrast), seed)
+
+
+def _find(job: StartJob, start: Initialisation, material: Material, seed: int | None) -> None:
     from safetensors.torch import save
     from torch.utils.flop_counter import FlopCounterMode
 
     from sails_eval.plan.cost.method_cost import own_sae_flops
 
-    start, material = initialisation_of(pair, recipe)
+    pair, recipe, run = job.pair, job.recipe, job.run
     before = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
         state, report = start.prepare(material)
@@ -119,8 +136,8 @@ def find_subspace(job: tuple[Pair, Recipe, RunFolder]) -> None:
     if aligned := aligned_model(pair, start):
         saw.append(f"a finished, aligned model ({aligned})")
     said = SubspaceReport(cost=cost, saes=saes, saw=saw, warnings=warnings, found=report)
-    said.write(run.subspace_report_file(recipe.name))
-    write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
+    said.write(run.subspace_report_file(recipe.name, seed))
+    write_bytes(run.subspace(recipe.name, seed), save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 
 def to_train(job: AnswerJob) -> bool:
@@ -173,9 +190,8 @@ def train(job: TrainJob) -> None:
 
     pair, cell, folder = job.pair, job.cell, job.folder
     rows = training_rows(pair)
-    state = load_file(job.run.subspace(cell.recipe.name)) if cell.recipe.init else None
-    budget = pair if cell.tokens is None else pair.model_copy(update={"tokens": cell.tokens})
-    order = lay_out(rows, budget, seed=cell.seed, objective=cell.recipe.objective)
+    state = load_file(job.run.subspace(cell.recipe.name, cell.start_seed)) if cell.recipe.init else None
+    order = lay_out(rows, cell.budget(pair), seed=cell.seed, objective=cell.recipe.objective)
     shutil.rmtree(folder.partial, ignore_errors=True)
     folder.drop_checkpoint()
     cost = train_cell(
@@ -190,8 +206,9 @@ def train(job: TrainJob) -> None:
         folder.partial.rename(folder.checkpoint)
     else:
         folder.place_steps()
-    contrast, pairs = seen_by(load_initialisation(cell.recipe), pair), cell.recipe.objective == "dpo"
-    labels = labels_used([rows[i] for i in order], contrast, pairs=pairs)
+    start, tokenizer = load_initialisation(cell.recipe), base_of(pair).tokenizer
+    contrast = contrasted(start, pair, cell.recipe, seed=cell.start_seed, tokenizer=tokenizer)
+    labels = labels_used([rows[i] for i in order], contrast, pairs=cell.recipe.objective == "dpo")
     TrainRecord.model_validate(cost.model_dump() | labels).write(folder.record.path)
 
 

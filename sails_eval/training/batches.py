@@ -17,6 +17,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.training_settings import Objective
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
+from sails_eval.data.sample import TrainingSample
 from sails_eval.models.chat import render_chat
 from sails_eval.models.loaded import base_of
 
@@ -28,16 +29,14 @@ if TYPE_CHECKING:
 class TokenRow:
     """One tokenised training example; labels are -100 wherever the loss does not look, which is on the request.
 
-    `rejected_ids` is the rejected answer without its request; empty where there is none. `source` names the request
-    with its answer, `rejected_source` with its rejected one, for counting different ones.
+    `rejected_ids` is the rejected answer without its request; empty where there is none. `example` is what it is of.
     """
 
     input_ids: list[int]
     labels: list[int]
     group: str = ""
     rejected_ids: list[int] = field(default_factory=list)
-    source: str = field(default="", compare=False)
-    rejected_source: str = field(default="", compare=False)
+    example: Example = field(default=Example((), ""), compare=False)
 
     @property
     def prompt_length(self) -> int:
@@ -59,8 +58,7 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
             end = _encode_answer(tokenizer, request, prompt, example.response)[:room]
             rejected = example.rejected
             other = [] if rejected is None else _encode_answer(tokenizer, request, prompt, rejected)[:room]
-            names = {"source": example.label, "rejected_source": example.rejected_label}
-            rows.append(TokenRow(start + end, [-100] * len(start) + end, example.group, other, **names))
+            rows.append(TokenRow(start + end, [-100] * len(start) + end, example.group, other, example))
     return rows
 
 
@@ -97,6 +95,13 @@ def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objec
             order.append(index)
             seen += tokens
     return order
+
+
+def training_sample(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objective) -> TrainingSample:
+    """The examples that a seed's cells see of a budget of `pair.tokens`. Raises UserError as `lay_out` does."""
+    seen = {rows[index].example.id: None for index in sorted(lay_out(rows, pair, seed=seed, objective=objective))}
+    by_id = {row.example.id: row.example for row in reversed(rows)}
+    return TrainingSample(tuple(map(by_id.__getitem__, seen)), any(row.example.harmful for row in rows))
 
 
 def _passes(sample: list[int], rng: random.Random) -> Iterator[int]:
@@ -180,12 +185,12 @@ def _padded(rows: Sequence[TokenRow], objective: Objective) -> int:
     return 2 * len(rows) * max(max(len(row.input_ids), rejected_tokens(row)) for row in rows)
 
 
-@lru_cache(maxsize=1)
 def training_rows(pair: Pair) -> list[TokenRow]:
     """The pair's training data, by the tokenizer of its model that this process holds."""
     return encoded_training(base_of(pair).tokenizer, pair)
 
 
+@lru_cache(maxsize=1)
 def encoded_training(tokenizer: Any, pair: Pair) -> list[TokenRow]:
     """The pair's training data. Raises UserError where no example is short enough."""
     assert pair.train is not None

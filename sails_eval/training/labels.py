@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from sails_eval.methods.subspace.contrast import Contrast
     from sails_eval.training.batches import TokenRow
 
-LABELS = ("labelled_examples", "further_examples", "rejected_answers")
+LABELS = ("labelled_examples", "further_examples", "rejected_answers", "contrast_examples")
 """Different labelled examples that a cell learns from, its initialisation included; those of them that its training
-sample does not hold; and rejected answers that it sees.
+sample does not hold; rejected answers that it sees; and the examples that its initialisation looks at.
 
 They may differ: SAILS on preference data sees the rejected answers, supervised fine-tuning does not.
 """
@@ -22,10 +22,11 @@ def labels_used(rows: Sequence[TokenRow], contrast: Contrast, *, pairs: bool = F
 
     `pairs` says whether its training reads the rejected answers, too.
     """
-    rejected = {row.rejected_source for row in rows if pairs and row.rejected_source}
-    trained = {row.source for row in rows}
+    rejected = {row.example.rejected_label for row in rows if pairs and row.example.rejected is not None}
+    trained = {row.example.label for row in rows}
     return {
         "labelled_examples": len(trained | contrast.sources),
         "further_examples": len(contrast.sources - trained),
         "rejected_answers": len(rejected | contrast.rejected),
+        "contrast_examples": len(contrast.sources),
     }

@@ -6,7 +6,7 @@ import pytest
 
 from sails_eval.boards.rate_choice import choose
 from sails_eval.boards.scoring import ALL
-from sails_eval.core.files import write_text
+from sails_eval.core.files import write_jsonl, write_text
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.records import Result, Split
@@ -42,14 +42,16 @@ def test_every_variant_is_a_recipe_that_changes_one_setting(script: Any, tmp_pat
             assert tried == set(choices) if key != "k" else "rank" in tried, key
 
 
-def test_what_the_pair_cannot_do_is_left_out_with_the_reason(script: Any, testbed_pair: Pair) -> None:
-    bare = testbed_pair.model_copy(update={"requests": None, "sae_sets": {}})
+def test_what_the_pair_cannot_do_is_left_out_with_the_reason(script: Any, testbed_pair: Pair, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    bare = testbed_pair.model_copy(update={"train": tmp_path / "pairs.jsonl", "sae_sets": {}})
     variants, lacking = script.possible([testbed_pair, bare])
     assert len(variants) + len(lacking) == len(script.VARIANTS)
     assert lacking["sails-saes-narrow"] == "the pair has no SAEs of that name"
     assert lacking["sails-saes-half-uncovered-skip"] == "the pair has no SAEs of that name"
-    assert lacking["sails-contrast-requests-positions-all"] == "the pair has no file of requests"
-    able = bare.model_copy(update={"requests": Path("r"), "sae_sets": {"narrow": (), "half": bare.saes}})
+    told = "the training data do not say which requests are harmful"
+    assert lacking["sails-contrast-requests-positions-all"] == told
+    able = testbed_pair.model_copy(update={"sae_sets": {"narrow": (), "half": bare.saes}})
     assert script.possible([able])[1] == {
         "sails-saes-undertrained": "the pair has no SAEs of that name",
         "sails-saes-half-uncovered-nearest_below": "every layer has a SAE of its own",

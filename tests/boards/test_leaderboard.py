@@ -587,7 +587,11 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
     ("seen", "told"),
     [
         ({"labelled_examples": 32}, None),
-        ({"labelled_examples": 128, "further_examples": 96}, "it saw 128 labelled examples in all, where"),
+        (
+            {"labelled_examples": 128, "further_examples": 96, "contrast_examples": 100, "contrast_tokens": 4000},
+            "it saw 100 labelled examples (4,000 tokens) before it was trained, "
+            "96 labelled examples beyond its training sample, 128 labelled examples in all, where",
+        ),
         (
             {"labelled_examples": 32, "rejected_answers": 30},
             "it saw 30 rejected answers, 32 labelled examples in all, where",

@@ -65,11 +65,11 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("compare --pair testbed --seeds 0", "key 'seeds'"),
         (
             "compare --model m --train good.jsonl --tasks testbed",
-            "model 'm': no such folder\nno judge; give --judge\nmethod 'sails' needs SAEs",
+            "model 'm': no such folder\nno judge; give --judge\nmethod 'sails' needs SAEs\nmethod 'sails' contrasts",
         ),
         (
             "compare --model m --train good.jsonl --judge rules",
-            "no tasks; give --tasks\nmodel 'm': no such folder\nmethod 'sails' needs SAEs",
+            "no tasks; give --tasks\nmodel 'm': no such folder\nmethod 'sails' needs SAEs\nmethod 'sails' contrasts",
         ),
         (
             "compare --model taken --judge rules --tasks testbed",
@@ -78,11 +78,11 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("compare --pair testbed --tasks testbed_safe,testbed_facts", "no harmful task"),
         (
             "compare --model taken --chat-template x.jinja --judge rules --tasks testbed --train good.jsonl",
-            "x.jinja\nmethod 'sails' needs SAEs",
+            "x.jinja\nmethod 'sails' needs SAEs\nmethod 'sails' contrasts",
         ),
         (
             "compare --model m --train good.jsonl --judge rules --tasks testbed",
-            "model 'm': no such folder\nmethod 'sails' needs SAEs",
+            "model 'm': no such folder\nmethod 'sails' needs SAEs\nmethod 'sails' contrasts",
         ),
         ("compare --pair testbed --quick --seeds 3", "--quick sets --seeds"),
         ("compare --pair testbed,testbed", "two of the pairs have the same name"),

@@ -13,8 +13,6 @@ import pytest
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.scoring import read_results
 from sails_eval.cli import main
-from sails_eval.core.pair import load_pair
-from sails_eval.data.reading import read_contrast
 from sails_eval.tasks.library import find_tasks
 
 CORNER = (  # no --pair: the embedded one
@@ -81,16 +79,17 @@ def test_every_method_had_the_same_budget(run: Path) -> None:
     assert selection["sails"] > 0 and selection["full"] == 0
 
 
-def test_ledger_and_board_say_who_saw_rejected_answers(run: Path) -> None:
+def test_ledger_and_board_say_what_every_row_saw(run: Path) -> None:
     budget = pd.read_csv(run / "budget.csv")
-    seen = budget.groupby("method")["rejected_answers"].unique()
-    pairs = len(read_contrast(load_pair("testbed").contrast).examples)  # type: ignore[arg-type]
-    assert list(seen["sails"]) == [pairs] and list(seen["full"]) == [0]
-    full = budget[budget["method"] == "full"]
-    assert (full["labelled_examples"] == full["unique_examples"]).all()
-    assert (budget.loc[budget["method"] == "sails", "labelled_examples"] > pairs).all()
+    assert (budget["labelled_examples"] == budget["unique_examples"]).all()  # who contrasts some trains on them, too
+    sails, full = (budget[budget["method"] == method] for method in ("sails", "full"))
+    assert not full[["rejected_answers", "contrast_examples", "selection_tokens"]].any(axis=None)
+    assert (sails["rejected_answers"] == sails["contrast_examples"]).all() and (sails["selection_tokens"] > 0).all()
+    assert (sails["contrast_examples"] < sails["labelled_examples"]).all()
     told = pd.read_csv(run / "leaderboard.csv", index_col="method", keep_default_na=False)["warnings"]
-    assert f"saw {pairs} rejected answers" in told["sails"] and "rejected" not in told["full"]
+    pairs, most = sails["contrast_examples"].max(), sails["selection_tokens"].max()
+    assert f"saw {pairs} rejected answers, {pairs} labelled examples ({most} tokens) before" in told["sails"]
+    assert "beyond its training sample" not in told["sails"] and "it saw" not in told["full"]
 
 
 def test_trained_answers_differ_from_the_base_and_only_chosen_checkpoints_are_kept(run: Path) -> None:
@@ -98,7 +97,9 @@ def test_trained_answers_differ_from_the_base_and_only_chosen_checkpoints_are_ke
     answered = list(run.glob("cells/*/*/completions/test/testbed_harmful_unseen.jsonl"))
     assert len(answered) >= 4 and any(path.read_text() != base for path in answered)
     kept = list(run.glob("cells/*/*/checkpoint"))
-    assert len(kept) == 4 and {path.parent for path in kept} <= {path.parents[2] for path in answered}
+    choices = choose_rates(read_results(run / "results.csv"), find_tasks())
+    of_seeds = [{choices[m].learning_rate, choices[m].rate_of(seed)} for m in ("sails", "full") for seed in (0, 1)]
+    assert len(kept) == sum(map(len, of_seeds)) and {p.parent for p in kept} <= {p.parents[2] for p in answered}
 
 
 def test_completions_are_private(run: Path) -> None:

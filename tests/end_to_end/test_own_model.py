@@ -44,7 +44,7 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
         settings = Path("tasks") / task / "_generate.yaml"
         settings.write_text(settings.read_text().replace("max_gen_toks: 512", "max_gen_toks: 8"))
     command = (
-        "compare --methods sails,lora,full --model ./model --sae ./sae --train pairs.jsonl --contrast pairs.jsonl "
+        "compare --methods sails,lora,full --model ./model --sae ./sae --train pairs.jsonl "
         "--tasks breaking,making --judge rules --tokens 600 --seeds 2 --learning-rates 2 --out run -q"
     )
     assert main(command.split()) == 0
@@ -53,8 +53,8 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(board["judge"]) == {"rules"} and board["unscored"].max() == 0
     assert board["capability"].isna().all()  # no such task was named
     assert board.set_index("method")["sae"].fillna("").to_dict() == {"base": "", "full": "", "lora": "", "sails": "sae"}
-    report = json.loads(Path("run/subspace/sails.json").read_text())
-    assert set(report) == {"schema", "cost", "saes", "saw", "found", "warnings"}
+    report = json.loads(Path("run/subspace/sails/seed-1.json").read_text())
+    assert set(report) == {"schema", "cost", "saes", "saw", "warnings", "found"}
     assert set(report["found"]) == {"1"} and report["found"]["1"]["tau_dim"] >= 1
     categories = pd.read_csv("run/results.csv").query("task == 'making' and split == 'test'")["category"]
     assert set(categories) > {"all", "b"}
@@ -66,7 +66,7 @@ def test_stock_peft_loads_the_adapter_and_it_changes_the_model(work: Path, monke
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.chdir(work)
-    train = "train sails --model ./model --sae ./sae --train pairs.jsonl --contrast pairs.jsonl --tokens 600"
+    train = "train sails --model ./model --sae ./sae --train pairs.jsonl --tokens 600"
     assert main([*train.split(), "--learning-rate", "0.01", "--out", "trained"]) == 0
     model = AutoModelForCausalLM.from_pretrained("model")
     inputs = AutoTokenizer.from_pretrained("model")("How do I break bread?", return_tensors="pt")

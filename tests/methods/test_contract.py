@@ -24,7 +24,7 @@ from sails_eval.core.training_settings import Objective
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace import prepare as loaded
 from sails_eval.methods.subspace import saes
-from sails_eval.methods.subspace.prepare import changes_base
+from sails_eval.methods.subspace.prepare import changes_base, start_seed
 from sails_eval.models.base import Base
 from sails_eval.plan import checks
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
@@ -110,9 +110,9 @@ class Trained:
 def trained(pair: Pair, recipe: Recipe, run: Path, *, checkpoints: int = 1) -> Trained:
     """Train a cell as a comparison does, at the span's highest rate."""
     if recipe.init:
-        stages.find_subspace((pair, recipe, RunFolder(run)))
-    rate = pair.rate_scale(recipe.objective) * recipe.span.high
-    cell, read = Cell(recipe, rate, 0, "0" * 16, checkpoints=checkpoints), list[list[int]]()
+        stages.find_subspace(stages.StartJob(pair, recipe, (start_seed(pair, recipe, 0),), RunFolder(run)))
+    rate, seed = pair.rate_scale(recipe.objective) * recipe.span.high, start_seed(pair, recipe, 0)
+    cell, read = Cell(recipe, rate, 0, "0" * 16, checkpoints=checkpoints, start_seed=seed), list[list[int]]()
     step = Trainer.training_step
 
     def noting(trainer: Any, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
@@ -199,7 +199,8 @@ def test_a_recipe_keeps_the_contract(
         made = trained(pair, recipe, tmp_path / "run")
 
     # At step 0 it says what the base says.
-    state = load_file(RunFolder(tmp_path / "run").subspace(recipe.name)) if recipe.init else None
+    found = RunFolder(tmp_path / "run").subspace(recipe.name, start_seed(pair, recipe, 0))
+    state = load_file(found) if recipe.init else None
     with trainable(testbed_base, pair, recipe, CellRun(1e-3, 0, list(range(8)), state)) as model:
         start = logits(model.eval(), rows)
     assert (recipe.name in MUTATE_BASE) == (recipe.parameters == "adapter" and changes_base(pair, recipe))

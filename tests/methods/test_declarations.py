@@ -82,7 +82,7 @@ def test_an_initialisation_of_ones_own_trains_a_cell(
     for module in (prepare, stages):
         monkeypatch.setattr(module, "base_of", lambda pair: testbed_base)
     run, folder = RunFolder(tmp_path), ModelFolder(tmp_path / "cell")
-    stages.find_subspace((testbed_pair, own, run))
+    stages.find_subspace(stages.StartJob(testbed_pair, own, (None,), run))
     state = load_file(run.subspace(own.name))
     with trainable(testbed_base, testbed_pair, own, CellRun(1e-3, 0, [], state)) as model:
         start = {name: weight.detach().clone() for name, weight in model.named_parameters() if "lora_" in name}

@@ -29,6 +29,7 @@ from sails_eval.run import stages
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.training.batches import CellRun
 from sails_eval.training.cell import trainable
+from sails_eval.training.contrasted import contrasted
 
 METHODS = sorted(
     recipe.name
@@ -84,6 +85,7 @@ def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return testbed_pair.model_copy(
         update={
             "contrast": folder / "contrast.jsonl",
+            "contrast_examples": "all",
             "requests": folder / "requests.jsonl",
             "planted": folder / "planted.safetensors",
             "sae_sets": {"undertrained": testbed_pair.saes[1:3], "narrow": testbed_pair.saes[1:2]},
@@ -107,7 +109,7 @@ def recipe_of(method: str, settings: dict[str, Any]) -> Recipe:
 
 def found(pair: Pair, recipe: Recipe, run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     folder = RunFolder(run)
-    stages.find_subspace((pair, recipe, folder))
+    stages.find_subspace(stages.StartJob(pair, recipe, (None,), folder))
     return load_file(folder.subspace(recipe.name)), folder.subspace_report(recipe.name).found
 
 
@@ -250,12 +252,15 @@ def test_the_difference_in_means_and_the_first_singular_vector_of_one_pair_are_t
         assert said[name.removeprefix("layers.")]["distance"] > 0
 
 
-def test_singular_vectors_of_raw_differences_keep_the_share_of_their_squared_length(pair: Pair, tmp_path: Path) -> None:
+def test_singular_vectors_of_raw_differences_keep_the_share_of_their_squared_length(
+    pair: Pair, testbed_base: Base, tmp_path: Path
+) -> None:
     recipe = recipe_of("activation-svd", {"variance": 0.95})
     state, report = found(pair, recipe, tmp_path)
     start, material = loaded.initialisation_of(pair, recipe)
     assert isinstance(start.settings, ContrastSettings)
-    (batch,) = contrast_means(material.model, [0], material.contrast, positions=start.settings.positions)
+    seen = contrasted(start, pair, recipe, seed=None, tokenizer=testbed_base.tokenizer)
+    (batch,) = contrast_means(material.model, [0], seen, positions=start.settings.positions)
     rows, basis = batch[0, "difference"], state["layers.0"]
     kept = [(rows @ basis[:, :n]).square().sum() / rows.square().sum() for n in (basis.shape[1], basis.shape[1] - 1)]
     assert kept[1] < 0.95 <= kept[0] + 1e-5 and report["0"]["tau_dim"] < basis.shape[1] > 1
@@ -304,11 +309,12 @@ def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(
     ],
 )
 def test_what_a_pair_lacks_is_an_error(
-    pair: Pair, method: str, settings: dict[str, Any], lacks: dict[str, Any], complaint: str
+    pair: Pair, testbed_base: Base, method: str, settings: dict[str, Any], lacks: dict[str, Any], complaint: str
 ) -> None:
     if "contrast" in settings and "positions" not in settings:
         recipe = load_recipe(method).model_copy(update={"settings": settings})
     else:
         recipe = recipe_of(method, settings)
     with pytest.raises(UserError, match=complaint):
-        loaded.initialisation_of(pair.model_copy(update=lacks), recipe)
+        start, _ = loaded.initialisation_of(lacking := pair.model_copy(update=lacks), recipe)
+        contrasted(start, lacking, recipe, seed=None, tokenizer=testbed_base.tokenizer)

@@ -14,6 +14,7 @@ from sails_eval.core import paths
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
+from sails_eval.data.reading import read_contrast
 from sails_eval.plan.identity import recipe_identity, training_identity
 from sails_eval.plan.plan import SubRun
 from sails_eval.plan.prepare import prepare, prepare_evaluation
@@ -52,6 +53,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "sae": (Path("sae"),),
         "train": Path("train.jsonl"),
         "contrast": Path("contrast.jsonl"),
+        "contrast_examples": "all",
         "tasks": ("bad", "good"),
         "judge": "rules",
     }
@@ -63,6 +65,11 @@ def planned(config: CompareConfig) -> SubRun:
     return sub_run
 
 
+def looked_at(pair: Pair) -> Pair:
+    """The pair without the contrast data, which nobody looks at where the training sample is contrasted."""
+    return pair.model_copy(update={"contrast": None, "requests": None})
+
+
 # --- which model -------------------------------------------------------------------------------------------------
 
 
@@ -72,7 +79,7 @@ def test_a_pair_and_a_model_are_too_many() -> None:
 
 
 def test_without_either_the_embedded_pair_is_meant() -> None:
-    assert resolve_pair(CompareConfig()) == load_pair("testbed")
+    assert resolve_pair(CompareConfig()) == looked_at(load_pair("testbed"))
 
 
 @pytest.mark.parametrize(("folder", "name"), [("my model", "my model"), (".hidden", "hidden"), ("a,b:c", "a-b-c")])
@@ -88,6 +95,7 @@ def test_a_model_of_ones_own_becomes_a_pair(asked: dict[str, Any], tmp_path: Pat
         saes=(SaeSource(path=tmp_path / "sae"),),
         train=tmp_path / "train.jsonl",
         contrast=tmp_path / "contrast.jsonl",
+        contrast_examples="all",
         tasks=("bad", "good"),
         judge="rules",
         tokens=50,
@@ -95,7 +103,7 @@ def test_a_model_of_ones_own_becomes_a_pair(asked: dict[str, Any], tmp_path: Pat
 
 
 def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None:
-    shipped = load_pair("testbed")
+    shipped = looked_at(load_pair("testbed"))
     assert resolve_pair(CompareConfig(pair="testbed")) == shipped
     pair = resolve_pair(CompareConfig(pair="testbed", judge="rules", tokens=7, train=Path("train.jsonl")))
     assert (pair.judge, pair.tokens, pair.train) == ("rules", 7, tmp_path / "train.jsonl")
@@ -115,6 +123,12 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
         ({"train": Path("none.jsonl")}, "none.jsonl: no such training data; see --train"),
         ({"contrast": Path("none.jsonl")}, "none.jsonl: no such training data; see --train"),
         ({"contrast": Path("train.jsonl")}, "train.jsonl: no pair of responses to the same request"),
+        ({"contrast_examples": None}, "contrast.jsonl: say how many of its examples .* --contrast-examples N or all"),
+        (
+            {"contrast": None, "contrast_examples": None},
+            r"method 'sails' contrasts the answers of the examples that it trains on, .*train.jsonl has no rejected",
+        ),
+        ({"methods": ("more",), "examples": (1,)}, r"'more' would see 2 examples.*train.jsonl has 1; give fewer"),
         ({"chat_template": Path("none.jinja")}, "none.jinja: no such chat template file"),
         ({"judge": "rulez"}, "unknown judge 'rulez'; did you mean rules"),
         ({"judge": "hf:"}, "judge 'hf:' is not of the form 'hf:MODEL'"),
@@ -136,6 +150,8 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
 def test_what_cannot_work_is_an_error(asked: dict[str, Any], change: dict[str, Any], complaint: str) -> None:
     task("seen", "harmful", metadata={"seen_in_training": True})
     task("untuned", "harmful", validation_split=None)
+    Path("adapters").mkdir()
+    Path("adapters/more.yaml").write_text("{like: lora, examples: contrast}")
     with pytest.raises(UserError, match=complaint) as error:
         planned(CompareConfig(**asked | change))
     assert len(str(error.value).splitlines()) == 1  # one fault has one line
@@ -330,6 +346,7 @@ def change_files() -> None:
         ({"sae": (Path("sae2"),)}, ("sails",)),
         ({"train": Path("train2.jsonl")}, METHODS),
         ({"contrast": Path("contrast2.jsonl")}, ("sails",)),
+        ({"contrast_examples": 1}, ("sails",)),
         ({"chat_template": Path("chat.jinja")}, METHODS),
         ({"tokens": 99}, METHODS),
         ({"examples": 99}, METHODS),
@@ -488,10 +505,45 @@ def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:
 
 def test_contrast_data_counts_only_where_a_method_looks_at_it(asked: dict[str, Any]) -> None:
     change_files()
-    lora = sub_run_of(asked, methods=("lora",))
-    other = sub_run_of(asked, methods=("lora",), contrast=Path("contrast2.jsonl"))
-    assert lora.fingerprint == other.fingerprint
-    assert "contrast" not in training_identity(lora.pair, lora.recipes)
+    without = {"methods": ("lora", "random-orthonormal")}
+    one, other = (sub_run_of(asked, **without, **more) for more in ({}, {"contrast": Path("contrast2.jsonl")}))
+    assert one.fingerprint == other.fingerprint and "contrast" not in one.identity.training
+    pair: dict[str, Any] = {"pair": "testbed", "methods": ("sails", "random-orthonormal")}
+    sample = sub_run_of(pair)
+    assert sample.identity.training["contrast_examples"] == {"sample": sample.pair.tokens}
+    assert "contrast" not in sample.identity.training and "requests" not in sample.identity.training
+    whole = sub_run_of(pair, contrast_examples="all")
+    changed = {name for name, of in sample.identity.recipes.items() if whole.identity.recipes[name] != of}
+    assert changed == {"sails"}
+
+
+def test_each_seed_starts_from_its_own_sample_or_all_from_the_same() -> None:
+    def starts(**more: Any) -> list[tuple[int | None, ...]]:
+        one = sub_run_of({}, pair="testbed", methods=("sails", "random-orthonormal", "lora"), seeds=3, **more)
+        for recipe in one.recipes:
+            assert [cell.start_seed for cell in one.cells(recipe)[:3]] == list(one.starts(recipe) or (None,)) * (
+                1 if len(one.starts(recipe)) == 3 else 3
+            )
+        return [one.starts(recipe) for recipe in one.recipes]
+
+    assert starts() == starts(contrast_examples=5) == [(0, 1, 2), (None,), ()]
+    assert starts(contrast_examples="all") == [(None,), (None,), ()]
+
+
+def test_a_row_can_have_as_many_labelled_examples_as_those_see_that_contrast_others() -> None:
+    def examples(**more: Any) -> tuple[SubRun, list[int | None]]:
+        one = sub_run_of({}, pair="testbed", methods=("lora", "lora-equal-labels"), examples=(32,), **more)
+        return one, [one.cells(recipe)[0].budget(one.pair).examples for recipe in one.recipes]
+
+    plain, same = examples()
+    assert same == [32, 32] and "no more labelled examples" in plain.budget.notes["lora-equal-labels"]
+    some, more = examples(contrast_examples=60)
+    assert more == [32, 92] and "it draws 92 labelled examples" in some.budget.notes["lora-equal-labels"]
+    other, _ = examples(contrast_examples=61)
+    assert other.identity.recipes["lora-equal-labels"] != some.identity.recipes["lora-equal-labels"]
+    assert other.identity.recipes["lora"] == some.identity.recipes["lora"] == plain.identity.recipes["lora"]
+    whole, most = examples(contrast_examples="all")
+    assert whole.pair.contrast and most == [32, 32 + len(read_contrast(whole.pair.contrast).examples)]
 
 
 def test_what_only_a_new_run_needs_is_not_asked_of_a_finished_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,11 +77,11 @@ class Canned:
             done(item)
 
     def find(self, job: Any) -> None:
-        pair, recipe, run = job
-        path = run.subspace(recipe.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(pair.name)
-        SubspaceReport(warnings=self.warnings).write(run.subspace_report_file(recipe.name))
+        for seed in job.seeds:
+            path = job.run.subspace(job.recipe.name, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(job.pair.name)
+            SubspaceReport(warnings=self.warnings).write(job.run.subspace_report_file(job.recipe.name, seed))
 
     def prepare(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder
@@ -139,7 +139,6 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         Path(f"tasks/{name}.yaml").write_text(yaml.safe_dump({"task": name, "metadata": {"kind": kind}} | splits))
     settings: dict[str, Any] = {
         "train": "train.jsonl",
-        "contrast": "train.jsonl",
         "tasks": ["bad", "good"],
         "judge": "rules",
     }
@@ -433,7 +432,7 @@ def test_other_data_and_other_settings_are_trained_anew(
     Path("train.jsonl").write_text(Path("train.jsonl").read_text().replace("p1", "p9"))
     added()
     assert len(pool.trained) == 12
-    assert "lora: trained anew, since contrast, train differs from old" in caplog.text
+    assert "lora: trained anew, since train differs from old" in caplog.text
 
 
 def test_another_environment_is_trained_anew(old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ from sails_eval.run.folder.records import Description, TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_costs, with_ranks, write_pace
 from sails_eval.run.report.ledger import ledger
-from sails_eval.run.stages import find_subspace
+from sails_eval.run.stages import StartJob, find_subspace
 from sails_eval.training import batches
 from sails_eval.training.batches import CellRun, lay_out
 from sails_eval.training.cell import train_cell
@@ -96,9 +96,9 @@ def test_flops_are_foretold_as_they_are_counted(pair: Pair, testbed_base: Base, 
     run = CellRun(1e-3, 0, lay_out(rows, pair, seed=0))
     record = train_cell(testbed_base, pair, recipes[0], rows=rows, run=run, folder=tmp_path / "full")
     assert found["full"].of(record.tokens) == pytest.approx(record.flops, rel=0.05)
-    stages.find_subspace((pair, recipes[1], RunFolder(tmp_path)))
-    counted = json.loads((tmp_path / "subspace" / "sails.json").read_text())["cost"]["flops"]
-    assert RunFolder(tmp_path).subspace_report("sails").cost.flops == counted
+    stages.find_subspace(stages.StartJob(pair, recipes[1], (0,), RunFolder(tmp_path)))
+    counted = json.loads((tmp_path / "subspace" / "sails" / "seed-0.json").read_text())["cost"]["flops"]
+    assert RunFolder(tmp_path).subspace_report("sails", 0).cost.flops == counted
     sails = found["sails"]
     assert sails.before - sails.saes == pytest.approx(counted, rel=0.02)
     assert sails.per_token < found["full"].per_token and found["full"].before == 0
@@ -277,11 +277,12 @@ def test_preparations_are_foretold_on_texts_of_unequal_length(name: str, tmp_pat
     lines = [json.loads(line) for line in pair.contrast.read_text().splitlines()[:24]]
     lines[0]["chosen"] = 8 * (lines[0]["chosen"] + " ")
     (tmp_path / "contrast.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    pair, recipe = pair.model_copy(update={"contrast": tmp_path / "contrast.jsonl"}), load_recipe(name)
+    own = {"contrast": tmp_path / "contrast.jsonl", "contrast_examples": "all"}
+    pair, recipe = pair.model_copy(update=own), load_recipe(name)
     price = flops_costs(pair, [recipe])[name]
     run = RunFolder(tmp_path)
-    find_subspace((pair, recipe, run))
-    assert price.before - price.saes == pytest.approx(run.subspace_report(name).cost.flops, rel=0.05)
+    find_subspace(StartJob(pair, recipe, (None,), run))
+    assert price.before - price.saes == pytest.approx(run.subspace_report(name).cost.flops, rel=0.04)
 
 
 def test_what_was_not_foretold_is_told() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sails_eval.core.data_source import Mixture
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.dialogues import Example, Message
-from sails_eval.data.reading import Requests, read_contrast, read_requests
+from sails_eval.data.reading import read_contrast, read_requests
+from sails_eval.data.sample import TrainingSample
 from sails_eval.methods.subspace.settings import ContrastKind, Positions
 from sails_eval.models.chat import render_chat
 
@@ -71,7 +71,12 @@ class Contrast:
 
 
 def check_contrast(pair: Pair, which: ContrastKind, method: str) -> None:
-    """Raises UserError where the pair names no data of the kind that a method contrasts, `responses` or `requests`."""
+    """Raises UserError where the pair names no data of the kind that a method contrasts, `responses` or `requests`.
+
+    Whether the training sample, if that is contrasted, holds such examples is seen where it is read.
+    """
+    if pair.contrast_examples == "sample":
+        return
     if which == "requests" and pair.requests is None:
         raise UserError(
             f"method '{method}' contrasts requests; name a file of them in the pair's YAML: 'requests: FILE', "
@@ -80,22 +85,63 @@ def check_contrast(pair: Pair, which: ContrastKind, method: str) -> None:
     if which == "responses" and pair.contrast is None:
         raise UserError(
             f"method '{method}' needs contrast data (chosen and rejected answers to the same request); "
-            "give --contrast FILE"
+            "give --contrast FILE, or leave --contrast-examples out"
         )
 
 
-def load_contrast(tokenizer: Any, pair: Pair, which: ContrastKind) -> Contrast:
-    """The pair's contrast texts of one kind, which it has. Raises UserError where none of them is short enough."""
-    source = pair.requests if which == "requests" else pair.contrast
-    assert source is not None
+def load_contrast(
+    tokenizer: Any, pair: Pair, which: ContrastKind, *, both: bool, seed: int | None, sample: TrainingSample
+) -> Contrast:
+    """The texts of one kind that an initialisation may look at, with those of `both` classes or the aligned ones only.
+
+    That is the seed's training `sample`, of which anything is aligned where only that is asked for, or so many
+    examples of the pair's data. Raises UserError where there are too few, or none is short enough.
+    """
+    source: Any = pair.train
+    if pair.contrast_examples != "sample":
+        source = pair.requests if which == "requests" else pair.contrast
     if which == "requests":
-        assert not isinstance(source, Mixture)
-        contrast = encode_requests(tokenizer, read_requests(source), pair.max_length)
+        harmless, harmful = _requests(pair, seed, sample)
+        contrast = encode_requests(tokenizer, harmless, harmful if both else (), pair.max_length)
+    elif both:
+        contrast = encode_contrast(tokenizer, _pairs(pair, seed, sample), pair.max_length)
     else:
-        contrast = encode_contrast(tokenizer, read_contrast(source).examples, pair.max_length)
-    if not (contrast.aligned and contrast.unaligned):
+        examples = sample.examples if pair.contrast_examples == "sample" else _pairs(pair, seed, sample)
+        contrast = encode_aligned(tokenizer, examples, pair.max_length)
+    if not (contrast.aligned and (contrast.unaligned or not both)):
         raise UserError(f"{source}: every request is longer than max_length={pair.max_length} tokens")
     return contrast
+
+
+def _pairs(pair: Pair, seed: int | None, sample: TrainingSample) -> Sequence[Example]:
+    """The examples whose two answers are contrasted."""
+    if pair.contrast_examples == "sample":
+        return sample.pairs
+    assert pair.contrast is not None
+    return _drawn(read_contrast(pair.contrast).examples, pair, seed, what=f"pairs of {pair.contrast}")
+
+
+def _requests(pair: Pair, seed: int | None, sample: TrainingSample) -> tuple[Sequence[Example], Sequence[Example]]:
+    """The examples whose requests are contrasted: harmless and harmful ones."""
+    if pair.contrast_examples == "sample":
+        return sample.requests(harmful=False), sample.requests(harmful=True)
+    assert pair.requests is not None
+    found = read_requests(pair.requests)
+    harmless, harmful = (
+        _drawn([Example(messages, "") for messages in asked], pair, seed, what=f"{kind} requests of {pair.requests}")
+        for kind, asked in (("harmless", found.harmless), ("harmful", found.harmful))
+    )
+    return harmless, harmful
+
+
+def _drawn(examples: Sequence[Example], pair: Pair, seed: int | None, *, what: str) -> Sequence[Example]:
+    """As many examples as may be looked at, drawn by the seed. Raises UserError where there are fewer."""
+    n = pair.contrast_examples
+    if not isinstance(n, int):
+        return examples
+    if n > len(examples):
+        raise UserError(f"--contrast-examples {n}: more than the {len(examples)} {what}; give fewer, or all")
+    return random.Random(f"contrast examples of seed {seed}").sample(examples, n)
 
 
 def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Contrast:
@@ -107,35 +153,47 @@ def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int
     unaligned: list[Text] = []
     used: list[Example] = []
     for example in examples:
-        start, request = _request(tokenizer, example.messages)
-        answers = [
-            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (example.response, example.rejected)
-        ]
-        if len(start) < max_length and all(answers):
+        assert example.rejected is not None
+        one, other = (_answered(tokenizer, example, text, max_length) for text in (example.response, example.rejected))
+        if one and other:
             used.append(example)
-            for texts, answer in zip((aligned, unaligned), answers, strict=True):
-                ids = (start + answer)[:max_length]
-                texts.append(Text(ids, answer=range(len(start), len(ids)), request=request))
+            aligned.append(one)
+            unaligned.append(other)
     sources = frozenset(example.label for example in used)
     rejected = frozenset(example.rejected_label for example in used)
     groups = tuple(example.group for example in used) if any(example.group for example in used) else ()
     return Contrast(aligned, unaligned, sources=sources, rejected=rejected, groups=groups)
 
 
-def encode_requests(tokenizer: Any, requests: Requests, max_length: int) -> Contrast:
-    """Harmless requests as aligned, harmful ones as unaligned; those longer than `max_length` tokens are left out."""
+def encode_aligned(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Contrast:
+    """The aligned half of what `encode_contrast` makes, of examples that need no rejected answer."""
+    texts = [(one, _answered(tokenizer, one, one.response, max_length)) for one in examples]
+    sources = frozenset(example.label for example, text in texts if text)
+    return Contrast([text for _, text in texts if text], sources=sources)
 
+
+def _answered(tokenizer: Any, example: Example, answer: str, max_length: int) -> Text | None:
+    """A request with an answer, cut; None where no token of the answer is left."""
+    start, request = _request(tokenizer, example.messages)
+    ids = (start + tokenizer(answer, add_special_tokens=False)["input_ids"])[:max_length]
+    return Text(ids, answer=range(len(start), len(ids)), request=request) if len(ids) > len(start) else None
+
+
+def encode_requests(
+    tokenizer: Any, harmless: Sequence[Example], harmful: Sequence[Example], max_length: int
+) -> Contrast:
+    """Harmless requests as aligned, harmful ones as unaligned; those longer than `max_length` tokens are left out."""
     sources: set[str] = set()
 
-    def encoded(asked: Sequence[tuple[Message, ...]]) -> Iterator[Text]:
-        for messages in asked:
-            ids, request = _request(tokenizer, messages)
+    def encoded(examples: Sequence[Example]) -> Iterator[Text]:
+        for example in examples:
+            ids, request = _request(tokenizer, example.messages)
             if len(ids) <= max_length:
-                sources.add(Example(messages, "").label)
+                sources.add(example.label)
                 yield Text(ids, answer=range(0), request=request)
 
-    harmless, harmful = list(encoded(requests.harmless)), list(encoded(requests.harmful))
-    return Contrast(harmless, harmful, paired=False, sources=frozenset(sources))
+    aligned, unaligned = list(encoded(harmless)), list(encoded(harmful))
+    return Contrast(aligned, unaligned, paired=False, sources=frozenset(sources))
 
 
 def _request(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], range]:

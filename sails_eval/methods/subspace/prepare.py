@@ -3,16 +3,12 @@
 Heavy imports stand inside the functions: the process that hands out the work never loads torch.
 """
 
-from dataclasses import replace
-from functools import lru_cache
-
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import Initialisation, Material, load_initialisation
-from sails_eval.methods.subspace.contrast import Contrast, check_contrast, load_contrast
+from sails_eval.methods.subspace.contrast import check_contrast
 from sails_eval.methods.subspace.saes import load_saes
-from sails_eval.methods.subspace.settings import ContrastKind
 from sails_eval.models.loaded import base_of
 
 CONTRASTED = frozenset({"contrast", "aligned"})
@@ -40,6 +36,12 @@ def checked_initialisation(pair: Pair, recipe: Recipe) -> Initialisation:
         check_contrast(pair, start.contrasts, recipe.name)
     aligned_model(pair, start)
     return start
+
+
+def start_seed(pair: Pair, recipe: Recipe, seed: int) -> int | None:
+    """The seed, where that changes what the recipe's initialisation looks at; else None."""
+    looks = load_initialisation(recipe).needs & CONTRASTED
+    return seed if looks and pair.contrast_examples != "all" else None
 
 
 def aligned_model(pair: Pair, start: Initialisation) -> str:
@@ -73,9 +75,10 @@ def changes_base(pair: Pair, recipe: Recipe) -> bool:
 
 
 def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Material]:
-    """The recipe's initialisation, and what it may look at.
+    """The recipe's initialisation, and what it may look at, without the texts that it contrasts.
 
-    Raises UserError as `checked_initialisation` does, and where what is needed cannot be had.
+    These are in `training.contrasted`. Raises UserError as `checked_initialisation` does, and where what is needed
+    cannot be had.
     """
     from sails_eval.methods.subspace.recovery import load_planted
     from sails_eval.methods.subspace.reference_weights import alignment
@@ -86,21 +89,7 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Mater
     return start, Material(
         model,
         saes=load_saes(pair, model, start.sae_set) if start.needs & {"saes", "layers"} else {},
-        contrast=seen_by(start, pair),
         planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
         alignment=dict(alignment(model, pair, aligned)) if aligned else {},
         adapter_config=adapter_config(pair, recipe),
     )
-
-
-def seen_by(start: Initialisation, pair: Pair) -> Contrast:
-    """The contrast texts that an initialisation looks at."""
-    if not start.needs & CONTRASTED:
-        return Contrast()
-    both = contrast_of(pair, start.contrasts)
-    return both if "contrast" in start.needs else replace(both, unaligned=(), rejected=frozenset())
-
-
-@lru_cache(maxsize=2)
-def contrast_of(pair: Pair, which: ContrastKind) -> Contrast:
-    return load_contrast(base_of(pair).tokenizer, pair, which)

@@ -16,7 +16,7 @@ from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, r
 from sails_eval.core.schema import read_mapping
 from sails_eval.core.tables import aligned
 from sails_eval.methods import Initialisation
-from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation
+from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation, start_seed
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -182,5 +182,6 @@ def _preparation(found: Facts, pair: Pair) -> str:
     except UserError as error:
         return f"not known here: {error}"
     about = "at least" if found.start.costs_more else "about"
-    told = f"{about} {looking:.2g} FLOPs of reading contrast texts, once for all cells"
+    often = "once for all cells" if start_seed(pair, recipe, 0) is None else "once for each seed"
+    told = f"{about} {looking:.2g} FLOPs of reading contrast texts, {often}"
     return told + (f"; {saes:.2g} FLOPs of training the SAEs, which were made for this pair" if saes else "")

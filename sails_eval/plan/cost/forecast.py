@@ -261,6 +261,7 @@ def render(made: Forecast) -> str:
         f"{pair.name}: {pair.model}{where}",
         f"  cells       {methods} methods × {_of_method(made)} = {methods * made.cells}",
         f"  a cell      {pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}",
+        f"  labels      {_labels(pair)}",
     ]
     if made.checkpoints > 1:
         trials = made.rates * made.checkpoints
@@ -290,6 +291,17 @@ def _of_method(made: Forecast) -> str:
     if not made.tuned_on:
         return f"{made.rates} rates × {made.seeds} seeds"
     return f"({made.rates} rates × {made.tuned_on} tuning seeds + {made.seeds} seeds)"
+
+
+def _labels(pair: Pair) -> str:
+    """The labelled examples that a cell sees."""
+    drawn = (
+        f"{pair.examples:,} examples a seed" if pair.examples else "as much of all training data as the tokens reach"
+    )
+    if pair.contrast_examples == "sample":
+        return f"{drawn}; who contrasts examples contrasts these"
+    n = "all" if pair.contrast_examples == "all" else f"{pair.contrast_examples:,} examples"
+    return f"{drawn}; who contrasts examples sees {n} of the contrast data besides"
 
 
 def _methods(made: Forecast) -> list[str]:

@@ -6,7 +6,7 @@ These run in a worker process.
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from statistics import median
 from typing import Any
@@ -15,9 +15,9 @@ from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe, Span
 from sails_eval.core.training_settings import Objective
 from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.contrast import Contrast, load_contrast
+from sails_eval.methods.subspace.contrast import Contrast
 from sails_eval.methods.subspace.layers import basis_layers
-from sails_eval.methods.subspace.prepare import CONTRASTED, checked_initialisation, initialisation_of
+from sails_eval.methods.subspace.prepare import checked_initialisation, initialisation_of
 from sails_eval.methods.subspace.reference_weights import target_modules
 from sails_eval.methods.subspace.settings import Positions
 from sails_eval.models.base import Base, dtype_of, load_tokenizer
@@ -38,6 +38,7 @@ from sails_eval.training.batches import (
     training_rows,
 )
 from sails_eval.training.cell import trainable
+from sails_eval.training.contrasted import contrasted
 from sails_eval.training.trainers import fit
 
 TIMED_STEPS = 8
@@ -81,7 +82,7 @@ def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) 
     """
     start = checked_initialisation(pair, recipe)
     saes = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
-    contrast = load_contrast(tokenizer, pair, start.contrasts) if start.needs & CONTRASTED else Contrast()
+    contrast = contrasted(start, pair, recipe, seed=0, tokenizer=tokenizer)
     flops = PreparationFlops(pair, shape, contrast, saes, recipe.rank(pair))
     return start.cost(flops), sae_training_flops(saes, pair, shape)
 
@@ -162,6 +163,7 @@ def _seconds(sub_run: SubRun, recipe: Recipe) -> Cost:
     before, state = 0.0, None
     if recipe.init:
         start, material = initialisation_of(pair, recipe)
+        material = replace(material, contrast=contrasted(start, pair, recipe, seed=0, tokenizer=base.tokenizer))
         started = time.perf_counter()
         state, _ = start.prepare(material)
         before = time.perf_counter() - started

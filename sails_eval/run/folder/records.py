@@ -41,6 +41,7 @@ class TrainRecord(Record, TrainingCost):
     labelled_examples: int = Field(description="different ones, those that the initialisation looked at included")
     further_examples: int = Field(description="of these, those that the training sample does not hold")
     rejected_answers: int = Field(description="that training or initialisation saw")
+    contrast_examples: int = Field(default=0, description="that the initialisation looked at; not told before 0.3.0")
 
 
 class StepRecord(Record):

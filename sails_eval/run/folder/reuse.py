@@ -74,12 +74,13 @@ def _sealed(run: RunFolder, sub_run: SubRun) -> Iterator[Path]:
     yield from (run.row(name).path for name in (BASE, *(row.name for row in sub_run.references)))
     yield from (run.cell(cell).path for cell in sub_run.all_cells())
     for recipe in sub_run.recipes:
-        yield from _subspace(run, recipe)
+        for seed in sub_run.starts(recipe):
+            yield from _subspace(run, recipe, seed)
 
 
-def _subspace(run: RunFolder, recipe: Recipe) -> list[Path]:
+def _subspace(run: RunFolder, recipe: Recipe, seed: int | None) -> list[Path]:
     """The files that an initialisation starts from; with the last one they are complete."""
-    return [run.subspace_report_file(recipe.name), run.subspace(recipe.name)] if recipe.init else []
+    return [run.subspace_report_file(recipe.name, seed), run.subspace(recipe.name, seed)]
 
 
 def check_sealed(old: RunFolder, plan: Plan) -> None:
@@ -159,9 +160,11 @@ def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title
         _link(old, run, earlier.usable(base) if earlier.intact(base.path) else [])
     _adopt_references(earlier, run)
     for recipe in sub_run.recipes:
-        files = _subspace(old, recipe)
-        if earlier.same_recipe(recipe) and all(map(earlier.intact, files)):
-            _link(old, run, files if files and not run.subspace(recipe.name).exists() else [])
+        if earlier.same_recipe(recipe):
+            for seed in sub_run.starts(recipe):
+                files = _subspace(old, recipe, seed)
+                if all(map(earlier.intact, files)) and not run.subspace(recipe.name, seed).exists():
+                    _link(old, run, files)
         elif recipe.name in earlier.identity.recipes and not (earlier.foreign or earlier.same_recipe(recipe)):
             what = differences(earlier.identity.training, sub_run.identity.training) or [
                 SHARE if sub_run.budget.tokens else "its recipe or code"

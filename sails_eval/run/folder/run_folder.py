@@ -207,19 +207,23 @@ class RunFolder:
             raise UserError(f"{place}: {len(cells)} folders of rate {rate:g} and seed {seed}, not one")
         return ModelFolder(cells[0])
 
-    def subspace(self, method: str) -> Path:
-        """The tensors that a recipe's initialisation starts from."""
-        return self._subspaces / f"{method}.safetensors"
+    def subspace(self, method: str, seed: int | None = None) -> Path:
+        """The tensors that a recipe's initialisation starts from; `seed` where each has its own."""
+        return self._subspaces / (f"{method}.safetensors" if seed is None else f"{method}/seed-{seed}.safetensors")
 
-    def subspace_report_file(self, method: str) -> Path:
-        return self._subspaces / f"{method}.json"
+    def subspace_report_file(self, method: str, seed: int | None = None) -> Path:
+        return self.subspace(method, seed).with_suffix(".json")
 
-    def subspace_report(self, method: str) -> SubspaceReport:
-        return SubspaceReport.read(self.subspace_report_file(method))
+    def subspace_report(self, method: str, seed: int | None = None) -> SubspaceReport:
+        return SubspaceReport.read(self.subspace_report_file(method, seed))
 
-    def subspace_reports(self) -> dict[str, SubspaceReport]:
-        """All of them, by method."""
-        return {path.stem: SubspaceReport.read(path) for path in sorted(self._subspaces.glob("*.json"))}
+    def subspace_reports(self) -> dict[str, list[SubspaceReport]]:
+        """All of them, by method: one, or one for each seed."""
+        found: dict[str, list[SubspaceReport]] = {}
+        for path in sorted(self._subspaces.rglob("*.json")):
+            method = path.stem if path.parent == self._subspaces else path.parent.name
+            found.setdefault(method, []).append(SubspaceReport.read(path))
+        return found
 
     def test_answers(self) -> list[Path]:
         """The files with test answers of all models; those of models that an analysis changed are not among them."""

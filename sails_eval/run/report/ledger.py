@@ -23,7 +23,8 @@ COSTS = ("flops", "seconds", "peak_memory_bytes", "trainable_params")
 
 
 def ledger(run: RunFolder, sub_run: SubRun) -> pd.DataFrame:
-    """One row per cell, with what its method's initialisation cost: spent once per run, shown beside each of its cells.
+    """One row per cell, with what its method's initialisation cost: spent once per run, or once per seed where each
+    contrasts its own sample, and shown beside each of the cells.
 
     Where FLOPs or seconds are matched, it has the column `matched_flops` or `matched_seconds`, `regularise` where
     training is regularised, and `kept_step` where cells stop early. Raises ValueError if the matched columns are not
@@ -34,12 +35,14 @@ def ledger(run: RunFolder, sub_run: SubRun) -> pd.DataFrame:
     if frame["sae_tokens"].isna().any():
         frame["sae_tokens"] = frame["sae_tokens"].astype("Int64")
     matched = bool(sub_run.budget.costs)
-    alike = "method" if matched else "objective"
+    own = frame["method"].where(frame["method"].isin([*sub_run.budget.examples]), frame["objective"])
+    alike = frame["method"] if matched else own
     for column in MATCHED:
-        spread = frame.groupby([alike, "seed"])[column].nunique()
+        spread = frame.groupby([alike, frame["seed"]])[column].nunique()
         if (spread > 1).any():
+            told = "method" if matched else "objective"
             raise ValueError(
-                f"budgets differ: {column} is not the same for all cells of a seed and {alike}; see train.json"
+                f"budgets differ: {column} is not the same for all cells of a seed and {told}; see train.json"
             )
     if sub_run.pair.regularise:
         frame["regularise"] = str(sub_run.pair.regularise)
@@ -67,7 +70,7 @@ def write_ledger(path: Path, frame: pd.DataFrame) -> None:
 
 def _row(run: RunFolder, sub_run: SubRun, cell: Cell) -> dict[str, Any]:
     recipe, record = cell.recipe, run.cell(cell).record()
-    cost = run.subspace_report(recipe.name).cost if recipe.init else PreparationCost()
+    cost = run.subspace_report(recipe.name, cell.start_seed).cost if recipe.init else PreparationCost()
     return {
         "method": recipe.name,
         "learning_rate": cell.learning_rate,

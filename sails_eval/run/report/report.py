@@ -101,6 +101,8 @@ def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:
             labelled_examples=max(one.labelled_examples for one in facts),
             rejected_answers=max(one.rejected_answers for one in facts),
             further_examples=max(one.further_examples for one in facts),
+            contrast_examples=max(one.contrast_examples for one in facts),
+            contrast_tokens=max(one.contrast_tokens for one in facts),
             saw=tuple(dict.fromkeys(what for one in facts for what in one.saw)),
             warnings=_warnings(outcomes, method),
         )

@@ -17,10 +17,10 @@ def row_facts(run: RunFolder, sub_run: SubRun, chosen: Sequence[Cell]) -> dict[s
     facts = {BASE: RowFacts(model)}
     for recipe in sub_run.recipes:
         records = [run.cell(cell).record() for cell in chosen if cell.recipe == recipe]
-        report = run.subspace_report(recipe.name) if recipe.init else None
+        reports = [run.subspace_report(recipe.name, seed) for seed in sub_run.starts(recipe)]
         facts[recipe.name] = RowFacts(
             model=model,
-            sae="; ".join(report.saes) if report else "",
+            sae="; ".join(reports[0].saes) if reports else "",
             seeds=len(records),
             trainable_params=records[0].trainable_params,
             trainable_pct=round(100 * records[0].trainable_params / records[0].total_params, 4),
@@ -28,7 +28,8 @@ def row_facts(run: RunFolder, sub_run: SubRun, chosen: Sequence[Cell]) -> dict[s
             sae_tokens=sae_tokens(run, sub_run, recipe),
             tuning_trials=sub_run.trials,
             **{key: max(getattr(record, key) for record in records) for key in LABELS},
-            saw=tuple(report.saw) if report else (),
+            contrast_tokens=max((report.cost.tokens for report in reports), default=0),
+            saw=tuple(reports[0].saw) if reports else (),
         )
     return facts | {row.name: RowFacts(row.model) for row in sub_run.references}
 
@@ -38,15 +39,27 @@ def took(run: RunFolder, sub_run: SubRun) -> dict[str, Took]:
     found = {}
     for recipe in sub_run.recipes if sub_run.budget.match == "flops" else ():
         records = [run.cell(cell).record() for cell in sub_run.cells(recipe)]
-        before = run.subspace_report(recipe.name).cost.flops if recipe.init else 0
+        before = [run.subspace_report(recipe.name, seed).cost.flops for seed in sub_run.starts(recipe)]
         flops = sum(record.flops for record in records) / len(records)
-        found[recipe.name] = Took(before + flops, sum(record.tokens for record in records) / len(records))
+        looking = sum(before) / max(1, len(before))
+        found[recipe.name] = Took(looking + flops, sum(record.tokens for record in records) / len(records))
     return found
 
 
 def sae_tokens(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> int | None:
     """The tokens that the SAEs of a recipe's initialisation were trained on: 0 without SAEs, None where unknown."""
-    if not (recipe.init and run.subspace_report(recipe.name).saes):
+    if not any(run.subspace_report(recipe.name, seed).saes for seed in sub_run.starts(recipe)[:1]):
         return 0
     known = [source.training_tokens for source in sub_run.pair.sae_sources(recipe.settings.get("saes"))]
     return None if None in known else sum(tokens or 0 for tokens in known)
+
+
+def start_warnings(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> list[str]:
+    """What to know of how a recipe's initialisation came about; where every seed has its own, of the first that has
+    something to tell."""
+    told = {seed: run.subspace_report(recipe.name, seed).warnings for seed in sub_run.starts(recipe)}
+    warned = [seed for seed, lines in told.items() if lines]
+    if not warned:
+        return []
+    seeds = "" if warned[0] is None else f" (seed {warned[0]}, of {len(warned)} seeds alike)"
+    return [f"{line}{seeds}" for line in told[warned[0]]]

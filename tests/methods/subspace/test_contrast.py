@@ -7,7 +7,6 @@ from transformers import AutoTokenizer
 from sails_eval.core.errors import UserError
 from sails_eval.core.schema import validate
 from sails_eval.data.dialogues import Example, Message
-from sails_eval.data.reading import Requests
 from sails_eval.methods.subspace.contrast import Contrast, Text, encode_contrast, encode_requests
 from sails_eval.methods.subspace.settings import ContrastSettings
 from sails_eval.models.chat import encode_chat
@@ -79,13 +78,13 @@ def test_contrast_pairs_are_cut_and_those_without_an_answer_left_out() -> None:
 
 
 def test_harmless_requests_are_the_aligned_ones(tokenizer: Any) -> None:
-    harmful, harmless = ((Message("user", text),) for text in (ASK, "tell me"))
-    contrast = encode_requests(tokenizer, Requests((harmful,), (harmless, harmless), (), ""), 300)
+    harmful, harmless = (Example((Message("user", text),), "") for text in (ASK, "tell me"))
+    contrast = encode_requests(tokenizer, [harmless, harmless], [harmful], 300)
     assert [words(tokenizer, text, text.request) for text in contrast.aligned] == ["tell me"] * 2
     assert [words(tokenizer, text, text.request) for text in contrast.unaligned] == [ASK]
     assert not contrast.paired and not any(text.answer for text in contrast.aligned)
     length = len(contrast.unaligned[0].ids)
-    assert not encode_requests(tokenizer, Requests((harmful,), (harmless,), (), ""), length - 1).unaligned
+    assert not encode_requests(tokenizer, [harmless], [harmful], length - 1).unaligned
 
 
 def test_a_template_that_depends_on_the_content_is_an_error() -> None:

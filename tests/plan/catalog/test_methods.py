@@ -32,15 +32,13 @@ def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
     sails = told("sails-frozen-2r")
     assert sails["parameters at testbed"] == "30,720 of 898,304 (3.420 %)"
     assert sails["uses a SAE"] == sails["uses rejected answers"] == "yes"
-    assert sails["cost of preparation"].startswith(
-        "about 1.3e+10 FLOPs of reading contrast texts, once for all cells; "
-    )
-    assert "3.1e+12 FLOPs of training the SAEs" in sails["cost of preparation"]
+    reading = r"about [\d.]+e\+\d\d FLOPs of reading contrast texts, once for each seed; "
+    assert re.match(reading + r"3.1e\+12 FLOPs of training the SAEs", sails["cost of preparation"])
     assert sails["source"] == "SAILS, arXiv 2512.23260" and told("full")["source"] == "none"
     eva = told("eva")
     assert eva["uses a SAE"] == eva["uses rejected answers"] == "no"
     assert eva["looks at before training"] == "the aligned contrast texts"
-    assert eva["cost of preparation"].startswith("at least 6.9e+09 FLOPs")
+    assert re.match(r"at least [\d.]+e\+\d\d FLOPs", eva["cost of preparation"])
     assert told("pissa")["cost of preparation"].startswith("the weights are decomposed")
     assert told("safe-lora")["looks at before training"] == "a finished, aligned model (testbed-preference)"
     assert told("adalora")["trained"].endswith("rank 8, cut down from 12")
@@ -67,7 +65,6 @@ def test_what_a_pair_has_not_is_told(
         "oracle": "planted",
         "safe-lora": "aligned model",
         "sails-narrow": "'narrow'",
-        "refusal-direction": "requests",
     }
     for name, lack in lacks.items():
         assert "Not here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]

@@ -162,7 +162,9 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
 def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError) as error:
-        prepare(CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl")))
+        prepare(
+            CompareConfig(pair="gemma-2-2b", tasks=("testbed",), train=Path("nowhere.jsonl"), contrast_examples="all")
+        )
     told = str(error.value).splitlines()
     for line, named in zip(told, ("gated", "OPENAI_API_KEY", "nowhere", "hh-rlhf"), strict=True):
         assert named in line

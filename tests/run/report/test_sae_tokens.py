@@ -11,6 +11,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.schema import validate
+from sails_eval.methods.subspace.prepare import start_seed
 from sails_eval.plan.plan import SubRun
 from sails_eval.run.folder.records import SubspaceReport
 from sails_eval.run.folder.run_folder import RunFolder
@@ -22,8 +23,9 @@ def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown(tmp_pat
         """Of a method that started from the pair's SAEs, or from a set of them."""
         recipe, run = load_recipe(method).model_copy(update={"settings": settings}), RunFolder(tmp_path)
         used = pair.sae_sources(settings.get("saes")) if recipe.init == "sails" else ()
-        SubspaceReport(saes=[sae.name for sae in used]).write(run.subspace_report_file(method))
-        return sae_tokens(run, SubRun(pair, recipes=(recipe,)), recipe)
+        start = run.subspace_report_file(method, start_seed(pair, recipe, 0))
+        SubspaceReport(saes=[sae.name for sae in used]).write(start)
+        return sae_tokens(run, SubRun(pair, recipes=(recipe,), seeds=1), recipe)
 
     pair = load_pair("testbed")
     assert told(pair) == 4 * 600 * 1024  # four layers, 600 steps of 1,024 tokens
