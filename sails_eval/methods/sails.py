@@ -90,8 +90,8 @@ class SAILS(FromContrast):
         if self.settings.output_filter == 1:
             return contrasting
         asked = [text.ids[: text.answer.start or None] for text in flops.contrast.aligned[:TEXTS]]
-        tried = scored(at_rank(self.settings, flops))
-        return contrasting + flops.saes * tried * flops.walking(asked, at_a_time=TEXTS)
+        walks = scored(at_rank(self.settings, flops)) + 1  # one without steering
+        return contrasting + flops.saes * walks * flops.walking(asked, at_a_time=TEXTS)
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,10 @@ def _initialisation_identity(pair: Pair, sae_sets: set[str | None]) -> dict[str,
 
 def _contrast_identity(pair: Pair) -> dict[str, Any]:
     """The examples that initialisations may contrast: those that are trained on at the pair's budget, which may not be
-    the recipe's, or so many of a file's."""
+    the recipe's, or so many of a file's (all where nothing says how many, as before 0.3.0)."""
     if pair.contrast_examples == "sample":
         return {"contrast_examples": {"sample": pair.tokens}}
-    data: dict[str, Any] = {"contrast_examples": pair.contrast_examples}
+    data: dict[str, Any] = {} if pair.contrast_examples == "all" else {"contrast_examples": pair.contrast_examples}
     if pair.contrast is not None:
         data["contrast"] = read_contrast(pair.contrast).sha256
     if pair.requests is not None:

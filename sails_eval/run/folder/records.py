@@ -32,7 +32,16 @@ class Description(Record):
         """What was asked for. Raises UserError where the run does not say."""
         if self.config is None:
             raise UserError(f"{where}: of an older sails-eval, without the configuration; make the run anew")
-        return validate(CompareConfig, self.config, where=str(where))
+        config = self.config
+        if self._contrasted_all and "contrast_examples" not in config:
+            config = {**config, "contrast_examples": "all"}
+        return validate(CompareConfig, config, where=str(where))
+
+    @property
+    def _contrasted_all(self) -> bool:
+        """Whether its initialisations looked at all contrast data, as always before 0.3.0."""
+        seen = [one.training.keys() for one in (self.identity, *self.identity.parts.values())]
+        return any(keys & {"contrast", "requests"} and "contrast_examples" not in keys for keys in seen)
 
 
 class TrainRecord(Record, TrainingCost):

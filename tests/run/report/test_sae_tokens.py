@@ -25,7 +25,7 @@ def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown(tmp_pat
         used = pair.sae_sources(settings.get("saes")) if recipe.init == "sails" else ()
         start = run.subspace_report_file(method, start_seed(pair, recipe, 0))
         SubspaceReport(saes=[sae.name for sae in used]).write(start)
-        return sae_tokens(run, SubRun(pair, recipes=(recipe,), seeds=1), recipe)
+        return sae_tokens(run, SubRun(pair, recipes=(recipe,), seeds=(0,)), recipe)
 
     pair = load_pair("testbed")
     assert told(pair) == 4 * 600 * 1024  # four layers, 600 steps of 1,024 tokens
