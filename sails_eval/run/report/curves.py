@@ -135,8 +135,8 @@ def _examples_text(points: Sequence[Point]) -> str:
     return (
         "\n## Alignment score over labelled examples\n\n"
         "On the test, with the tokens of training the same for every budget. The area is that under the curve over\n"
-        "log2(examples), divided by the span: its mean height. Examples are those trained on; the contrast data that\n"
-        "an initialisation looks at is the same for every budget, and not counted.\n\n"
+        "log2(examples), divided by the span: its mean height. Examples are those trained on; what an initialisation\n"
+        "looked at besides is told on the boards, and not counted.\n\n"
         + markdown(["method", *map(str, budgets), "area"], [[name, *cells] for name, cells in rows.items()])
         + "\nDifferences, seed by seed, and where the means cross:\n\n"
         + markdown(
