@@ -20,7 +20,8 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     Over learning rates it shows the largest budget. Bars and bands are 95 % intervals.
     """
     largest = max((point.examples for point in points if point.examples), default=None)
-    shown = [point for point in points if point.examples in (None, largest)]
+    longest = max((point.steps for point in points if point.steps), default=None)
+    shown = [point for point in points if point.examples in (None, largest) and point.steps in (None, longest)]
     methods = dict.fromkeys(point.method for point in shown if point.curve == "rates" and point.method != BASE)
     looks = plot.looks_of(methods)
     over_examples = [point for point in shown if point.curve == "examples"]
@@ -32,7 +33,8 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     if over_examples:
         _draw_examples(axes["examples"], over_examples, looks)
     note = "on validation, at every learning rate; filled markers are Pareto-optimal"
-    axes["rates"].set_title(f"{largest} labelled examples, {note}" if largest else note, fontsize=9, loc="left")
+    told = [*([f"{largest} labelled examples"] if largest else []), *([f"{longest} steps"] if longest else []), note]
+    axes["rates"].set_title(", ".join(told), fontsize=9, loc="left")
     base = Line2D([], [], color=plot.GREY, marker="s", linestyle="--", label=BASE)
     plot.add_legend(figure, [*plot.handles_of(looks), base], columns=4)
     plot.save(figure, path)

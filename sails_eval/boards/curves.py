@@ -47,6 +47,7 @@ class Point:
     note: str = ""
     pair: str = ""
     examples: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ HELP = {
     "--contrast-examples": "how many of these: N, drawn by the seed, or all; or sample: those trained on (default)",
     "--tokens": "tokens to train each cell on",
     "--regularise": "kl=0.1 adds 0.1 × KL(base ‖ model) per answer token to the loss of every method",
+    "--steps": "instead of --tokens: optimiser steps to train each cell; compare takes several, with every number of "
+    "--examples",
     "--examples": "labelled examples drawn per seed; compare takes several, N,N,N, and draws budget curves: the tokens "
     "stay the same, so fewer examples are seen more often",
     "--tasks": "tasks or groups (see: sails-eval tasks list)",
@@ -103,6 +105,7 @@ def add_training(command: argparse.ArgumentParser) -> None:
     flag(training, "--tokens", "N", type=int)
     flag(training, "--regularise", "NAME=X")
     flag(training, "--examples", "N", type=numbers)
+    flag(training, "--steps", "N", type=numbers)
 
 
 def add_judging(command: argparse.ArgumentParser) -> None:

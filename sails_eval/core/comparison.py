@@ -25,8 +25,8 @@ def _several(value: Any) -> Any:
 class CompareConfig(Frozen):
     """Everything that `sails-eval compare` can be told; `None` or nothing means: as the pair has it.
 
-    Flags have the same names, and `cli/flags.py` says what each is for. Several pairs or several numbers of examples
-    are as many comparisons in one run.
+    Flags have the same names, and `cli/flags.py` says what each is for. Several pairs, numbers of examples or of
+    steps are as many comparisons in one run.
     """
 
     methods: tuple[str, ...] = Field(default_factory=lambda: defaults().methods)
@@ -45,6 +45,7 @@ class CompareConfig(Frozen):
     calibration: Path | None = None
     tokens: int | None = Field(default=None, ge=1)
     examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
+    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
     match: Match = "tokens"
     match_params: bool = False
     regularise: Annotated[Regularise | None, BeforeValidator(_regularisers)] = None
@@ -72,6 +73,14 @@ class CompareConfig(Frozen):
     def _organisms_of_the_testbed(self) -> Self:
         if self.organisms and (self.model or self.pair not in (None, EMBEDDED)):
             raise ValueError(f"key 'organisms': so many of the testbed, so no 'model', and no 'pair' but {EMBEDDED}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps and self.tokens:
+            raise ValueError("keys 'tokens' and 'steps' both say how long a cell is trained; leave one out")
+        if self.steps and self.match != "tokens":
+            raise ValueError(f"key 'match': {self.match} gives every method tokens of its own; leave 'steps' out")
         return self
 
     @property

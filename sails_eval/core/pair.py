@@ -98,6 +98,9 @@ class Pair(Frozen):
     judge: Annotated[str | None, BeforeValidator(joined)] = None
     reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
+    steps: int | None = Field(
+        default=None, ge=1, description="optimiser steps per cell; given, 'tokens' counts for nothing"
+    )
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
     batch_size: int = Field(default=16, ge=1, description="examples per optimiser step")
     micro_batch_size: int | None = Field(default=None, ge=1, description="examples per forward pass; to save memory")
@@ -123,6 +126,11 @@ class Pair(Frozen):
 
     def __hash__(self) -> int:
         return hash((self.name, self.model))  # not of everything: dicts have no hash
+
+    @property
+    def length(self) -> str:
+        """How long a cell is trained, in words."""
+        return f"{self.steps} steps" if self.steps else f"{self.tokens} tokens"
 
     def rate_scale(self, objective: Objective) -> float:
         scale = self.learning_rate_scale

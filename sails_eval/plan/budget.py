@@ -10,6 +10,35 @@ from sails_eval.core.training_settings import Match
 
 
 @dataclass(frozen=True)
+class Size:
+    """One place in a grid of budgets: how many labelled examples and optimiser steps cells have; None: as the pair has
+    it. Without either it is no place in a grid, and false."""
+
+    examples: int | None = None
+    steps: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.examples or self.steps)
+
+    def __str__(self) -> str:
+        told = [f"{n} {what}" for what, n in vars(self).items() if n]
+        return ", ".join(told)
+
+    @property
+    def folder(self) -> str:
+        """Its folder inside a run, such as examples-8-steps-10; empty where it is no place in a grid."""
+        return "-".join(f"{what}-{n}" for what, n in vars(self).items() if n)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Examples first."""
+        return self.examples or 0, self.steps or 0
+
+
+AS_THE_PAIR = Size()
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a method takes, in FLOPs or seconds: per training token, and before the first; `saes` is part of that."""
 

@@ -1,5 +1,6 @@
 """Whether a comparison can work: looked at in a worker process, before anything is trained."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -204,15 +205,18 @@ def _left_out(pair: Pair) -> list[str]:
 def check_examples(sub_run: SubRun, checked: Checked) -> None:
     """Raises UserError where a cell would not see all its labelled examples: the curve over them would lie."""
     least = min(checked.layouts, key=lambda layout: layout.unique_examples)
-    if sub_run.examples is None or least.unique_examples >= sub_run.examples:
+    wanted = sub_run.size.examples
+    if wanted is None or least.unique_examples >= wanted:
         return
     train, tokens = sub_run.pair.train, sub_run.pair.tokens
     assert train is not None
     held = len(read_examples(train).examples)
     share = sub_run.budget.tokens.get(least.of, tokens) / tokens
-    enough = round(least.tokens / share * sub_run.examples / least.unique_examples)
-    fix = f"{train.name} has {held}" if held < sub_run.examples else f"give about --tokens {enough} or more"
+    enough = f"--tokens {round(least.tokens / share * wanted / least.unique_examples)}"
+    if sub_run.pair.steps:
+        enough = f"--steps {math.ceil(sub_run.pair.steps * wanted / least.unique_examples)}"
+    fix = f"{train.name} has {held}" if held < wanted else f"give about {enough} or more"
     raise UserError(
-        f"--examples {sub_run.examples}: the cells of '{sub_run.pair.name}' would see {least.unique_examples} "
+        f"--examples {wanted}: the cells of '{sub_run.pair.name}' would see {least.unique_examples} "
         f"different examples only; {fix}"
     )

@@ -122,7 +122,9 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         "rank", "alpha", "target_modules", "tokens", "examples", "max_length",
         "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
-    alike = {key for key in ("optimiser", "regularise") if getattr(pair, key) != Pair.model_fields[key].default}
+    alike = {
+        key for key in ("optimiser", "regularise", "steps") if getattr(pair, key) != Pair.model_fields[key].default
+    }
     return {
         "model": model_identity(pair),
         "saes": _sae_identity(pair.saes),
@@ -147,7 +149,7 @@ def _contrast_identity(pair: Pair) -> dict[str, Any]:
     """The examples that initialisations may contrast: those that are trained on at the pair's budget, which may not be
     the recipe's, or so many of a file's (all where nothing says how many, as before 0.3.0)."""
     if pair.contrast_examples == "sample":
-        return {"contrast_examples": {"sample": pair.tokens}}
+        return {"contrast_examples": {"sample": pair.tokens, **({"steps": pair.steps} if pair.steps else {})}}
     data: dict[str, Any] = {} if pair.contrast_examples == "all" else {"contrast_examples": pair.contrast_examples}
     if pair.contrast is not None:
         data["contrast"] = read_contrast(pair.contrast).sha256

@@ -17,7 +17,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods.subspace.prepare import start_seed
 from sails_eval.models.engines import CHAT, HF
-from sails_eval.plan.budget import Budget
+from sails_eval.plan.budget import AS_THE_PAIR, Budget, Size
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.protocol import Protocol
 from sails_eval.tasks.library import TaskInfo
@@ -152,15 +152,15 @@ class Tuning:
 
 @dataclass(frozen=True)
 class SubRun(EvaluationPlan):
-    """One pair at one number of examples: a comparison with everything it needs in a folder of its own.
+    """One pair at one budget: a comparison with everything it needs in a folder of its own.
 
-    `folder` is its place inside the run, '' where it is the whole run. `examples` is its number of labelled examples
-    where there are several, else None. `recipes` are those that train. `seeds` are tested; where there is no `tuning`
+    `folder` is its place inside the run, '' where it is the whole run. `size` is its place in a grid of budgets, where
+    there is one. `recipes` are those that train. `seeds` are tested; where there is no `tuning`
     with seeds of its own, they choose the rates, too.
     """
 
     folder: str = ""
-    examples: int | None = None
+    size: Size = AS_THE_PAIR
     recipes: tuple[Recipe, ...] = ()
     seeds: tuple[int, ...] = ()
     tuning: Tuning | None = None
@@ -260,7 +260,7 @@ class SubRun(EvaluationPlan):
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison, complete before its first step: every pair, and of it every number of examples, ascending."""
+    """A comparison, complete before its first step: every pair, and of it every budget, ascending."""
 
     config: CompareConfig
     sub_runs: tuple[SubRun, ...]
@@ -282,9 +282,9 @@ class Plan:
         return self.sub_runs[0].protocol
 
     @property
-    def most_examples(self) -> int | None:
-        """The largest number of examples, whose leaderboard is the run's; None where there are not several."""
-        return max((one.examples for one in self.sub_runs if one.examples), default=None)
+    def largest(self) -> Size:
+        """The largest budget, whose leaderboard is the run's."""
+        return max((one.size for one in self.sub_runs), key=lambda size: size.order)
 
     @property
     def folder(self) -> Path:

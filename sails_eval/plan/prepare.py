@@ -6,6 +6,7 @@ Nothing here trains, loads a model or torch, or takes long.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from sails_eval.boards.contrasts import SECONDARY
@@ -24,7 +25,7 @@ from sails_eval.models.engines import HF, OPENAI, engine_identity, resolve_engin
 from sails_eval.models.identity import commit_of, environment, model_identity
 from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.plan import preflight, resolve
-from sails_eval.plan.budget import Budget
+from sails_eval.plan.budget import AS_THE_PAIR, Budget, Size
 from sails_eval.plan.identity import Identity, recipe_identity, training_identity
 from sails_eval.plan.plan import EvaluationPlan, Plan, PlannedJudge, ReferenceModel, SubRun, Tuning
 from sails_eval.plan.problems import Problem, Problems
@@ -109,8 +110,7 @@ def prepare_training(config: CompareConfig) -> SubRun:
 class Draft:
     """A sub-run as far as it could be resolved, and what stands in its way; what could not be is None or empty.
 
-    `folder` and `examples` are as in `SubRun`, without the pair's name where that is not known yet. `organism` is the
-    place of its pair among all.
+    `size` is as in `SubRun`, `organism` the place of its pair among all.
     """
 
     config: CompareConfig
@@ -121,28 +121,35 @@ class Draft:
     tasks: tuple[TaskInfo, ...] = ()
     sub_run: SubRun | None = None
     of_several: bool = False
-    examples: int | None = None
+    size: Size = AS_THE_PAIR
     organism: int = 0
 
 
 def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
-    """The sub-runs of a comparison in draft, with all problems: every pair, and of it every number of examples."""
+    """The sub-runs of a comparison in draft, with all problems: every pair, and of it every budget."""
     use_local(config.task_data)
     common = Problems()
     recipes, prompts = common.attempt(resolve.load_methods, config) or ((), ())
     common.attempt(resolve.sizes, config, recipes)
     common.attempt(resolve.tuning_size, config)
-    numbers: list[int | None] = [*sorted(config.examples)] if len(config.examples) > 1 else [None]
-    if len(set(numbers)) < len(numbers):
-        common.append(Problem(f"--examples: each budget once, not {', '.join(map(str, config.examples))}"))
+    for flag, given in (("--examples", config.examples), ("--steps", config.steps)):
+        if len(set(given)) < len(given):
+            common.append(Problem(f"{flag}: each budget once, not {', '.join(map(str, given))}"))
     drafts = []
     for organism, name in enumerate(config.pairs or (None,)):
-        for examples in numbers:
-            budget = (examples,) if examples else config.examples
-            one = config.model_copy(update={"pair": name, "organisms": None, "examples": budget})
-            draft = Draft(one, Problems(common), None, recipes, prompts, (), None, len(config.pairs) > 1, examples)
+        for size in _grid(config):
+            budget = {key: (n,) for key, n in vars(size).items() if n}
+            one = config.model_copy(update={"pair": name, "organisms": None, **budget})
+            draft = Draft(one, Problems(common), None, recipes, prompts, of_several=len(config.pairs) > 1, size=size)
             drafts.append(_resolved(replace(draft, organism=organism), anew=anew))
     return drafts
+
+
+def _grid(config: CompareConfig) -> list[Size]:
+    """Every number of examples with every number of steps, as far as there are several, ascending."""
+    examples: list[int | None] = [*sorted(config.examples)] if len(config.examples) > 1 else [None]
+    steps: list[int | None] = [*sorted(config.steps)] if len(config.steps) > 1 else [None]
+    return [Size(*of_both) for of_both in product(examples, steps)]
 
 
 def _resolved(draft: Draft, *, anew: bool) -> Draft:
@@ -263,11 +270,11 @@ def _sub_run(draft: Draft, evaluation: EvaluationPlan) -> SubRun:
     config, pair = draft.config, resolve.with_pinned_data(evaluation.pair)
     seeds, rates = resolve.sizes(config, draft.recipes)
     tuned = resolve.tuning_size(config)
-    folders = [pair.name] * draft.of_several + [f"examples-{draft.examples}"] * bool(draft.examples)
+    folders = [pair.name] * draft.of_several + [draft.size.folder] * bool(draft.size)
     sub_run = SubRun(
         **{**vars(evaluation), "pair": pair},
         folder="/".join(folders),
-        examples=draft.examples,
+        size=draft.size,
         recipes=draft.recipes,
         seeds=seeds_to_test(draft.organism if tuned else 0, seeds),
         tuning=Tuning(seeds_to_tune(draft.organism, tuned)) if tuned else None,

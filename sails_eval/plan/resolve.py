@@ -40,7 +40,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
     """The named pair, or one made of --model and its companions, with every flag folded in."""
     if config.pair is not None and config.model is not None:
         raise UserError("say which model: either --pair NAME or --model MODEL, and not both")
-    for flag, given in (("--pair", config.pairs), ("--examples", config.examples)):
+    for flag, given in (("--pair", config.pairs), ("--examples", config.examples), ("--steps", config.steps)):
         if len(given) > 1:
             raise UserError(f"{flag}: only compare takes several ({', '.join(map(str, given))})")
     if config.pairs:
@@ -53,6 +53,8 @@ def resolve_pair(config: CompareConfig) -> Pair:
         flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
     if config.examples:
         (flags["examples"],) = config.examples
+    if config.tokens or config.steps:
+        flags["steps"] = config.steps[0] if config.steps else None
     for key in ("train", "contrast", "chat_template"):
         if key in flags:
             flags[key] = starting_at(Path.cwd(), flags[key])

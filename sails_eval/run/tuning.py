@@ -25,8 +25,8 @@ def tune(evaluators: Sequence[Evaluator], sub_runs: Sequence[SubRun]) -> list[Su
     Raises UserError where a method has no score, or where tuning came to something else when the run began.
     """
     tuned = list(sub_runs)
-    for examples in dict.fromkeys(one.examples for one in sub_runs):
-        places = [place for place, one in enumerate(sub_runs) if one.examples == examples]
+    for size in dict.fromkeys(one.size for one in sub_runs):
+        places = [place for place, one in enumerate(sub_runs) if one.size == size]
         for _grid_then_beside_its_best in range(2):
             scores = _scores([(evaluators[place], tuned[place]) for place in places])
             for place in places:

@@ -6,19 +6,24 @@ uses them.
 """
 
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_json, write_json, write_text
 from sails_eval.core.fingerprint import digest, of_path
-from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, load_pair, organisms, organisms_made
+from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, SaeSource, load_pair, organisms, organisms_made
 from sails_eval.core.paths import PACKAGE
 
 SHIPPED = 3
+ONE = "one"
+"""The set of SAEs, besides the whole one, that every organism has."""
+
 FIRST_VALIDATION_SEED = 1001
 
 
@@ -35,8 +40,8 @@ def build_organisms(n: int, *, validation: int = 0, jobs: int = 1) -> None:
     One that is there, but was built from another grammar or by other code, is built anew. Raises UserError where one is
     not what it claims to be, and where there are no names for so many as are asked for.
     """
-    if n > MOST_ORGANISMS:
-        raise UserError(f"--organisms {n}: there are names for {MOST_ORGANISMS}")
+    if not 1 <= n <= MOST_ORGANISMS:
+        raise UserError(f"--organisms {n}: between 1 and {MOST_ORGANISMS}, for so many there are names")
     folder, recipe = organisms_made(), sources()
     wanted = {
         name: seed
@@ -46,6 +51,8 @@ def build_organisms(n: int, *, validation: int = 0, jobs: int = 1) -> None:
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for name in pool.map(_build, wanted, wanted.values(), [folder] * len(wanted)):
             print(f"built {name}: {folder / name}")
+    for name in seeds_of(n, validation):
+        write_text(folder / f"{name}.yaml", _pair(name, folder / name))
     if not wanted:
         print(f"all there: {folder}")
 
@@ -71,18 +78,22 @@ def _build(name: str, seed: int, folder: Path) -> str:
     write_json(new / "card.json", card)
     shutil.rmtree(folder / name, ignore_errors=True)
     new.rename(folder / name)
-    write_text(folder / f"{name}.yaml", _pair(name, folder / name))
     return name
 
 
 def _pair(name: str, folder: Path) -> str:
     """The YAML of an organism's pair: the testbed's, with a model and SAEs of its own."""
-    saes = [
-        {**sae.model_dump(exclude_defaults=True), "path": f"./{name}/sae/good/{sae.path.name}"}
-        for sae in load_pair(EMBEDDED).saes
-        if sae.path is not None
-    ]
+
+    def own(saes: Sequence[SaeSource]) -> list[dict[str, Any]]:
+        return [
+            {**sae.model_dump(exclude_defaults=True), "path": f"./{name}/sae/good/{sae.path.name}"}
+            for sae in saes
+            if sae.path is not None
+        ]
+
+    pair = load_pair(EMBEDDED)
     seed = read_json(folder / "card.json")["seed"]
     described = f"An organism of the testbed that does not ship, pre-trained from seed {seed}."
-    own = {"like": EMBEDDED, "description": described, "model": f"./{name}/base", "references": {}, "sae_sets": {}}
-    return yaml.safe_dump(own | {"saes": saes}, sort_keys=False)
+    made = {"like": EMBEDDED, "description": described, "model": f"./{name}/base", "references": {}}
+    saes = {"saes": own(pair.saes), "sae_sets": {ONE: own(pair.sae_sets[ONE])}}
+    return yaml.safe_dump(made | saes, sort_keys=False)

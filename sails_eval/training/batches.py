@@ -74,9 +74,9 @@ def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objec
     """The order in which a seed's cells see the examples: indices into `rows`, in batches of `examples_per_step`.
 
     A seed draws `pair.examples` of them (all where None), of every group its share, and passes over its sample, newly
-    shuffled each time, until the first whole batch at which `pair.tokens` non-padding tokens are reached. All
-    objectives walk the same way; one that learns from pairs passes over what has no rejected answer. Raises UserError
-    where none of the sample has one.
+    shuffled each time, until the first whole batch at which `pair.tokens` non-padding tokens are reached, or for
+    `pair.steps` batches where it has these. All objectives walk the same way; one that learns from pairs passes over
+    what has no rejected answer. Raises UserError where none of the sample has one.
     """
     rng = random.Random(f"training sample of seed {seed}")
     sample = _stratified(rows, rng)[: pair.examples]
@@ -89,7 +89,8 @@ def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objec
     order: list[int] = []
     seen = 0
     for index in _passes(sample, rng):
-        if seen >= pair.tokens and len(order) % batch == 0:
+        done = len(order) >= pair.steps * batch if pair.steps else seen >= pair.tokens
+        if done and len(order) % batch == 0:
             break
         if tokens := tokens_of(rows[index], objective):
             order.append(index)
@@ -98,7 +99,7 @@ def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objec
 
 
 def training_sample(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objective) -> TrainingSample:
-    """The examples that a seed's cells see of a budget of `pair.tokens`. Raises UserError as `lay_out` does."""
+    """The examples that a seed's cells see of their budget. Raises UserError as `lay_out` does."""
     seen = {rows[index].example.id: None for index in sorted(lay_out(rows, pair, seed=seed, objective=objective))}
     by_id = {row.example.id: row.example for row in reversed(rows)}
     return TrainingSample(tuple(map(by_id.__getitem__, seen)), any(row.example.harmful for row in rows))

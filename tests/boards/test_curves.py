@@ -271,7 +271,7 @@ def test_curves_are_written_the_same_every_time(tmp_path: Path) -> None:
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     lines = (tmp_path / "one" / "curves.csv").read_text().splitlines()
-    assert lines[0] == "pair,examples,method,curve,metric,x,value,low,high,note" and len(lines) == len(points) + 1
+    assert lines[0] == "pair,examples,steps,method,curve,metric,x,value,low,high,note" and len(lines) == len(points) + 1
     text = (tmp_path / "one" / "curves.md").read_text()
     assert "| sails - lora |" in text and "128 (sails ahead below)" in text
     tables = [line.count("|") for line in text.splitlines()]

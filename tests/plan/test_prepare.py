@@ -211,7 +211,7 @@ def test_a_plan_is_settled(asked: dict[str, Any]) -> None:
     plan, again = prepare(config), prepare(config)
     assert plan == again and plan.identity == again.identity and plan.folder == again.folder
     assert plan.identity.fingerprint == again.identity.fingerprint
-    assert plan.identity.parts.keys() == {"examples-2", "examples-4"} and plan.most_examples == 4
+    assert plan.identity.parts.keys() == {"examples-2", "examples-4"} and plan.largest.examples == 4
     (sub_run, _), cell = plan.sub_runs, plan.sub_runs[0].all_cells()[0]
     for holder, name in ((plan, "config"), (sub_run, "seeds"), (sub_run.budget, "match"), (cell, "seed")):
         with pytest.raises(FrozenInstanceError):

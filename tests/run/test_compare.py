@@ -177,12 +177,14 @@ def test_every_pair_and_budget_is_a_sub_run(asked: dict[str, Any]) -> None:
     assert folders(examples=(16, 4)) == ["examples-4", "examples-16"]
     pairs = {"pair": ["a.yaml", "b.yaml"], "examples": (16, 4)}
     assert folders(**pairs) == ["a/examples-4", "a/examples-16", "b/examples-4", "b/examples-16"]
+    assert folders(steps=(3,)) == [""] and folders(steps=(5, 3)) == ["steps-3", "steps-5"]
+    assert folders(steps=(5, 3), examples=(4, 2)) == [f"examples-{n}-steps-{m}" for n in (2, 4) for m in (3, 5)]
     plan = prepare(CompareConfig(**asked | pairs))
-    assert plan.pairs == ("a", "b") and plan.most_examples == 16
+    assert plan.pairs == ("a", "b") and plan.largest.examples == 16
     for one in plan.sub_runs:
-        assert one.folder == f"{one.pair.name}/examples-{one.examples}" and one.pair.examples == one.examples
+        assert one.folder == f"{one.pair.name}/examples-{one.size.examples}" and one.pair.examples == one.size.examples
         (again,) = prepare(one.config).sub_runs  # what it is configured as is itself
-        assert replace(again, folder=one.folder, examples=one.examples) == one
+        assert replace(again, folder=one.folder, size=one.size) == one
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,7 @@ def test_every_pair_and_budget_is_a_sub_run(asked: dict[str, Any]) -> None:
         ({"pair": "a.yaml,nowhere.yaml"}, "nowhere.yaml: no such file"),
         ({"pair": "a.yaml,b.yaml", "model": "a"}, "either --pair NAME or --model MODEL"),
         ({"examples": (4, 4)}, "--examples: each budget once"),
+        ({"steps": (5, 3, 5)}, "--steps: each budget once, not 5, 3, 5"),
     ],
 )
 def test_parts_that_could_not_be_compared_are_an_error(
@@ -251,6 +254,21 @@ def test_parts_are_runs_of_their_own_below_joint_files(asked: dict[str, Any], po
     pool.trained.clear()
     config = yaml.safe_load((run / "a/examples-2/config.yaml").read_text())
     assert made(**config) == run / "a/examples-2" and not pool.trained and files(run) == before
+
+
+def test_a_grid_of_budgets_has_a_curve_over_examples_for_each_number_of_steps(
+    asked: dict[str, Any], pool: Canned
+) -> None:
+    run = made(**asked | {"examples": (4, 2), "steps": (3, 2), "learning_rates": 1, "out": Path("run")})
+    assert (run / "leaderboard.csv").is_file() and pool.checked == 4
+    for part in ("examples-2-steps-2", "examples-2-steps-3", "examples-4-steps-2", "examples-4-steps-3"):
+        assert (run / part / "leaderboard.csv").is_file()
+    assert json.loads((run / "run.json").read_text())["budget"] == "3 steps, 1 rates, 2 seeds, 4 examples"
+    curves = pd.read_csv(run / "curves.csv")
+    over = curves[curves["curve"] == "examples"]
+    assert {*over[["steps", "x"]].itertuples(index=False, name=None)} == {(n, x) for n in (2, 3) for x in (2, 4)}
+    page = (run / "curves.md").read_text()
+    assert "over labelled examples, 2 steps" in page and "lora, 4 examples, 3 steps" in page
 
 
 def test_a_run_of_parts_is_not_gone_on_with_as_another(asked: dict[str, Any], pool: Canned) -> None:

@@ -63,6 +63,13 @@ def test_a_budget_that_a_batch_meets_exactly_needs_no_other() -> None:
     assert lay_out(ROWS, a_pair(tokens=tokens_of(order)), seed=0) == order
 
 
+@pytest.mark.parametrize("examples", [3, 12, None])
+def test_a_layout_of_so_many_steps_ends_there_whatever_the_tokens(examples: int | None) -> None:
+    assert all(len(lay_out(ROWS, a_pair(tokens=n, steps=6, examples=examples), seed=0)) == 24 for n in (1, 10**6))
+    longer = lay_out(ROWS, a_pair(tokens=10**6, examples=examples), seed=0)
+    assert lay_out(ROWS, a_pair(steps=6, examples=examples), seed=0) == longer[:24]
+
+
 def test_a_layout_depends_on_the_seed() -> None:
     pair = a_pair()
     assert lay_out(ROWS, pair, seed=0) == lay_out(ROWS, pair, seed=0)

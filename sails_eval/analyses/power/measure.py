@@ -1,6 +1,7 @@
 """How many organisms, seeds and prompts it takes to see a difference between two methods."""
 
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,8 +111,8 @@ def spread_in(
     described = folder.description() if folder.exists else None  # results alone will do
     identity, organisms = (described.identity if described else Identity()), [folder]
     if identity.parts:
-        largest = max(map(_examples, identity.parts))
-        parts = sorted(part for part in identity.parts if _examples(part) == largest)
+        largest = max(map(_size, identity.parts))
+        parts = sorted(part for part in identity.parts if _size(part) == largest)
         identity, organisms = identity.parts[parts[0]], [RunFolder(run / part) for part in parts]
     declared = [Contrast.of(told) for told in identity.contrasts or ()]
     wanted = [one for one in declared if not one.of_best and (pair is None or {one.a, one.b} == {*pair})]
@@ -133,9 +134,10 @@ def spread_in(
     return Spread(sd, prompts, f"{a} - {b} in {run}", df, between, endpoint), len(declared)
 
 
-def _examples(part: str) -> int:
-    """The number of labelled examples of a sub-run, by its folder; 0 where there are not several."""
-    return int(part.rpartition("examples-")[2]) if "examples-" in part else 0
+def _size(part: str) -> list[int]:
+    """The numbers of labelled examples and of steps of a sub-run, by its folder; 0 where there are not several."""
+    found = (re.search(rf"(?:^|[/-]){what}-(\d+)(?:-steps-\d+)?$", part) for what in ("examples", "steps"))
+    return [int(match[1]) if match else 0 for match in found]
 
 
 def components(sample: Sample) -> tuple[float, float | None]:

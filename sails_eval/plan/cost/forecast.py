@@ -149,7 +149,7 @@ class Forecast:
 
 def forecast(config: CompareConfig) -> list[Forecast]:
     """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
-    drafts = survey(config.model_copy(update={"examples": ()}))
+    drafts = survey(config.model_copy(update={"examples": (), "steps": tuple(sorted(config.steps))[-1:]}))
     for draft in drafts:
         if draft.pair is None or not draft.recipes:
             draft.problems.check()
@@ -226,7 +226,18 @@ def _machine_problems(made: Forecast) -> Iterator[Problem]:
 
 
 def steps_of(pair: Pair) -> int | None:
-    """Optimiser steps of a cell, from the characters of its training data; None where those cannot be had."""
+    """Optimiser steps of a cell, as they are given or estimated; None where the training data cannot be had."""
+    a_step = tokens_a_step(pair)
+    return pair.steps or (None if a_step is None else max(1, round(pair.tokens / a_step)))
+
+
+def tokens_a_cell(pair: Pair) -> int:
+    """What a cell is trained on, as given, or where steps are given by an estimate (1 where there is none)."""
+    return pair.tokens if pair.steps is None else round(pair.steps * (tokens_a_step(pair) or 0)) or 1
+
+
+def tokens_a_step(pair: Pair) -> float | None:
+    """The mean tokens of a batch, from the characters of the training data; None where that cannot be had."""
     if pair.train is None:
         return None
     try:
@@ -235,7 +246,7 @@ def steps_of(pair: Pair) -> int | None:
         return None
     texts = (sum(len(m.content) for m in e.messages) + len(e.response) for e in examples)
     tokens = [min(pair.max_length, 1 + n // CHARACTERS_PER_TOKEN) for n in texts]
-    return max(1, round(pair.tokens / (pair.batch_size * sum(tokens) / len(tokens))))
+    return pair.batch_size * sum(tokens) / len(tokens)
 
 
 def _prompts(draft: Draft) -> Prompts:
@@ -257,10 +268,13 @@ def render(made: Forecast) -> str:
     pair, methods = made.pair, len(made.recipes)
     where = f" ({made.shape.source})" if made.shape else ""
     steps = "steps not known without the training data" if made.steps is None else f"about {made.steps} steps"
+    tokens = f"{pair.tokens:,}" if pair.steps is None else f"about {tokens_a_cell(pair):,}"
+    if pair.steps:
+        steps = f"{pair.steps} steps"
     lines = [
         f"{pair.name}: {pair.model}{where}",
         f"  cells       {methods} methods × {_of_method(made)} = {methods * made.cells}",
-        f"  a cell      {pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}",
+        f"  a cell      {tokens} tokens in batches of {pair.batch_size}, {steps}",
         f"  labels      {_labels(pair)}",
     ]
     if made.checkpoints > 1:
@@ -270,8 +284,8 @@ def render(made: Forecast) -> str:
         measured = ", once the pace of each is measured" if made.match == "seconds" else ""
         lines += [f"  matched     {made.match}: costlier methods get fewer tokens{measured}"]
     if made.costs:
-        tokens = {recipe.name: made.tokens.get(recipe.name, pair.tokens) for recipe in made.recipes}
-        flops = sum(made.flops_per_token(name) * n for name, n in tokens.items()) * made.cells
+        of_each = {recipe.name: made.tokens.get(recipe.name, tokens_a_cell(pair)) for recipe in made.recipes}
+        flops = sum(made.flops_per_token(name) * n for name, n in of_each.items()) * made.cells
         padding = "with" if made.cell_costs else "without"
         lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding", ""]
         lines += _memory(made)

@@ -29,8 +29,8 @@ def describe(plan: EvaluationPlan) -> Description:
 def _budget(plan: EvaluationPlan) -> str:
     """In words."""
     if not isinstance(plan, SubRun):
-        return f"{plan.pair.tokens} tokens, 0 rates, 0 seeds"
-    told = [f"{plan.pair.tokens} tokens", f"{plan.trials // plan.checkpoints} rates", f"{len(plan.seeds)} seeds"]
+        return f"{plan.pair.length}, 0 rates, 0 seeds"
+    told = [plan.pair.length, f"{plan.trials // plan.checkpoints} rates", f"{len(plan.seeds)} seeds"]
     told += [f"tuned on {len(plan.tuning.seeds)} further seeds"] if plan.tuning else []
     told += [f"{plan.checkpoints} checkpoints"] if plan.checkpoints > 1 else []
     told += [f"{plan.budget.match} matched"] if plan.budget.match != "tokens" else []
@@ -40,12 +40,12 @@ def _budget(plan: EvaluationPlan) -> str:
 
 
 def describe_plan(plan: Plan) -> Description:
-    """What a whole run is; of several sub-runs it says what its leaderboard says: all pairs at the most examples."""
-    shown = [describe(one) for one in plan.sub_runs if one.examples == plan.most_examples]
+    """What a whole run is; of several sub-runs it says what its leaderboard says: all pairs at the largest budget."""
+    shown = [describe(one) for one in plan.sub_runs if one.size == plan.largest]
     if len(plan.sub_runs) == 1:
         return shown[0]
     budgets = list(dict.fromkeys(one.budget for one in shown))
-    budgets += [f"{plan.most_examples} examples"] if plan.most_examples else []
+    budgets += [f"{plan.largest.examples} examples"] if plan.largest.examples else []
     told = {
         "run": plan.identity.fingerprint,
         "pair": ", ".join(one.pair for one in shown),

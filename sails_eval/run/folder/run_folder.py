@@ -23,6 +23,7 @@ from sails_eval.core.records import Completion, Result, RowKey, Split, Verdict, 
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
 from sails_eval.models.saved_adapter import CHECKPOINT
+from sails_eval.plan.budget import Size
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.protocol import Protocol as FixedProtocol
@@ -299,9 +300,9 @@ class RunFolder:
     def sub_run(self, one: SubRun) -> RunFolder:
         return RunFolder(self.path / one.folder) if one.folder else self
 
-    def of_budget(self, examples: int) -> RunFolder:
-        """Where the leaderboard over all pairs at one number of examples goes."""
-        return RunFolder(self.path / f"examples-{examples}")
+    def of_budget(self, size: Size) -> RunFolder:
+        """Where the leaderboard over all pairs at one budget goes."""
+        return RunFolder(self.path / size.folder)
 
     def with_sub_runs(self) -> list[RunFolder]:
         """This folder and those of its sub-runs."""

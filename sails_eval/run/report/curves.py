@@ -15,17 +15,18 @@ from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.files import csv_text, write_text
 from sails_eval.core.stats import Interval
 from sails_eval.core.tables import interval_text, markdown
+from sails_eval.plan.budget import AS_THE_PAIR, Size
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.outcome import Outcome
 
-COLUMNS = ("pair", "examples", "method", "curve", "metric", "x", "value", "low", "high", "note")
+COLUMNS = ("pair", "examples", "steps", "method", "curve", "metric", "x", "value", "low", "high", "note")
 """The columns of curves.csv: the fields of `Point`, those first that say what it is of."""
 
 
-def rate_points(outcomes: Sequence[Outcome], frame: pd.DataFrame, examples: int | None = None) -> list[Point]:
+def rate_points(outcomes: Sequence[Outcome], frame: pd.DataFrame, size: Size = AS_THE_PAIR) -> list[Point]:
     """The curves over learning rates of one pair, or of several together, and what the picked rates do on the test.
 
-    `frame` is their leaderboard, `examples` their budget where there are several.
+    `frame` is their leaderboard, `size` their budget where there are several.
     """
     points = rate_curves({one.plan.pair.name: one.results for one in outcomes}, outcomes[0].tasks)
     for method, found in _shown(frame).items():
@@ -33,13 +34,22 @@ def rate_points(outcomes: Sequence[Outcome], frame: pd.DataFrame, examples: int 
             (rate,) = frame.loc[frame["method"] == method, "learning_rate"]
             points.append(Point(method, "picked", "alignment_score", rate, found.value, found.low, found.high, "test"))
     pair = ", ".join(one.plan.pair.name for one in outcomes)
-    return [replace(point, pair=pair, examples=examples) for point in points]
+    return [replace(point, pair=pair, examples=size.examples, steps=size.steps) for point in points]
 
 
-def budget_points(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int, pd.DataFrame]) -> list[Point]:
-    """The curves over labelled examples, of outcomes and leaderboards by budget; none where there are no budgets."""
-    if not outcomes:
-        return []
+def budget_points(outcomes: Mapping[Size, Sequence[Outcome]], frames: Mapping[Size, pd.DataFrame]) -> list[Point]:
+    """The curves over labelled examples, one for each number of steps, of outcomes and leaderboards by budget; none
+    where there are not several numbers of examples."""
+    found = []
+    for steps in dict.fromkeys(size.steps for size in outcomes):
+        at = {size.examples: size for size in outcomes if size.steps == steps and size.examples}
+        if at:
+            of_these = {n: outcomes[size] for n, size in at.items()}, {n: frames[size] for n, size in at.items()}
+            found += [replace(point, steps=steps) for point in _over_examples(*of_these)]
+    return found
+
+
+def _over_examples(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[int, pd.DataFrame]) -> list[Point]:
     first = next(iter(outcomes.values()))
     contrasts = first[0].plan.contrasts
     if contrasts is None:
@@ -86,8 +96,8 @@ def to_markdown(points: Sequence[Point], *, title: str) -> str:
     text = f"# {title}\n\n{_BRACKETS}"
     text += _limited_text([point for point in points if point.curve == "limited"])
     text += _best_of_text(points)
-    if any(point.curve == "examples" for point in points):
-        text += _examples_text(points)
+    for steps in dict.fromkeys(point.steps for point in points if point.curve == "examples"):
+        text += _examples_text([point for point in points if point.steps == steps], steps)
     return text
 
 
@@ -122,7 +132,7 @@ def _best_of_text(points: Sequence[Point]) -> str:
     )
 
 
-def _examples_text(points: Sequence[Point]) -> str:
+def _examples_text(points: Sequence[Point], steps: int | None) -> str:
     budgets = sorted({int(point.x) for point in points if point.curve == "examples"})
     rows, apart, crossed = (defaultdict[str, list[str]](list) for _ in range(3))
     for point in points:
@@ -133,10 +143,10 @@ def _examples_text(points: Sequence[Point]) -> str:
         elif point.curve == "crossover":
             crossed[point.method].append(f"{point.x:.3g} ({point.note})")
     return (
-        "\n## Alignment score over labelled examples\n\n"
-        "On the test, with the tokens of training the same for every budget. The area is that under the curve over\n"
-        "log2(examples), divided by the span: its mean height. Examples are those trained on; what an initialisation\n"
-        "looked at besides is told on the boards, and not counted.\n\n"
+        f"\n## Alignment score over labelled examples{f', {steps} steps' if steps else ''}\n\n"
+        f"On the test, with the {'steps' if steps else 'tokens'} of training the same for every budget. The area is\n"
+        "that under the curve over log2(examples), divided by its span: its mean height. Examples are those trained\n"
+        "on; what an initialisation looked at besides is told on the boards, and not counted.\n\n"
         + markdown(["method", *map(str, budgets), "area"], [[name, *cells] for name, cells in rows.items()])
         + "\nDifferences, seed by seed, and where the means cross:\n\n"
         + markdown(
@@ -148,7 +158,8 @@ def _examples_text(points: Sequence[Point]) -> str:
 
 def _name(point: Point) -> list[str]:
     """What a row is called: its method, with the budget where there are several."""
-    return [point.method if point.examples is None else f"{point.method}, {point.examples} examples"]
+    size = Size(point.examples, point.steps)
+    return [f"{point.method}, {size}" if size else point.method]
 
 
 def _text(point: Point) -> str:

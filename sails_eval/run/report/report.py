@@ -14,6 +14,7 @@ from sails_eval.boards.page import to_markdown
 from sails_eval.boards.plot import tradeoff
 from sails_eval.boards.table import EXPLORATORY, write_frame
 from sails_eval.core.files import write_text
+from sails_eval.plan.budget import Size
 from sails_eval.plan.plan import EvaluationPlan, Plan, SubRun
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.run_folder import RunFolder
@@ -134,20 +135,18 @@ def write_joint(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome], describ
     folder named after the budget, beside those of the pairs.
     """
     names = ", ".join(plan.pairs)
-    budgets: dict[int | None, list[Outcome]] = {}
-    frames: dict[int | None, pd.DataFrame] = {}
+    budgets: dict[Size, list[Outcome]] = {}
+    frames: dict[Size, pd.DataFrame] = {}
     points: list[Point] = []
     for one, outcome in zip(plan.sub_runs, outcomes, strict=True):
-        budgets.setdefault(one.examples, []).append(outcome)
-    for examples, these in budgets.items():
-        title = f"Leaderboard of {names}" + (f" with {examples} examples" if examples else "")
-        frames[examples] = frame = board(these, described)
-        points += rate_points(these, frame, examples)
-        if examples and len(these) > 1:
-            write_board(run.of_budget(examples), frame, title=title)
-        if examples == plan.most_examples:
+        budgets.setdefault(one.size, []).append(outcome)
+    for size, these in budgets.items():
+        title = f"Leaderboard of {names}" + (f" with {size}" if size else "")
+        frames[size] = frame = board(these, described)
+        points += rate_points(these, frame, size)
+        if size and len(these) > 1:
+            write_board(run.of_budget(size), frame, title=title)
+        if size == plan.largest:
             write_board(run, frame, title=title)
-    points += budget_points(
-        {n: these for n, these in budgets.items() if n}, {n: frame for n, frame in frames.items() if n}
-    )
+    points += budget_points(budgets, frames)
     write_curves(run, points, title=f"Curves of {names}")

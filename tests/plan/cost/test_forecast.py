@@ -147,6 +147,17 @@ def test_more_checkpoints_than_steps_are_told(no_steps: None) -> None:
     ]
 
 
+def test_steps_are_as_they_are_given_and_their_tokens_estimated(no_steps: None) -> None:
+    (by_tokens,) = forecast.forecast(CompareConfig(pair="testbed", methods=("lora",)))
+    assert by_tokens.steps is not None
+    (made,) = forecast.forecast(CompareConfig(pair="testbed", methods=("lora",), steps=(10, by_tokens.steps)))
+    assert made.steps == by_tokens.steps  # the most of several
+    assert forecast.tokens_a_cell(made.pair) == pytest.approx(by_tokens.pair.tokens, rel=0.02)
+    assert f"a cell      about {forecast.tokens_a_cell(made.pair):,} tokens in batches of 16, {made.steps} steps" in (
+        forecast.render(made)
+    )
+
+
 def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     no_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
