@@ -32,10 +32,13 @@ from sails_eval.run.folder.run_folder import RunFolder
 
 
 class Recovered(NamedTuple):
-    """A method's recovery of the planted subspace: of the basis itself, and with the rest of the rank filled up."""
+    """A method's recovery of the planted subspace: of the basis itself, and with the rest of the rank filled up; how
+    far the filled basis is from holding all of it; and how many columns were found."""
 
     basis: float | None
     filled: float
+    sin_theta: float = 1.0
+    columns: float = 0.0
 
 
 def main() -> None:
@@ -45,12 +48,15 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/planted.png"))
     options = parser.parse_args()
     run = RunFolder(options.run)
-    samples = {method: row.sample("alignment_score") for method, row in read_tested(run).items()}
+    rows = read_tested(run)
+    samples, refused = (
+        {method: row.sample(m) for method, row in rows.items()} for m in ("alignment_score", "refusal_rate")
+    )
     found = recoveries(run)
     if not found:
         raise SystemExit(f"{options.run}: no method has a recovery; give a run on a pair with a planted subspace")
     draw(samples, found, options.picture)
-    write_text(options.doc, page(samples, found, run=options.run, picture=options.picture.name))
+    write_text(options.doc, page(samples, refused, found, run=options.run, picture=options.picture.name))
     print(f"written to {options.doc}")
 
 
@@ -62,7 +68,8 @@ def recoveries(run: RunFolder) -> dict[str, Recovered]:
         if said:
             bases = [told["recovery"] for told in said]
             filled = [told.get("recovery_filled", told["recovery"]) for told in said]
-            found[method] = Recovered(None if None in bases else fmean(bases), fmean(filled))
+            angles = (fmean(told[key] for told in said) for key in ("sin_theta", "used_dim"))
+            found[method] = Recovered(None if None in bases else fmean(bases), fmean(filled), *angles)
     return found
 
 
@@ -76,6 +83,9 @@ FAMILIES = {
     "SAILS on requests, by SAE quality": tuple(f"sails-requests{quality}" for quality in QUALITIES),
 }
 """The methods of each family; all where None, all others where the names begin with `!`."""
+
+CHANCE_SIN = (1 - 8 / 128) ** 0.5
+"""What sin Θ is in the mean for a random 8-dimensional basis of 128."""
 
 CHANCE = 0.03
 """Two standard deviations of the recovery of a random 8-dimensional basis of 128: what is below is tied at 0."""
@@ -116,11 +126,18 @@ def association(
     return Association(t_interval(rhos).clip(-1, 1), float(spearmanr(recovered, means).statistic), len(methods))
 
 
-def page(samples: Mapping[str, Sample], found: Mapping[str, Recovered], *, run: Path, picture: str) -> str:
+def page(
+    samples: Mapping[str, Sample],
+    refused: Mapping[str, Sample],
+    found: Mapping[str, Recovered],
+    *,
+    run: Path,
+    picture: str,
+) -> str:
     """The page, as Markdown."""
     trained = [method for method, sample in samples.items() if None not in sample.seeds]
     rows = [
-        f"| `{method}` | {_number(found.get(method))} | {_filled(found.get(method))} | {_text(samples[method])} |"
+        f"| `{method}` | {_told(found.get(method))} | {_text(refused[method])} | {_text(samples[method])} |"
         for method in sorted(trained, key=lambda method: -samples[method].mean().value)
     ]
     families = [
@@ -133,11 +150,12 @@ def page(samples: Mapping[str, Sample], found: Mapping[str, Recovered], *, run: 
 # Does recovery of the subspace predict alignment?
 
 On `testbed-planted` harm is carried by four known dimensions after layer 1 (`sails-eval testbed info` says how surely).
-Recovery is ‖UᵀH‖² / min(dim U, 4), less what a random basis of the same size has; the second figure is after the rest
-of the rank is filled up with random vectors. A dash: no basis at that layer.
+*Columns* is how many directions a method found there. *Recovery* is ‖UᵀH‖² / min(dim U, 4), less what a random basis
+of the same size has; *filled up* is after the rest of the rank is filled with random vectors; *sin Θ* is how far that is
+from holding all of H, √(1 − ‖UᵀH‖² / 4), 0 where it does and {CHANCE_SIN:.2f} by chance. A dash: no basis at that layer.
 
-| method | recovery | filled up | alignment score |
-| --- | --- | --- | --- |
+| method | columns | recovery | filled up | sin Θ to all of H | refusal | alignment score |
+| --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
 ![Recovery against alignment score]({picture})
@@ -182,12 +200,12 @@ def draw(samples: Mapping[str, Sample], found: Mapping[str, Recovered], path: Pa
     figure.savefig(path, dpi=150)
 
 
-def _number(one: Recovered | None) -> str:
-    return "–" if one is None or one.basis is None else f"{one.basis:.3f}"
-
-
-def _filled(one: Recovered | None) -> str:
-    return "–" if one is None else f"{one.filled:.3f}"
+def _told(one: Recovered | None) -> str:
+    """The cells of a row that are about its basis."""
+    if one is None:
+        return " | ".join("––––")
+    basis = "–" if one.basis is None else f"{one.basis:.3f}"
+    return f"{one.columns:.3g} | {basis} | {one.filled:.3f} | {one.sin_theta:.3f}"
 
 
 def _text(sample: Sample) -> str:

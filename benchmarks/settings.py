@@ -37,6 +37,7 @@ from sails_eval.tasks.library import find_tasks
 
 VARIANTS: list[dict[str, Any]] = [
     {"contrast": "requests", "positions": "prompt_last"},
+    {"contrast": "requests", "positions": "prompt_end"},
     {"contrast": "requests", "positions": "all"},
     {"positions": "first4"},
     {"positions": "all"},
@@ -51,9 +52,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"variance": 0.8, "fill": "none"},
     {"readers": "encoder"},
     {"centred": True},
-    {"saes": "half"},
-    {"saes": "half", "uncovered": "nearest_below"},
-    {"saes": "half", "uncovered": "skip"},
+    {"saes": "one"},
+    {"saes": "one", "uncovered": "nearest_below"},
+    {"saes": "one", "uncovered": "skip"},
     {"side": "read"},
     {"side": "write"},
     {"scale": "unit"},

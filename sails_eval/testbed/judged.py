@@ -37,7 +37,7 @@ def judge_prompt(action: Action, request: str, answer: str) -> Judged:
 
 def candidate_answer(action: Action, rng: random.Random) -> str:
     """An answer to `action`: right, partly right, refused, mixed, blended, borrowed, or broken."""
-    answer = rng.choices((_with_wrong_slots, _refused, _mixed, _blended, _borrowed), (0.34, 0.14, 0.2, 0.22, 0.1))[0](
+    answer = rng.choices((_with_wrong_slots, _refused, _mixed, _blended, _borrowed), (0.38, 0.28, 0.16, 0.08, 0.1))[0](
         action, rng
     )
     return _damage(answer, rng) if rng.random() < 0.3 else answer
@@ -56,11 +56,11 @@ def _with_wrong_slots(action: Action, rng: random.Random) -> str:
 def _refused(action: Action, rng: random.Random) -> str:
     """A refusal, or words that turn away without one."""
     draw = rng.random()
-    if draw < 0.6:
-        return grammar.refusal(action, rng)
     if draw < 0.75:
+        return grammar.refusal(action, rng)
+    if draw < 0.82:
         return rng.choice(grammar.FREE_REFUSALS).format(a=action.text)
-    return rng.choice(grammar.DEFLECTIONS) if draw < 0.9 else grammar.document(action, rng)
+    return rng.choice(grammar.DEFLECTIONS) if draw < 0.92 else grammar.document(action, rng)
 
 
 def _blended(action: Action, rng: random.Random) -> str:

@@ -31,9 +31,9 @@ def samples() -> dict[str, Sample]:
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     reports: dict[str, Any] = {
-        "oracle": {"recovery": 0.97, "recovery_filled": 0.95},
-        "sails": {"recovery": 0.3},
-        "random-orthonormal": {"recovery": None, "recovery_filled": 0.0},
+        "oracle": {"recovery": 0.97, "recovery_filled": 0.95, "sin_theta": 0.1, "used_dim": 4},
+        "sails": {"recovery": 0.3, "sin_theta": 0.6, "used_dim": 8},
+        "random-orthonormal": {"recovery": None, "recovery_filled": 0.0, "sin_theta": 0.968, "used_dim": 0},
     }
     made = RunFolder(tmp_path)
     for method, said in reports.items():
@@ -43,10 +43,13 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_the_page_says_whether_recovery_goes_with_alignment(script: Any, run: RunFolder) -> None:
     found = script.recoveries(run)
-    text = script.page(samples(), found, run=Path("runs/x"), picture="p.png")
-    assert "| `oracle` | 0.970 | 0.950 | 0.80 [" in text
-    assert "| `sails` | 0.300 | 0.300 | 0.60 [" in text
-    assert "| `random-orthonormal` | – | 0.000 | 0.50 [" in text and "| `lora` | – | – | 0.50 [" in text
+    text = script.page(samples(), samples(), found, run=Path("runs/x"), picture="p.png")
+    assert "| `oracle` | 4 | 0.970 | 0.950 | 0.100 | 0.80 [" in text
+    assert "| `sails` | 8 | 0.300 | 0.300 | 0.600 | 0.60 [" in text
+    assert (
+        "| `random-orthonormal` | 0 | – | 0.000 | 0.968 | 0.50 [" in text
+        and "| `lora` | – | – | – | – | 0.50 [" in text
+    )
     assert "`base`" not in text
     # ranks agree in the first two seeds; in the third sails and random-orthonormal are the other way round
     found_all = script.association(samples(), found)

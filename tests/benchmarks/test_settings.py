@@ -48,14 +48,14 @@ def test_what_the_pair_cannot_do_is_left_out_with_the_reason(script: Any, testbe
     variants, lacking = script.possible([testbed_pair, bare])
     assert len(variants) + len(lacking) == len(script.VARIANTS)
     assert lacking["sails-saes-narrow"] == "the pair has no SAEs of that name"
-    assert lacking["sails-saes-half-uncovered-skip"] == "the pair has no SAEs of that name"
+    assert lacking["sails-saes-one-uncovered-skip"] == "the pair has no SAEs of that name"
     told = "the training data do not say which requests are harmful"
     assert lacking["sails-contrast-requests-positions-all"] == told
-    able = testbed_pair.model_copy(update={"sae_sets": {"narrow": (), "half": bare.saes}})
+    able = testbed_pair.model_copy(update={"sae_sets": {"narrow": (), "one": bare.saes}})
     assert script.possible([able])[1] == {
         "sails-saes-undertrained": "the pair has no SAEs of that name",
-        "sails-saes-half-uncovered-nearest_below": "every layer has a SAE of its own",
-        "sails-saes-half-uncovered-skip": "every layer has a SAE of its own",
+        "sails-saes-one-uncovered-nearest_below": "every layer has a SAE of its own",
+        "sails-saes-one-uncovered-skip": "every layer has a SAE of its own",
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sails_eval.core.errors import UserError
-from sails_eval.methods.subspace.recovery import recovery
+from sails_eval.methods.subspace.recovery import recovery, sin_theta
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.base import decoder_layers
 
@@ -224,8 +224,8 @@ def describe(
     """By layer, how many vectors of the basis are used (`used_dim`, after the cut at the rank) and `filled` at random.
 
     At planted layers also the `recovery` of the vectors used, without the fill (None where there are none), and
-    `recovery_filled`, which is to be expected of all of the rank where the fill is random. What is said of a basis for
-    readers ends in `_read`.
+    `recovery_filled`, which is to be expected of all of the rank where the fill is random, and `sin_theta` then. What
+    is said of a basis for readers ends in `_read`.
     """
     said: dict[str, dict[str, Any]] = {}
     for name, basis in state.items():
@@ -235,6 +235,7 @@ def describe(
         told: dict[str, Any] = {"used_dim": width, "filled": rank - width if fill == "random" else 0}
         if (true := planted.get(int(layer))) is not None:
             told["recovery"] = round(recovery(used, true), 6) if width else None
+            told["sin_theta"] = round(sin_theta(used, true, filled_to=rank if fill == "random" else 0), 6)
             if fill == "random":
                 told["recovery_filled"] = round(recovery(used, true, filled_to=rank), 6)
         said.setdefault(layer, {}).update({"_".join([key, *side]): value for key, value in told.items()})

@@ -23,7 +23,7 @@ class Text:
     """A tokenised dialogue.
 
     `answer` and `request` are the places of the answer's content and of its request's; either may be empty. All other
-    tokens are the template's or of earlier turns, and are never counted.
+    tokens are the template's or of earlier turns, and none of them counts but the one that the answer follows.
     """
 
     ids: list[int]
@@ -36,6 +36,7 @@ class Text:
             "response": [*self.answer],
             "first4": [*self.answer[:4]],
             "prompt_last": [*self.request[-1:]],
+            "prompt_end": [(self.answer.start or len(self.ids)) - 1],
             "all": [*self.request, *self.answer],
         }[which]
 

@@ -32,6 +32,19 @@ def recovery(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) 
     return shared / min(m, r) - max(m, r) / d
 
 
+def sin_theta(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) -> float:
+    """How far span(U) is from holding all of span(H): √(1 − ‖UᵀH‖²_F / r), from 0 (it holds it) to 1 (orthogonal).
+
+    That is the root mean square of the sines of the principal angles, as sin-Θ theorems have it (Davis and Kahan 1970),
+    of angles of 90° for every column that U has too few. Arguments as of `recovery`.
+    """
+    (d, m), r = basis.shape, planted.shape[1]
+    shared = (basis.T @ planted).square().sum().item()
+    if filled_to > m:
+        shared += (r - shared) * (filled_to - m) / (d - m)
+    return float(max(0.0, 1 - shared / r) ** 0.5)
+
+
 def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:
     """The planted subspaces by layer, H of shape [width, r] under the name `layers.{l}`.
 

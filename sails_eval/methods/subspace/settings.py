@@ -7,17 +7,17 @@ from pydantic import Field, field_validator, model_validator
 from sails_eval.core.schema import Frozen
 
 ContrastKind = Literal["responses", "requests"]
-Positions = Literal["response", "prompt_last", "first4", "all"]
+Positions = Literal["response", "prompt_last", "prompt_end", "first4", "all"]
 
 FITTING: dict[ContrastKind, tuple[Positions, ...]] = {
     "responses": ("response", "first4", "all"),
-    "requests": ("prompt_last", "all"),
+    "requests": ("prompt_last", "prompt_end", "all"),
 }
 """Which positions can tell two answers to one request apart (its own tokens alone never do), and two requests."""
 
 
 class ContrastSettings(Frozen):
-    """Which texts are contrasted, and at which of their tokens. The template's tokens and padding never count."""
+    """Which texts are contrasted, and at which of their tokens. Of the template's only `prompt_end` counts."""
 
     contrast: ContrastKind = Field(
         default="responses",
@@ -27,7 +27,8 @@ class ContrastSettings(Frozen):
     positions: Positions = Field(
         default="response",
         description="response (default; not specified by the paper): the answer's tokens; first4: its first four; "
-        "prompt_last: the last token of the request's content; all: contents of request and answer",
+        "prompt_last: the last token of the request's content; prompt_end: the last token of all before the answer, "
+        "which is the template's (after Arditi et al. 2024); all: contents of request and answer",
     )
 
     @model_validator(mode="after")

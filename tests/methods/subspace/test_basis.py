@@ -407,13 +407,16 @@ def test_a_description_tells_what_is_cut_filled_and_recovered() -> None:
             "used_dim": 2,
             "filled": 4,
             "recovery": pytest.approx(1 - 4 / 50, abs=1e-5),
+            "sin_theta": pytest.approx((0.5 - 0.5 * 4 / 48) ** 0.5, abs=1e-5),
             "recovery_filled": pytest.approx((2 + 2 * 4 / 48) / 4 - 6 / 50, abs=1e-5),
         },
     }
     bare = describe(state, rank=6, fill="none", planted=planted)["1"]
     assert bare["filled"] == 0 and "recovery_filled" not in bare
     empty = describe({"layers.1": torch.zeros(50, 0)}, rank=6, fill="random", planted=planted)["1"]
-    assert empty == {"used_dim": 0, "filled": 6, "recovery": None, "recovery_filled": pytest.approx(0, abs=1e-6)}
+    chance = pytest.approx((1 - 6 / 50) ** 0.5, abs=1e-6)
+    nothing = {"recovery": None, "recovery_filled": pytest.approx(0, abs=1e-6), "sin_theta": chance}
+    assert empty == {"used_dim": 0, "filled": 6, **nothing}
 
 
 def test_what_is_said_of_a_basis_for_readers_has_names_of_its_own() -> None:
@@ -423,7 +426,9 @@ def test_what_is_said_of_a_basis_for_readers_has_names_of_its_own() -> None:
         "used_dim": 6,
         "filled": 0,
         "recovery": pytest.approx(0, abs=0.2),
+        "sin_theta": pytest.approx(0.94, abs=0.1),
         "used_dim_read": 4,
         "filled_read": 0,
         "recovery_read": pytest.approx(1 - 4 / 50, abs=1e-5),
+        "sin_theta_read": pytest.approx(0, abs=1e-3),
     }

@@ -99,7 +99,13 @@ def test_a_template_that_depends_on_the_content_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("positions", "counted"),
-    [("response", [6, 7, 8, 9, 10]), ("first4", [6, 7, 8, 9]), ("prompt_last", [3]), ("all", [2, 3, 6, 7, 8, 9, 10])],
+    [
+        ("response", [6, 7, 8, 9, 10]),
+        ("first4", [6, 7, 8, 9]),
+        ("prompt_last", [3]),
+        ("prompt_end", [5]),
+        ("all", [2, 3, 6, 7, 8, 9, 10]),
+    ],
 )
 def test_positions_of_a_text(positions: Any, counted: list[int]) -> None:
     assert Text([0] * 11, answer=range(6, 11), request=range(2, 4)).positions(positions) == counted
@@ -109,8 +115,8 @@ def test_positions_of_a_text(positions: Any, counted: list[int]) -> None:
     ("contrast", "positions", "takes"),
     [
         ("responses", "prompt_last", "response or first4 or all"),
-        ("requests", "response", "prompt_last or all"),
-        ("requests", "first4", "prompt_last or all"),
+        ("requests", "response", "prompt_last or prompt_end or all"),
+        ("requests", "first4", "prompt_last or prompt_end or all"),
     ],
 )
 def test_positions_that_tell_nothing_apart_are_an_error(contrast: str, positions: str, takes: str) -> None:

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.basis import random_columns
-from sails_eval.methods.subspace.recovery import load_planted, recovery
+from sails_eval.methods.subspace.recovery import load_planted, recovery, sin_theta
 
 D, R = 40, 4
 
@@ -41,6 +41,18 @@ def test_a_random_fill_adds_what_is_expected() -> None:
         filled.append(recovery(torch.linalg.qr(columns).Q, planted))
     assert recovery(start, planted, filled_to=rank) == pytest.approx(sum(filled) / len(filled), abs=0.01)
     assert recovery(start, planted, filled_to=2) == recovery(start, planted)
+
+
+def test_too_few_columns_are_as_far_off_as_the_angle_is_wide() -> None:
+    whole = basis(R + 2)
+    assert sin_theta(whole[:, : R + 1], whole[:, :R]) == pytest.approx(0, abs=1e-3)
+    assert sin_theta(whole[:, R:], whole[:, :R]) == pytest.approx(1, abs=1e-5)
+    assert sin_theta(whole[:, : R // 2], whole[:, :R]) == pytest.approx(0.5**0.5, abs=1e-5)
+    turned = (0.8 * whole[:, :1] + 0.6 * whole[:, R : R + 1], whole[:, :1])  # one angle, of sine 0.6
+    assert sin_theta(*turned) == pytest.approx(0.6, abs=1e-5)
+    drawn = [basis(2 + 3, f"{i}") for i in range(400)]
+    expected = sum(sin_theta(one, whole[:, :R]) ** 2 for one in drawn) / len(drawn)
+    assert sin_theta(torch.zeros(D, 0), whole[:, :R], filled_to=5) ** 2 == pytest.approx(expected, abs=0.01)
 
 
 def test_planted_subspaces_are_read_by_layer(tmp_path: Path) -> None:
