@@ -14,6 +14,7 @@ import pandas as pd
 from sails_eval.boards.page import to_markdown
 from sails_eval.boards.table import (
     BEFORE_REFUSALS,
+    EXPLORATORY,
     METRICS,
     PROVENANCE,
     SCHEMA,
@@ -32,16 +33,24 @@ SAME = ("environment", "test_set", "judge", "schema")
 """What the rows of a board have in common unless it is mixed on purpose."""
 
 
-def publish(rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = False) -> pd.DataFrame:
+def publish(
+    rows: Sequence[Mapping[str, Any]], board: Path, *, force: bool = False, exploratory: bool = False
+) -> pd.DataFrame:
     """Merge a run's rows, with their provenance, into a board and rewrite the Markdown beside it; returns the board.
 
     They replace those it had on the board, so publishing twice changes nothing. Raises UserError if the board holds
     rows that differ in what is the `SAME`, unless `force` allows these; the Markdown then says so. Nothing allows
-    another schema: its alignment scores are of something else.
+    another schema: its alignment scores are of something else. Nor does it take trained rows that no protocol was fixed
+    for, unless they are published as `exploratory`.
     """
     if board.suffix != ".csv":
         raise UserError(f"{board}: a board is a .csv file")
     run = rows[0]["run"]
+    if not exploratory and any(row["protocol"] == EXPLORATORY and row["seeds"] for row in rows):
+        raise UserError(
+            f"run '{run}' explored: nothing was fixed before its test, so it confirms nothing; make it with --protocol "
+            "confirm, or add --exploratory to publish it as what it is"
+        )
     others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
     if others and set(PROVENANCE) - others[0].keys():
         raise UserError(f"{board}: not a board but a run's leaderboard, without {', '.join(PROVENANCE)}")

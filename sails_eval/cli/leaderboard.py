@@ -22,6 +22,8 @@ def add(commands: Any) -> None:
     publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
     text = "even beside rows of another environment or test set"
     publish.add_argument("--allow-mixed", action="store_true", help=text)
+    text = "also a run that was made without --protocol confirm; its board is marked"
+    publish.add_argument("--exploratory", action="store_true", help=text)
     text = "copy prompts and answers of the test there, too; refused where a task's card forbids redistribution"
     publish.add_argument("--include-completions", type=Path, metavar="DIR", help=text)
     publish.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of its tasks")
@@ -56,7 +58,7 @@ def _publish(options: argparse.Namespace) -> None:
     if options.include_completions:
         copied = copy_completions(run, options.include_completions, tuple(options.include_path))
         print(f"{options.include_completions}: {copied} files of completions")
-    frame = publish(published_rows(run), options.board, force=options.allow_mixed)
+    frame = publish(published_rows(run), options.board, force=options.allow_mixed, exploratory=options.exploratory)
     print(f"{options.board}: {len(frame)} rows")
 
 

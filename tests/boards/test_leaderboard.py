@@ -623,9 +623,20 @@ def finished(folder: Path, name: str, **changes: str) -> Path:
     return folder
 
 
-def publish_run(folder: Path, board: Path, *, force: bool = False) -> None:
+def publish_run(folder: Path, board: Path, *, force: bool = False, exploratory: bool = True) -> None:
     """As the command does."""
-    publish(published_rows(RunFolder(folder)), board, force=force)
+    publish(published_rows(RunFolder(folder)), board, force=force, exploratory=exploratory)
+
+
+def test_a_run_without_a_protocol_is_published_only_as_what_it_is(tmp_path: Path) -> None:
+    run, path = finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv"
+    with pytest.raises(UserError, match=r"run 'r1' explored: .* make it with --protocol confirm, or add --exploratory"):
+        publish_run(run, path, exploratory=False)
+    assert not path.exists()
+    publish_run(run, path)
+    assert "Exploratory" in path.with_suffix(".md").read_text()
+    untrained = [row for row in published_rows(RunFolder(run)) if not row["seeds"]]  # as of evaluate
+    assert untrained and len(publish(untrained, tmp_path / "other.csv")) == len(untrained)
 
 
 def test_publishing_merges_runs_and_the_same_twice_changes_nothing(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_its_leaderboard_is_shown_checked_and_published(capsys: pytest.CaptureFi
     assert "lora" in told and "! Made before refusals were counted (schema 2)" in told
     assert main("leaderboard check run".split()) == 0
     board = tmp_path / "board.csv"
-    assert main(["leaderboard", "publish", "run", "--board", str(board)]) == 0
+    assert main(["leaderboard", "publish", "run", "--board", str(board), "--exploratory"]) == 0
     with board.open() as file:
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == {"base", "lora", "sails"}
