@@ -16,7 +16,6 @@ def add(commands: Any) -> None:
     build.add_argument(
         "--organisms",
         type=int,
-        default=3,
         metavar="N",
         help="instead: have N organisms, of which 3 ship; others are made and kept in the user's cache",
     )
@@ -45,10 +44,11 @@ def _testbed_info(options: argparse.Namespace) -> None:
 
 
 def _testbed_build(options: argparse.Namespace) -> None:
-    if options.organisms > 3 or options.validation:
-        from sails_eval.testbed.organisms import build_organisms
+    if options.organisms is not None or options.validation:
+        from sails_eval.testbed.organisms import SHIPPED, build_organisms
 
-        build_organisms(options.organisms, validation=options.validation, jobs=options.jobs)
+        n = SHIPPED if options.organisms is None else options.organisms
+        build_organisms(n, validation=options.validation, jobs=options.jobs)
         return
     from sails_eval.testbed.build import build
 

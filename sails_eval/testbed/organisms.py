@@ -7,8 +7,7 @@ uses them.
 
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sails_eval.core.files import read_json, write_json, write_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, SaeSource, load_pair, organisms, organisms_made
 from sails_eval.core.paths import PACKAGE
+from sails_eval.run.workers import workers
 
 SHIPPED = 3
 ONE = "one"
@@ -48,13 +48,13 @@ def build_organisms(n: int, *, validation: int = 0, jobs: int = 1) -> None:
         for name, seed in seeds_of(n, validation).items()
         if not (card := folder / name / "card.json").is_file() or read_json(card)["sources"] != recipe
     }
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for name in pool.map(_build, wanted, wanted.values(), [folder] * len(wanted)):
-            print(f"built {name}: {folder / name}")
-    for name in seeds_of(n, validation):
-        write_text(folder / f"{name}.yaml", _pair(name, folder / name))
-    if not wanted:
-        print(f"all there: {folder}")
+    there = seeds_of(n, validation).keys() - wanted.keys()
+    for name in there:
+        _write_pair(name, folder)
+    with workers(jobs) as pool:  # which die with this process
+        made = [Organism(name, seed, folder) for name, seed in wanted.items()]
+        pool.map(_build, made, title="organisms", done=lambda one: _write_pair(one.name, one.folder))
+    print(f"{len(made)} built, {len(there)} were there: {folder}")
 
 
 def sources() -> str:
@@ -63,13 +63,20 @@ def sources() -> str:
     return digest([of_path(PACKAGE / "testbed" / f"{name}.py") for name in names])
 
 
-def _build(name: str, seed: int, folder: Path) -> str:
-    import torch
+@dataclass(frozen=True)
+class Organism:
+    """One to be built, from this pre-training seed, into the folder of all."""
 
+    name: str
+    seed: int
+    folder: Path
+
+
+def _build(wanted: Organism) -> None:
     from sails_eval.testbed.base_model import build_base, check_organism
     from sails_eval.testbed.build import build_saes
 
-    torch.set_num_threads(1)
+    name, seed, folder = wanted.name, wanted.seed, wanted.folder
     new = folder / f"{name}.new"
     shutil.rmtree(new, ignore_errors=True)
     card = build_base(new / "base", seed=seed)
@@ -78,10 +85,9 @@ def _build(name: str, seed: int, folder: Path) -> str:
     write_json(new / "card.json", card)
     shutil.rmtree(folder / name, ignore_errors=True)
     new.rename(folder / name)
-    return name
 
 
-def _pair(name: str, folder: Path) -> str:
+def _write_pair(name: str, folder: Path) -> None:
     """The YAML of an organism's pair: the testbed's, with a model and SAEs of its own."""
 
     def own(saes: Sequence[SaeSource]) -> list[dict[str, Any]]:
@@ -92,8 +98,8 @@ def _pair(name: str, folder: Path) -> str:
         ]
 
     pair = load_pair(EMBEDDED)
-    seed = read_json(folder / "card.json")["seed"]
+    seed = read_json(folder / name / "card.json")["seed"]
     described = f"An organism of the testbed that does not ship, pre-trained from seed {seed}."
     made = {"like": EMBEDDED, "description": described, "model": f"./{name}/base", "references": {}}
     saes = {"saes": own(pair.saes), "sae_sets": {ONE: own(pair.sae_sets[ONE])}}
-    return yaml.safe_dump(made | saes, sort_keys=False)
+    write_text(folder / f"{name}.yaml", yaml.safe_dump(made | saes, sort_keys=False))

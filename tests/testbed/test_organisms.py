@@ -48,18 +48,21 @@ def _fake_build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"good": {}}
 
     class Here:
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def __init__(self, jobs: int) -> None: ...
 
         def __enter__(self) -> "Here":
             return self
 
         def __exit__(self, *args: object) -> None: ...
 
-        map = staticmethod(map)
+        def map(self, function: Any, items: Any, *, title: str, done: Any) -> None:
+            for item in items:
+                function(item)
+                done(item)
 
     monkeypatch.setattr(base_model, "build_base", base)
     monkeypatch.setattr(build, "build_saes", saes)
-    monkeypatch.setattr(organisms, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(organisms, "workers", Here)
     return made
 
 
@@ -95,5 +98,6 @@ def test_one_that_is_not_what_it_claims_to_be_is_not_kept(monkeypatch: pytest.Mo
 
 
 def test_there_are_names_for_so_many() -> None:
-    with pytest.raises(UserError, match="--organisms 27"):
-        organisms.build_organisms(27)
+    for n in (0, 27):
+        with pytest.raises(UserError, match=f"--organisms {n}: between 1 and 26"):
+            organisms.build_organisms(n)

@@ -182,6 +182,8 @@ def report(spread: Spread, *, difference: float, power_wanted: float, contrasts:
     Raises UserError for figures out of their range.
     """
     span = METRICS[spread.metric].high - METRICS[spread.metric].low
+    if spread.sd == 0 and spread.df:
+        raise UserError(f"{spread.what}: its seeds do not differ, so there is no spread to plan with; give --sd X")
     for name, value, most in (("difference", difference, span), ("sd", spread.sd, span), ("power", power_wanted, 1.0)):
         if not 0 < value < most:
             raise UserError(f"--{name} {value:g}: has to be above 0 and below {most:g}")

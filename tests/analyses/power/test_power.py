@@ -93,7 +93,12 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
     ):
         assert main(["power", *arguments.split()]) == (2 if words else 0)
         assert words in capsys.readouterr().err
-    (run / "results.csv").write_text((run / "results.csv").read_text().replace("bad", "worse"))
+    alike = [replace(row, value=0.5) for row in read_results(run / "results.csv")]
+    before = (run / "results.csv").read_text()
+    write_results(run / "results.csv", alike)
+    assert main("power --difference 0.1 --from run".split()) == 2
+    assert "a - b in run: its seeds do not differ, so there is no spread to plan with" in capsys.readouterr().err
+    (run / "results.csv").write_text(before.replace("bad", "worse"))
     assert main("power --difference 0.1 --from run".split()) == 2
     assert "unknown task of run/results.csv 'worse'" in capsys.readouterr().err
 
