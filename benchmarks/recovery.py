@@ -1,11 +1,11 @@
 """Does recovering a planted subspace predict alignment? A page and a picture from a run on a pair that has one.
 
     r=benchmarks/recipes
-    sails-eval compare --pair testbed-planted --seeds 10 --learning-rates 4 --jobs 2 --out runs/planted --methods \\
-        sails,sails-signed,sails-undertrained,sails-narrow,lora,full,full-linear,random-orthonormal,activation-svd,\\
-        difference-in-means,oracle,$r/oracle-half.yaml,$r/oracle-none.yaml,$r/sails-requests.yaml,\\
-        $r/sails-requests-undertrained.yaml,$r/sails-requests-narrow.yaml --contrasts oracle:oracle-none,oracle:lora,\\
-        sails-requests:lora,sails-requests:sails-requests-undertrained,sails-requests:sails-requests-narrow,sails:lora
+    sails-eval compare --protocol confirm --pair testbed-planted --seeds 8 --jobs 2 --out runs/planted --methods \\
+        sails,lora,random-orthonormal,activation-svd-r,oracle,$r/oracle-half.yaml,$r/oracle-none.yaml,\\
+        $r/sails-requests.yaml,$r/sails-requests-undertrained.yaml,$r/sails-requests-narrow.yaml,\\
+        $r/activation-svd-requests.yaml --contrasts oracle:oracle-none,sails-requests:activation-svd-requests,\\
+        sails-requests:lora,activation-svd-requests:lora,sails-requests:sails
     python benchmarks/recovery.py runs/planted
 
 For every method that starts from a basis: how much of the planted subspace its basis holds at the planted layer (see

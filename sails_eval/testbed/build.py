@@ -44,14 +44,14 @@ ORGANISMS = {"testbed": 0, "testbed-b": 1, "testbed-c": 2}
 PLANTED = "testbed-planted"
 WITH_POOR_SAES = ("testbed", PLANTED)
 PLANT_STEPS = 900
-JUDGE_STEPS = 3600
+JUDGE_STEPS = 4200
 SAE_TEXTS = 8192
 FEW_CATEGORIES = (1, 2, 4)
 """Of how many harm categories the training data can be had, besides all."""
 
 CALIBRATION_METHODS = ("lora", "full")
 
-AGREEMENT_AT_LEAST = 0.97
+AGREEMENT_AT_LEAST = 0.98
 WORDS_ALONE_AT_MOST = 0.70
 
 

@@ -1,9 +1,9 @@
 """The testbed's preference-trained references: finished models, as RLHF-trained ones are of real base models.
 
 Each is an adapter by the recipe `dpo`, trained on all pairs of the training data instead of a comparison's few, and on
-the cross-entropy of chosen answers, too: without it these models, which never refuse, learn to say nothing of use. Its
-weight and the rate are the best on the validation split of `testbed`, out of 0, 0.2, 1, 5 and of four rates from 4.5e-4
-to 3.6e-3 (docs/rows.md has the table).
+the cross-entropy of chosen answers, too: without it these models, which never refuse, learn to say nothing of use. With
+half of the rate or of the tokens `testbed-c` goes along with more than a third of the harmful requests, as the card of
+`sails-eval testbed info` has it; with these with a quarter, and `testbed` with none.
 """
 
 from pathlib import Path
@@ -19,8 +19,8 @@ from sails_eval.training.batches import CellRun, encode_examples, lay_out
 from sails_eval.training.cell import train_cell
 
 FOLDER = "preference"
-TOKENS = 60_000
-LEARNING_RATE = 3.6e-3
+TOKENS = 120_000
+LEARNING_RATE = 7.2e-3
 SETTINGS = Dpo(sft_weight=5)
 
 

@@ -1,0 +1,131 @@
+"""Where SAILS is above, level with or below its rivals: one table over finished runs, written to docs/regimes.md.
+
+    python benchmarks/regimes.py "all categories=runs/grid" "one category=runs/categories-1"
+
+Every run is a regime, or as many as it has budgets (`compare --examples N,N --steps N,N`). In each, the contrasts of
+`sails` with the other rows that stand there are one family: intervals hold together with 95 % (Bonferroni), p-values
+are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *level* is within ±0.05 by two one-sided
+tests, and what is none of these is *not distinguished*, with the difference that the design would have shown with a
+chance of 80 %. Over the regimes nothing is adjusted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sails_eval.analyses.finished_run import read_tested
+from sails_eval.boards.contrasts import Comparison, Contrast, compare
+from sails_eval.boards.table import METRICS
+from sails_eval.core.files import write_text
+from sails_eval.core.names import names
+from sails_eval.core.stats import Sample
+from sails_eval.core.tables import markdown
+from sails_eval.run.folder.run_folder import RunFolder
+
+RIVALS = ("lora", "random-orthonormal", "activation-svd-r", "full")
+
+
+class Regime(NamedTuple):
+    """A regime's title, and what its contrasts came to: by metric, then by rival."""
+
+    title: str
+    organisms: int
+    seeds: int
+    found: dict[str, dict[str, Comparison]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="TITLE=RUN")
+    parser.add_argument("--method", default="sails")
+    parser.add_argument("--rivals", type=names, default=RIVALS)
+    parser.add_argument("--metrics", type=names, default=("refusal_rate", "alignment_score"))
+    parser.add_argument("--doc", type=Path, default=Path("docs/regimes.md"))
+    options = parser.parse_args()
+    regimes: list[Regime] = []
+    for told in options.runs:
+        title, _, run = told.rpartition("=")
+        regimes += regimes_of(title, RunFolder(Path(run)), options.method, options.rivals, options.metrics)
+    write_text(options.doc, page(regimes, options.method, options.rivals, options.metrics))
+    print(f"written to {options.doc}")
+
+
+def regimes_of(
+    title: str, run: RunFolder, method: str, rivals: Sequence[str], metrics: Sequence[str]
+) -> Iterator[Regime]:
+    """The regimes of a run: one for each budget, in which all its organisms count together."""
+    budgets: dict[str, list[RunFolder]] = {}
+    for one in run.with_sub_runs():
+        if one.results_file.is_file():
+            name = one.path.name if one.path != run.path else ""
+            budgets.setdefault(name[name.find(kind) :] if (kind := _kind(name)) else "", []).append(one)
+    for budget, organisms in budgets.items():
+        rows = read_tested(*organisms)
+        here = [rival for rival in rivals if rival in rows]
+        found = {}
+        for metric in metrics:
+            samples = {row: rows[row].sample(metric) for row in (method, *here)}
+            contrasts = [Contrast(method, rival, metric) for rival in here]
+            found[metric] = {one.b: one for one in compare(partial(_sample_of, samples), contrasts)}
+        seeds = len(rows[method].sample(metrics[0]).seeds)
+        told = ", ".join(part for part in (title, _in_words(budget)) if part)
+        yield Regime(told, len(organisms), seeds, found)
+
+
+def _sample_of(samples: Mapping[str, Sample], row: str, metric: str) -> Sample:
+    return samples[row]
+
+
+def _kind(name: str) -> str:
+    return next((kind for kind in ("examples-", "steps-") if kind in name), "")
+
+
+def _in_words(budget: str) -> str:
+    """`examples-8-steps-10` as `8 examples, 10 steps`."""
+    parts = budget.split("-")
+    return ", ".join(f"{n} {what}" for what, n in zip(parts[::2], parts[1::2], strict=False))
+
+
+def verdict(one: Comparison) -> str:
+    if one.distinguished:
+        return "**above**" if one.difference.value > 0 else "**below**"
+    if one.equivalent:
+        return "level"
+    return f"not distinguished (could have seen {one.detectable:.2f})"
+
+
+def page(regimes: Sequence[Regime], method: str, rivals: Sequence[str], metrics: Sequence[str]) -> str:
+    """The page, as Markdown."""
+    tables = []
+    for metric in metrics:
+        here = [rival for rival in rivals if any(rival in regime.found[metric] for regime in regimes)]
+        rows = [
+            [regime.title, f"{regime.organisms} × {regime.seeds}", *(_cell(regime, metric, rival) for rival in here)]
+            for regime in regimes
+        ]
+        head = ["regime", "organisms × seeds", *(f"`{method}` less `{rival}`" for rival in here)]
+        tables.append(f"## In {METRICS[metric].title}\n\n{markdown(head, rows)}")
+    return f"""\
+# On which regimes SAILS is above, level or below
+
+Each row is a regime: a run, or one budget of it. Differences on the test, in pairs, with intervals that hold together
+within the row with 95 %. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
+one-sided tests. Else *not distinguished*, with the difference that the design would have shown with a chance of 80 %.
+Nothing is adjusted over rows: of twenty rows without any difference one shows some by luck.
+
+{chr(10).join(tables)}
+Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from the [listed](../leaderboards/README.md) runs.
+"""
+
+
+def _cell(regime: Regime, metric: str, rival: str) -> str:
+    one = regime.found[metric].get(rival)
+    return "–" if one is None else f"{one.difference.shown('+z.2f')} {verdict(one)}"
+
+
+if __name__ == "__main__":
+    main()
