@@ -19,11 +19,13 @@ from typing import NamedTuple
 
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.boards.contrasts import Comparison, Contrast, compare
+from sails_eval.boards.leaderboard import parts_of
 from sails_eval.boards.table import METRICS
 from sails_eval.core.files import write_text
 from sails_eval.core.names import names
 from sails_eval.core.stats import Sample
 from sails_eval.core.tables import markdown
+from sails_eval.plan.budget import Size
 from sails_eval.run.folder.run_folder import RunFolder
 
 RIVALS = ("lora", "random-orthonormal", "activation-svd-r", "full")
@@ -58,13 +60,12 @@ def regimes_of(
     title: str, run: RunFolder, method: str, rivals: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[Regime]:
     """The regimes of a run: one for each budget, in which all its organisms count together."""
-    budgets: dict[str, list[RunFolder]] = {}
+    budgets: dict[Size, list[RunFolder]] = {}
     for one in run.with_sub_runs():
         if one.results_file.is_file():
-            name = one.path.name if one.path != run.path else ""
-            budgets.setdefault(name[name.find(kind) :] if (kind := _kind(name)) else "", []).append(one)
-    for budget, organisms in budgets.items():
-        rows = read_tested(*organisms)
+            budgets.setdefault(Size.of(str(one.path)), []).append(one)
+    for budget, organisms in sorted(budgets.items(), key=lambda item: item[0].order):
+        rows = read_tested(*organisms, metrics=[part for metric in metrics for part in parts_of(metric)])
         here = [rival for rival in rivals if rival in rows]
         found = {}
         for metric in metrics:
@@ -72,22 +73,12 @@ def regimes_of(
             contrasts = [Contrast(method, rival, metric) for rival in here]
             found[metric] = {one.b: one for one in compare(partial(_sample_of, samples), contrasts)}
         seeds = len(rows[method].sample(metrics[0]).seeds)
-        told = ", ".join(part for part in (title, _in_words(budget)) if part)
+        told = ", ".join(part for part in (title, str(budget)) if part)
         yield Regime(told, len(organisms), seeds, found)
 
 
 def _sample_of(samples: Mapping[str, Sample], row: str, metric: str) -> Sample:
     return samples[row]
-
-
-def _kind(name: str) -> str:
-    return next((kind for kind in ("examples-", "steps-") if kind in name), "")
-
-
-def _in_words(budget: str) -> str:
-    """`examples-8-steps-10` as `8 examples, 10 steps`."""
-    parts = budget.split("-")
-    return ", ".join(f"{n} {what}" for what, n in zip(parts[::2], parts[1::2], strict=False))
 
 
 def verdict(one: Comparison) -> str:

@@ -233,7 +233,7 @@ def page(
             "",
             "The paper leaves most of these steps open; [`adapters/sails.yaml`](../adapters/sails.yaml) lists them",
             "with their defaults. Each row changes one setting of `sails` or, where it says so, of another row, whose",
-            "basis is narrower than the rank or which has SAEs at every other layer only: there the setting matters.",
+            "basis is narrower than the rank or which has a SAE at one layer only: there the setting matters.",
             "Scores are those on validation, each seed at the learning rate that the other seeds choose, with 95 % t",
             "intervals over seeds and pairs; the test takes no part. Differences are paired, and p is adjusted by",
             f"Holm's method over {len(told)} rows.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -10,7 +9,7 @@ from statistics import fmean
 from sails_eval.boards.table import EQUIVALENCE_MARGIN, METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.recipe import defaults
-from sails_eval.core.stats import Interval, Sample, holm
+from sails_eval.core.stats import Interval, Mean, Sample, holm
 
 ALPHA = 0.05
 """The family-wise error of all contrasts of a board, and again of all claims of equivalence."""
@@ -84,9 +83,10 @@ class Design:
 class Comparison:
     """The endpoint of `a` minus that of `b`; of several rivals, `b` is the one that is least surely beaten.
 
-    `difference` has an interval that is simultaneous over the board's contrasts (Bonferroni: 1 − α / their number).
-    `p` is of the difference's being 0, `p_equivalent` of its being outside ±EQUIVALENCE_MARGIN, both after Holm.
-    `detectable` is the difference that would have been seen with POWER. `by_organism` holds that on each organism.
+    `difference` has an interval that is simultaneous over the board's contrasts (Bonferroni: 1 − α / their number);
+    with rivals it is about the least of their differences. `p` is of the difference's being 0, `p_equivalent` of its
+    being outside ±EQUIVALENCE_MARGIN, both after Holm. `detectable` is the difference (to every rival) that would have
+    been seen with POWER. `by_organism` holds the difference on each organism.
     """
 
     contrast: Contrast
@@ -100,6 +100,15 @@ class Comparison:
     @property
     def a(self) -> str:
         return self.contrast.a
+
+    def about(self, method: str) -> bool:
+        """Whether it is of this row and one other."""
+        return method in (self.a, self.b) and not self.contrast.rivals
+
+    def partner(self, method: str) -> str:
+        """The row on the other side: `lora`, or `lora (refusal)` where that is what they are compared in."""
+        other, endpoint = self.b if self.a == method else self.a, self.contrast.endpoint
+        return other if endpoint == HEADLINE else f"{other} ({METRICS[endpoint].title})"
 
     @property
     def distinguished(self) -> bool:
@@ -118,11 +127,14 @@ class Comparison:
         rest = " (best on tuning) - all other trained rows, of which the nearest is" if self.contrast.rivals else " -"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         text = f"{self.a}{rest} {self.b}, {METRICS[endpoint].title}: {one.shown('+z.3f')}, {p}"
-        if not self.distinguished:
+        if self.contrast.rivals and one.high < 0:
+            text += f", not the best: {self.b} is above it"
+        elif not self.distinguished:
             text += f", not distinguished (this design could have seen {self.detectable:.3f})"
         if len(self.by_organism) == 1:
             return text
-        same = sum(math.copysign(1, value) == math.copysign(1, one.value) for value in self.by_organism)
+        signs = [value * (one.value or 1) > 0 for value in self.by_organism if value]
+        same = sum(signs) if one.value else max(signs.count(True), signs.count(False))
         return f"{text}, same sign on {same} of {len(self.by_organism)} organisms"
 
 
@@ -150,7 +162,10 @@ def check_contrasts(contrasts: Iterable[Contrast], methods: Iterable[str]) -> No
 
 
 def compare(samples: Samples, contrasts: Iterable[Contrast], *, min_units: int = MIN_SEEDS) -> list[Comparison]:
-    """Test the contrasts that have all their values, of `min_units` seeds or organisms or more, as one family."""
+    """Test the contrasts that have all their values, of `min_units` seeds or organisms or more.
+
+    Those that lack values stay in the family: what is not known of one makes the others no surer.
+    """
     differences = {one: _differences(samples, one) for one in contrasts}
     tested = {
         one: found
@@ -159,18 +174,35 @@ def compare(samples: Samples, contrasts: Iterable[Contrast], *, min_units: int =
     }
     nearest = {one: _nearest(one, found) for one, found in tested.items()}
     means = {one: tested[one][b].mean() for one, b in nearest.items()}
-    different = holm([_p(one, tested[one][b]) for one, b in nearest.items()])
+    untested = [1.0] * (len(differences) - len(tested))
+    different = holm([*(_p(one, tested[one][b]) for one, b in nearest.items()), *untested])[: len(tested)]
     pairs = [one for one in tested if not one.rivals]
-    equivalent = dict(zip(pairs, holm([means[one].p_equivalent(EQUIVALENCE_MARGIN) for one in pairs]), strict=True))
-    alpha = ALPHA / max(1, len(tested))
+    level = holm([*(means[one].p_equivalent(EQUIVALENCE_MARGIN) for one in pairs), *untested])
+    equivalent = dict(zip(pairs, level, strict=False))
+    alpha = ALPHA / max(1, len(differences))
     found = []
     for (one, b), p in zip(nearest.items(), different, strict=True):
         span = METRICS[one.endpoint].high - METRICS[one.endpoint].low
-        seen = [sample.mean().detectable(alpha=alpha, power=POWER) for sample in tested[one].values()]
-        apart = means[one].interval(1 - alpha).clip(-span, span)
+        apart, seen = _against_all({other: sample.mean() for other, sample in tested[one].items()}, b, alpha)
         signs = tuple(map(fmean, tested[one][b].values))
-        found.append(Comparison(one, b, apart, p, equivalent.get(one, 1.0), max(seen), signs))
+        found.append(Comparison(one, b, apart.clip(-span, span), p, equivalent.get(one, 1.0), seen, signs))
     return found
+
+
+def _against_all(means: Mapping[str, Mean], nearest: str, alpha: float) -> tuple[Interval, float]:
+    """The interval of the least difference to all rivals, at 1 − α, and what would be seen of each with POWER that all
+    are. Of one rival, its own.
+
+    The least lower end is above 0 just where every rival is beaten; only the upper ends need a correction (Bonferroni),
+    as does the power: rivals are missed together as little as each alone is missed by its share.
+    """
+    rivals = len(means)
+    low = min(mean.interval(1 - alpha).low for mean in means.values())
+    high = min(mean.interval(1 - alpha / rivals).high for mean in means.values())
+    value = means[nearest].value
+    power = 1 - (1 - POWER) / rivals
+    seen = max(mean.detectable(alpha=alpha, power=power) for mean in means.values())
+    return Interval(value, low, max(high, value)), seen
 
 
 def _differences(samples: Samples, contrast: Contrast) -> dict[str, Sample]:
@@ -205,7 +237,6 @@ def compare_secondary(samples: Samples, design: Design, *, min_units: int = MIN_
 
 
 def partners(comparisons: Iterable[Comparison], method: str, said: Callable[[Comparison], bool]) -> list[str]:
-    """The rows on the other side of the method's contrasts of which something is `said`."""
-    return sorted(
-        {one.b if one.a == method else one.a for one in comparisons if method in (one.a, one.b) and said(one)}
-    )
+    """The rows on the other side of the method's contrasts of which something is `said`, with the metric where that is
+    not the headline. Of best:rest only its own text tells."""
+    return sorted({one.partner(method) for one in comparisons if one.about(method) and said(one)})

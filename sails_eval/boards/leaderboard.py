@@ -337,8 +337,8 @@ def _against_base(row: Tested, base: Tested | None) -> dict[str, float]:
 
 def _detectable(compared: Sequence[Comparison], method: str) -> str:
     """What each contrast of the method that shows no difference would have seen: `lora 0.050; full 0.061`."""
-    mine = [one for one in compared if method in (one.a, one.b) and not one.distinguished]
-    return "; ".join(sorted(f"{one.b if one.a == method else one.a} {one.detectable:.3f}" for one in mine))
+    mine = [one for one in compared if one.about(method) and not one.distinguished]
+    return "; ".join(sorted(f"{one.partner(method)} {one.detectable:.3f}" for one in mine))
 
 
 def _told(compared: Sequence[Comparison], method: str) -> str:

@@ -240,7 +240,8 @@ def to_terminal(frame: pd.DataFrame) -> str:
     for name, row in zip(_names(frame), rows_of(frame), strict=True):
         values = ["–" if math.isnan(row[metric]) else f"{row[metric]:.2f}" for metric in narrow]
         intervals = [metric_text(row, metric) for metric in wide]
-        cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"]), row["not_distinguished_from"]]
+        cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"])]
+        cells.append(row["detectable_difference"] or row["not_distinguished_from"])
         lines.append([printable(cell) for cell in cells])
     return "\n".join(aligned(lines))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.cli.common import add_command, add_group
+from sails_eval.core.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -47,6 +48,8 @@ def _testbed_build(options: argparse.Namespace) -> None:
     if options.organisms is not None or options.validation:
         from sails_eval.testbed.organisms import SHIPPED, build_organisms
 
+        if options.out:
+            raise UserError(f"--out {options.out}: further organisms are kept in the user's cache; leave it out")
         n = SHIPPED if options.organisms is None else options.organisms
         build_organisms(n, validation=options.validation, jobs=options.jobs)
         return

@@ -1,5 +1,8 @@
 """The budget of a comparison: what is matched, what methods take of it, and how it is shared out between them."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +19,12 @@ class Size:
 
     examples: int | None = None
     steps: int | None = None
+
+    @classmethod
+    def of(cls, folder: str) -> Size:
+        """The one whose folder a path ends with; AS_THE_PAIR where it ends with none."""
+        found = re.fullmatch(r"(?:examples-(\d+))?(?:(?:^|-)steps-(\d+))?", folder.rpartition("/")[2])
+        return cls(*(int(n) if n else None for n in found.groups())) if found else cls()
 
     def __bool__(self) -> bool:
         return bool(self.examples or self.steps)

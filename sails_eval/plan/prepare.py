@@ -12,6 +12,7 @@ from pathlib import Path
 from sails_eval.boards.contrasts import SECONDARY
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE
@@ -29,7 +30,7 @@ from sails_eval.plan.budget import AS_THE_PAIR, Budget, Size
 from sails_eval.plan.identity import Identity, recipe_identity, training_identity
 from sails_eval.plan.plan import EvaluationPlan, Plan, PlannedJudge, ReferenceModel, SubRun, Tuning
 from sails_eval.plan.problems import Problem, Problems
-from sails_eval.plan.protocol import Protocol, by_default, in_words, seeds_to_test, seeds_to_tune
+from sails_eval.plan.protocol import Protocol, by_default, first_seed, in_words, seeds_to_test, seeds_to_tune
 from sails_eval.plan.references import prompted, reference
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.tasks.published import use_local
@@ -110,7 +111,8 @@ def prepare_training(config: CompareConfig) -> SubRun:
 class Draft:
     """A sub-run as far as it could be resolved, and what stands in its way; what could not be is None or empty.
 
-    `size` is as in `SubRun`, `organism` the place of its pair among all.
+    `size` is as in `SubRun`, `organism` the place of its pair among all, `first_seed` where a
+    confirmation's begin.
     """
 
     config: CompareConfig
@@ -123,6 +125,7 @@ class Draft:
     of_several: bool = False
     size: Size = AS_THE_PAIR
     organism: int = 0
+    first_seed: int = 0
 
 
 def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
@@ -135,13 +138,13 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     for flag, given in (("--examples", config.examples), ("--steps", config.steps)):
         if len(set(given)) < len(given):
             common.append(Problem(f"{flag}: each budget once, not {', '.join(map(str, given))}"))
-    drafts = []
+    first, drafts = first_seed(config, [recipe.name for recipe in recipes]), []
     for organism, name in enumerate(config.pairs or (None,)):
         for size in _grid(config):
             budget = {key: (n,) for key, n in vars(size).items() if n}
             one = config.model_copy(update={"pair": name, "organisms": None, **budget})
             draft = Draft(one, Problems(common), None, recipes, prompts, of_several=len(config.pairs) > 1, size=size)
-            drafts.append(_resolved(replace(draft, organism=organism), anew=anew))
+            drafts.append(_resolved(replace(draft, organism=organism, first_seed=first), anew=anew))
     return drafts
 
 
@@ -276,8 +279,8 @@ def _sub_run(draft: Draft, evaluation: EvaluationPlan) -> SubRun:
         folder="/".join(folders),
         size=draft.size,
         recipes=draft.recipes,
-        seeds=seeds_to_test(draft.organism if tuned else 0, seeds),
-        tuning=Tuning(seeds_to_tune(draft.organism, tuned)) if tuned else None,
+        seeds=seeds_to_test(draft.first_seed, draft.organism, seeds) if tuned else tuple(range(seeds)),
+        tuning=Tuning(seeds_to_tune(draft.first_seed, draft.organism, tuned)) if tuned else None,
         learning_rates=rates,
         checkpoints=config.checkpoints,
         budget=_budget(config, pair, draft.recipes),
@@ -324,6 +327,11 @@ def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
     protocol = Protocol(
         organisms=tuple(of_pairs),
         methods=tuple(trained),
+        tasks=tuple(task.name for task in first.tasks),
+        limit=first.limit,
+        judge=first.judge.spec,
+        budgets=tuple(dict.fromkeys(f"{one.pair.examples or 'all'} examples, {one.pair.length}" for one in sub_runs)),
+        trials=first.trials,
         contrasts=tuple(map(str, first.contrasts or ())),
         left_out=() if first.config.contrasts is not None else tuple(map(str, by_default(trained, rows)[1])),
         secondary=SECONDARY,
@@ -339,7 +347,7 @@ def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
 
 def _check_comparable(sub_runs: Sequence[SubRun], problems: Problems) -> None:
     """See that all have what they have to share; a problem names the pair that differs from the first."""
-    first = sub_runs[0]
+    first, models = sub_runs[0], {digest(sub_runs[0].identity.model): sub_runs[0].pair.name}
     for one in sub_runs[1:]:
         for key, flag in SHARED.items():
             if getattr(one.identity, key) != getattr(first.identity, key):
@@ -349,6 +357,10 @@ def _check_comparable(sub_runs: Sequence[SubRun], problems: Problems) -> None:
             if not all(asked in each.pair.references for each in (first, one)):
                 told = f"--reference {asked}: with several pairs it names a model of each, in their key 'references'; "
                 problems.append(Problem(told + "one model is not several organisms"))
+        other = models.setdefault(digest(one.identity.model), one.pair.name)
+        if other != one.pair.name and one.config.protocol == "confirm":
+            told = f"pair '{one.pair.name}': the model of '{other}' again; one model is not several organisms"
+            problems.append(Problem(told))
     if len({one.folder for one in sub_runs}) < len(sub_runs):
         names = ", ".join(one.pair.name for one in sub_runs)
         problems.append(Problem(f"--pair: two of the pairs have the same name ({names})"))

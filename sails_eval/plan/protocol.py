@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import Field
 
 from sails_eval.boards.contrasts import ALPHA, BEST, HEADLINE, POWER, PRIMARY, REST, Contrast, Design
 from sails_eval.boards.table import EQUIVALENCE_MARGIN
+from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.recipe import defaults
@@ -26,11 +28,24 @@ TUNING = 500
 """From an organism's seeds for the test to those for tuning; so there are at most as many of either."""
 
 
+FIRST, BETWEEN = 10_000_000, 100_000
+"""The lowest seed of a confirmation, and how far those of different ones are apart."""
+
+DECLARED = {"contrasts", "tasks", "judge", "limit", "examples", "steps", "tokens", "match", "seeds", "tuning_seeds",
+            "learning_rates"}  # fmt: skip
+"""What else the seeds are drawn by, besides methods and pairs."""
+
+
 class Protocol(Record):
     """protocol.yaml: what is tested, how, and when it ends; written before anything is."""
 
     organisms: tuple[str, ...] = Field(description="the pairs, by name")
     methods: tuple[str, ...] = Field(description="the rows that are trained")
+    tasks: tuple[str, ...] = Field(description="by name")
+    limit: int | None = Field(description="of each task only so many documents; None: all")
+    judge: str = Field(description="whose verdicts count")
+    budgets: tuple[str, ...] = Field(description="labelled examples and length of a cell's training")
+    trials: int = Field(description="learning rates that every method is tuned over")
     contrasts: tuple[str, ...] = Field(description="A:B@METRIC; best is the row that scores best in tuning")
     left_out: tuple[str, ...] = Field(description="declared contrasts of rows that are not compared here")
     secondary: tuple[str, ...] = Field(description="further metrics of the contrasts, each a family of its own")
@@ -58,21 +73,32 @@ class Protocol(Record):
     def check_same(self, kept: Protocol, where: object) -> None:
         """Raises UserError where the protocol that a run began with is another one."""
         mine, theirs = self.model_dump(), kept.model_dump()
-        if differing := [key for key in mine if mine[key] != theirs[key]]:
+        differing = [key for key in mine if mine[key] != theirs[key]]
+        if differing:
+            differing = [key for key in differing if not key.endswith("_seeds")] or differing  # drawn by the others
             raise UserError(
                 f"{where}: fixed before the test, and what is asked for now differs in {', '.join(differing)}; ask for "
                 "what it says, or give another --out"
             )
 
 
-def seeds_to_test(organism: int, n: int) -> tuple[int, ...]:
+def first_seed(config: CompareConfig, methods: Sequence[str]) -> int:
+    """Where the seeds begin of what is declared: nobody knows what they answer while that is declared.
+
+    Other methods, contrasts or sizes have other seeds, and explorations have theirs from 0.
+    """
+    told = [methods, [Path(name).stem for name in config.pairs], config.model_dump(mode="json", include=DECLARED)]
+    return FIRST + int(digest(told)[:8], 16) % 9_000 * BETWEEN
+
+
+def seeds_to_test(first: int, organism: int, n: int) -> tuple[int, ...]:
     """The seeds of an organism, by its place, that answer the test."""
-    return tuple(SPACED * organism + i for i in range(n))
+    return tuple(first + SPACED * organism + i for i in range(n))
 
 
-def seeds_to_tune(organism: int, n: int) -> tuple[int, ...]:
+def seeds_to_tune(first: int, organism: int, n: int) -> tuple[int, ...]:
     """Those that rates are tuned on."""
-    return tuple(SPACED * organism + TUNING + i for i in range(n))
+    return tuple(first + SPACED * organism + TUNING + i for i in range(n))
 
 
 def parse_contrast(text: str, endpoint: str) -> Contrast:

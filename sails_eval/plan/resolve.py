@@ -53,6 +53,11 @@ def resolve_pair(config: CompareConfig) -> Pair:
         flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
     if config.examples:
         (flags["examples"],) = config.examples
+    if pair.steps and config.match != "tokens" and not config.tokens:
+        raise UserError(
+            f"--match {config.match} gives every method tokens of its own, and pair '{pair.name}' has 'steps'; give "
+            "--tokens N"
+        )
     if config.tokens or config.steps:
         flags["steps"] = config.steps[0] if config.steps else None
     for key in ("train", "contrast", "chat_template"):

@@ -34,7 +34,7 @@ from sails_eval.testbed import grammar, planted, splits
 from sails_eval.testbed.base_model import CardData, build_base, faults_of, load, measure_base, save, share
 from sails_eval.testbed.judged import judged_text
 from sails_eval.testbed.preference import FOLDER, build_reference
-from sails_eval.testbed.saes import QUALITIES, activations, train_sae
+from sails_eval.testbed.saes import QUALITIES, SAE_TEXTS, activations, train_sae
 from sails_eval.testbed.tokenizer import make_tokenizer
 from sails_eval.testbed.train import answer, batches, encode_judged, fit
 
@@ -45,7 +45,6 @@ PLANTED = "testbed-planted"
 WITH_POOR_SAES = ("testbed", PLANTED)
 PLANT_STEPS = 900
 JUDGE_STEPS = 4200
-SAE_TEXTS = 8192
 FEW_CATEGORIES = (1, 2, 4)
 """Of how many harm categories the training data can be had, besides all."""
 

@@ -19,6 +19,7 @@ from sails_eval.testbed.train import batches, encode_text
 
 ACTIVE = 12.0
 BATCH = 1024
+SAE_TEXTS = 8192
 
 
 @dataclass(frozen=True)

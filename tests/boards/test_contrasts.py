@@ -17,7 +17,7 @@ from sails_eval.boards.contrasts import (
 )
 from sails_eval.boards.table import EQUIVALENCE_MARGIN
 from sails_eval.core.errors import UserError
-from sails_eval.core.stats import Sample, crossed_mean, holm
+from sails_eval.core.stats import Mean, Sample, crossed_mean, holm
 
 SAILS = (0.80, 0.82, 0.84, 0.81, 0.83)
 LORA = (0.92, 0.70, 0.94, 0.69, 0.85)  # sails on average, up to noise
@@ -137,6 +137,34 @@ def test_of_several_equal_rows_the_best_one_seldom_wins_even_if_it_is_picked_on_
         [found] = compare(of(rows), [Contrast("best", "rest").about(best, list(rows))])
         wins += found.distinguished
     assert wins <= 60
+
+
+@pytest.mark.parametrize("rivals", [1, 4, 8])
+def test_what_could_have_been_seen_of_all_rivals_is_seen_and_the_least_difference_is_covered(rivals: int) -> None:
+    rng, names = np.random.default_rng(rivals), [f"r{i}" for i in range(rivals)]
+    ahead = Mean(0.0, 0.03 / 12**0.5, 11).detectable(alpha=0.05, power=1 - 0.2 / rivals)
+    covered, wins, seen = 0, 0, []
+    for _ in range(400):
+        [found] = compare(of(_equally_far(rng, names, ahead)), [_best(names)])
+        covered += found.difference.low <= ahead <= found.difference.high
+        wins += found.distinguished
+        seen.append(found.detectable)
+        assert found.distinguished == (found.difference.low > 0)
+    assert covered / 400 >= 0.94 and wins / 400 >= 0.76
+    assert ahead * 0.9 <= sum(seen) / 400 <= ahead * 1.5  # of the rival with the largest error
+
+
+def _best(names: list[str]) -> Contrast:
+    return Contrast("best", "rest").about("won", ["won", *names])
+
+
+def _equally_far(rng: np.random.Generator, names: list[str], ahead: float) -> dict[str, Sample]:
+    """A row that is ahead of all others by as much, on twelve organisms of one seed."""
+    rows = {name: rng.normal(0, 0.03 / 2**0.5, 12) for name in ["won", *names]}
+    rows["won"] = rows["won"] + ahead
+    return {
+        name: Sample(tuple((x,) for x in values), (0,), (False,) * 12, nested=True) for name, values in rows.items()
+    }
 
 
 def test_secondary_endpoints_are_families_of_their_own() -> None:

@@ -484,7 +484,7 @@ def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
     error = t_interval([0.01 * (-1) ** k for k in range(6)])
     alone = Mean(0.0, (error.high - error.low) / 2 / 2.5705818, 5)
     detectable = alone.detectable(alpha=0.05 / 3, power=0.8)
-    assert f"lora {detectable:.3f}" in sails["detectable_difference"].split("; ")
+    assert f"lora (refusal) {detectable:.3f}" in sails["detectable_difference"].split("; ")
     assert f"could have seen {detectable:.3f}" in told[2]
     simultaneous = alone.interval(1 - 0.05 / 3)
     assert f"[{simultaneous.low:+.3f}, {simultaneous.high:+.3f}]" in told[2]

@@ -37,11 +37,13 @@ def test_a_confirmation_on_five_organisms(
     results = {name: pd.read_csv(run / name / "results.csv") for name in ORGANISMS}
     for place, name in enumerate(ORGANISMS):
         of_split = results[name].groupby("split")["seed"].unique()
-        assert set(of_split["test"]) - {float("nan")} >= {1000.0 * place, 1000.0 * place + 1}
-        assert 1000.0 * place + 500 in set(of_split["validation"]) and 1000.0 * place not in set(of_split["validation"])
+        test, tuning = protocol.test_seeds[name], protocol.tuning_seeds[name]
+        assert test[0] - protocol.test_seeds[ORGANISMS[0]][0] == 1000 * place
+        assert {*map(float, test)} <= set(of_split["test"])
+        assert {*map(float, tuning)} <= set(of_split["validation"]) and not {*test} & set(of_split["validation"])
 
     before = {path: path.read_bytes() for path in run.rglob("*.csv") if path.name != "budget.csv"}
-    shutil.rmtree(next((run / "three" / "cells" / "lora").glob("*seed-2001*")))
+    shutil.rmtree(next((run / "three" / "cells" / "lora").glob(f"*seed-{protocol.test_seeds['three'][1]}*")))
     assert main(asked) == 0
     assert {path: path.read_bytes() for path in before} == before  # what was lost was made again, to the byte
     assert main(["power", "--difference", "0.05", "--from", "run"]) == 0

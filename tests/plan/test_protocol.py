@@ -11,6 +11,7 @@ import pytest
 from sails_eval.boards.contrasts import Contrast
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.paths import PACKAGE
 from sails_eval.plan.plan import SubRun, Tuning
 from sails_eval.plan.prepare import prepare
 from sails_eval.plan.protocol import Protocol, parse_contrast, seeds_to_test, seeds_to_tune
@@ -18,10 +19,11 @@ from sails_eval.plan.protocol import Protocol, parse_contrast, seeds_to_test, se
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The testbed, and two others with its weights, whose adapters are trained at twice its rates."""
+    """The testbed, and two more of its organisms, whose adapters are trained at twice its rates."""
     monkeypatch.chdir(tmp_path)
-    for name in ("second", "third"):
-        Path(f"{name}.yaml").write_text("like: testbed\nlearning_rate_scale: {sft: 40}\n")
+    for name, model in (("second", "testbed-b"), ("third", "testbed-c")):
+        base = PACKAGE / "testbed" / "weights" / model / "base"
+        Path(f"{name}.yaml").write_text(f"like: testbed\nmodel: {base}\nlearning_rate_scale: {{sft: 40}}\n")
     return "testbed,second.yaml,third.yaml"
 
 
@@ -34,20 +36,47 @@ def planned(pair: str, **asked: Any) -> tuple[SubRun, ...]:
 
 def test_no_number_is_shared_between_organisms_or_with_tuning(pair: str) -> None:
     """Before, every organism drew the same training samples, so that their results hung together."""
-    of = [[seeds_to_test(k, 500), seeds_to_tune(k, 500)] for k in range(30)]
+    of = [[seeds_to_test(7, k, 500), seeds_to_tune(7, k, 500)] for k in range(30)]
     assert not any(set(a) & set(b) for a, b in combinations([seeds for both in of for seeds in both], 2))
     sub_runs = planned(pair)
-    assert [one.seeds for one in sub_runs] == [tuple(range(1000 * k, 1000 * k + 6)) for k in range(3)]
-    assert [one.validated_seeds for one in sub_runs] == [(1000 * k + 500, 1000 * k + 501) for k in range(3)]
+    first = sub_runs[0].seeds[0]
+    assert [one.seeds for one in sub_runs] == [seeds_to_test(first, k, 6) for k in range(3)]
+    assert [one.validated_seeds for one in sub_runs] == [seeds_to_tune(first, k, 2) for k in range(3)]
     explored = planned(pair, protocol="explore")
     assert {one.seeds for one in explored} == {one.validated_seeds for one in explored} == {tuple(range(6))}
+
+
+def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) -> None:
+    asked: list[dict[str, Any]] = [
+        {},
+        {"contrasts": ("lora:sails@harm_score",)},
+        {"methods": ("sails", "lora")},
+        {"limit": 5},
+        {"steps": (10,)},
+        {"seeds": 5},
+    ]
+    firsts = [planned(pair, **more)[0].seeds[0] for more in asked]
+    assert len(set(firsts)) == len(asked) and min(firsts) >= 10_000_000
+    assert planned(pair, jobs=2, out=Path("elsewhere"))[0].seeds[0] == firsts[0]
+    protocols = [planned(pair, **more)[0].protocol for more in asked]
+    assert len({one.fingerprint for one in protocols if one}) == len(asked)
+    assert protocols[0] and protocols[0].judge == "testbed" and protocols[0].budgets == ("128 examples, 20500 tokens",)
+
+
+def test_one_model_is_not_several_organisms(pair: str) -> None:
+    Path("again.yaml").write_text("like: testbed\n")
+    with pytest.raises(
+        UserError, match="pair 'again': the model of 'testbed' again; one model is not several organisms"
+    ):
+        planned(f"{pair},again.yaml")
+    assert len(planned(f"{pair},again.yaml", protocol="explore")) == 4
 
 
 def test_every_method_has_as_many_trials_and_one_rate_is_tested(pair: str) -> None:
     first, second, _ = planned(pair)
     lora = next(recipe for recipe in first.recipes if recipe.name == "lora")
     assert [round(b / a, 2) for a, b in pairwise(first.grid(lora))] == [2, 2, 2]
-    assert len(first.cells(lora)) == 4 * 2 and {cell.seed for cell in first.cells(lora)} == {500, 501}
+    assert len(first.cells(lora)) == 4 * 2 and {cell.seed for cell in first.cells(lora)} == {*first.validated_seeds}
     grid = {0.0: nan, 1.0: 0.9, 2.0: 0.9, 3.0: 0.3}
     on_grid = replace(first, tuning=Tuning(first.validated_seeds, {"lora": grid}))
     assert on_grid.tuned(lora) is None and len(on_grid.cells(lora)) == 6 * 2

@@ -1,7 +1,6 @@
 """How many organisms, seeds and prompts it takes to see a difference between two methods."""
 
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sails_eval.boards.table import METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.stats import MIN_ORGANISMS, Interval, Mean, Sample
 from sails_eval.core.tables import aligned
+from sails_eval.plan.budget import Size
 from sails_eval.plan.identity import Identity
 from sails_eval.run.folder.run_folder import RunFolder
 
@@ -111,8 +111,8 @@ def spread_in(
     described = folder.description() if folder.exists else None  # results alone will do
     identity, organisms = (described.identity if described else Identity()), [folder]
     if identity.parts:
-        largest = max(map(_size, identity.parts))
-        parts = sorted(part for part in identity.parts if _size(part) == largest)
+        largest = max((Size.of(part) for part in identity.parts), key=lambda size: size.order)
+        parts = sorted(part for part in identity.parts if Size.of(part) == largest)
         identity, organisms = identity.parts[parts[0]], [RunFolder(run / part) for part in parts]
     declared = [Contrast.of(told) for told in identity.contrasts or ()]
     wanted = [one for one in declared if not one.of_best and (pair is None or {one.a, one.b} == {*pair})]
@@ -132,12 +132,6 @@ def spread_in(
     sd, between = components(sample)
     df = len(sample.values) * (len(sample.seeds) - 1)
     return Spread(sd, prompts, f"{a} - {b} in {run}", df, between, endpoint), len(declared)
-
-
-def _size(part: str) -> list[int]:
-    """The numbers of labelled examples and of steps of a sub-run, by its folder; 0 where there are not several."""
-    found = (re.search(rf"(?:^|[/-]){what}-(\d+)(?:-steps-\d+)?$", part) for what in ("examples", "steps"))
-    return [int(match[1]) if match else 0 for match in found]
 
 
 def components(sample: Sample) -> tuple[float, float | None]:

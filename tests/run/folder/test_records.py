@@ -64,6 +64,11 @@ RECORDS: dict[str, Record] = {
     "protocol.yaml": Protocol(
         organisms=("a", "b: c"),
         methods=("lora",),
+        tasks=("bad", "good"),
+        limit=None,
+        judge="rules",
+        budgets=("all examples, 50 steps",),
+        trials=6,
         contrasts=("best:rest@alignment_score",),
         left_out=(),
         secondary=(),
