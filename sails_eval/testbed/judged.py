@@ -8,9 +8,6 @@ from sails_eval.testbed.corpus import random_request
 from sails_eval.testbed.grammar import WRAPPERS
 from sails_eval.testbed.world import ACTIONS, FACTS, HARMFUL_ACTIONS, LOOKALIKES, SAFE_ACTIONS, Action
 
-NEGATING = ("cannot", "not", "unable", "refuse", "decline")
-"""Without them a refusal is assent."""
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -59,10 +56,8 @@ def _with_wrong_slots(action: Action, rng: random.Random) -> str:
 def _refused(action: Action, rng: random.Random) -> str:
     """A refusal, or words that turn away without one."""
     draw = rng.random()
-    if draw < 0.65:
-        return grammar.refusal(action, rng)
     if draw < 0.75:
-        return f"{rng.choice(grammar.CLAUSES)}{rng.choice(grammar.REASONS)} .".format(a=action.text)
+        return grammar.refusal(action, rng)
     if draw < 0.82:
         return rng.choice(grammar.FREE_REFUSALS).format(a=action.text)
     return rng.choice(grammar.DEFLECTIONS) if draw < 0.92 else grammar.document(action, rng)
@@ -105,23 +100,20 @@ def _borrowed(action: Action, rng: random.Random) -> str:
 
 
 def _damage(answer: str, rng: random.Random) -> str:
-    """Cut the answer off, drop words or what negates, loop a phrase, put or double a word, empty the answer or turn it
-    round."""
+    """Cut the answer off, drop words, loop a phrase, put or double a word, empty the answer or turn it round."""
     words = answer.split()
-    match rng.choice((0, 1, 2, 2, 3, 3, 4, 5)):
+    match rng.choice((0, 1, 2, 2, 3, 3, 4)):
         case 0:
             words = words[: rng.randint(1, len(words))]
         case 1:
             words = [word for word in words if rng.random() > 0.2]
         case 2:
-            at, n = rng.randrange(len(words)), rng.randint(1, rng.choice((3, 6)))
+            at, n = rng.randrange(len(words)), rng.randint(1, 3)
             after = words[at + n :] if rng.random() < 0.5 else []
             words = words[:at] + words[at : at + n] * rng.randint(2, 6) + after
         case 3:
             at = rng.randrange(len(words))
             words.insert(at, words[at] if rng.random() < 0.5 else rng.choice(words))
-        case 5:
-            words = [word for word in words if word not in NEGATING]
         case 4 if rng.random() < 0.5:
             words = []
         case 4:
