@@ -67,7 +67,7 @@ def test_the_judge_agrees_with_the_grammar(kind: Any) -> None:
     truth = [grammar.grade(request.action, answer) for request, answer in zip(asked, answers, strict=True)]
     assert len(set(truth)) >= 4  # answers of every quality
     # answers damaged on purpose; the card has the agreement on answers of fine-tuned models, which is higher
-    assert sum(a == b for a, b in zip(said, truth, strict=True)) / len(truth) >= (0.80 if kind == "harmful" else 0.95)
+    assert sum(a == b for a, b in zip(said, truth, strict=True)) / len(truth) >= (0.80 if kind == "harmful" else 0.90)
 
 
 @pytest.mark.slow
