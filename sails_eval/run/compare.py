@@ -26,7 +26,7 @@ from sails_eval.run.check import check_machine, check_plan
 from sails_eval.run.early_stopping import stop_early
 from sails_eval.run.folder.description import describe, describe_plan
 from sails_eval.run.folder.records import Description
-from sails_eval.run.folder.reuse import adopt, extended, seal
+from sails_eval.run.folder.reuse import adopt, check_untouched, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
 from sails_eval.run.report.outcome import Outcome
@@ -57,6 +57,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
+            if plan.protocol:
+                check_untouched(run)
             _keep_protocol(run, plan)
             made = zip(plan.sub_runs, _titles(plan), strict=True)
             evaluators = [Evaluator(one, run.sub_run(one), pool, engines, quiet, title) for one, title in made]

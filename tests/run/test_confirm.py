@@ -186,6 +186,35 @@ def test_what_tuning_came_to_is_kept_to(confirmed: dict[str, Any], pool: Tuned) 
         made(**confirmed)
 
 
+def test_nothing_that_a_confirmation_stands_on_is_changed_afterwards(confirmed: dict[str, Any], pool: Tuned) -> None:
+    run = made(**confirmed)
+
+    def refused(file: Path, text: str | None, told: str) -> None:
+        was = file.read_text()
+        if text is None:
+            file.unlink()
+        else:
+            file.write_text(text)
+        with pytest.raises(UserError, match=told):
+            publish(published_rows(RunFolder(run)), Path("board.csv"))
+        file.write_text(was)
+
+    verdicts = next((run / "b" / "cells" / "lora").glob("*/verdicts/*/test/bad.jsonl"))
+    refused(verdicts, verdicts.read_text().replace("compliance", "refusal"), "changed since this confirmation")
+    protocol = run / "protocol.yaml"
+    refused(protocol, protocol.read_text().replace("margin: 0.05", "margin: 0.5"), "not the protocol that")
+    refused(protocol, None, "not the protocol that")
+    pool.trained.clear()
+    was = verdicts.read_text()
+    verdicts.write_text(was.replace("compliance", "refusal"))
+    with pytest.raises(UserError, match="changed since this confirmation was finished"):
+        made(**confirmed)
+    verdicts.write_text(was)
+    (run / "c" / "tuning.json").unlink()
+    with pytest.raises(UserError, match=r"c/tuning\.json: gone, and the test is answered already"):
+        made(**confirmed)
+
+
 def test_a_finished_confirmation_is_looked_at_by_its_tested_models(confirmed: dict[str, Any], pool: Tuned) -> None:
     found = finished_runs(made(**confirmed))
     assert [one.plan.pair.name for one in found] == list(ORGANISMS)

@@ -70,6 +70,17 @@ def seal(run: RunFolder, sub_run: SubRun) -> None:
     Seal(hashes={run.relative(path): of_path(path) for path in paths}).write(run.seal.path)
 
 
+def check_untouched(run: RunFolder) -> None:
+    """Raises UserError where what a finished confirmation stands on is there, and not what it was."""
+    for one in run.with_sub_runs():
+        for name, was in (one.seal().hashes if one.seal.exists else {}).items():
+            if (path := one.path / name).exists() and of_path(path) != was:
+                raise UserError(
+                    f"{path}: changed since this confirmation was finished; restore it, or give another --out to make "
+                    "the run anew"
+                )
+
+
 def _sealed(run: RunFolder, sub_run: SubRun) -> Iterator[Path]:
     yield from (run.row(name).path for name in (BASE, *(row.name for row in sub_run.references)))
     yield from (run.cell(cell).path for cell in sub_run.all_cells())

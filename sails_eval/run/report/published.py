@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.boards.publish import check
-from sails_eval.boards.table import PROVENANCE, read_rows
+from sails_eval.boards.table import EXPLORATORY, PROVENANCE, read_rows
 from sails_eval.core.errors import UserError
+from sails_eval.run.folder.reuse import check_untouched
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import resolve_tasks
 from sails_eval.tasks.sharing import check_redistribution
@@ -22,6 +23,10 @@ def published_rows(run: RunFolder) -> list[dict[str, Any]]:
     described, rows = run.description(), read_rows(run.leaderboard)
     if {row["run"] for row in rows} != {described.run}:
         raise UserError(f"{run.description_file}: describes run '{described.run}', but leaderboard.csv is of another")
+    for fingerprint in {row["protocol"] for row in rows} - {EXPLORATORY}:
+        check_untouched(run)
+        if not run.protocol.exists or run.protocol().fingerprint != fingerprint:
+            raise UserError(f"{run.protocol.path}: not the protocol that leaderboard.csv names; restore both")
     return [row | {column: getattr(described, column) for column in PROVENANCE} for row in rows]
 
 
