@@ -27,7 +27,7 @@ EXPLORATORY = "exploratory"
 """The protocol of a board whose design was not fixed before its test; any other is called by its hash."""
 
 EQUIVALENCE_MARGIN = 0.05
-"""Alignment scores that surely differ by less than this are equivalent."""
+"""Rows that surely differ by less than this in what they are compared in are equivalent; made for rates."""
 
 UNSCORED_FLAG = 0.01
 """The share of unscored answers above which a row is flagged, with what they could make of its score."""

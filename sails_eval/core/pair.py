@@ -206,9 +206,8 @@ def _pair_file(name: str, here: Path) -> Path:
     if found := [path for folder in folders if (path := folder / f"{name}.yaml").is_file()]:
         return found[0]
     if re.fullmatch(rf"{EMBEDDED}-(?!planted)\w+", name):
-        raise UserError(
-            f"pair '{name}': this organism is not made yet; sails-eval testbed build --organisms N makes it"
-        )
+        flag = "--validation" if re.fullmatch(rf"{EMBEDDED}-v\d+", name) else "--organisms"
+        raise UserError(f"pair '{name}': this organism is not made yet; sails-eval testbed build {flag} N makes it")
     raise unknown("pair", name, [path.stem for folder in folders for path in folder.glob("*.yaml")])
 
 

@@ -122,7 +122,7 @@ class Initialisation:
         return False
 
     def prepare(self, material: Material) -> tuple[State, Report]:
-        """Once per run: tensors to start from, and a report (by layer, or by what it says) on how they came about."""
+        """Once for each seed (or once, where seeds look at the same): tensors to start from, and a report (by layer, or by what it says) on how they came about."""
         return {}, {}
 
     def describe(self, state: State, *, rank: int, planted: Mapping[int, torch.Tensor]) -> Report:

@@ -40,6 +40,8 @@ from sails_eval.training.batches import examples_per_step
 NO_MORE = "it draws no more labelled examples than other rows here, which contrast what they train on"
 """Of methods that were to draw as many as others see."""
 
+ALL_OF_IT = "it draws no more labelled examples than other rows here, which train on all there are"
+
 SHARED = {"tasks": "--tasks", "limit": "--limit", "judge": "--judge"}
 """What all sub-runs have in common, as it is called in their identities, and the flag that sets it for all."""
 
@@ -293,7 +295,7 @@ def _budget(config: CompareConfig, pair: Pair, recipes: tuple[Recipe, ...]) -> B
     examples, notes = resolve.examples_of(pair, recipes), dict[str, str]()
     for name in (recipe.name for recipe in recipes if recipe.examples == "contrast"):
         more = f"it draws {examples.get(name)} labelled examples a seed, where other rows draw {pair.examples}"
-        notes[name] = more if name in examples else NO_MORE
+        notes[name] = more if name in examples else NO_MORE if pair.contrast_examples == "sample" else ALL_OF_IT
     return Budget(config.match, config.match_params, examples=examples, notes=notes)
 
 

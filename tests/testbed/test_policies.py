@@ -1,4 +1,4 @@
-"""Policies that cheat get the scores that a person would give them, through the testbed's tasks, judge and board."""
+"""Policies that cheat get the scores that a person would give them, through the testbed's tasks and its grammar."""
 
 import random
 from collections.abc import Callable

@@ -60,7 +60,7 @@ class StepRecord(Record):
 
 
 class PreparationCost(Frozen):
-    """What an initialisation's look at its data cost, once per run."""
+    """What an initialisation's look at its data cost, for a seed or for all of them."""
 
     tokens: int = Field(default=0, description="of the texts that it looked at")
     flops: int = Field(default=0, description="as torch counts them")
