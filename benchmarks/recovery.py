@@ -152,7 +152,8 @@ def page(
 On `testbed-planted` harm is carried by four known dimensions after layer 1 (`sails-eval testbed info` says how surely).
 *Columns* is how many directions a method found there. *Recovery* is ‖UᵀH‖² / min(dim U, 4), less what a random basis of
 the same size has; *filled up* is after the rest of the rank is filled with random vectors; *sin Θ* is how far that is
-from holding all of H, √(1 − ‖UᵀH‖² / 4): 0 where it does, {CHANCE_SIN:.2f} by chance. A dash: no basis at that layer.
+from holding all of H, √(1 − ‖UᵀH‖² / 4): 0 where it does, {CHANCE_SIN:.2f} by chance. All are means over the bases of
+all seeds. A dash: no basis at that layer.
 
 | method | columns | recovery | filled up | sin Θ to all of H | refusal | alignment score |
 | --- | --- | --- | --- | --- | --- | --- |

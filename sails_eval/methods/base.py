@@ -122,7 +122,10 @@ class Initialisation:
         return False
 
     def prepare(self, material: Material) -> tuple[State, Report]:
-        """Once for each seed (or once, where seeds look at the same): tensors to start from, and a report (by layer, or by what it says) on how they came about."""
+        """Tensors to start from, and a report (by layer, or by what it says) on how they came about.
+
+        Called once for each seed, or once for all where they look at the same.
+        """
         return {}, {}
 
     def describe(self, state: State, *, rank: int, planted: Mapping[int, torch.Tensor]) -> Report:
