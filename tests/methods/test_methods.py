@@ -88,7 +88,11 @@ def pair(testbed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
             "contrast_examples": "all",
             "requests": folder / "requests.jsonl",
             "planted": folder / "planted.safetensors",
-            "sae_sets": {"undertrained": testbed_pair.saes[1:3], "narrow": testbed_pair.saes[1:2]},
+            "sae_sets": {
+                "undertrained": testbed_pair.saes[1:3],
+                "narrow": testbed_pair.saes[1:2],
+                "one": testbed_pair.saes[1:2],
+            },
         }
     )
 
@@ -185,7 +189,8 @@ def test_the_oracle_recovers_all_that_was_planted(pair: Pair, tmp_path: Path) ->
     state, report = found(pair, load_recipe("oracle"), tmp_path)
     assert torch.equal(state["layers.1"], load_file(pair.planted)["layers.1"])
     assert report["1"] == {"used_dim": 3, "filled": 1, "recovery": pytest.approx(1 - 3 / 128, abs=1e-5)} | {
-        "recovery_filled": pytest.approx(1 - 4 / 128, abs=1e-5)
+        "recovery_filled": pytest.approx(1 - 4 / 128, abs=1e-5),
+        "sin_theta": pytest.approx(0, abs=1e-3),
     }
 
 
@@ -289,7 +294,7 @@ def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(
     [
         ("sails", {}, {"saes": ()}, "method 'sails' needs SAEs, which pair 'testbed' has not; give --sae"),
         ("sails", {"saes": "naro"}, {}, "unknown SAE set of pair 'testbed': 'naro'; did you mean narrow"),
-        ("sails", {"saes": "best"}, {}, "unknown SAE set of pair 'testbed': 'best'; known: narrow, undertrained"),
+        ("sails", {"saes": "best"}, {}, "unknown SAE set of pair 'testbed': 'best'; known: narrow, one, undertrained"),
         ("sails", {}, {"contrast": None}, "method 'sails' needs contrast data .*give --contrast"),
         ("difference-in-means", {}, {"contrast": None}, "needs contrast data"),
         (

@@ -134,7 +134,7 @@ def test_only_saes_of_ones_own_are_charged() -> None:
     assert matrices < charged < 2 * matrices  # and one walk of the model over as many tokens
     given = [sae.model_copy(update={"self_trained": False}) for sae in pair.saes]
     assert sae_training_flops(given, pair, shape) == 0
-    assert basis_layers(pair.sae_sources("half"), 4) == [0, 2]
+    assert basis_layers(pair.sae_sources("one"), 4) == [1]
     gemma = load_pair("gemma-2-2b")
     assert basis_layers(gemma.saes, 26) == [5, 10, 15, 20] and basis_layers((), 3) == [0, 1, 2]
 

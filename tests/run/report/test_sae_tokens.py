@@ -29,7 +29,7 @@ def test_tokens_of_several_saes_add_up_and_one_unknown_makes_all_unknown(tmp_pat
 
     pair = load_pair("testbed")
     assert told(pair) == 4 * 600 * 1024  # four layers, 600 steps of 1,024 tokens
-    assert told(pair, saes="half") == 2 * 600 * 1024
+    assert told(pair, saes="one") == 600 * 1024
     assert told(pair, "activation-svd") == told(pair, "lora") == 0
     more = (*pair.saes, SaeSource(release="r", id="i"))
     assert told(pair.model_copy(update={"saes": ()})) == 0 and told(pair.model_copy(update={"saes": more})) is None
