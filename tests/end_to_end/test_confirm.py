@@ -1,13 +1,16 @@
-"""The protocol `confirm` end to end, on five organisms that are the testbed's weights under other names."""
+"""The protocol `confirm` end to end, on five organisms: the testbed's weights, each with a little noise of its own."""
 
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from sails_eval.boards.table import read_rows
 from sails_eval.cli import main
+from sails_eval.core.paths import PACKAGE
 from sails_eval.plan.protocol import Protocol
 
 ORGANISMS = ("one", "two", "three", "four", "five")
@@ -19,7 +22,13 @@ def test_a_confirmation_on_five_organisms(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ORGANISMS:
-        Path(f"{name}.yaml").write_text("like: testbed\nlearning_rate_scale: {sft: 90}\n")
+        shutil.copytree(PACKAGE / "testbed" / "weights" / "testbed" / "base", name)
+        weights = load_file(f"{name}/model.safetensors")
+        noise = torch.Generator().manual_seed(ORGANISMS.index(name))
+        last = max(weights)
+        weights[last] = weights[last] + 1e-4 * torch.randn(weights[last].shape, generator=noise)
+        save_file(weights, f"{name}/model.safetensors", metadata={"format": "pt"})
+        Path(f"{name}.yaml").write_text(f"like: testbed\nmodel: ./{name}\nlearning_rate_scale: {{sft: 90}}\n")
     asked = (
         f"compare --protocol confirm --pair {','.join(f'{name}.yaml' for name in ORGANISMS)} --methods sails,lora "
         "--tokens 4000 --seeds 2 --tuning-seeds 1 --learning-rates 2 --limit 8 --jobs 2 -q --out run "

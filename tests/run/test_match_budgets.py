@@ -284,7 +284,7 @@ def test_preparations_are_foretold_on_texts_of_unequal_length(name: str, tmp_pat
     price = flops_costs(pair, [recipe])[name]
     run = RunFolder(tmp_path)
     find_subspace(StartJob(pair, recipe, (None,), run))
-    assert price.before - price.saes == pytest.approx(run.subspace_report(name).cost.flops, rel=0.04)
+    assert price.before - price.saes == pytest.approx(run.subspace_report(name).cost.flops, rel=0.05)
 
 
 def test_what_was_not_foretold_is_told() -> None:
