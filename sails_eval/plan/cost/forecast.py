@@ -78,9 +78,9 @@ class Forecast:
     """What a comparison of a pair takes.
 
     `seeds` are tested; where rates are tuned on others, these are `tuned_on`, and `rates` counts all that are tried.
-    `costs` has a step of every recipe that trains, `untrained` counts the other rows, `steps` is None without training
-    data. `tokens` are those of a cell of each recipe, and `cell_costs` what it takes of FLOPs, where these are matched
-    and known.
+    `budgets` are in the grid of which this is the largest. `costs` has a step of every recipe that trains, `untrained`
+    counts the other rows, `steps` is None without training data. `tokens` are those of a cell of each recipe, and
+    `cell_costs` what it takes of FLOPs, where these are matched and known.
     """
 
     pair: Pair
@@ -97,6 +97,7 @@ class Forecast:
     costs: Mapping[str, StepCost] = field(default_factory=dict)
     stages: Mapping[str, Memory] = field(default_factory=dict)
     tuned_on: int = 0
+    budgets: int = 1
     match: Match = "tokens"
     tokens: Mapping[str, int] = field(default_factory=dict)
     cell_costs: Mapping[str, Cost] = field(default_factory=dict)
@@ -149,11 +150,13 @@ class Forecast:
 
 def forecast(config: CompareConfig) -> list[Forecast]:
     """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
-    drafts = survey(config.model_copy(update={"examples": (), "steps": tuple(sorted(config.steps))[-1:]}))
+    largest = {key: tuple(sorted(getattr(config, key)))[-1:] for key in ("examples", "steps")}
+    drafts = survey(config.model_copy(update=largest))
     for draft in drafts:
         if draft.pair is None or not draft.recipes:
             draft.problems.check()
-    return [_forecast(draft) for draft in drafts]
+    budgets = max(1, len(config.examples)) * max(1, len(config.steps))
+    return [replace(_forecast(draft), budgets=budgets) for draft in drafts]
 
 
 def check_machine(sub_runs: Sequence[SubRun]) -> None:
@@ -277,6 +280,8 @@ def render(made: Forecast) -> str:
         f"  a cell      {tokens} tokens in batches of {pair.batch_size}, {steps}",
         f"  labels      {_labels(pair)}",
     ]
+    if made.budgets > 1:
+        lines += [f"  budgets     {made.budgets}; all that is said here is of the largest alone"]
     if made.checkpoints > 1:
         trials = made.rates * made.checkpoints
         lines += [f"  trials      {made.rates} rates × {made.checkpoints} checkpoints = {trials} a method and seed"]

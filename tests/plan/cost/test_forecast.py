@@ -152,6 +152,9 @@ def test_steps_are_as_they_are_given_and_their_tokens_estimated(no_steps: None) 
     assert by_tokens.steps is not None
     (made,) = forecast.forecast(CompareConfig(pair="testbed", methods=("lora",), steps=(10, by_tokens.steps)))
     assert made.steps == by_tokens.steps  # the most of several
+    (grid,) = forecast.forecast(CompareConfig(pair="testbed", methods=("lora",), steps=(10, 20), examples=(8, 16)))
+    assert (grid.steps, grid.pair.examples, grid.budgets) == (20, 16, 4)
+    assert "budgets     4; all that is said here is of the largest alone" in forecast.render(grid)
     assert forecast.tokens_a_cell(made.pair) == pytest.approx(by_tokens.pair.tokens, rel=0.02)
     assert f"a cell      about {forecast.tokens_a_cell(made.pair):,} tokens in batches of 16, {made.steps} steps" in (
         forecast.render(made)
