@@ -64,7 +64,7 @@ def regimes_of(
     for one in run.with_sub_runs():
         if one.results_file.is_file():
             budgets.setdefault(Size.of(str(one.path)), []).append(one)
-    for budget, organisms in sorted(budgets.items(), key=lambda item: item[0].order):
+    for budget, organisms in sorted(budgets.items()):
         rows = read_tested(*organisms, metrics=[part for metric in metrics for part in parts_of(metric)])
         here = [rival for rival in rivals if rival in rows]
         found = {}

@@ -38,10 +38,9 @@ class Size:
         """Its folder inside a run, such as examples-8-steps-10; empty where it is no place in a grid."""
         return "-".join(f"{what}-{n}" for what, n in vars(self).items() if n)
 
-    @property
-    def order(self) -> tuple[int, int]:
-        """Examples first."""
-        return self.examples or 0, self.steps or 0
+    def __lt__(self, other: Size) -> bool:
+        """By examples, then by steps."""
+        return (self.examples or 0, self.steps or 0) < (other.examples or 0, other.steps or 0)
 
 
 AS_THE_PAIR = Size()

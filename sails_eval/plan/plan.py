@@ -284,7 +284,7 @@ class Plan:
     @property
     def largest(self) -> Size:
         """The largest budget, whose leaderboard is the run's."""
-        return max((one.size for one in self.sub_runs), key=lambda size: size.order)
+        return max(one.size for one in self.sub_runs)
 
     @property
     def folder(self) -> Path:

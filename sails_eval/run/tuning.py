@@ -59,12 +59,12 @@ def _scores(organisms: Sequence[tuple[Evaluator, SubRun]]) -> dict[str, dict[flo
 def _keep(run: RunFolder, sub_run: SubRun) -> None:
     assert sub_run.tuning is not None
     now = Tuned(scores={m: dict(of) for m, of in sub_run.tuning.scores.items()}, best=sub_run.tuning.best)
-    if not run.tuned.exists and run.test_answers():
-        raise UserError(
-            f"{run.tuned.path}: gone, and the test is answered already, so rates can no longer be chosen without it; "
-            "restore the file, or give another --out"
-        )
     if not run.tuned.exists:
+        if run.test_answers():
+            raise UserError(
+                f"{run.tuned.path}: gone, and the test is answered already, so rates can no longer be chosen without "
+                "it; restore the file, or give another --out"
+            )
         now.write(run.tuned.path)
     elif run.tuned().model_dump_json() != now.model_dump_json():
         raise UserError(

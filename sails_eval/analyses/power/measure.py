@@ -111,7 +111,7 @@ def spread_in(
     described = folder.description() if folder.exists else None  # results alone will do
     identity, organisms = (described.identity if described else Identity()), [folder]
     if identity.parts:
-        largest = max((Size.of(part) for part in identity.parts), key=lambda size: size.order)
+        largest = max(map(Size.of, identity.parts))
         parts = sorted(part for part in identity.parts if Size.of(part) == largest)
         identity, organisms = identity.parts[parts[0]], [RunFolder(run / part) for part in parts]
     declared = [Contrast.of(told) for told in identity.contrasts or ()]

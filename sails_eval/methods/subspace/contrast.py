@@ -155,7 +155,8 @@ def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int
     used: list[Example] = []
     for example in examples:
         assert example.rejected is not None
-        one, other = (_answered(tokenizer, example, text, max_length) for text in (example.response, example.rejected))
+        asked = _request(tokenizer, example.messages)
+        one, other = (_answered(tokenizer, asked, text, max_length) for text in (example.response, example.rejected))
         if one and other:
             used.append(example)
             aligned.append(one)
@@ -168,14 +169,15 @@ def encode_contrast(tokenizer: Any, examples: Sequence[Example], max_length: int
 
 def encode_aligned(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Contrast:
     """The aligned half of what `encode_contrast` makes, of examples that need no rejected answer."""
-    texts = [(one, _answered(tokenizer, one, one.response, max_length)) for one in examples]
+    asked = [(one, _request(tokenizer, one.messages)) for one in examples]
+    texts = [(one, _answered(tokenizer, request, one.response, max_length)) for one, request in asked]
     sources = frozenset(example.label for example, text in texts if text)
     return Contrast([text for _, text in texts if text], sources=sources)
 
 
-def _answered(tokenizer: Any, example: Example, answer: str, max_length: int) -> Text | None:
-    """A request with an answer, cut; None where no token of the answer is left."""
-    start, request = _request(tokenizer, example.messages)
+def _answered(tokenizer: Any, asked: tuple[list[int], range], answer: str, max_length: int) -> Text | None:
+    """A request, as `_request` has it, with an answer, cut; None where no token of the answer is left."""
+    start, request = asked
     ids = (start + tokenizer(answer, add_special_tokens=False)["input_ids"])[:max_length]
     return Text(ids, answer=range(len(start), len(ids)), request=request) if len(ids) > len(start) else None
 

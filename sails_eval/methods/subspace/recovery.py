@@ -11,7 +11,7 @@ from sails_eval.core.errors import UserError, first_line
 
 def overlap(basis: torch.Tensor, planted: torch.Tensor) -> float:
     """‖UᵀH‖²_F / min(m, r) of orthonormal columns U [d, m] and H [d, r], from 0 to 1: what one holds of the other."""
-    return (basis.T @ planted).square().sum().item() / min(basis.shape[1], planted.shape[1])
+    return _held(basis, planted) / min(basis.shape[1], planted.shape[1])
 
 
 def recovery(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) -> float:
@@ -26,10 +26,8 @@ def recovery(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) 
     orthogonal to U has the share 1 / (d − m) of what U leaves of H, r − ‖UᵀH‖²_F.
     """
     (d, m), r = basis.shape, planted.shape[1]
-    shared = (basis.T @ planted).square().sum().item()
-    if filled_to > m:
-        shared, m = shared + (r - shared) * (filled_to - m) / (d - m), filled_to
-    return shared / min(m, r) - max(m, r) / d
+    wide = max(m, filled_to)
+    return _held(basis, planted, filled_to=filled_to) / min(wide, r) - max(wide, r) / d
 
 
 def sin_theta(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) -> float:
@@ -38,11 +36,15 @@ def sin_theta(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0)
     That is the root mean square of the sines of the principal angles, as sin-Θ theorems have it (Davis and Kahan 1970),
     of angles of 90° for every column that U has too few. Arguments as of `recovery`.
     """
+    left = 1 - _held(basis, planted, filled_to=filled_to) / planted.shape[1]
+    return float(max(0.0, left) ** 0.5)
+
+
+def _held(basis: torch.Tensor, planted: torch.Tensor, *, filled_to: int = 0) -> float:
+    """‖UᵀH‖²_F, or what is to be expected of it once U is filled up at random."""
     (d, m), r = basis.shape, planted.shape[1]
-    shared = (basis.T @ planted).square().sum().item()
-    if filled_to > m:
-        shared += (r - shared) * (filled_to - m) / (d - m)
-    return float(max(0.0, 1 - shared / r) ** 0.5)
+    shared = float((basis.T @ planted).square().sum())
+    return shared + (r - shared) * max(0, filled_to - m) / (d - m) if d > m else shared
 
 
 def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:
