@@ -109,3 +109,12 @@ def example_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in [name for name in sys.modules if name.partition(".")[0] == "sails_eval_example"]:
             del sys.modules[name]  # of a copy that is installed beside the package
         yield target
+
+
+@pytest.fixture
+def own_tasks(tmp_path: Path) -> None:
+    """A harmful task `bad` and a safe one `good` in the folder tasks, for runs that only their results are read of."""
+    for name, kind in (("bad", "harmful"), ("good", "safe")):
+        folder = tmp_path / "tasks" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}.yaml").write_text(f"task: {name}\noutput_type: generate_until\nmetadata: {{kind: {kind}}}\n")

@@ -142,19 +142,23 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
             common.append(Problem(f"{flag}: each budget once, not {', '.join(map(str, given))}"))
     first, drafts = first_seed(config, [recipe.name for recipe in recipes]), []
     for organism, name in enumerate(config.pairs or (None,)):
-        for size in _grid(config):
-            budget = {key: (n,) for key, n in vars(size).items() if n}
-            one = config.model_copy(update={"pair": name, "organisms": None, **budget})
+        for size in grid(config):
+            one = at_size(config, size).model_copy(update={"pair": name, "organisms": None})
             draft = Draft(one, Problems(common), None, recipes, prompts, of_several=len(config.pairs) > 1, size=size)
             drafts.append(_resolved(replace(draft, organism=organism, first_seed=first), anew=anew))
     return drafts
 
 
-def _grid(config: CompareConfig) -> list[Size]:
+def grid(config: CompareConfig) -> list[Size]:
     """Every number of examples with every number of steps, as far as there are several, ascending."""
     examples: list[int | None] = [*sorted(config.examples)] if len(config.examples) > 1 else [None]
     steps: list[int | None] = [*sorted(config.steps)] if len(config.steps) > 1 else [None]
     return [Size(*of_both) for of_both in product(examples, steps)]
+
+
+def at_size(config: CompareConfig, size: Size) -> CompareConfig:
+    """The same at one place of its grid."""
+    return config.model_copy(update={key: (n,) for key, n in vars(size).items() if n})
 
 
 def _resolved(draft: Draft, *, anew: bool) -> Draft:

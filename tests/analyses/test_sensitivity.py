@@ -50,12 +50,8 @@ class Worded(Judge):
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(tmp_path: Path, own_tasks: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Base, and two methods of two seeds; of four harmful answers each, b's get worse by other wordings."""
-    for name, kind in (("bad", "harmful"), ("good", "safe")):
-        folder = tmp_path / "tasks" / name
-        folder.mkdir(parents=True)
-        (folder / f"{name}.yaml").write_text(f"task: {name}\noutput_type: generate_until\nmetadata: {{kind: {kind}}}\n")
     results = []
     grades = {"base": ["5555"] * 4, "a": ["1111", "1111", "5555", "5555"], "b": ["1111", "1111", "1155", "555x"]}
     for method, answers in grades.items():

@@ -30,11 +30,7 @@ def results(ahead: float, organism: int) -> list[Result]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    for name, kind in (("bad", "harmful"), ("good", "safe")):
-        folder = tmp_path / "tasks" / name
-        folder.mkdir(parents=True)
-        (folder / f"{name}.yaml").write_text(f"task: {name}\noutput_type: generate_until\nmetadata: {{kind: {kind}}}\n")
+def run(tmp_path: Path, own_tasks: None, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     made = RunFolder(tmp_path / "run")
     described = Description(
         run="r", pair="a, b", environment="e", test_set="t", budget="b", date="d", version="v", identity=Identity()

@@ -24,7 +24,7 @@ from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
 from sails_eval.plan.plan import REFINED, SubRun
-from sails_eval.plan.prepare import Draft, survey
+from sails_eval.plan.prepare import Draft, at_size, grid, survey
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.resolve import sizes, tuning_size
 from sails_eval.tasks.library import describe
@@ -150,13 +150,12 @@ class Forecast:
 
 def forecast(config: CompareConfig) -> list[Forecast]:
     """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
-    largest = {key: tuple(sorted(getattr(config, key)))[-1:] for key in ("examples", "steps")}
-    drafts = survey(config.model_copy(update=largest))
+    sizes = grid(config)
+    drafts = survey(at_size(config, max(sizes)))
     for draft in drafts:
         if draft.pair is None or not draft.recipes:
             draft.problems.check()
-    budgets = max(1, len(config.examples)) * max(1, len(config.steps))
-    return [replace(_forecast(draft), budgets=budgets) for draft in drafts]
+    return [replace(_forecast(draft), budgets=len(sizes)) for draft in drafts]
 
 
 def check_machine(sub_runs: Sequence[SubRun]) -> None:
@@ -270,14 +269,10 @@ def render(made: Forecast) -> str:
     """A forecast as a person reads it."""
     pair, methods = made.pair, len(made.recipes)
     where = f" ({made.shape.source})" if made.shape else ""
-    steps = "steps not known without the training data" if made.steps is None else f"about {made.steps} steps"
-    tokens = f"{pair.tokens:,}" if pair.steps is None else f"about {tokens_a_cell(pair):,}"
-    if pair.steps:
-        steps = f"{pair.steps} steps"
     lines = [
         f"{pair.name}: {pair.model}{where}",
         f"  cells       {methods} methods × {_of_method(made)} = {methods * made.cells}",
-        f"  a cell      {tokens} tokens in batches of {pair.batch_size}, {steps}",
+        f"  a cell      {_length(made)}",
         f"  labels      {_labels(pair)}",
     ]
     if made.budgets > 1:
@@ -303,6 +298,15 @@ def render(made: Forecast) -> str:
         ]
     lines += ["", "  missing:" if made.problems else "  nothing is missing"]
     return "\n".join([*lines, *(f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems)])
+
+
+def _length(made: Forecast) -> str:
+    """How long a cell is trained."""
+    pair = made.pair
+    steps = "steps not known without the training data" if made.steps is None else f"about {made.steps} steps"
+    if pair.steps is None:
+        return f"{pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}"
+    return f"about {tokens_a_cell(pair):,} tokens in batches of {pair.batch_size}, {pair.steps} steps"
 
 
 def _of_method(made: Forecast) -> str:

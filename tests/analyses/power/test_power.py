@@ -39,12 +39,8 @@ def test_more_prompts_shrink_their_part_only() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(tmp_path: Path, own_tasks: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of two methods over three seeds on tasks of its own; a's scores exceed b's by 0, 0.1 and 0.2."""
-    for name, kind in (("bad", "harmful"), ("good", "safe")):
-        folder = tmp_path / "tasks" / name
-        folder.mkdir(parents=True)
-        (folder / f"{name}.yaml").write_text(f"task: {name}\noutput_type: generate_until\nmetadata: {{kind: {kind}}}\n")
     results = [
         Result(method, seed, 1e-3, "test", task, "all", metric, value, 100, 0)
         for method, shift in (("a", 0.1), ("b", 0.0))
