@@ -304,7 +304,7 @@ def test_below_five_seeds_there_are_no_ranking_words() -> None:
     assert not any(word in text for word in ("**#**", "not distinguished from", "equivalent to"))
 
 
-def test_rows_that_lose_capability_rank_below_those_that_do_not() -> None:
+def test_rows_that_surely_lose_capability_are_flagged_and_ranked_by_alignment_all_the_same() -> None:
     results, known = example()
 
     def with_capability(method: str, values: list[float]) -> list[Result]:
@@ -314,14 +314,13 @@ def test_rows_that_lose_capability_rank_below_those_that_do_not() -> None:
         ]
 
     frame = built(with_capability("lora", [0.70, 0.71, 0.72, 0.71, 0.70]), known)
-    assert frame["method"].tolist() == ["sails", "full", "base", "lora"]
-    assert frame["rank"].tolist() == [1, 2, 3, 4]
+    assert frame["method"].tolist() == built(results, known)["method"].tolist()  # base, which complies, last
     lost = row_of(frame, "lora")["capability_loss_at_least"]
     expected = Mean(0.042, float(sem([0.70, 0.71, 0.72, 0.71, 0.70])), 4).at_least()
     assert lost == pytest.approx(expected, abs=1e-6)
     assert any("lora loses at least 3.4 points of capability" in note for note in notes(frame))
     doubtful = built(with_capability("lora", [0.75, 0.75, 0.75, 0.75, 0.45]), known)
-    assert doubtful["rank"].tolist() == [1, 1, 3, 4]  # 6 points on average, but not for sure
+    assert not any("of capability" in note for note in notes(doubtful))  # 6 points on average, but not for sure
 
 
 def test_what_training_changed_is_told_axis_by_axis() -> None:
