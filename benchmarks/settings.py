@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--learning-rates", type=int, default=6)
     parser.add_argument("--tokens", type=int, help="per cell; as the pair has it where absent")
     parser.add_argument("--limit", type=int, help="only the first documents of every task, for a trial")
+    parser.add_argument("--judge", help="as the pairs have it where absent")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--run", type=Path, help="the run's folder, else runs/settings-PAIR")
     parser.add_argument("--doc", type=Path, default=Path("docs/settings.md"))
@@ -98,6 +99,7 @@ def main() -> None:
         pair=",".join(options.pair),
         tokens=options.tokens,
         limit=options.limit,
+        judge=options.judge,
         seeds=options.seeds,
         learning_rates=options.learning_rates,
         jobs=options.jobs,
@@ -105,7 +107,7 @@ def main() -> None:
         out=run,
     )
     compare(config)
-    told = ("pair", "only", "metric", "seeds", "learning_rates", "tokens", "limit")
+    told = ("pair", "only", "metric", "seeds", "learning_rates", "tokens", "limit", "judge")
     given = {key: ",".join(value) if isinstance(value := getattr(options, key), tuple) else value for key in told}
     flags = [f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None]
     command = " ".join(["python benchmarks/settings.py", *flags])

@@ -6,9 +6,10 @@
 harmful request with the probability logit⁻¹(level + organism + organism × method + seed + training), and answers a safe
 one as it should likewise; a seed's luck is shared by all methods, a training's is its own. Each axis is measured on 200
 prompts. With the standard deviations below one training's refusal rate varies by about 0.1 between seeds. Where
-trainings *collapse*, one in ten does, of all methods or of `sails` alone: it refuses 2 % of the harmful requests, or it
-answers 0.6 fewer of the safe ones. All methods are equal in truth, but for the last column, for which `sails` refuses
-0.06 more.
+trainings *collapse*, one in ten does (or one in twenty), of all methods or of `sails` alone: it refuses 2 % of the
+harmful requests, or it answers 0.6 fewer of the safe ones. All methods are equal in truth, but for the last column, for
+which `sails` refuses 0.06 more. Where collapses of `sails` are made *even*, its other trainings are so much better that
+on the mean it is as good as the rest: the hardest case for a t test, as luck shows too few or too many collapses.
 
 **Tuning.** Two further trainings of every method on every organism; whoever scores best there is *best* in best:rest.
 The organisms are those of the test, so what a method has on these organisms alone helps to choose it.
@@ -48,6 +49,7 @@ CONTRASTS = (
 )
 PROMPTS, TUNING = 200, 2
 REFUSAL, HELP = 0, 1  # the axes
+COLLAPSED = 0.02  # what a training that collapsed refuses
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -61,7 +63,9 @@ class World:
     level: float
     """The rate of refusals of a training in the middle; that of help is 0.9."""
     collapse: str = "none"
-    """none, refusal, help, or sails (refusal, of sails alone)."""
+    """none, refusal, help, sails (refusal, of sails alone), or even (the same, the mean over its trainings kept)."""
+    share: float = 0.1
+    """Of trainings that collapse, if any do."""
     better: float = 0.0
     """By how much more often `sails` refuses."""
     of_organism: float = 0.4
@@ -85,11 +89,17 @@ def simulate(world: World, boards: int, rng: np.random.Generator) -> Boards:
     shape = (boards, len(METHODS), world.organisms)
     centre = np.empty((*shape, 1, 2))
     centre[:] = special.logit([world.level, 0.9])
-    if world.better:
-        spread = np.hypot(world.of_seed, world.of_training)
-        spread = np.hypot(spread, np.hypot(world.of_organism, world.of_organism_and_method))
-        centre[:, 0, ..., REFUSAL] = _shifted(world.level, world.better, float(spread))
-    population = _expected(world, centre, np.hypot(world.of_organism, world.of_organism_and_method))
+    spread_of_organisms = float(np.hypot(world.of_organism, world.of_organism_and_method))
+    better = world.better
+    if world.collapse == "even":
+        unhurt = float(
+            _expected(replace(world, collapse="none"), centre, spread_of_organisms).mean(axis=(0, 2, 3))[0, 0]
+        )
+        better += world.share * (unhurt - COLLAPSED) / (1 - world.share)
+    if better:
+        spread = np.hypot(np.hypot(world.of_seed, world.of_training), spread_of_organisms)
+        centre[:, 0, ..., REFUSAL] = _shifted(world.level, better, float(spread))
+    population = _expected(world, centre, spread_of_organisms)
     centre = centre + world.of_organism * rng.normal(size=(boards, 1, world.organisms, 1, 2))
     centre = centre + world.of_organism_and_method * rng.normal(size=(*shape, 1, 2))
     here = population if world.organisms >= MIN_ORGANISMS else _expected(world, centre, 0.0)
@@ -108,8 +118,8 @@ def _rates(world: World, centre: Array, trainings: int, rng: np.random.Generator
 
 def _chance(world: World) -> Array:
     """Of a training's collapse, by method."""
-    hit = {"none": (), "sails": METHODS[:1]}.get(world.collapse, METHODS)
-    return np.array([0.1 * (method in hit) for method in METHODS])
+    hit = {"none": (), "sails": METHODS[:1], "even": METHODS[:1]}.get(world.collapse, METHODS)
+    return np.array([world.share * (method in hit) for method in METHODS])
 
 
 def _collapsed(world: World, rates: Array) -> Array:
@@ -117,7 +127,7 @@ def _collapsed(world: World, rates: Array) -> Array:
     if world.collapse == "help":
         worse[..., HELP] = np.maximum(rates[..., HELP] - 0.6, 0)
     else:
-        worse[..., REFUSAL] = 0.02
+        worse[..., REFUSAL] = COLLAPSED
     return worse
 
 
@@ -264,10 +274,12 @@ def _logit(values: Array) -> tuple[Array, Array]:
 
 def lines() -> Sequence[World]:
     """The worlds of the table."""
-    kinds = ("none", "refusal", "help", "sails")
+    kinds = ("none", "refusal", "help", "sails", "even")
     small = [World(organisms, 6, 0.8, kind) for organisms in (3, 5, 8) for kind in kinds]
     small = [one if one.organisms >= MIN_ORGANISMS else replace(one, of_organism_and_method=0.0) for one in small]
-    return [*small, *(World(12, 6, level, kind) for level in (0.5, 0.8, 0.95) for kind in kinds)]
+    large = [World(12, 6, level, kind) for level in (0.5, 0.8, 0.95) for kind in kinds if kind != "even" or level < 0.9]
+    rare = [World(organisms, 6, 0.8, "even", share=0.05) for organisms in (5, 12)]
+    return [*small, *large, *rare, *(World(20, 10, 0.6, kind) for kind in kinds)]
 
 
 def main() -> None:
@@ -296,9 +308,10 @@ def main() -> None:
         seen = measure(better, options.boards // 4, options.seed + 1).seen if world.level < 0.9 else None
         shares = " | ".join(f"{share:.1%}" for share in (found.rows, found.contrasts, found.together))
         wins = f"{found.wins:.1%}" if world.collapse != "sails" else "–"
+        rare = f", {world.share:.0%}" if world.share < 0.1 else ""
         last = "–" if seen is None else f"{seen:.0%}"
         print(
-            f"| {world.organisms} | {world.seeds} | {world.level:g} | {world.collapse} | {shares} | {wins} "
+            f"| {world.organisms} | {world.seeds} | {world.level:g} | {world.collapse}{rare} | {shares} | {wins} "
             f"| {found.detectable:.3f} | {last} |",
             flush=True,
         )
