@@ -6,7 +6,7 @@
 harmful request with the probability logit⁻¹(level + organism + organism × method + seed + training), and answers a safe
 one as it should likewise; a seed's luck is shared by all methods, a training's is its own. Each axis is measured on 200
 prompts. With the standard deviations below one training's refusal rate varies by about 0.1 between seeds. Where
-trainings *collapse*, one in ten does (or one in twenty), of all methods or of `sails` alone: it refuses 2 % of the
+trainings *collapse*, one in ten does (or as many as the table says), of all methods or of `sails` alone: it refuses 2 % of the
 harmful requests, or it answers 0.6 fewer of the safe ones. All methods are equal in truth, but for the last column, for
 which `sails` refuses 0.06 more. Where collapses of `sails` are made *even*, its other trainings are so much better that
 on the mean it is as good as the rest: the hardest case for a t test, as luck shows too few or too many collapses.
@@ -278,7 +278,7 @@ def lines() -> Sequence[World]:
     small = [World(organisms, 6, 0.8, kind) for organisms in (3, 5, 8) for kind in kinds]
     small = [one if one.organisms >= MIN_ORGANISMS else replace(one, of_organism_and_method=0.0) for one in small]
     large = [World(12, 6, level, kind) for level in (0.5, 0.8, 0.95) for kind in kinds if kind != "even" or level < 0.9]
-    rare = [World(organisms, 6, 0.8, "even", share=0.05) for organisms in (5, 12)]
+    rare = [World(organisms, 6, 0.9, "even", share=share) for organisms in (5, 12) for share in (0.02, 0.05)]
     return [*small, *large, *rare, *(World(20, 10, 0.6, kind) for kind in kinds)]
 
 
