@@ -121,10 +121,10 @@ def test_few_contrasts_are_declared_and_what_is_not_there_is_told(pair: str) -> 
         "sails:lora@refusal_rate",
         "best:rest@alignment_score",
     ]
-    assert protocol.left_out == ("sails:activation-svd-r@refusal_rate",)
+    assert protocol.left_out == ("sails:activation-svd-r@refusal_rate", "sails:lora-equal-labels@refusal_rate")
     assert protocol.design("lora").contrasts[-1].rivals == ("sails", "random-orthonormal")
     alone = prepare(CompareConfig(pair="testbed", protocol="confirm", methods=("lora",))).protocol
-    assert alone is not None and alone.contrasts == () and len(alone.left_out) == 4
+    assert alone is not None and alone.contrasts == () and len(alone.left_out) == 5
     own = prepare(CompareConfig(pair="testbed", protocol="confirm", contrasts=("lora:full@helpfulness", "sails:base")))
     assert own.protocol and own.protocol.contrasts == ("lora:full@helpfulness", "sails:base@refusal_rate")
     assert own.protocol.left_out == ()

@@ -150,7 +150,8 @@ def test_the_protocol_is_there_before_anything_is_tested(
     assert first == grid + refined + with_base
     told = yaml.safe_load((Path("run") / "protocol.yaml").read_text())
     assert told["contrasts"] == ["sails:lora@refusal_rate", "best:rest@alignment_score"]
-    assert told["left_out"] == ["sails:random-orthonormal@refusal_rate", "sails:activation-svd-r@refusal_rate"]
+    rivals = ("random-orthonormal", "activation-svd-r", "lora-equal-labels")
+    assert told["left_out"] == [f"sails:{rival}@refusal_rate" for rival in rivals]
     assert told["stop"].startswith("fixed: 5 organisms × 3 seeds")
 
 
