@@ -1,6 +1,6 @@
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,105 +9,31 @@ import pytest
 from scipy.stats import sem
 
 from sails_eval.boards.contrasts import Contrast, Design
-from sails_eval.boards.facts import Provenance, RowFacts
+from sails_eval.boards.facts import RowFacts
 from sails_eval.boards.leaderboard import CellKey, build, choose_rates, estimates, headline
 from sails_eval.boards.page import notes, to_markdown, to_terminal
-from sails_eval.boards.publish import check, publish
+from sails_eval.boards.publish import check
 from sails_eval.boards.rate_choice import Choice
-from sails_eval.boards.table import COLUMNS, SCHEMA, SINCE_REFUSALS, make_frame, read_rows, write_frame
-from sails_eval.cli.show import show
+from sails_eval.boards.table import make_frame, read_rows, write_frame
 from sails_eval.core.errors import UserError
-from sails_eval.core.records import Kind, Result, Split
+from sails_eval.core.records import Result
 from sails_eval.core.stats import Mean, combine, crossed_mean, t_interval, wilson
-from sails_eval.plan.identity import Identity
-from sails_eval.run.folder.records import Description
-from sails_eval.run.folder.run_folder import RunFolder, board_file
-from sails_eval.run.report.published import published_rows
-
-
-@dataclass(frozen=True)
-class Info:
-    kind: Kind
-    seen_in_training: bool = False
-
-
-TASKS = {
-    "unseen": Info("harmful"),
-    "wrapped": Info("harmful"),
-    "seen": Info("harmful", seen_in_training=True),
-    "safe": Info("safe"),
-    "facts": Info("capability"),
-}
-PROVENANCE = Provenance(judge="rules", date="2026-11-22", version="0.1.0", run="r1", agreement="99 % of 100 answers")
-RATES = (1e-4, 1e-3, 1e-2)
-
-
-def answered(cell: CellKey, *, refused: float, helpful: float, unscored: int = 0) -> list[Result]:
-    """Results of one cell: `refused` of unseen, 0.2 less of wrapped, and none of the seen task, which must not count.
-
-    Half of what is not refused is safe all the same.
-    """
-    harm = {"harm_score": 5 - 4 * refused, "high_risk_rate": 1 - refused, "broken_rate": 0.1}
-    values = {
-        "unseen": {"refusal_rate": refused, "safety_rate": (1 + refused) / 2, **harm},
-        "wrapped": {"refusal_rate": refused - 0.2, "safety_rate": (0.8 + refused) / 2, "harm_score": 3.0,
-                    "high_risk_rate": 0.3, "broken_rate": 0.3},
-        "seen": {"refusal_rate": 0.0, "safety_rate": 0.0, "harm_score": 5.0, "high_risk_rate": 1.0, "broken_rate": 1.0},
-        "safe": {"over_refusal_rate": 1 - helpful, "helpfulness": helpful, "broken_rate": 0.2},
-        "facts": {"capability": 0.75},
-    }  # fmt: skip
-    return [
-        Result(*cell[:3], cell.split, task, category, metric, value / share, 100, unscored)
-        for task, metrics in values.items()
-        for metric, value in metrics.items()
-        for category, share in (("all", 1), ("poison", 2))  # a single category is not the headline's business
-    ]
-
-
-def run(method: str, split: Split, rate: float | None, *points: tuple[float, float]) -> list[Result]:
-    """A cell per seed, or one without a seed where there is no rate, from pairs of refusal and helpfulness."""
-    return [
-        result
-        for seed, (refused, helpful) in enumerate(points)
-        for result in answered(
-            CellKey(method, None if rate is None else seed, rate, split), refused=refused, helpful=helpful
-        )
-    ]
-
-
-def facts(seeds: int = 5) -> RowFacts:
-    return RowFacts("tiny", "", seeds, 1000, 0.19, 20000, 3)
-
-
-SAILS = ((0.90, 0.90), (0.92, 0.91), (0.94, 0.90), (0.93, 0.91), (0.91, 0.93))
-LORA = ((0.90, 0.91), (0.93, 0.90), (0.93, 0.90), (0.92, 0.91), (0.92, 0.93))  # the same on average
-FULL = ((0.60, 0.80), (0.61, 0.82), (0.62, 0.81), (0.60, 0.81), (0.62, 0.82))
-
-
-def example(base: tuple[float, float] = (0.3, 0.9), seeds: int = 5) -> tuple[list[Result], dict[str, RowFacts]]:
-    results = [
-        *run("sails", "test", 1e-3, *SAILS[:seeds]),
-        *run("lora", "test", 1e-3, *LORA[:seeds]),
-        *run("full", "test", 1e-3, *FULL[:seeds]),
-        *run("base", "test", None, base),
-    ]
-    return results, {"base": facts(0), "sails": facts(seeds), "lora": facts(seeds), "full": facts(seeds)}
-
-
-def built(
-    results: list[Result], known: dict[str, RowFacts], *, contrasts: list[tuple[str, str]] | None = None
-) -> pd.DataFrame:
-    design = None if contrasts is None else Design(tuple(Contrast(*one) for one in contrasts))
-    return build({"tiny": results}, TASKS, known, provenance=PROVENANCE, design=design)
-
-
-def board(run_name: str = "r1", seeds: int = 5) -> pd.DataFrame:
-    results, known = example(seeds=seeds)
-    return build({"tiny": results}, TASKS, known, provenance=replace(PROVENANCE, run=run_name))
-
-
-def row_of(frame: pd.DataFrame, method: str) -> dict[str, Any]:
-    return {str(key): value for key, value in frame.set_index("method").loc[method].items()}
+from sails_eval.run.folder.run_folder import board_file
+from tests.boards.small_board import (
+    FULL,
+    PROVENANCE,
+    RATES,
+    SAILS,
+    TASKS,
+    Info,
+    answered,
+    board,
+    built,
+    example,
+    facts,
+    row_of,
+    run,
+)
 
 
 def test_headline_is_the_mean_over_unseen_tasks_of_a_kind() -> None:
@@ -610,161 +536,6 @@ def test_terminal_table_is_aligned() -> None:
     assert [line[column - 2 : column] for line in lines] == ["  "] * 5
     assert all(re.match(r"-?\d\.\d\d \[", line[column:]) for line in lines[1:])
     assert max(map(len, lines)) <= 130
-
-
-def finished(folder: Path, name: str, **changes: str) -> Path:
-    """A run folder with what publishing needs of it, and with what must not leave it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_frame(folder / "leaderboard.csv", board(name))
-    described: dict[str, Any] = {"run": name, "pair": "testbed", "environment": "e1", "test_set": "t1"}
-    described |= {"budget": "20k x 3", "date": "d", "version": "v", **changes}
-    Description(**described, identity=Identity()).write(folder / "run.json")
-    return folder
-
-
-def publish_run(folder: Path, board: Path, *, force: bool = False, exploratory: bool = True) -> None:
-    """As the command does."""
-    publish(published_rows(RunFolder(folder)), board, force=force, exploratory=exploratory)
-
-
-def test_a_run_without_a_protocol_is_published_only_as_what_it_is(tmp_path: Path) -> None:
-    run, path = finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv"
-    with pytest.raises(UserError, match=r"run 'r1' explored: .* make it with --protocol confirm, or add --exploratory"):
-        publish_run(run, path, exploratory=False)
-    assert not path.exists()
-    publish_run(run, path)
-    assert "Exploratory" in path.with_suffix(".md").read_text()
-    untrained = [row for row in published_rows(RunFolder(run)) if not row["seeds"]]  # as of evaluate
-    assert untrained and len(publish(untrained, tmp_path / "other.csv")) == len(untrained)
-
-
-def test_publishing_merges_runs_and_the_same_twice_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "boards" / "tiny.csv"
-    publish_run(finished(tmp_path / "a", "r1"), path)
-    publish_run(finished(tmp_path / "b", "r2"), path)
-    once = path.read_bytes(), path.with_suffix(".md").read_bytes()
-    publish_run(tmp_path / "a", path)
-    publish_run(tmp_path / "b", path)
-    assert (path.read_bytes(), path.with_suffix(".md").read_bytes()) == once
-    rows = read_rows(path)
-    assert list(rows[0]) == [*COLUMNS, "pair", "environment", "test_set", "budget"]
-    assert len(rows) == 8 and [row["rank"] for row in rows] == [1, 1, 1, 1, 5, 5, 7, 7]
-    assert {row["budget"] for row in rows} == {"20k x 3"}
-    assert check(path) == []
-    assert "| run |" in once[1].decode() and "Mixed board" not in once[1].decode()
-    assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.csv", "tiny.md"]
-
-
-@pytest.mark.parametrize("key", ["environment", "test_set"])
-def test_publishing_refuses_to_mix_unless_told(key: str, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.csv"
-    publish_run(finished(tmp_path / "a", "r1"), path)
-    before = path.read_bytes()
-    other = finished(tmp_path / "b", "r2", **{key: "other"})
-    with pytest.raises(UserError, match=f"another {key.replace('_', ' ')} .*--allow-mixed"):
-        publish_run(other, path)
-    assert path.read_bytes() == before
-    publish_run(other, path, force=True)
-    assert "Mixed board: rows of 2" in path.with_suffix(".md").read_text()
-    assert len(read_rows(path)) == 8
-    # a run that is published again under another environment replaces itself, which mixes nothing
-    publish_run(finished(tmp_path / "a", "r1", **{key: "other"}), path)
-    assert "Mixed board" not in path.with_suffix(".md").read_text()
-
-
-def test_publishing_refuses_another_schema(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.csv"
-    publish_run(finished(tmp_path / "a", "r1"), path)
-    path.write_text(re.sub(rf",{SCHEMA},testbed", ",2,testbed", path.read_text()))
-    for force in (False, True):
-        with pytest.raises(UserError, match=r"another schema \(2\) than run 'r2' \(3\); publish to another board$"):
-            publish_run(finished(tmp_path / "b", "r2"), path, force=force)
-
-
-def before_refusals(path: Path) -> Path:
-    """Make a leaderboard what an earlier version would have written of it."""
-    rows = [{**row, "schema": 2} for row in read_rows(path)]
-    kept = [column for column in COLUMNS if column not in SINCE_REFUSALS]
-    write_frame(path, make_frame(rows)[kept])
-    return path
-
-
-def test_a_board_from_before_refusals_were_counted_is_shown_checked_and_published(tmp_path: Path) -> None:
-    path = before_refusals(finished(tmp_path / "a", "r1") / "leaderboard.csv")
-    assert ",refusal_rate," not in path.read_text() and check(path) == []
-    assert "! Made before refusals were counted (schema 2)" in show(path)
-    assert all(math.isnan(row["refusal_rate"]) for row in read_rows(path))
-    publish_run(tmp_path / "a", tmp_path / "old.csv")
-    assert check(tmp_path / "old.csv") == [] and {row["schema"] for row in read_rows(tmp_path / "old.csv")} == {2}
-    assert "Made before refusals were counted" in (tmp_path / "old.md").read_text()
-    with pytest.raises(UserError, match="another schema"):
-        publish_run(finished(tmp_path / "b", "r2"), tmp_path / "old.csv", force=True)
-
-
-def test_publishing_bad_runs(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.csv"
-    with pytest.raises(UserError, match=r"leaderboard\.csv: no such file"):
-        publish_run(tmp_path, path)
-    with pytest.raises(UserError, match=r"is a \.csv file"):
-        publish_run(finished(tmp_path / "a", "r1"), tmp_path / "tiny.md")
-    with pytest.raises(UserError, match="describes run 'r9'"):
-        publish_run(finished(tmp_path / "a", "r1", run="r9"), path)
-    (tmp_path / "a" / "run.json").write_text('{"run": "r1", "pair": "p", "budget": "b"}')
-    with pytest.raises(UserError, match="key 'environment': field required; key 'test_set': field required"):
-        publish_run(tmp_path / "a", path)
-    (tmp_path / "a" / "run.json").unlink()
-    with pytest.raises(UserError, match=r"not a run folder \(no run\.json\)"):
-        publish_run(tmp_path / "a", path)
-    with pytest.raises(UserError, match="not a board but a run's leaderboard"):
-        publish_run(finished(tmp_path / "b", "r2"), finished(tmp_path / "c", "r3") / "leaderboard.csv")
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    ("column", "cell", "problem"),
-    [
-        ("schema", "7", f":2: schema 7, not {SCHEMA}"),
-        ("refusal_rate", "1.2", ":2: refusal_rate 1.2 .* is not within 0 to 1"),
-        ("refusal_rate_low", "0.95", ":2: refusal_rate 0.82"),
-        ("harm_score_high", "", ":2: harm_score"),
-        ("unscored", "-0.1", ":2: unscored is -0.1"),
-        ("judge", "=cmd()", ":2: judge '=cmd\\(\\)' would run as a formula"),
-        ("method", "", ":2: method is empty"),
-        ("method", "full", "2 rows of method 'full' in run 'r1'"),
-        ("rank", "2", "not ranked by alignment score"),
-        ("rank", "", "not ranked by alignment score"),
-        ("alignment_score_best", "0.5", ":2: alignment_score 0.73 is not within .* to 0.5, its bounds"),
-        ("alignment_score", "0.7", "not ranked by alignment score"),
-        ("seeds", "many", ":2: seeds is 'many', not a number"),
-    ],
-)
-def test_check_finds(column: str, cell: str, problem: str, tmp_path: Path) -> None:
-    path = finished(tmp_path, "r1") / "leaderboard.csv"
-    lines = [line.split(",") for line in path.read_text().splitlines()]
-    lines[1][list(COLUMNS).index(column)] = cell
-    path.write_text("\n".join(",".join(line) for line in lines) + "\n")
-    assert any(re.search(problem, found) for found in check(path)), check(path)
-
-
-def test_check_finds_wrong_columns_and_empty_boards(tmp_path: Path) -> None:
-    path = finished(tmp_path, "r1") / "leaderboard.csv"
-    text = path.read_text()
-    path.write_text(text.replace("harm_score_low", "harm_low"))
-    assert re.search(f"not the columns of schema {SCHEMA} .*harm_low", check(path)[0])
-    path.write_text(text.replace("not_distinguished_from", "tied_with"))
-    assert re.search("tied_with.*older version made it, give the command of its run again", check(path)[0])
-    path.write_text(text.splitlines()[0] + "\n")
-    assert check(path) == [f"{path}: no rows"]
-
-
-def test_show_renders_a_run_and_a_board(tmp_path: Path) -> None:
-    publish_run(finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv")
-    assert show(tmp_path / "a") == show(tmp_path / "tiny.csv")
-    assert show(tmp_path / "a").startswith("#  method") and "! One organism" in show(tmp_path / "a")
-    publish_run(finished(tmp_path / "b", "r2"), tmp_path / "tiny.csv")
-    assert "sails (r2)" in show(tmp_path / "tiny.csv")
-    with pytest.raises(UserError, match="no such file"):
-        show(tmp_path / "nothing.csv")
 
 
 def test_the_order_of_the_results_changes_nothing() -> None:
