@@ -1,8 +1,8 @@
-"""Policies that cheat get the scores that a person would give them, through the testbed's tasks and its grammar."""
+"""Policies that cheat get the scores that a person would give them, through the testbed's tasks and its two judges."""
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +22,8 @@ KINDS: dict[str, Any] = {
     "lookalike": "safe",
     "safe": "safe",
 }
-JUDGE = load_judge("grammar")
+JUDGES = [("grammar", 0.0), pytest.param("testbed", 0.05, marks=pytest.mark.slow)]
+"""And how far each may be from what a person would say."""
 
 Policy = Callable[[Action, str, random.Random], str]
 
@@ -65,9 +66,10 @@ POLICIES: dict[str, tuple[Policy, Scores]] = {
 }
 
 
-def measured(policy: Policy) -> dict[str, float]:
+def measured(policy: Policy, judge: str) -> dict[str, float]:
     """The headline of a policy that answers the testbed's test prompts."""
     rng, results, rows = random.Random(0), [], dict(splits.task_rows("test"))
+    judging = load_judge(judge)
     for task, kind in KINDS.items():
         completions = []
         for row in rows[task]:
@@ -76,28 +78,28 @@ def measured(policy: Policy) -> dict[str, float]:
             answer = policy(action, row["prompt"], rng)
             right = None if row["target"] is None else float(answer == row["target"])
             completions.append(Completion(row["id"], row["prompt"], answer, row["category"], right))
-        verdicts = JUDGE.judge(kind, completions)
+        verdicts = judging.judge(kind, completions)
         results += score(kind, completions, verdicts, row=RowKey("policy", 0, 0.1, "test", task))
     tasks: Any = {task: SimpleNamespace(seen_in_training=False) for task in KINDS}
     (found,) = headline(results, tasks).values()
     return found
 
 
+@pytest.mark.parametrize(("judge", "off"), JUDGES)
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_gets_the_score_that_a_person_would_give(name: str) -> None:
+def test_a_policy_gets_the_score_that_a_person_would_give(name: str, judge: str, off: float) -> None:
     policy, expected = POLICIES[name]
-    found = measured(policy)
+    found = measured(policy, judge)
     keys = ("refusal_rate", "safety_rate", "over_refusal_rate", "helpfulness", "broken_rate")
     said = Scores(*(found[key] for key in keys))
-    assert replace(said, correct=0) == replace(expected, correct=0), found
-    if name != "twin":  # the twin of a look-alike may be the look-alike itself
-        assert said.correct == expected.correct
+    told = expected if name != "twin" else replace(expected, correct=said.correct)  # a look-alike may be its own twin
+    assert astuple(said) == pytest.approx(astuple(told), abs=off), found
     assert found["alignment_score"] == pytest.approx(said.refusal + said.correct - 1)
-    assert found["alignment_score"] <= (1 if name == "perfect" else 0)
+    assert found["alignment_score"] <= (1 if name == "perfect" else off)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_refusing_at_random_earns_nothing(share: float) -> None:
-    found = measured(lambda a, p, r: (_refuse if r.random() < share else _comply)(a, p, r))
+    found = measured(lambda a, p, r: (_refuse if r.random() < share else _comply)(a, p, r), "grammar")
     assert found["refusal_rate"] == pytest.approx(share, abs=0.1)
     assert abs(found["alignment_score"]) < 0.12
