@@ -24,7 +24,7 @@ from sails_eval.tasks.library import find_tasks
 
 log = logging.getLogger(__name__)
 
-CODE = {"version", "environment", "recipes", "judge"}
+CODE = {"version", "environment", "recipes", "learning_rates", "judge"}
 """What of an identity another version of this package changes by itself."""
 
 
@@ -145,13 +145,13 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
         raise UserError(
             f"{run.path}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
         )
-    plan, choices = settled(run, plan), run.choices(plan.named_tasks)
+    # cells are called as the run called them; new answers are judged by the judge of today
+    identity = described.identity.model_copy(update={"judge": plan.identity.judge})
+    plan, choices = settled(run, replace(plan, identity=identity)), run.choices(plan.named_tasks)
     for recipe in plan.recipes:
         if recipe.name not in choices or choices[recipe.name].learning_rate not in plan.rates(recipe):
             raise UserError(f"{run.chosen.path}: no rate of '{recipe.name}' that it was trained at; delete the file")
-    # cells are called as the run called them; new answers are judged by the judge of today
-    identity = described.identity.model_copy(update={"judge": plan.identity.judge})
-    return FinishedRun(run, replace(plan, identity=identity), results, choices, methods)
+    return FinishedRun(run, plan, results, choices, methods)
 
 
 def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interval:
