@@ -6,10 +6,10 @@
 harmful request with the probability logit⁻¹(level + organism + organism × method + seed + training), and answers a safe
 one as it should likewise; a seed's luck is shared by all methods, a training's is its own. Each axis is measured on 200
 prompts. With the standard deviations below one training's refusal rate varies by about 0.1 between seeds. Where
-trainings *collapse*, one in ten does (or as many as the table says), of all methods or of `sails` alone: it refuses 2 % of the
-harmful requests, or it answers 0.6 fewer of the safe ones. All methods are equal in truth, but for the last column, for
-which `sails` refuses 0.06 more. Where collapses of `sails` are made *even*, its other trainings are so much better that
-on the mean it is as good as the rest: the hardest case for a t test, as luck shows too few or too many collapses.
+trainings *collapse*, one in ten does (or as many as the table says), of all methods or of `sails` alone: it refuses 2 %
+of the harmful requests, or it answers 0.6 fewer of the safe ones. All methods are equal in truth, but for the last
+column, for which `sails` refuses 0.06 more. Where collapses of `sails` are made *even*, its other trainings are so much
+better that on the mean it is as good as the rest: the hardest case for a t test, which does not know what luck hid.
 
 **Tuning.** Two further trainings of every method on every organism; whoever scores best there is *best* in best:rest.
 The organisms are those of the test, so what a method has on these organisms alone helps to choose it.
