@@ -4,7 +4,7 @@
 
 makes a recipe of every value of every setting that is not the default, all else as in adapters/sails.yaml, compares
 them with `sails`, `sails-literal` and `lora` in one run, which goes on where it stopped, and tabulates the differences
-from `sails`, paired over pairs and seeds. Defaults are chosen by such a table, so it is about the validation split
+from `sails`, paired over seeds. Defaults are chosen by such a table, so it is about the validation split
 alone, each seed at the rate that the other seeds choose, and the pairs should be such as no board is of. Settings that
 make no difference to `sails` itself are changed where they do: the fill where the basis is narrower than the rank, what
 becomes of layers without a SAE where there are such. `--only` takes some of the variants, by what they change. What a
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -117,7 +118,8 @@ def main() -> None:
 
 
 def validated(run: RunFolder, metric: str) -> dict[str, Sample]:
-    """Every trained row's scores on validation, each seed at the rate that the other seeds choose."""
+    """Every trained row's scores on validation, the mean over pairs of each seed, which is at the rate that the others
+    choose: for other trainings of these models, as two or three pairs say nothing of further ones."""
     known, found = find_tasks(), dict[str, list[tuple[float, ...]]]()
     unsettled: dict[str, list[bool]] = {}
     seeds: tuple[int | None, ...] = ()
@@ -131,7 +133,8 @@ def validated(run: RunFolder, metric: str) -> dict[str, Sample]:
                 found.setdefault(method, []).append(tuple(scores[cell][metric] for cell in cells))
                 unsettled.setdefault(method, []).append(not choice.settled)
                 seeds = seeds_of
-    return {method: Sample(tuple(values), seeds, tuple(unsettled[method])) for method, values in found.items()}
+    means = {method: tuple(fmean(of_seed) for of_seed in zip(*of, strict=True)) for method, of in found.items()}
+    return {method: Sample((of,), seeds, (any(unsettled[method]),)) for method, of in means.items()}
 
 
 def name_of(variant: Mapping[str, Any]) -> str:
@@ -236,12 +239,13 @@ def page(
             "The paper leaves most of these steps open; [`adapters/sails.yaml`](../adapters/sails.yaml) lists them",
             "with their defaults. Each row changes one setting of `sails` or, where it says so, of another row, whose",
             "basis is narrower than the rank or which has a SAE at one layer only: there the setting matters.",
-            "Scores are those on validation, each seed at the learning rate that the other seeds choose, with 95 % t",
-            "intervals over seeds and pairs; the test takes no part. Differences are paired, and p is adjusted by",
-            f"Holm's method over {len(told)} rows.",
-            "The intervals are not: of twenty rows without any effect, one excludes 0 on average.",
+            "Scores are those on validation, each seed at the learning rate that the other seeds choose, the mean over",
+            "pairs; the test takes no part. Intervals are 95 % t intervals over seeds: what other trainings of these",
+            "models would score. Differences are paired, and p is adjusted by Holm's method over",
+            f"{len(told)} rows; the intervals are not: of twenty rows without any effect, one excludes 0 on average.",
             "",
             f"Made by `{command}` ({len(samples['sails'].seeds)} seeds).",
+            "A single learning rate is the middle of each recipe's span, which lies twice as high for `lora`.",
             "",
             f"| changed | {metric} on validation | difference | p (Holm) |",
             "| --- | --- | --- | --- |",

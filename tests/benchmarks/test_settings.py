@@ -85,8 +85,8 @@ def test_scores_are_those_on_validation_at_the_rate_that_the_other_seeds_choose(
         write_text(folder.description_file, "{}")
         folder.write_results(results, {"sails": choice})
     (sample,) = script.validated(RunFolder(tmp_path), "helpfulness").values()
-    assert sample.seeds == (0, 1, 2) and sample.unsettled == (True, True)
-    assert sample.values[0] == pytest.approx((0.5, 0.5, 0.4)) and sample.values[1] == pytest.approx((0.6, 0.6, 0.5))
+    assert sample.seeds == (0, 1, 2) and sample.unsettled == (True,)
+    assert sample.values[0] == pytest.approx((0.55, 0.55, 0.45))  # the mean over pairs
 
 
 def test_the_page_has_a_row_for_every_variant(script: Any) -> None:
@@ -101,5 +101,5 @@ def test_the_page_has_a_row_for_every_variant(script: Any) -> None:
     assert (
         "| `fill: none` beside `variance: 0.8` | 0.700 [" in text and "| +0.103 [" in text
     )  # not + 0.100, as from `sails`
-    assert "| `k: 128` | 0.600 [0.352, 0.848] | the same models | – |" in text and "method over 4 rows" in text
+    assert "| `k: 128` | 0.600 [0.352, 0.848] | the same models | – |" in text and "method over\n4 rows" in text
     assert "| `variance: 0.8` | 0.597 [" in text and "- `sails-fill-none`: why." in text
