@@ -57,10 +57,15 @@ def notes(frame: pd.DataFrame) -> list[str]:
             f"Fewer than {MIN_SEEDS} seeds, so the intervals hold prompt uncertainty only, and nothing is ranked or "
             f"compared: {', '.join(few)}."
         )
-    for single, what in ((True, "prompt"), (False, "organism")):
-        if untrained := [n for n, row in rows if row["seeds"] == 0 and (row["organisms"] == 1) == single]:
+    for over_prompts, what in ((True, "prompt"), (False, "organism")):
+        if untrained := [n for n, row in rows if row["seeds"] == 0 and _of_few(row) == over_prompts]:
             found.append(f"Not trained here, so the intervals hold {what} uncertainty only: {', '.join(untrained)}.")
     return [*found, *_scope(frame), *_warnings(rows)]
+
+
+def _of_few(row: Mapping[str, Any]) -> bool:
+    """Whether a row speaks of its organisms alone: of the only one, or of as few as a confirmation does not sample."""
+    return bool(row["organisms"] == 1 or (row["protocol"] != EXPLORATORY and row["organisms"] < MIN_ORGANISMS))
 
 
 def _scope(frame: pd.DataFrame) -> list[str]:
@@ -138,7 +143,7 @@ def _shown() -> list[_Shown]:
         _Shown("method", "how the model was made", lambda row: _escape(row["method"])),
         *metrics,
         _Shown("learning rate", chosen, lambda row: _rate(row["learning_rate"])),
-        _Shown("seeds", "trainings per learning rate", lambda row: str(row["seeds"])),
+        _Shown("seeds", "trainings at the learning rate, of each organism", lambda row: str(row["seeds"])),
         _Shown("trainable", "trained share of the parameters", lambda row: f"{row['trainable_pct']:.3g} %"),
         _Shown("train tokens", "prompts and answers, per training", lambda row: f"{row['train_tokens']:,}"),
         _Shown(_SAE_TOKENS, "what the SAEs of its initialisation were trained on, all in all", _sae_tokens),
@@ -167,8 +172,11 @@ same test. With fewer they are for other trainings of these, and with fewer than
 prompts. Rates were tuned on further seeds and fixed, as all of protocol.yaml was, before the test was answered.
 """
 
+_DECLARED = "Declared before the run, or, where it extends an earlier one, with the results of that known"
+_FIXED = "Fixed in protocol.yaml before the test"
+
 _CONTRASTS = """\
-Declared before the run, or, where it extends an earlier one, with the results of that known: differences over the same
+{}: differences over the same
 seeds, with intervals that together hold with 95 % (Bonferroni over these contrasts) and p-values of paired t tests
 after Holm. Rows that share no contrast were not compared: their order alone says nothing.
 """
@@ -193,6 +201,7 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     rows = [[column.cell(row) for column in shown] for row in rows_of(frame)]
     table = markdown([column.title for column in shown], rows)
     told = _bullets(notes(frame)) or "Nothing known.\n"
+    explored = frame["protocol"] == EXPLORATORY
     none = "None.\n" if enough else f"None: no two rows have {MIN_SEEDS} seeds.\n"
     contrasts = _bullets(_listed(frame, "contrasts")) or none
     secondary = _bullets(_listed(frame, "secondary_contrasts"))
@@ -203,7 +212,7 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
     return (
         f"# {_escape(title)}\n\n{table}\n{_brackets(frame)}\n## Beware\n\n{told}\n"
-        f"## Contrasts\n\n{_CONTRASTS}\n{contrasts}\n"
+        f"## Contrasts\n\n{_CONTRASTS.format(_DECLARED if explored.any() else _FIXED)}\n{contrasts}\n"
         + against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
         + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")

@@ -1,7 +1,7 @@
 """What the stages came to, and the files that say so: results.csv, leaderboard.csv and leaderboard.md."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -80,7 +80,7 @@ def _agreement(outcomes: Sequence[Outcome]) -> str:
     plan = outcomes[0].plan
     seen = sum((outcome.agreement for outcome in outcomes), Counter[bool]())
     found = [plan.calibration] if plan.calibration else []
-    if seen and plan.reference_judge is not None:
+    if seen and plan.reference_judge is not None and plan.reference_judge.name != plan.judge.name:
         share = f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers"
         found.insert(0, f"{share}, with {plan.reference_judge.name}")
     where = [f" on {one.plan.pair.name}" if len(outcomes) > 1 else "" for one in outcomes]
@@ -111,12 +111,26 @@ def _facts(outcomes: Sequence[Outcome]) -> dict[str, RowFacts]:
 
 
 def _warnings(outcomes: Sequence[Outcome], method: str) -> tuple[str, ...]:
-    """What to know before believing the row, with the pair where there are several."""
-    return tuple(
-        warning if len(outcomes) == 1 else f"on {outcome.plan.pair.name}, {warning}"
-        for outcome in outcomes
-        for warning in outcome.warnings.get(method, ())
-    )
+    """What to know before believing the row: of several pairs each kind, which is what stands before a colon, once,
+    with all pairs that it is of, as it is on the first."""
+    if len(outcomes) == 1:
+        return tuple(outcomes[0].warnings.get(method, ()))
+    found: dict[str, dict[str, str]] = {}
+    for outcome in outcomes:
+        pair = outcome.plan.pair.name
+        for warning in outcome.warnings.get(method, ()):
+            kind = warning.partition(":")[0]
+            kind = warning if pair in found.get(kind, {}) else kind
+            found.setdefault(kind, {})[pair] = warning
+    return tuple(_on(of_kind, len(outcomes)) for of_kind in found.values())
+
+
+def _on(warnings: Mapping[str, str], pairs: int) -> str:
+    """One kind of warning, by pair, in words."""
+    first, told = next(iter(warnings.items()))
+    where = ", ".join(warnings) if len(warnings) < pairs else f"all {pairs} pairs"
+    alike = len(set(warnings.values())) == 1
+    return f"on {where}, {told}" if alike else f"on {where}, as here on {first}: {told}"
 
 
 def write_outcome(run: RunFolder, sub_run: SubRun, outcome: Outcome, described: Description) -> None:

@@ -61,5 +61,7 @@ def start_warnings(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> list[str]
     warned = [seed for seed, lines in told.items() if lines]
     if not warned:
         return []
-    seeds = "" if warned[0] is None else f" (seed {warned[0]}, of {len(warned)} seeds alike)"
+    seeds = (
+        "" if warned[0] is None else f" (with seed {warned[0]}, and in like manner with {len(warned)} of {len(told)})"
+    )
     return [f"{line}{seeds}" for line in told[warned[0]]]
