@@ -49,7 +49,8 @@ def publish(
     if not exploratory and any(row["protocol"] == EXPLORATORY and row["seeds"] for row in rows):
         raise UserError(
             f"run '{run}' explored: nothing was fixed before its test, so it confirms nothing; make it with --protocol "
-            "confirm, or add --exploratory to publish it as what it is"
+            "confirm (of a confirmation publish the whole run, not one organism's folder), or add --exploratory to publish "
+            "it as what it is"
         )
     others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
     if others and set(PROVENANCE) - others[0].keys():

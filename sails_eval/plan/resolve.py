@@ -129,8 +129,6 @@ def tuning_size(config: CompareConfig) -> int:
         if config.tuning_seeds is not None:
             raise UserError("--tuning-seeds goes with --protocol confirm")
         return 0
-    if config.against is not None or config.add:
-        raise UserError("--protocol confirm fixes all rows before the test, so --against and --add cannot extend it")
     if config.checkpoints > 1:
         raise UserError(
             "--checkpoints has every cell choose on validation, which those of --protocol confirm never see"

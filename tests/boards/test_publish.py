@@ -35,7 +35,9 @@ def publish_run(folder: Path, board: Path, *, force: bool = False, exploratory: 
 
 def test_a_run_without_a_protocol_is_published_only_as_what_it_is(tmp_path: Path) -> None:
     run, path = finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv"
-    with pytest.raises(UserError, match=r"run 'r1' explored: .* make it with --protocol confirm, or add --exploratory"):
+    with pytest.raises(
+        UserError, match=r"run 'r1' explored: .* make it with --protocol confirm .*, or add --exploratory"
+    ):
         publish_run(run, path, exploratory=False)
     assert not path.exists()
     publish_run(run, path)

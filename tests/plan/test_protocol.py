@@ -154,7 +154,6 @@ def test_a_protocol_is_read_back_and_compared(pair: str, tmp_path: Path) -> None
     [
         ({"protocol": "explore", "tuning_seeds": 2}, "--tuning-seeds goes with --protocol confirm"),
         ({"checkpoints": 2}, "--checkpoints"),
-        ({"add": ("full",), "against": Path("run")}, "--against and --add cannot extend it"),
         ({"seeds": 501}, "at most 500"),
         ({"methods": ("lora",), "contrasts": ("best:rest",)}, "two methods that train"),
         ({"contrasts": ("sails:lora@safety",)}, "unknown metric in contrasts 'safety'; did you mean safety_rate"),

@@ -482,6 +482,7 @@ def test_another_task_is_answered_by_the_kept_checkpoints_only(old: Path, pool: 
         ({"against": None}, r"--add METHOD .* and --against RUN belong together"),
         ({"against": Path("a")}, "--against a: not a run folder"),
         ({"out": Path("old")}, "--out old: the earlier run itself"),
+        ({"protocol": "confirm"}, "--protocol confirm fixes all rows before the test"),
     ],
 )
 def test_what_contradicts_the_earlier_run_is_an_error(

@@ -241,3 +241,12 @@ def test_one_model_is_one_whose_seeds_are_counted(confirmed: dict[str, Any], poo
         "One organism: the intervals are for other trainings of this base model" in (run / "leaderboard.md").read_text()
     )
     assert Protocol.read(run / "protocol.yaml").unit.startswith("seed: one model")
+
+
+def test_a_confirmation_takes_no_row_later(confirmed: dict[str, Any], pool: Tuned) -> None:
+    run = made(**confirmed)
+    organism = next(path.parent for path in sorted(run.glob("*/run.json")))
+    for against in (run, organism):
+        with pytest.raises(UserError, match=r"a confirmation\. --protocol confirm fixes all rows before the test"):
+            compare(CompareConfig(add=("full",), against=against, out=Path("new")))
+    assert not Path("new").exists()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.boards.contrasts import ALPHA, HEADLINE, Contrast, check_contrasts, default_contrasts
@@ -79,14 +79,21 @@ class Spread:
         return numbers[place] if place < len(numbers) else None
 
 
+NEAR, FAR = 5.0, 35.0
+"""Noncentralities above which the other tail is below 1e-9, and above which SciPy gives no values."""
+
+
 def power(difference: float, sd: float, *, seeds: int, alpha: float = ALPHA) -> float:
     """The probability that a paired t test over `seeds` differences of mean `difference` rejects 0.
 
     From the noncentral t distribution; `sd` is the standard deviation of the differences.
     """
-    df, shift = seeds - 1, difference / sd * math.sqrt(seeds)
-    limit = stats.t.isf(alpha / 2, df)
-    return float(stats.nct.sf(limit, df, shift) + stats.nct.cdf(-limit, df, shift))
+    df, shift = seeds - 1, abs(difference) / sd * math.sqrt(seeds)
+    limit = special.stdtrit(df, 1 - alpha / 2)
+    if shift > FAR:
+        return float(special.chdtr(df, df * (shift / limit) ** 2))  # the normal part is nothing beside the shift
+    other_side = special.nctdtr(df, shift, -limit) if shift < NEAR else 0.0
+    return float(1 - special.nctdtr(df, shift, limit) + other_side)
 
 
 def seeds_needed(difference: float, sd: float, *, power_wanted: float, alpha: float = ALPHA) -> int | None:

@@ -24,6 +24,8 @@ from sails_eval.tasks.library import TaskInfo
 
 SHARE = "its share of the budget, its recipe or code"
 
+FIXED = "--protocol confirm fixes all rows before the test, so --against and --add cannot extend it"
+
 FREE = {"calibration", "add", "against", "contrasts", "jobs", "keep", "out", "reference"}
 """What may be asked for anew where an earlier run is extended; the rest is as it was there."""
 
@@ -35,6 +37,8 @@ def extended(config: CompareConfig) -> CompareConfig:
     """
     if config.against is None and not config.add:
         return config
+    if config.protocol == "confirm":
+        raise UserError(FIXED)
     if config.against is None or not (config.add or config.reference):
         raise UserError("--add METHOD (or --reference MODEL) and --against RUN belong together")
     old = RunFolder(config.against)
@@ -46,6 +50,8 @@ def extended(config: CompareConfig) -> CompareConfig:
     if config.out is not None and config.out.resolve() == old.path.resolve():
         raise UserError(f"--out {config.out}: the earlier run itself; give another folder, or none")
     before = described.asked(where)
+    if before.protocol == "confirm":
+        raise UserError(f"--against {old.path}: a confirmation. {FIXED}; begin another run")
     for key in sorted(config.model_fields_set - FREE):
         asked, was = getattr(config, key), getattr(before, key)
         if asked != was and not (key == "engine" and resolve_engine(asked) == resolve_engine(was)):

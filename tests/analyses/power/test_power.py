@@ -26,6 +26,12 @@ def test_power_agrees_with_statsmodels_and_with_simulation() -> None:
     )
 
 
+def test_power_has_a_value_wherever_it_is_asked_for() -> None:
+    found = [power(difference, 0.1, seeds=5) for difference in np.linspace(0, 40, 2000)]
+    assert found == sorted(found) and found[0] == pytest.approx(0.05) and found[-1] == pytest.approx(1)
+    assert power(-0.05, 0.1, seeds=34) == power(0.05, 0.1, seeds=34)
+
+
 def test_seeds_needed_has_ends() -> None:
     assert seeds_needed(0.5, 0.01, power_wanted=0.8) == 5  # fewer are never tested
     assert seeds_needed(0.001, 0.5, power_wanted=0.8) is None
