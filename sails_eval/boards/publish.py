@@ -25,6 +25,8 @@ from sails_eval.boards.table import (
 )
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore, write_text
+from sails_eval.core.fingerprint import digest
+from sails_eval.core.schema import read_mapping
 
 ROUNDING = 2e-6
 """How far two roundings to six decimals can bring apart what is the same."""
@@ -49,8 +51,8 @@ def publish(
     if not exploratory and any(row["protocol"] == EXPLORATORY and row["seeds"] for row in rows):
         raise UserError(
             f"run '{run}' explored: nothing was fixed before its test, so it confirms nothing; make it with --protocol "
-            "confirm (of a confirmation publish the whole run, not one organism's folder), or add --exploratory to publish "
-            "it as what it is"
+            "confirm (of a confirmation publish the whole run, not one organism's folder), or add --exploratory to "
+            "publish it as what it is"
         )
     others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
     if others and set(PROVENANCE) - others[0].keys():
@@ -68,8 +70,16 @@ def publish(
     return frame
 
 
+def protocol_file(board: Path, fingerprint: str) -> Path:
+    """Where a board keeps the protocol that its rows name."""
+    return board.with_name(f"{board.stem}-protocol-{fingerprint}.yaml")
+
+
 def check(path: Path) -> list[str]:
-    """What is wrong with a board, or with a run's leaderboard; nothing if it is in order."""
+    """What is wrong with a board, or with a run's leaderboard; nothing if it is in order.
+
+    The protocols that a board's rows name are to lie beside it, as they were.
+    """
     try:
         rows = read_rows(path)
         header, lines = read_csv(path)
@@ -87,7 +97,18 @@ def check(path: Path) -> list[str]:
     ranked = make_frame(rows, published="pair" in header)[place].itertuples(index=False, name=None)
     if [tuple(row[column] for column in place) for row in rows] != list(ranked):
         problems.append(f"{path}: rows are not ranked by alignment score, best first")
+    if "pair" in header:
+        problems += _protocol_problems(path, sorted({row["protocol"] for row in rows} - {"", EXPLORATORY}))
     return problems
+
+
+def _protocol_problems(board: Path, fingerprints: Sequence[str]) -> Iterator[str]:
+    for fingerprint in fingerprints:
+        file = protocol_file(board, fingerprint)
+        if not file.is_file():
+            yield f"{board}: {file.name}, the protocol of its rows, is not beside it; publish the run again"
+        elif digest(read_mapping(file)) != fingerprint:
+            yield f"{file}: changed since it was published; publish the run again"
 
 
 def _row_problems(row: dict[str, Any]) -> Iterator[str]:

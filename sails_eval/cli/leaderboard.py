@@ -52,13 +52,14 @@ def _check_board(options: argparse.Namespace) -> int:
 def _publish(options: argparse.Namespace) -> None:
     from sails_eval.boards.publish import publish
     from sails_eval.run.folder.run_folder import RunFolder
-    from sails_eval.run.report.published import copy_completions, published_rows
+    from sails_eval.run.report.published import copy_completions, copy_protocol, published_rows
 
     run = RunFolder(options.path)
     if options.include_completions:
         copied = copy_completions(run, options.include_completions, tuple(options.include_path))
         print(f"{options.include_completions}: {copied} files of completions")
     frame = publish(published_rows(run), options.board, force=options.allow_mixed, exploratory=options.exploratory)
+    copy_protocol(run, options.board)
     print(f"{options.board}: {len(frame)} rows")
 
 

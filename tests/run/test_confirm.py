@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from sails_eval.analyses.finished_run import finished_runs
-from sails_eval.boards.publish import publish
+from sails_eval.boards.publish import check, publish
 from sails_eval.boards.table import read_rows
+from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
@@ -124,8 +125,14 @@ def test_the_organism_is_the_unit_and_the_board_says_which_protocol_it_followed(
     ]
     secondary = rows["sails"]["secondary_contrasts"]
     assert all(f"sails - lora, {title}: " in secondary for title in ("alignment score", "harm score", "over-refusal"))
-    published = publish(published_rows(RunFolder(run)), Path("board.csv"))
-    assert set(published["protocol"]) == {protocol.fingerprint}
+    assert main(["leaderboard", "publish", str(run), "--board", "board.csv"]) == 0
+    beside = Path(f"board-protocol-{protocol.fingerprint}.yaml")
+    assert check(Path("board.csv")) == [] and Protocol.read(beside) == protocol
+    beside.write_text(beside.read_text().replace("0.05", "0.2"))
+    assert check(Path("board.csv")) == [f"{beside}: changed since it was published; publish the run again"]
+    beside.unlink()
+    (problem,) = check(Path("board.csv"))
+    assert problem == f"board.csv: {beside}, the protocol of its rows, is not beside it; publish the run again"
     text = Path("board.md").read_text()
     assert "Student's t over the organisms' means" in text and f"- protocol: {protocol.fingerprint}" in text
     assert "Exploratory" not in text and "## Secondary endpoints" in text

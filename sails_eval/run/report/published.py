@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sails_eval.boards.publish import check
+from sails_eval.boards.publish import check, protocol_file
 from sails_eval.boards.table import EXPLORATORY, PROVENANCE, read_rows
 from sails_eval.core.errors import UserError
 from sails_eval.run.folder.reuse import check_untouched
@@ -28,6 +28,12 @@ def published_rows(run: RunFolder) -> list[dict[str, Any]]:
         if not run.protocol.exists or run.protocol().fingerprint != fingerprint:
             raise UserError(f"{run.protocol.path}: not the protocol that leaderboard.csv names; restore both")
     return [row | {column: getattr(described, column) for column in PROVENANCE} for row in rows]
+
+
+def copy_protocol(run: RunFolder, board: Path) -> None:
+    """Lay the protocol of a confirmation beside the board that it is published on."""
+    if run.protocol.exists:
+        shutil.copyfile(run.protocol.path, protocol_file(board, run.protocol().fingerprint))
 
 
 def copy_completions(run: RunFolder, folder: Path, include_path: tuple[Path, ...] = ()) -> int:
