@@ -30,7 +30,15 @@ from sails_eval.plan.budget import AS_THE_PAIR, Budget, Size
 from sails_eval.plan.identity import Identity, recipe_identity, training_identity
 from sails_eval.plan.plan import EvaluationPlan, Plan, PlannedJudge, ReferenceModel, SubRun, Tuning
 from sails_eval.plan.problems import Problem, Problems
-from sails_eval.plan.protocol import Protocol, by_default, first_seed, in_words, seeds_to_test, seeds_to_tune
+from sails_eval.plan.protocol import (
+    Protocol,
+    by_default,
+    first_seed,
+    in_words,
+    recipe_hashes,
+    seeds_to_test,
+    seeds_to_tune,
+)
 from sails_eval.plan.references import prompted, reference
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.tasks.published import use_local
@@ -140,7 +148,7 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     for flag, given in (("--examples", config.examples), ("--steps", config.steps)):
         if len(set(given)) < len(given):
             common.append(Problem(f"{flag}: each budget once, not {', '.join(map(str, given))}"))
-    first, drafts = first_seed(config, [recipe.name for recipe in recipes]), []
+    first, drafts = first_seed(config, recipes), []
     for organism, name in enumerate(config.pairs or (None,)):
         for size in grid(config):
             one = at_size(config, size).model_copy(update={"pair": name, "organisms": None})
@@ -338,6 +346,8 @@ def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
         judge=first.judge.spec,
         budgets=tuple(dict.fromkeys(f"{one.pair.examples or 'all'} examples, {one.pair.length}" for one in sub_runs)),
         trials=first.trials,
+        recipes=recipe_hashes(first.recipes),
+        grids={recipe.name: tuple(first.grid(recipe)) for recipe in first.recipes},
         contrasts=tuple(map(str, first.contrasts or ())),
         left_out=() if first.config.contrasts is not None else tuple(map(str, by_default(trained, rows)[1])),
         secondary=SECONDARY,

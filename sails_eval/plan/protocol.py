@@ -17,7 +17,7 @@ from sails_eval.boards.table import EQUIVALENCE_MARGIN
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
-from sails_eval.core.recipe import defaults
+from sails_eval.core.recipe import Recipe, defaults
 from sails_eval.core.schema import Record
 from sails_eval.core.stats import MIN_ORGANISMS
 
@@ -33,7 +33,7 @@ FIRST, BETWEEN = 10_000_000, 100_000
 
 DECLARED = {"contrasts", "tasks", "judge", "limit", "examples", "steps", "tokens", "match", "seeds", "tuning_seeds",
             "learning_rates"}  # fmt: skip
-"""What else the seeds are drawn by, besides methods and pairs."""
+"""What else the seeds are drawn by, besides recipes and pairs."""
 
 
 class Protocol(Record):
@@ -46,6 +46,8 @@ class Protocol(Record):
     judge: str = Field(description="whose verdicts count")
     budgets: tuple[str, ...] = Field(description="labelled examples and length of a cell's training")
     trials: int = Field(description="learning rates that every method is tuned over")
+    recipes: dict[str, str] = Field(description="hash of each method's recipe")
+    grids: dict[str, tuple[float, ...]] = Field(description="each method's learning rates at first, on the first pair")
     contrasts: tuple[str, ...] = Field(description="A:B@METRIC; best is the row that scores best in tuning")
     left_out: tuple[str, ...] = Field(description="declared contrasts of rows that are not compared here")
     secondary: tuple[str, ...] = Field(description="further metrics of the contrasts, each a family of its own")
@@ -82,12 +84,22 @@ class Protocol(Record):
             )
 
 
-def first_seed(config: CompareConfig, methods: Sequence[str]) -> int:
+def recipe_hashes(recipes: Sequence[Recipe]) -> dict[str, str]:
+    """A hash of all that each recipe says, by name."""
+    return {recipe.name: digest(recipe.model_dump(mode="json")) for recipe in recipes}
+
+
+def first_seed(config: CompareConfig, recipes: Sequence[Recipe]) -> int:
     """Where the seeds begin of what is declared: nobody knows what they answer while that is declared.
 
-    Other methods, contrasts or sizes have other seeds, and explorations have theirs from 0.
+    Other recipes, contrasts or sizes have other seeds, so whoever changes a method's rates after a confirmation has it
+    tested anew. Explorations have their seeds from 0.
     """
-    told = [methods, [Path(name).stem for name in config.pairs], config.model_dump(mode="json", include=DECLARED)]
+    told = [
+        recipe_hashes(recipes),
+        [Path(name).stem for name in config.pairs],
+        config.model_dump(mode="json", include=DECLARED),
+    ]
     return FIRST + int(digest(told)[:8], 16) % 9_000 * BETWEEN
 
 

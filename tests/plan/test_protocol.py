@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sails_eval.boards.contrasts import Contrast
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.paths import PACKAGE
+from sails_eval.core.paths import PACKAGE, bundled
 from sails_eval.plan.plan import SubRun, Tuning
 from sails_eval.plan.prepare import prepare
 from sails_eval.plan.protocol import Protocol, parse_contrast, seeds_to_test, seeds_to_tune
@@ -56,6 +57,13 @@ def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) ->
         {"seeds": 5},
     ]
     firsts = [planned(pair, **more)[0].seeds[0] for more in asked]
+    Path("moved").mkdir()
+    lora = yaml.safe_load((bundled("adapters") / "lora.yaml").read_text())
+    lora["learning_rate"]["high"] *= 2  # as somebody may who has seen a board: the same seeds would be no fresh ones
+    Path("moved/lora.yaml").write_text(yaml.safe_dump(lora))
+    moved = planned(pair, methods=("sails", "moved/lora.yaml"))[0]
+    assert moved.seeds[0] not in firsts and moved.protocol
+    assert moved.protocol.grids["lora"][-1] == pytest.approx(1.6e-3 * 2 * 20)
     assert len(set(firsts)) == len(asked) and min(firsts) >= 10_000_000
     assert planned(pair, jobs=2, out=Path("elsewhere"))[0].seeds[0] == firsts[0]
     protocols = [planned(pair, **more)[0].protocol for more in asked]
