@@ -59,7 +59,9 @@ def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) ->
     firsts = [planned(pair, **more)[0].seeds[0] for more in asked]
     Path("moved").mkdir()
     lora = yaml.safe_load((bundled("adapters") / "lora.yaml").read_text())
-    lora["learning_rate"]["high"] *= 2  # as somebody may who has seen a board: the same seeds would be no fresh ones
+    lora["learning_rate"] = {
+        end: 2 * rate for end, rate in lora["learning_rate"].items()
+    }  # as somebody may who has seen a board: the same seeds would be no fresh ones
     Path("moved/lora.yaml").write_text(yaml.safe_dump(lora))
     moved = planned(pair, methods=("sails", "moved/lora.yaml"))[0]
     assert moved.seeds[0] not in firsts and moved.protocol
