@@ -58,6 +58,8 @@ class Choice:
         if self.edge:
             grid = f"{self.scores[0][0]:.3g} to {self.scores[-1][0]:.3g}"
             told.append(f"learning rate {self.learning_rate:.3g} is at the edge of its grid ({grid})")
+        if len(self.scores) == 2:
+            told.append("only two learning rates were tried, so a better one may lie elsewhere")
         if self.coarse:
             told.append(
                 f"on validation both neighbours of learning rate {self.learning_rate:.3g} score less by over {COARSE}, "

@@ -223,14 +223,16 @@ class SubRun(EvaluationPlan):
         return Choice(recipe.name, chosen, tuple(sorted((rates[place], score) for place, score in scores.items())))
 
     def grid(self, recipe: Recipe) -> list[float]:
-        """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits."""
+        """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits.
+
+        One or two rates lie in the middles of as many equal parts of the span, more of them from end to end.
+        """
         if known := self.identity.learning_rates.get(recipe.name):
             return known
         scale, n = self.pair.rate_scale(recipe.objective), self.learning_rates
         low, high = scale * recipe.span.low, scale * recipe.span.high
-        if n == 1:
-            return [float(f"{(low * high) ** 0.5:.3g}")]
-        return [float(f"{low * (high / low) ** (i / (n - 1)):.3g}") for i in range(n)]
+        places = [(i + 0.5) / n if n < 3 else i / (n - 1) for i in range(n)]
+        return [float(f"{low * (high / low) ** place:.3g}") for place in places]
 
     def cells(self, recipe: Recipe) -> list[Cell]:
         """Every learning rate with every seed that chooses it; where others are tested, these at the chosen rate."""

@@ -14,7 +14,10 @@ def test_a_seeds_own_luck_has_no_part_in_the_choice_of_its_rate() -> None:
     assert choice.left_out == ((0, 1e-3), (1, 1e-2), (2, 1e-2))
     assert choice.contenders == (1e-2, 1e-3) and not choice.settled
     assert [choice.rate_of(seed) for seed in (0, 1, 2)] == [1e-3, 1e-2, 1e-2]
-    assert choice.warnings == ["the choice of the learning rate hangs on single seeds (0.01, 0.001)"]
+    assert choice.warnings == [
+        "only two learning rates were tried, so a better one may lie elsewhere",
+        "the choice of the learning rate hangs on single seeds (0.01, 0.001)",
+    ]
 
 
 def test_where_all_agree_nothing_hangs_on_a_seed() -> None:
