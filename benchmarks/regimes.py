@@ -104,7 +104,8 @@ def page(regimes: Sequence[Regime], method: str, rivals: Sequence[str], metrics:
 # On which regimes SAILS is above, level or below
 
 Each row is a regime: a run, or one budget of it. Differences on the test, in pairs, with intervals that hold together
-within the row with 95 %. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
+within the row with 95 %; all rivals are of one family here, whatever the run declared, so a board's own intervals
+differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
 one-sided tests. Else *not distinguished*, with the difference that the design would have shown with a chance of 80 %.
 Nothing is adjusted over rows: of twenty rows without any difference one shows some by luck.
 
