@@ -245,7 +245,7 @@ def page(
             f"{len(told)} rows; the intervals are not: of twenty rows without any effect, one excludes 0 on average.",
             "",
             f"Made by `{command}` ({len(samples['sails'].seeds)} seeds).",
-            "A single learning rate is the middle of each recipe's span, which lies twice as high for `lora`.",
+            "A single learning rate is the middle of each recipe's span.",
             "",
             f"| changed | {metric} on validation | difference | p (Holm) |",
             "| --- | --- | --- | --- |",

@@ -65,7 +65,7 @@ def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) ->
     Path("moved/lora.yaml").write_text(yaml.safe_dump(lora))
     moved = planned(pair, methods=("sails", "moved/lora.yaml"))[0]
     assert moved.seeds[0] not in firsts and moved.protocol
-    assert moved.protocol.grids["lora"][-1] == pytest.approx(1.6e-3 * 2 * 20)
+    assert moved.protocol.grids["lora"][-1] == pytest.approx(8e-4 * 2 * 20)
     assert len(set(firsts)) == len(asked) and min(firsts) >= 10_000_000
     assert planned(pair, jobs=2, out=Path("elsewhere"))[0].seeds[0] == firsts[0]
     protocols = [planned(pair, **more)[0].protocol for more in asked]

@@ -287,7 +287,7 @@ def test_what_the_board_stands_on_is_kept(asked: dict[str, Any], pool: Canned, m
 
     monkeypatch.setattr(comparison, "_choose", chosen)
     kept = sorted(path.parts[-3][:-9] for path in made(**asked).glob("cells/lora/*/checkpoint/adapter.bin"))
-    assert kept == ["rate-0.000336-seed-0", "rate-0.000336-seed-1", "rate-0.000951-seed-1"]
+    assert kept == ["rate-0.000168-seed-0", "rate-0.000168-seed-1", "rate-0.000476-seed-1"]
 
 
 def test_the_choices_are_those_on_file_and_what_the_results_say(asked: dict[str, Any], pool: Canned) -> None:
