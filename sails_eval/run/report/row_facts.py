@@ -61,7 +61,5 @@ def start_warnings(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> list[str]
     warned = [seed for seed, lines in told.items() if lines]
     if not warned:
         return []
-    seeds = (
-        "" if warned[0] is None else f" (with seed {warned[0]}, and in like manner with {len(warned)} of {len(told)})"
-    )
+    seeds = "" if warned[0] is None else f" (seed {warned[0]}'s; {len(warned)} of {len(told)} seeds have this warning)"
     return [f"{line}{seeds}" for line in told[warned[0]]]
