@@ -322,9 +322,9 @@ def _labels(pair: Pair) -> str:
         f"{pair.examples:,} examples a seed" if pair.examples else "as much of all training data as the tokens reach"
     )
     if pair.contrast_examples == "sample":
-        return f"{drawn}; who contrasts examples contrasts these"
+        return f"{drawn}; methods that contrast examples contrast these"
     n = "all" if pair.contrast_examples == "all" else f"{pair.contrast_examples:,} examples"
-    return f"{drawn}; who contrasts examples sees {n} of the contrast data besides"
+    return f"{drawn}; methods that contrast examples see {n} of the contrast data besides"
 
 
 def _methods(made: Forecast) -> list[str]:

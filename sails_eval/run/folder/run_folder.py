@@ -368,5 +368,9 @@ class RunFolder:
 
 
 def board_file(path: Path) -> Path:
-    """A board's file, or the leaderboard of a run folder."""
-    return RunFolder(path).leaderboard if path.is_dir() else path
+    """A board's file, or the leaderboard of a run folder. Raises UserError where it is no CSV."""
+    if path.is_dir():
+        return RunFolder(path).leaderboard
+    if path.is_file() and path.suffix != ".csv":
+        raise UserError(f"{path}: not a board, which is a .csv file; give that, or the folder of a run")
+    return path
