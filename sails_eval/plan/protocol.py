@@ -46,8 +46,10 @@ class Protocol(Record):
     judge: str = Field(description="whose verdicts count")
     budgets: tuple[str, ...] = Field(description="labelled examples and length of a cell's training")
     trials: int = Field(description="learning rates that every method is tuned over")
-    recipes: dict[str, str] = Field(description="hash of each method's recipe")
-    grids: dict[str, tuple[float, ...]] = Field(description="each method's learning rates at first, on the first pair")
+    recipes: dict[str, str] = Field(default_factory=dict, description="hash of each method's recipe")
+    grids: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="each method's learning rates at first, on the first pair"
+    )
     contrasts: tuple[str, ...] = Field(description="A:B@METRIC; best is the row that scores best in tuning")
     left_out: tuple[str, ...] = Field(description="declared contrasts of rows that are not compared here")
     secondary: tuple[str, ...] = Field(description="further metrics of the contrasts, each a family of its own")
@@ -62,7 +64,8 @@ class Protocol(Record):
 
     @property
     def fingerprint(self) -> str:
-        return digest(self.model_dump(mode="json", by_alias=True))
+        told = self.model_dump(mode="json", by_alias=True)
+        return digest({key: value for key, value in told.items() if value != {}})  # what earlier ones do not say
 
     @property
     def declared(self) -> tuple[Contrast, ...]:

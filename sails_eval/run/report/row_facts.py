@@ -55,11 +55,15 @@ def sae_tokens(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> int | None:
 
 
 def start_warnings(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> list[str]:
-    """What to know of how a recipe's initialisation came about; where every seed has its own, of the first that has
-    something to tell."""
+    """What to know of how a recipe's initialisation came about; where every seed has its own, each kind of warning as
+    it is of the first seed that has one."""
     told = {seed: run.subspace_report(recipe.name, seed).warnings for seed in sub_run.starts(recipe)}
-    warned = [seed for seed, lines in told.items() if lines]
-    if not warned:
-        return []
-    seeds = "" if warned[0] is None else f" (seed {warned[0]}'s; {len(warned)} of {len(told)} seeds have this warning)"
-    return [f"{line}{seeds}" for line in told[warned[0]]]
+    found: dict[str, list[tuple[int | None, str]]] = {}
+    for seed, lines in told.items():
+        for line in lines:
+            found.setdefault(line.partition(":")[0], []).append((seed, line))  # such a warning, with other figures
+    return [
+        line if seed is None else f"{line} (seed {seed}'s; {len(of_kind)} of {len(told)} seeds have such a warning)"
+        for of_kind in found.values()
+        for seed, line in of_kind[:1]
+    ]
