@@ -56,7 +56,7 @@ HELP = {
     "its preparation; costlier ones then train on fewer (default: tokens; docs/budgets.md)",
     "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
     "--contrasts": "the differences between rows that are tested, in alignment score or another METRIC (default: sails "
-    "against every other row; with --protocol confirm, where the metric is refusal, the four of docs/protocol.md)",
+    "against every other row; with --protocol confirm, where the metric is refusal, those of docs/protocol.md)",
     "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
     "--jobs": "worker processes of one thread each (default: 1)",
     "--keep": "which checkpoints to keep (default: best)",
