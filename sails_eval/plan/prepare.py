@@ -347,7 +347,7 @@ def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
         budgets=tuple(dict.fromkeys(f"{one.pair.examples or 'all'} examples, {one.pair.length}" for one in sub_runs)),
         trials=first.trials,
         recipes=recipe_hashes(first.recipes),
-        grids={recipe.name: tuple(first.grid(recipe)) for recipe in first.recipes},
+        grids={name: tuple(rates) for name, rates in first.identity.learning_rates.items()},
         contrasts=tuple(map(str, first.contrasts or ())),
         left_out=() if first.config.contrasts is not None else tuple(map(str, by_default(trained, rows)[1])),
         secondary=SECONDARY,

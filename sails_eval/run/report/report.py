@@ -21,6 +21,7 @@ from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.curves import budget_points, rate_points, write_curves
 from sails_eval.run.report.ledger import ledger, write_ledger
 from sails_eval.run.report.outcome import Outcome
+from sails_eval.run.report.row_facts import by_kind
 
 
 def write_report(run: RunFolder, outcome: Outcome, described: Description, *, title: str) -> pd.DataFrame:
@@ -115,14 +116,8 @@ def _warnings(outcomes: Sequence[Outcome], method: str) -> tuple[str, ...]:
     with all pairs that it is of, as it is on the first."""
     if len(outcomes) == 1:
         return tuple(outcomes[0].warnings.get(method, ()))
-    found: dict[str, dict[str, str]] = {}
-    for outcome in outcomes:
-        pair = outcome.plan.pair.name
-        for warning in outcome.warnings.get(method, ()):
-            kind = warning.partition(":")[0]
-            kind = warning if pair in found.get(kind, {}) else kind
-            found.setdefault(kind, {})[pair] = warning
-    return tuple(_on(of_kind, len(outcomes)) for of_kind in found.values())
+    told = {outcome.plan.pair.name: outcome.warnings.get(method, ()) for outcome in outcomes}
+    return tuple(_on(of_pairs, len(outcomes)) for of_pairs in by_kind(told))
 
 
 def _on(warnings: Mapping[str, str], pairs: int) -> str:

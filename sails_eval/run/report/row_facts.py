@@ -1,6 +1,7 @@
 """What a leaderboard says of a row besides its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from sails_eval.boards.facts import RowFacts
 from sails_eval.core.recipe import Recipe
@@ -9,6 +10,8 @@ from sails_eval.plan.budget import Took
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.training.labels import LABELS
+
+Of = TypeVar("Of")
 
 
 def row_facts(run: RunFolder, sub_run: SubRun, chosen: Sequence[Cell]) -> dict[str, RowFacts]:
@@ -58,12 +61,20 @@ def start_warnings(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> list[str]
     """What to know of how a recipe's initialisation came about; where every seed has its own, each kind of warning as
     it is of the first seed that has one."""
     told = {seed: run.subspace_report(recipe.name, seed).warnings for seed in sub_run.starts(recipe)}
-    found: dict[str, list[tuple[int | None, str]]] = {}
-    for seed, lines in told.items():
-        for line in lines:
-            found.setdefault(line.partition(":")[0], []).append((seed, line))  # such a warning, with other figures
-    return [
-        line if seed is None else f"{line} (seed {seed}'s; {len(of_kind)} of {len(told)} seeds have such a warning)"
-        for of_kind in found.values()
-        for seed, line in of_kind[:1]
-    ]
+    found = []
+    for of_seeds in by_kind(told):
+        seed, line = next(iter(of_seeds.items()))
+        others = f" (seed {seed}'s; {len(of_seeds)} of {len(told)} seeds have such a warning)"
+        found.append(line if seed is None else line + others)
+    return found
+
+
+def by_kind(told: Mapping[Of, Sequence[str]]) -> list[dict[Of, str]]:
+    """Warnings of several seeds or pairs, those of a kind, which is what stands before a colon, together."""
+    found: dict[str, dict[Of, str]] = {}
+    for of, warnings in told.items():
+        for warning in warnings:
+            kind = warning.partition(":")[0]
+            kind = warning if of in found.get(kind, {}) else kind
+            found.setdefault(kind, {})[of] = warning
+    return list(found.values())
