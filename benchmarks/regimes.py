@@ -1,9 +1,9 @@
 """Where SAILS is above, level with or below its rivals: one table over finished runs, written to docs/regimes.md.
 
-    python benchmarks/regimes.py "all categories=runs/grid" "one category=runs/categories-1"
+    python benchmarks/regimes.py "all categories=runs/grid" "one category=runs/categories-1" "one SAE=runs/one@sails-one"
 
 Every run is a regime, or as many as it has budgets (`compare --examples N,N --steps N,N`). In each, the contrasts of
-`sails` with the other rows that stand there are one family: intervals hold together with 95 % (Bonferroni), p-values
+`sails` (or of the row after @) with the other rows that stand there are one family: intervals hold together with 95 % (Bonferroni), p-values
 are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *level* is within ±0.05 by two one-sided
 tests, and what is none of these is *not distinguished*, with the difference that the design would have shown with a
 chance of 80 %. Over the regimes nothing is adjusted.
@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from sails_eval.analyses.finished_run import read_tested
@@ -32,9 +33,11 @@ RIVALS = ("lora", "random-orthonormal", "activation-svd-r", "full")
 
 
 class Regime(NamedTuple):
-    """A regime's title, and what its contrasts came to: by metric, then by rival."""
+    """A regime's title, the method's own values by metric, and what its contrasts came to: by metric, then by rival."""
 
     title: str
+    method: str
+    level: dict[str, float]
     organisms: int
     seeds: int
     found: dict[str, dict[str, Comparison]]
@@ -42,8 +45,7 @@ class Regime(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="TITLE=RUN")
-    parser.add_argument("--method", default="sails")
+    parser.add_argument("runs", nargs="+", metavar="TITLE=RUN[@METHOD]")
     parser.add_argument("--rivals", type=names, default=RIVALS)
     parser.add_argument("--metrics", type=names, default=("refusal_rate", "alignment_score"))
     parser.add_argument("--doc", type=Path, default=Path("docs/regimes.md"))
@@ -51,8 +53,9 @@ def main() -> None:
     regimes: list[Regime] = []
     for told in options.runs:
         title, _, run = told.rpartition("=")
-        regimes += regimes_of(title, RunFolder(Path(run)), options.method, options.rivals, options.metrics)
-    write_text(options.doc, page(regimes, options.method, options.rivals, options.metrics))
+        folder, _, method = run.partition("@")
+        regimes += regimes_of(title, RunFolder(Path(folder)), method or "sails", options.rivals, options.metrics)
+    write_text(options.doc, page(regimes, options.rivals, options.metrics))
     print(f"written to {options.doc}")
 
 
@@ -67,14 +70,15 @@ def regimes_of(
     for budget, organisms in sorted(budgets.items()):
         rows = read_tested(*organisms, metrics=[part for metric in metrics for part in parts_of(metric)])
         here = [rival for rival in rivals if rival in rows]
-        found = {}
+        found, level = {}, {}
         for metric in metrics:
             samples = {row: rows[row].sample(metric) for row in (method, *here)}
+            level[metric] = fmean(value for seeds in samples[method].values for value in seeds)
             contrasts = [Contrast(method, rival, metric) for rival in here]
             found[metric] = {one.b: one for one in compare(partial(_sample_of, samples), contrasts)}
         seeds = len(rows[method].sample(metrics[0]).seeds)
         told = ", ".join(part for part in (title, str(budget)) if part)
-        yield Regime(told, len(organisms), seeds, found)
+        yield Regime(told, method, level, len(organisms), seeds, found)
 
 
 def _sample_of(samples: Mapping[str, Sample], row: str, metric: str) -> Sample:
@@ -89,16 +93,21 @@ def verdict(one: Comparison) -> str:
     return f"not distinguished (could have seen {one.detectable:.2f})"
 
 
-def page(regimes: Sequence[Regime], method: str, rivals: Sequence[str], metrics: Sequence[str]) -> str:
+def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str]) -> str:
     """The page, as Markdown."""
     tables = []
     for metric in metrics:
         here = [rival for rival in rivals if any(rival in regime.found[metric] for regime in regimes)]
         rows = [
-            [regime.title, f"{regime.organisms} × {regime.seeds}", *(_cell(regime, metric, rival) for rival in here)]
+            [
+                regime.title,
+                f"{regime.organisms} × {regime.seeds}",
+                f"`{regime.method}` {regime.level[metric]:.2f}",
+                *(_cell(regime, metric, rival) for rival in here),
+            ]
             for regime in regimes
         ]
-        head = ["regime", "organisms × seeds", *(f"`{method}` less `{rival}`" for rival in here)]
+        head = ["regime", "organisms × seeds", METRICS[metric].title, *(f"less `{rival}`" for rival in here)]
         tables.append(f"## In {METRICS[metric].title}\n\n{markdown(head, rows)}")
     return f"""\
 # On which regimes SAILS is above, level or below

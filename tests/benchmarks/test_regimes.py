@@ -51,8 +51,8 @@ def test_every_budget_is_a_regime_over_all_its_organisms(script: Any, run: RunFo
     assert (up.organisms, up.seeds) == (2, 5) and up.found["refusal_rate"].keys() == {"lora", "full"}
     said = [script.verdict(one.found["refusal_rate"][b]) for one in (up, down) for b in ("lora", "full")]
     assert said == ["**above**", "level", "**below**", "level"]
-    text = script.page([up, down], "sails", rivals, metrics)
-    assert "| few, 8 examples, 10 steps | 2 × 5 | +0.20 [" in text and "activation-svd-r" not in text
+    text = script.page([up, down], rivals, metrics)
+    assert "| few, 8 examples, 10 steps | 2 × 5 | `sails` 0.70 | +0.20 [" in text and "activation-svd-r" not in text
 
 
 def test_what_shows_nothing_says_what_it_could_have_seen(script: Any, run: RunFolder) -> None:
