@@ -100,7 +100,7 @@ def keys() -> str:
         lines += [f"## {title}", "", about, ""]
         for model in models:
             if model.__name__ not in (title, "CompareConfig"):
-                lines += [f"### {model.__name__}", "", " ".join((model.__doc__ or "").split()), ""]
+                lines += [f"### {model.__name__}", "", _cell(model.__doc__ or ""), ""]
             lines += ["| key | type | default | what |", "| --- | --- | --- | --- |"]
             for name, field in model.model_fields.items():
                 flag = HELP.get("--" + name.replace("_", "-"), "") if model is CompareConfig else ""

@@ -1,8 +1,8 @@
 """What `mkdocs build` adds to docs/: pages that lie elsewhere in the repository, the reference, and links that hold.
 
-A hook of mkdocs.yml. Links are written as they work in the repository, relative to their file; on the site those to pages
-of the site lead there, and those to other files to the repository's address. One that leads nowhere is a warning, which
-`--strict` makes an error.
+A hook of mkdocs.yml. Links are written as they work in the repository, relative to their file. On the site, those to
+pages of the site lead there and those to other files to the repository's address. One that leads nowhere is a warning,
+which `--strict` makes an error.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def rewritten(markdown: str, *, source: str, page: str, repository: str) -> str:
     def place(link: re.Match[str]) -> str:
         target = os.path.normpath(Path(source).parent / link["to"])
         anchor = link["anchor"] or ""
+        if not (ROOT / target).exists() and page not in GENERATED:
+            LOG.warning("%s links to %s, which is not there", source, link["to"])
         if target in ELSEWHERE or target.startswith("docs/"):
             there = ELSEWHERE.get(target, target.removeprefix("docs/"))
             return f"{link['open']}{os.path.relpath(there, Path(page).parent)}{anchor})"
-        if not (ROOT / target).exists() and page not in GENERATED:
-            LOG.warning("%s links to %s, which is not there", source, link["to"])
         return f"{link['open']}{repository}/blob/main/{target}{anchor})"
 
     fences = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)

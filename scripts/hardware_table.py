@@ -1,7 +1,7 @@
 """The hardware table of the documentation: `python scripts/hardware_table.py > docs/hardware.md`.
 
-Every figure is the estimate that `sails-eval plan --pair NAME` prints, for the default methods, rates and seeds. It takes
-about 20 CPU-seconds for each pair and asks no hub.
+Every figure is the estimate that `sails-eval plan --pair NAME` prints, for the default methods, rates and seeds. It
+takes about 20 CPU-seconds for each pair and asks no hub.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.plan.cost.forecast import Forecast, forecast
 
-PAIRS = ("testbed", "gemma-2-2b", "gemma-3-4b", "llama-3.1-8b", "qwen3-8b", "gemma-2-9b")
+PAIRS = ("gemma-2-2b", "gemma-3-4b", "llama-3.1-8b", "qwen3-8b", "gemma-2-9b")
 
 GPUS = (16, 24, 40, 48, 80, 96, 141, 192)
 """Sizes of GPU memory, in GB as vendors name them."""
@@ -27,15 +27,17 @@ GIB = 2**30
 HEADER = """\
 # Hardware table
 
-What a comparison with the defaults takes (methods `sails`, `lora` and `full`, six learning rates, five seeds). **All figures are
-estimates, none is measured**: [what they are made of](pairs.md#plan). `sails-eval plan` says the same of your own flags; fewer seeds, rates
-or methods take less, and so do smaller micro-batches, shorter examples and gradient checkpointing.
+What a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates, five seeds. **All
+figures are estimates; none is measured** ([what they are made of](pairs.md#plan)). `sails-eval plan` prints the same for
+your own flags. Fewer seeds, rates or methods take less, and so do smaller micro-batches, shorter examples and gradient
+checkpointing. The testbed needs no GPU.
 
-- *Memory* is the estimated peak of the longest micro-batch: the larger of training, SAE features and answering. *GPU* is the smallest
-  common size of which 95 % holds it.
-- *Adapters* are `sails` and `lora`; *with `full`* is every weight trained, too.
-- *FLOPs* are those of training in all cells, padding left out. Divide them by what your GPU sustains for the hours of training.
-- *Disk* holds the checkpoints of all cells until learning rates are chosen; afterwards `--keep best` leaves less.
+- *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering. *GPU* is
+  the smallest common size of which 95 % holds it.
+- *Adapters* are `sails` and `lora`; *with `full`* includes training every weight.
+- *FLOPs* are those of training in all cells, without padding. Divided by the FLOPs per second that your GPU sustains,
+  they give the seconds of training.
+- *Disk* holds the checkpoints of all cells until learning rates are chosen; *kept* is what `--keep best` leaves.
 
 | pair | memory: adapters | GPU | memory: with `full` | GPU | training FLOPs | disk | kept |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
@@ -56,8 +58,6 @@ def _gib(n: float) -> str:
 
 
 def _gpu(peak: int) -> str:
-    if peak < GIB:
-        return "none needed"
     return next((f"{size} GB" for size in GPUS if peak <= USABLE * size * GIB), "several")
 
 
