@@ -7,7 +7,6 @@ takes about 20 CPU-seconds for each pair and asks no hub.
 from __future__ import annotations
 
 import os
-import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -28,15 +27,15 @@ HEADER = """\
 # Hardware table
 
 What a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates, five seeds. **All
-figures are estimates; none is measured** ([what they are made of](pairs.md#plan)). `sails-eval plan` prints the same for
-your own flags. Fewer seeds, rates or methods take less, and so do smaller micro-batches, shorter examples and gradient
-checkpointing. The testbed needs no GPU.
+figures are estimates; none is measured** ([what they are made of](pairs.md#plan)). `sails-eval plan` prints the
+same for your own flags. Fewer seeds, rates or methods take less, and so do smaller micro-batches, shorter examples
+and gradient checkpointing. The testbed needs no GPU.
 
-- *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering. *GPU* is
-  the smallest common size of which 95 % holds it.
+- *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering.
+  *GPU* is the smallest common size of which 95 % holds it.
 - *Adapters* are `sails` and `lora`; *with `full`* includes training every weight.
-- *FLOPs* are those of training in all cells, without padding. Divided by the FLOPs per second that your GPU sustains,
-  they give the seconds of training.
+- *FLOPs* are those of training in all cells, without padding. Divided by the FLOPs per second that your GPU
+  sustains, they give the seconds of training.
 - *Disk* holds the checkpoints of all cells until learning rates are chosen; *kept* is what `--keep best` leaves.
 
 | pair | memory: adapters | GPU | memory: with `full` | GPU | training FLOPs | disk | kept |
@@ -69,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""The pages of the documentation: those that messages name exist, and the site builds without a dead link."""
+"""The pages of the documentation: those that messages name exist, the package carries them, and links hold."""
 
 import re
 import tomllib
@@ -8,6 +8,7 @@ import pytest
 
 from sails_eval.cli import main
 from sails_eval.cli.docs import pages
+from scripts.pypi_readme import absolute
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +37,7 @@ def test_no_message_names_a_file_that_only_a_checkout_has() -> None:
 
 
 def test_docs_lists_and_prints_pages(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["docs"]) in (0, None)
+    assert main(["docs"]) == 0
     listed = capsys.readouterr().out
     assert [line.split()[0] for line in listed.splitlines()] == list(pages())
     assert main(["docs", "protocol"]) == 0
@@ -55,3 +56,21 @@ def test_the_wheel_carries_the_pages() -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_pypi_readme_has_no_relative_link() -> None:
+    text = absolute((ROOT / "README.md").read_text(encoding="utf-8"), "https://github.com/o/r")
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == []
+    assert "](https://raw.githubusercontent.com/o/r/main/docs/images/pipeline.svg)" in text
+    assert "](https://github.com/o/r/blob/main/docs/methods.md)" in text
+
+
+def test_every_link_between_files_of_the_repository_leads_somewhere() -> None:
+    dead = []
+    folders = (ROOT, *(ROOT / name for name in ("docs", "leaderboards", "benchmarks")))
+    for path in (page for folder in folders for page in folder.glob("*.md")):
+        text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
+            if not (path.parent / link).exists():
+                dead.append(f"{path.name}: {link}")
+    assert dead == []
