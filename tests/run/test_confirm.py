@@ -156,7 +156,7 @@ def test_the_protocol_is_there_before_anything_is_tested(
     grid, refined, with_base = 2 * 5 * 2 * 4, 2 * 5 * 2 * 6, 2 * 2 * 6 + 1  # the last on the first organism alone
     assert first == grid + refined + with_base
     told = yaml.safe_load((Path("run") / "protocol.yaml").read_text())
-    assert told["contrasts"] == ["sails:lora@refusal_rate", "best:rest@alignment_score"]
+    assert told["comparisons"] == ["sails:lora@refusal_rate", "best:rest@alignment_score"]
     rivals = ("random-orthonormal", "activation-svd-r", "lora-equal-labels")
     assert told["left_out"] == [f"sails:{rival}@refusal_rate" for rival in rivals]
     assert told["stop"].startswith("fixed: 5 organisms × 3 seeds")
@@ -170,9 +170,9 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
     made(**confirmed)
     assert not pool.trained and (run / "protocol.yaml").read_bytes() == kept
     assert all(path.read_bytes() == was for path, was in before.items() if was)
-    told = r"run/protocol\.yaml: fixed before the test, .* differs in contrasts, left_out;"
+    told = r"run/protocol\.yaml: fixed before the test, .* differs in comparisons, left_out;"
     with pytest.raises(UserError, match=told):
-        made(**confirmed | {"contrasts": ("lora:sails",)})
+        made(**confirmed | {"comparisons": ("lora:sails",)})
     with pytest.raises(UserError, match=r"differs in stop;"):
         made(**confirmed | {"seeds": 4})
     with pytest.raises(UserError, match=r"run: holds another comparison, which differs in .*protocol"):
