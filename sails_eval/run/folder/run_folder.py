@@ -166,6 +166,7 @@ class RunFolder:
     leaderboard_page = Place("leaderboard.md")
     ledger = Place("budget.csv")
     tradeoff = Place("tradeoff.png")
+    forest = Place("comparisons.png")
     usage_file = Place(USAGE)  # what judges have used
     protocol = RecordPlace("protocol.yaml", FixedProtocol)  # written before anything is tested
     tuned = RecordPlace("tuning.json", records.Tuned)  # written before the test is answered
