@@ -12,7 +12,7 @@ its own level, and each method its own on each.
 
 **Truth.** For a row: the mean test score, on these categories, of a new training at a rate chosen on the validation of
 S − 1 seeds, S being the board's. It averages over the rates by how often they are chosen, because another run of the
-same comparison might choose another one. For a comparison: the difference of two rows' truths. On several organisms: the
+same board might choose another one. For a comparison: the difference of two rows' truths. On several organisms: the
 mean over the population that they are drawn from.
 
 **Measured.** How often the 95 % intervals of rows and of the comparisons of sails with lora, random and full hold the

@@ -256,6 +256,6 @@ def compare_secondary(samples: Samples, design: Design, *, min_units: int = MIN_
 
 
 def partners(comparisons: Iterable[Comparison], method: str, said: Callable[[Comparison], bool]) -> list[str]:
-    """The rows on the other side of the method's comparisons of which something is `said`, with the metric where that is
-    not the headline. Of best:rest only its own text tells."""
+    """The rows on the other side of the method's comparisons of which something is `said`, with the metric where that
+    is not the headline. Of best:rest only its own text tells."""
     return sorted({one.partner(method) for one in comparisons if one.about(method) and said(one)})

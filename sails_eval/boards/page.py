@@ -79,7 +79,9 @@ def _scope(frame: pd.DataFrame) -> list[str]:
             told = f"Fewer than {MIN_ORGANISMS} organisms{{}}: the intervals are for other trainings of these base "
             found.setdefault(told + "models, not for other models.", []).append(run)
         if row["protocol"] == EXPLORATORY:
-            told = "Exploratory{}: no protocol fixed comparisons and seeds beforehand: what it finds is to be confirmed."
+            told = (
+                "Exploratory{}: no protocol fixed comparisons and seeds beforehand: what it finds is to be confirmed."
+            )
             found.setdefault(told, []).append(run)
     runs = frame["run"].nunique()
     return [told.format("" if len(one) == runs else f" ({', '.join(sorted(one))})") for told, one in found.items()]
@@ -182,8 +184,8 @@ after Holm. Rows between which none was declared were not compared: their order 
 """
 
 _SECONDARY = """\
-The same comparisons in further metrics. Intervals and p-values are as above, for each metric by itself: over all metrics
-together they promise nothing.
+The same comparisons in further metrics. Intervals and p-values are as above, for each metric by itself: over all
+metrics together they promise nothing.
 """
 
 

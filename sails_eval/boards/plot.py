@@ -163,7 +163,12 @@ def _draw_test(
     lines = axes.errorbar(x.value, y.value, xerr=bars([x]), yerr=bars([y]), fmt="none", zorder=place - 2, **bar)
     for line in lines[2] if crowded else ():
         line.set_alpha(0.3)
-    edges = {"markeredgecolor": "black", "markeredgewidth": 0.8, "markersize": 12 if look and not crowded else 9, "linewidth": 0}
+    edges = {
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.8,
+        "markersize": 12 if look and not crowded else 9,
+        "linewidth": 0,
+    }
     axes.plot(x.value, y.value, marker, color=colour, zorder=place, **edges)
     if look is None:
         _note(axes, method, (x.value, y.value), right_aligned=True)

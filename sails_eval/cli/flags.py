@@ -55,8 +55,8 @@ HELP = {
     "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
     "its preparation; costlier ones then train on fewer (default: tokens; docs/budgets.md)",
     "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
-    "--comparisons": "the differences between rows that are tested, in alignment score or another METRIC (default: sails "
-    "against every other row; with --protocol confirm, where the metric is refusal, those of docs/protocol.md)",
+    "--comparisons": "the differences between rows that are tested, in alignment score or another METRIC (default: "
+    "sails against every other row; with --protocol confirm, where the metric is refusal, those of docs/protocol.md)",
     "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
     "--jobs": "worker processes of one thread each (default: 1)",
     "--keep": "which checkpoints to keep (default: best)",

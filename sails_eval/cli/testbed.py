@@ -62,8 +62,8 @@ def _testbed_build(options: argparse.Namespace) -> None:
         return
     if not (options.out or options.in_place):
         raise UserError(
-            "testbed build: say where to: --out DIR writes into a new folder, --organisms N makes further organisms in the "
-            f"user's cache, --in-place replaces what ships in {PACKAGE / 'testbed'}"
+            "testbed build: say where to: --out DIR writes into a new folder, --organisms N makes further organisms in "
+            f"the user's cache, --in-place replaces what ships in {PACKAGE / 'testbed'}"
         )
     if options.out and (options.out / "weights").exists():
         raise UserError(f"--out {options.out}: holds weights already; give a new folder, or delete it")

@@ -57,7 +57,8 @@ class CompareConfig(Frozen):
     checkpoints: int = Field(default=1, ge=1)
     quick: bool = False
     comparisons: tuple[str, ...] | None = Field(
-        default=None, validation_alias=AliasChoices("comparisons", "contrasts")  # its earlier name
+        default=None,
+        validation_alias=AliasChoices("comparisons", "contrasts"),  # its earlier name
     )
     add: tuple[str, ...] = ()
     reference: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()

@@ -19,7 +19,9 @@ def krippendorff_alpha(votes: Iterable[Sequence[int | str | None]], level: Level
     against those expected by chance, each weighted by how far the values are apart.
     """
     said = [[one for one in of_one if one is not None] for of_one in votes]
-    values = sorted({one for of_one in said if len(of_one) > 1 for one in of_one}, key=lambda one: (str(type(one)), one))
+    values = sorted(
+        {one for of_one in said if len(of_one) > 1 for one in of_one}, key=lambda one: (str(type(one)), one)
+    )
     if len(values) < 2:
         return math.nan
     coincidences = np.zeros((len(values), len(values)))

@@ -12,7 +12,18 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
-from sails_eval.boards.contrasts import ALPHA, BEST, HEADLINE, POWER, PRIMARY, REST, Contrast, Design, as_hashed, protocol_hash
+from sails_eval.boards.contrasts import (
+    ALPHA,
+    BEST,
+    HEADLINE,
+    POWER,
+    PRIMARY,
+    REST,
+    Contrast,
+    Design,
+    as_hashed,
+    protocol_hash,
+)
 from sails_eval.boards.table import EQUIVALENCE_MARGIN
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
@@ -98,8 +109,8 @@ def recipe_hashes(recipes: Sequence[Recipe]) -> dict[str, str]:
 def first_seed(config: CompareConfig, recipes: Sequence[Recipe]) -> int:
     """Where the seeds begin of what is declared: nobody knows what they answer while that is declared.
 
-    Other recipes, comparisons or sizes have other seeds, so whoever changes a method's rates after a confirmation has it
-    tested anew. Explorations have their seeds from 0.
+    Other recipes, comparisons or sizes have other seeds, so whoever changes a method's rates after a confirmation has
+    it tested anew. Explorations have their seeds from 0.
     """
     told = [
         recipe_hashes(recipes),

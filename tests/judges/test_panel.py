@@ -1,6 +1,5 @@
 """Panels of judges that say what they are told to."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -559,7 +559,11 @@ def test_what_only_a_new_run_needs_is_not_asked_of_a_finished_one(monkeypatch: p
 
 def test_what_takes_no_model_is_told_with_all_the_rest(asked: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text("like: testbed\nbatch_size: 5\nreference_judge: grammer\n")
-    more: dict[str, Any] = {"methods": ("lora", "dpo"), "comparisons": ("lora", "lora:zz", "lora:dpo"), "judge": "rulez"}
+    more: dict[str, Any] = {
+        "methods": ("lora", "dpo"),
+        "comparisons": ("lora", "lora:zz", "lora:dpo"),
+        "judge": "rulez",
+    }
     with pytest.raises(UserError) as error:
         prepare(CompareConfig(pair=str(tmp_path / "odd.yaml"), **more))
     told = str(error.value).splitlines()

@@ -146,7 +146,9 @@ def test_few_comparisons_are_declared_and_what_is_not_there_is_told(pair: str) -
     assert protocol.design("lora").contrasts[-1].rivals == ("sails", "random-orthonormal")
     alone = prepare(CompareConfig(pair="testbed", protocol="confirm", methods=("lora",))).protocol
     assert alone is not None and alone.comparisons == () and len(alone.left_out) == 5
-    own = prepare(CompareConfig(pair="testbed", protocol="confirm", comparisons=("lora:full@helpfulness", "sails:base")))
+    own = prepare(
+        CompareConfig(pair="testbed", protocol="confirm", comparisons=("lora:full@helpfulness", "sails:base"))
+    )
     assert own.protocol and own.protocol.comparisons == ("lora:full@helpfulness", "sails:base@refusal_rate")
     assert own.protocol.left_out == ()
 
