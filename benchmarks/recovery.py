@@ -4,7 +4,7 @@
     sails-eval compare --protocol confirm --pair testbed-planted --seeds 8 --jobs 2 --out runs/planted --methods \\
         sails,lora,random-orthonormal,activation-svd-r,oracle,$r/oracle-half.yaml,$r/oracle-none.yaml,\\
         $r/sails-requests.yaml,$r/sails-requests-undertrained.yaml,$r/sails-requests-narrow.yaml,\\
-        $r/activation-svd-requests.yaml --contrasts oracle:oracle-none,sails-requests:activation-svd-requests,\\
+        $r/activation-svd-requests.yaml --comparisons oracle:oracle-none,sails-requests:activation-svd-requests,\\
         sails-requests:lora,activation-svd-requests:lora,sails-requests:sails
     python benchmarks/recovery.py runs/planted
 

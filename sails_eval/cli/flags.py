@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.core.names import names
+from sails_eval.core.names import names, renamed
 
 HELP = {
     "--methods": "recipes (default: sails,lora,full)",
@@ -43,7 +43,7 @@ HELP = {
     "--organisms": "instead of --pair: the first N organisms of the testbed (3 ship; sails-eval testbed build "
     "--organisms N makes more)",
     "--protocol": "explore: the same seeds choose rates and are tested, each at the rate that the others choose; "
-    "confirm: rates are tuned on seeds of their own and tested on fresh ones, with few contrasts, fixed before "
+    "confirm: rates are tuned on seeds of their own and tested on fresh ones, with few comparisons, fixed before "
     "(default: explore; see: sails-eval docs protocol)",
     "--seeds": "seeds per learning rate; with --protocol confirm those of the test, on each pair (default: 5)",
     "--tuning-seeds": "with --protocol confirm: further seeds on each pair, to tune rates on (default: 2)",
@@ -55,8 +55,9 @@ HELP = {
     "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
     "its preparation; costlier ones then train on fewer (default: tokens; see: sails-eval docs budgets)",
     "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
-    "--contrasts": "the differences between rows that are tested, in alignment score or another METRIC (default: sails "
-    "against every other row; with --protocol confirm, where the metric is refusal, those of sails-eval docs protocol)",
+    "--comparisons": "the differences between rows that are tested, in alignment score or another METRIC (default: "
+    "sails against every other row; with --protocol confirm, where the metric is refusal, those of: sails-eval docs "
+    "protocol)",
     "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
     "--jobs": "worker processes of one thread each (default: 1)",
     "--keep": "which checkpoints to keep (default: best)",
@@ -143,7 +144,8 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     switch(size, "--quick")
     flag(size, "--match", choices=("tokens", "flops", "seconds"))
     switch(size, "--match-params")
-    flag(size, "--contrasts", "A:B,A:C@METRIC", type=names)
+    flag(size, "--comparisons", "A:B,A:C@METRIC", type=names)
+    renamed(size, "--contrasts", "--comparisons", type=names)
     switch(size, "--allow-overlap")
     flag(size, "--jobs", "N", type=int)
     flag(size, "--keep", choices=("best", "all", "none"))

@@ -163,10 +163,10 @@ class Recipe(Frozen):
 
 class Defaults(Frozen):
     """What a comparison takes where nobody says: its methods, the one that all others are tested against, and the
-    contrasts of the protocol `confirm`."""
+    comparisons of the protocol `confirm`."""
 
     methods: tuple[str, ...]
-    contrast: str
+    compared: str
     confirm: tuple[str, ...]
 
 
