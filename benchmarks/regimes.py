@@ -1,12 +1,13 @@
 """Where SAILS is above, level with or below its rivals: one table over finished runs, written to docs/regimes.md.
 
-    python benchmarks/regimes.py "all categories=runs/grid" "one category=runs/categories-1" "one SAE=runs/one@sails-one"
+    python benchmarks/regimes.py "all categories=runs/grid" "one category=runs/categories-1" \\
+        "one SAE=runs/one@sails-one"
 
 Every run is a regime, or as many as it has budgets (`compare --examples N,N --steps N,N`). In each, the contrasts of
-`sails` (or of the row after @) with the other rows that stand there are one family: intervals hold together with 95 % (Bonferroni), p-values
-are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *level* is within ±0.05 by two one-sided
-tests, and what is none of these is *not distinguished*, with the difference that the design would have shown with a
-chance of 80 %. Over the regimes nothing is adjusted.
+`sails` (or of the row after @) with the other rows that stand there are one family: intervals hold together with 95 %
+(Bonferroni), p-values are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *level* is within
+±0.05 by two one-sided tests, and what is none of these is *not distinguished*, with the difference that the design
+would have shown with a chance of 80 %. Over the regimes nothing is adjusted.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ its own level, and each method its own on each.
 
 **Truth.** For a row: the mean test score, on these categories, of a new training at a rate chosen on the validation of
 S − 1 seeds, S being the board's. It averages over the rates by how often they are chosen, because another run of the
-same comparison might choose another one. For a contrast: the difference of two rows' truths. On several organisms: the
+same board might choose another one. For a comparison: the difference of two rows' truths. On several organisms: the
 mean over the population that they are drawn from.
 
-**Measured.** How often the 95 % intervals of rows and of the contrasts of sails with lora, random and full hold the
+**Measured.** How often the 95 % intervals of rows and of the comparisons of sails with lora, random and full hold the
 truth, and how often a board claims a difference of sails from lora or random after Holm (family-wise false wins).
 """
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--level", type=float, action="append", help="rates to try (default: 0.02, 0.5, 0.98)")
     parser.add_argument("--gap", type=float, default=World.gap, help=f"validation to test (default: {World.gap})")
     options = parser.parse_args()
-    print("| organisms | seeds | categories | rate near | rows held | contrasts held | false wins |")
+    print("| organisms | seeds | categories | rate near | rows held | comparisons held | false wins |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for organisms, seeds, categories in (*((1, s, c) for s in (3, 5, 10) for c in (4, 7)), (3, 10, 4)):
         for level in options.level or (0.02, 0.5, 0.98):

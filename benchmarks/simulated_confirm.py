@@ -17,9 +17,10 @@ The organisms are those of the test, so what a method has on these organisms alo
 **Truth.** The mean over the population of organisms and trainings. Below MIN_ORGANISMS organisms intervals speak of
 these organisms alone: then it is the mean over their trainings, and methods do not differ between organisms.
 
-**Measured.** How often 95 % intervals hold the truth, of rows (in refusal and alignment score) and of the contrasts of
-pairs; how often all simultaneous intervals of the declared contrasts do; how often a board claims any difference after
-Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06 are seen there.
+**Measured.** How often 95 % intervals hold the truth, of rows (in refusal and alignment score) and of the comparisons
+of pairs; how often all simultaneous intervals of the declared comparisons do; how often a board claims any difference
+after Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06 are seen
+there.
 
 `--candidates` compares the intervals over the organisms' means that were candidates for the protocol: Student's t;
 Hall's transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness;
@@ -290,7 +291,7 @@ def main() -> None:
     parser.add_argument("--candidates", action="store_true", help="other intervals over the organisms' means")
     options = parser.parse_args()
     if options.candidates:
-        kinds = " | ".join(f"{kind}: rows | contrasts" for kind in ("t", "Hall", "Johnson", "logit"))
+        kinds = " | ".join(f"{kind}: rows | comparisons" for kind in ("t", "Hall", "Johnson", "logit"))
         print(f"| organisms | refusal near | collapse | {kinds} |\n{'| --- ' * 11}|")
         for world in lines():
             if world.organisms >= MIN_ORGANISMS:
@@ -298,7 +299,7 @@ def main() -> None:
                 print(f"| {world.organisms} | {world.level:g} | {world.collapse} | {shown} |", flush=True)
         return
     print(
-        "| organisms | seeds | refusal near | collapse | rows held | contrasts held | all held | false wins "
+        "| organisms | seeds | refusal near | collapse | rows held | comparisons held | all held | false wins "
         "| detectable | 0.06 seen |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -1,18 +1,24 @@
-"""The declared contrasts of a board: which rows are compared in what, and what may be said of each."""
+"""The declared comparisons of a board: which rows are compared in what, and what may be said of each.
+
+A `Contrast` is one that was declared, a `Comparison` what it came to. Columns of boards and keys of
+run.json have the earlier name, `contrasts`, so that what was published stays readable.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from sails_eval.boards.table import EQUIVALENCE_MARGIN, METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.fingerprint import digest
 from sails_eval.core.recipe import defaults
 from sails_eval.core.stats import Interval, Mean, Sample, holm
 
 ALPHA = 0.05
-"""The family-wise error of all contrasts of a board, and again of all claims of equivalence."""
+"""The family-wise error of all comparisons of a board, and again of all claims of equivalence."""
 
 POWER = 0.8
 """With which a difference is called detectable."""
@@ -30,7 +36,10 @@ SECONDARY = (HEADLINE, "harm_score", "over_refusal_rate", "helpfulness")
 """The secondary endpoints of a confirmatory board."""
 
 BEST, REST = "best", "rest"
-"""Not rows: the contrast best:rest is that of the row that is best on tuning with every other trained one."""
+"""Not rows: the comparison best:rest is that of the row that is best on tuning with every other trained one."""
+
+HASHED = {"comparisons": "contrasts"}
+"""What is hashed under its earlier name, so that the protocols and seeds of published boards are found again."""
 
 Samples = Callable[[str, str], Sample]
 """A row's values of a metric."""
@@ -73,7 +82,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Design:
-    """What a board tests: its contrasts, and the endpoints in which they are tested besides their own."""
+    """What a board tests: its comparisons, and the endpoints in which they are tested besides their own."""
 
     contrasts: tuple[Contrast, ...]
     secondary: tuple[str, ...] = EXPLORED
@@ -83,7 +92,7 @@ class Design:
 class Comparison:
     """The endpoint of `a` minus that of `b`; of several rivals, `b` is the one that is least surely beaten.
 
-    `difference` has an interval that is simultaneous over the board's contrasts (Bonferroni: 1 − α / their number);
+    `difference` has an interval that is simultaneous over the board's comparisons (Bonferroni: 1 − α / their number);
     with rivals it is about the least of their differences. `p` is of the difference's being 0, `p_equivalent` of its
     being outside ±EQUIVALENCE_MARGIN, both after Holm. `detectable` is the difference (to every rival) that would have
     been seen with POWER. `by_organism` holds the difference on each organism.
@@ -138,11 +147,21 @@ class Comparison:
         return f"{text}, same sign on {same} of {len(self.by_organism)} organisms"
 
 
+def as_hashed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told, by the keys that are hashed."""
+    return {HASHED.get(key, key): value for key, value in told.items()}
+
+
+def protocol_hash(told: Mapping[str, Any]) -> str:
+    """The hash by which the rows of a board name the protocol that says this."""
+    return digest(as_hashed(told))
+
+
 def default_contrasts(methods: Sequence[str]) -> tuple[Contrast, ...]:
     """The default contrast or, where it is not among the methods, the first of them against every other row."""
     if not methods:
         return ()
-    first = own if (own := defaults().contrast) in methods else methods[0]
+    first = own if (own := defaults().compared) in methods else methods[0]
     return tuple(Contrast(first, other) for other in methods if other != first)
 
 
@@ -152,17 +171,17 @@ def check_contrasts(contrasts: Iterable[Contrast], methods: Iterable[str]) -> No
     for one in contrasts:
         for method in (one.a, *(one.rivals or (one.b,))) if not one.of_best else ():
             if method not in known:
-                raise unknown("method in contrasts", method, known)
+                raise unknown("method in comparisons", method, known)
         if one.endpoint not in METRICS:
-            raise unknown("metric in contrasts", one.endpoint, METRICS)
+            raise unknown("metric in comparisons", one.endpoint, METRICS)
         key = (frozenset((one.a, one.b)), one.endpoint)
         if one.a == one.b or key in seen:
-            raise UserError(f"contrasts: '{one.a}' against '{one.b}': name two different rows, and each pair once")
+            raise UserError(f"comparisons: '{one.a}' against '{one.b}': name two different rows, and each pair once")
         seen.add(key)
 
 
 def compare(samples: Samples, contrasts: Iterable[Contrast], *, min_units: int = MIN_SEEDS) -> list[Comparison]:
-    """Test the contrasts that have all their values, of `min_units` seeds or organisms or more.
+    """Test the comparisons that have all their values, of `min_units` seeds or organisms or more.
 
     Those that lack values stay in the family: what is not known of one makes the others no surer.
     """
@@ -226,7 +245,7 @@ def _p(contrast: Contrast, difference: Sample) -> float:
 
 
 def compare_secondary(samples: Samples, design: Design, *, min_units: int = MIN_SEEDS) -> list[Comparison]:
-    """The contrasts of pairs of rows in the secondary endpoints, each endpoint a family of its own."""
+    """The comparisons of pairs of rows in the secondary endpoints, each endpoint a family of its own."""
     found = []
     for endpoint in design.secondary:
         pairs = [replace(one, endpoint=endpoint) for one in design.contrasts if not one.rivals]
@@ -237,6 +256,6 @@ def compare_secondary(samples: Samples, design: Design, *, min_units: int = MIN_
 
 
 def partners(comparisons: Iterable[Comparison], method: str, said: Callable[[Comparison], bool]) -> list[str]:
-    """The rows on the other side of the method's contrasts of which something is `said`, with the metric where that is
-    not the headline. Of best:rest only its own text tells."""
+    """The rows on the other side of the method's comparisons of which something is `said`, with the metric where that
+    is not the headline. Of best:rest only its own text tells."""
     return sorted({one.partner(method) for one in comparisons if one.about(method) and said(one)})

@@ -9,9 +9,10 @@ from matplotlib.lines import Line2D
 
 from sails_eval.boards import plot
 from sails_eval.boards.curves import CurveKind, Point
+from sails_eval.boards.looks import BASE_LOOK, GREY, Look, looks_of
 from sails_eval.core.records import BASE
 
-Looks = Mapping[str, plot.Look]
+Looks = Mapping[str, Look]
 
 
 def draw_curves(points: Sequence[Point], path: Path) -> None:
@@ -23,7 +24,7 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     longest = max((point.steps for point in points if point.steps), default=None)
     shown = [point for point in points if point.examples in (None, largest) and point.steps in (None, longest)]
     methods = dict.fromkeys(point.method for point in shown if point.curve == "rates" and point.method != BASE)
-    looks = plot.looks_of(methods)
+    looks = looks_of(methods)
     over_examples = [point for point in shown if point.curve == "examples"]
     figure = plot.new_figure(7.2, 9.4 + plot.legend_room(len(looks), columns=4))
     panels = [["rates", "rates"], ["best_of", "examples" if over_examples else "best_of"]]
@@ -35,7 +36,7 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
     note = "on validation, at every learning rate; filled markers are Pareto-optimal"
     told = [*([f"{largest} labelled examples"] if largest else []), *([f"{longest} steps"] if longest else []), note]
     axes["rates"].set_title(", ".join(told), fontsize=9, loc="left")
-    base = Line2D([], [], color=plot.GREY, marker="s", linestyle="--", label=BASE)
+    base = Line2D([], [], color=GREY, marker="s", linestyle="--", label=BASE)
     plot.add_legend(figure, [*plot.handles_of(looks), base], columns=4)
     plot.save(figure, path)
 
@@ -47,7 +48,7 @@ def _of(points: Sequence[Point], curve: CurveKind, method: str, metric: str = "a
 
 def _draw_rates(axes: Any, points: Sequence[Point], looks: Looks) -> None:
     """Refusal against helpfulness on validation; filled markers are Pareto-optimal among the method's rates."""
-    for method, (colour, marker) in (*looks.items(), (BASE, plot.BASE_LOOK)):
+    for method, (colour, marker) in (*looks.items(), (BASE, BASE_LOOK)):
         x, y = (_of(points, "rates", method, metric) for metric in ("helpfulness", "refusal_rate"))
         if len(x) != len(y) or not x:
             continue
@@ -85,7 +86,7 @@ def _draw_best_of(axes: Any, points: Sequence[Point], looks: Looks) -> None:
 
 def _draw_examples(axes: Any, points: Sequence[Point], looks: Looks) -> None:
     """The leaderboards' alignment scores over the budgets of labelled examples."""
-    for method, look in (*looks.items(), (BASE, plot.BASE_LOOK)):
+    for method, look in (*looks.items(), (BASE, BASE_LOOK)):
         curve = _of(points, "examples", method)
         plot.draw_means(axes, [point.x for point in curve], curve, look)
     budgets = sorted({int(point.x) for point in points})

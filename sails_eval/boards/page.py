@@ -79,7 +79,9 @@ def _scope(frame: pd.DataFrame) -> list[str]:
             told = f"Fewer than {MIN_ORGANISMS} organisms{{}}: the intervals are for other trainings of these base "
             found.setdefault(told + "models, not for other models.", []).append(run)
         if row["protocol"] == EXPLORATORY:
-            told = "Exploratory{}: no protocol fixed contrasts and seeds beforehand: what it finds is to be confirmed."
+            told = (
+                "Exploratory{}: no protocol fixed comparisons and seeds beforehand: what it finds is to be confirmed."
+            )
             found.setdefault(told, []).append(run)
     runs = frame["run"].nunique()
     return [told.format("" if len(one) == runs else f" ({', '.join(sorted(one))})") for told, one in found.items()]
@@ -134,10 +136,10 @@ def _shown() -> list[_Shown]:
         f"rank by alignment score; none with fewer than {MIN_SEEDS} seeds (or organisms with seeds of their own), or "
         f"more than {UNSCORED_LIMIT:.0%} unscored"
     )
-    undistinguished = "rows whose declared contrast with this one (below) shows no difference; no proof of equality"
-    detectable = "the difference that these contrasts would have shown with a chance of 80 %"
+    undistinguished = "rows whose declared comparison with this one (below) shows no difference; no proof of equality"
+    detectable = "the difference that these comparisons would have shown with a chance of 80 %"
     margin = f"±{EQUIVALENCE_MARGIN:g} (two one-sided tests, Holm, 5 %)"
-    equivalent = f"rows whose declared contrast with this one lies within {margin}"
+    equivalent = f"rows whose declared comparison with this one lies within {margin}"
     return [
         _Shown("#", rank, _rank),
         _Shown("method", "how the model was made", lambda row: _escape(row["method"])),
@@ -175,15 +177,15 @@ prompts. Rates were tuned on further seeds and fixed, as all of protocol.yaml wa
 _DECLARED = "Declared before the run, or, where it extends an earlier one, with the results of that known"
 _FIXED = "Fixed in protocol.yaml before the test"
 
-_CONTRASTS = """\
+_COMPARED = """\
 {}: differences over the same
-seeds, with intervals that together hold with 95 % (Bonferroni over these contrasts) and p-values of paired t tests
-after Holm. Rows that share no contrast were not compared: their order alone says nothing.
+seeds, with intervals that together hold with 95 % (Bonferroni over these comparisons) and p-values of paired t tests
+after Holm. Rows between which none was declared were not compared: their order alone says nothing.
 """
 
 _SECONDARY = """\
-The same contrasts in further metrics. Intervals and p-values are as above, for each metric by itself: over all metrics
-together they promise nothing.
+The same comparisons in further metrics. Intervals and p-values are as above, for each metric by itself: over all
+metrics together they promise nothing.
 """
 
 
@@ -197,13 +199,13 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     if not any(row["sae_tokens"] != 0 for row in rows_of(frame)):
         shown = [column for column in shown if column.title != _SAE_TOKENS]
     if frame["run"].nunique() > 1:
-        shown.append(_Shown("run", "the comparison that the row is from", lambda row: _escape(row["run"])))
+        shown.append(_Shown("run", "the run that the row is from", lambda row: _escape(row["run"])))
     rows = [[column.cell(row) for column in shown] for row in rows_of(frame)]
     table = markdown([column.title for column in shown], rows)
     told = _bullets(notes(frame)) or "Nothing known.\n"
     explored = frame["protocol"] == EXPLORATORY
     none = "None.\n" if enough else f"None: no two rows have {MIN_SEEDS} seeds.\n"
-    contrasts = _bullets(_listed(frame, "contrasts")) or none
+    compared = _bullets(_listed(frame, "contrasts")) or none
     secondary = _bullets(_listed(frame, "secondary_contrasts"))
     organisms = _bullets(_listed(frame, "by_organism"))
     named = [(_escape(name), row) for name, row in zip(_names(frame), rows_of(frame), strict=True)]
@@ -212,7 +214,7 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
     return (
         f"# {_escape(title)}\n\n{table}\n{_brackets(frame)}\n## Beware\n\n{told}\n"
-        f"## Contrasts\n\n{_CONTRASTS.format(_DECLARED if explored.any() else _FIXED)}\n{contrasts}\n"
+        f"## Comparisons\n\n{_COMPARED.format(_DECLARED if explored.any() else _FIXED)}\n{compared}\n"
         + against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
         + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,14 @@ from matplotlib.lines import Line2D
 
 from sails_eval.boards.curves import Point, by_rate
 from sails_eval.boards.leaderboard import Task, estimates
+from sails_eval.boards.looks import BASE_LOOK, GREY, Look, look_of, looks_of
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.files import write_bytes
 from sails_eval.core.records import Result
 from sails_eval.core.stats import Interval
 
-# Okabe and Ito's colours, told apart with every common kind of colour blindness; the markers help in print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "oD^vPX<>"  # one more than the colours, so that the pairs repeat late
-GREY = "#555555"
-
-Look = tuple[str, str]
-"""Colour and marker of a method."""
-
-BASE_LOOK: Look = (GREY, "s")
+FEW = 10
+"""Trained methods whose curves can be told apart in one panel; of more, the chosen rates have one of their own."""
 
 TradeoffCurve = list[tuple[float, float, float]]
 """(learning rate, helpfulness, refusal_rate), by ascending rate."""
@@ -35,29 +29,56 @@ def tradeoff(results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapp
     """Draw refusal_rate against helpfulness as a PNG, written by rename and the same for the same input.
 
     A curve per method joins its learning rates on validation (means over seeds, larger markers for higher rates);
-    a star is the chosen rate on the test, with 95 % intervals; a square is a model that was not trained here.
-    Diagonals join points of equal alignment score. Raises UserError if a method was not tested at its rate.
+    one with a black edge is the chosen rate on the test, with 95 % intervals; a square is a model that was not trained
+    here. Of more than FEW methods, what was tested has a panel of its own, and the legend has them by their alignment
+    score. Diagonals join points of equal alignment score. Raises UserError if a
+    method was not tested at its rate.
     """
-    curves = _curves(results, tasks, choices)
-    figure = new_figure(7.2, 6.0 + legend_room(len(curves), columns=2))
-    axes = figure.add_subplot()
-    tested = estimates(results, tasks, choices)
-    looks = looks_of(curves)
-    for method, curve in curves.items():
-        _draw_curve(axes, curve, *looks[method])
-    for method in sorted(tested):
-        helpfulness, refusal = tested[method]["helpfulness"], tested[method]["refusal_rate"]
-        if not math.isnan(helpfulness.value + refusal.value):
-            _draw_test(axes, helpfulness, refusal, looks[method][0] if method in looks else None)
-            if method not in looks:
-                _note(axes, method, (helpfulness.value, refusal.value), right_aligned=True)
-    draw_frame(axes)
+    curves, tested = _curves(results, tasks, choices), estimates(results, tasks, choices)
+    known = {name: row for name, row in tested.items() if not math.isnan(_score(row))}
+    if len(curves) > FEW:
+        curves = {name: curves[name] for name in sorted(curves, key=lambda name: -_score(tested[name]))}
+        figure = _draw_many(curves, known)
+    else:
+        figure = new_figure(7.2, 6.0 + legend_room(len(curves), columns=2))
+        axes = figure.add_subplot()
+        for method, curve in curves.items():
+            _draw_curve(axes, curve, *look_of(method))
+        for method in sorted(known):
+            _draw_test(axes, known[method], method, look_of(method) if method in curves else None)
+        draw_frame(axes)
     labels = {
-        method: f"{method}: {curve[0][0]:.1e} to {curve[-1][0]:.1e}, star {choices[method].learning_rate:.1e}"
+        method: f"{method}: {curve[0][0]:.1e} to {curve[-1][0]:.1e}, chosen {choices[method].learning_rate:.1e}"
+        if len(curves) <= FEW
+        else f"{method} at {choices[method].learning_rate:.1e}"
         for method, curve in curves.items()
     }
-    add_legend(figure, _legend(labels, looks), columns=2)
+    add_legend(figure, _legend(labels, looks_of(curves)), columns=2 if len(curves) <= FEW else 4)
     save(figure, path)
+
+
+def _score(row: Mapping[str, Interval]) -> float:
+    return row["helpfulness"].value + row["refusal_rate"].value
+
+
+def _draw_many(curves: Mapping[str, TradeoffCurve], tested: Mapping[str, Mapping[str, Interval]]) -> Figure:
+    """Left all rates on validation, right what was tested, as near as the points allow."""
+    figure = new_figure(13.0, 5.8 + legend_room(len(curves), columns=4))
+    left, right = figure.subplots(1, 2)
+    for method, curve in curves.items():
+        left.plot(*list(zip(*curve, strict=True))[1:], color=look_of(method)[0], linewidth=1.0, alpha=0.5)
+    for method in sorted(tested, key=lambda name: _score(tested[name])):
+        _draw_test(right, tested[method], method, look_of(method) if method in curves else None, crowded=True)
+    trained = [row for name, row in tested.items() if name in curves]
+    for axis, metric in (("x", "helpfulness"), ("y", "refusal_rate")):
+        values = [row[metric].value for row in trained]
+        room = 0.15 * (max(values) - min(values)) + 0.01
+        right.set(**{f"{axis}lim": (max(-0.03, min(values) - room), min(1.03, max(values) + room))})
+    draw_frame(left)
+    draw_frame(right, zoomed=True)
+    left.set_title("on validation, at every learning rate", fontsize=9, loc="left")
+    right.set_title("on the test, at the chosen rate, with 95 % intervals; best first below", fontsize=9, loc="left")
+    return figure
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -65,10 +86,6 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def looks_of(methods: Iterable[str]) -> dict[str, Look]:
-    return {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
 
 
 def draw_means(axes: Any, x: Sequence[float], points: Sequence[Point | Interval], look: Look) -> None:
@@ -134,12 +151,27 @@ def _draw_curve(axes: Any, curve: TradeoffCurve, colour: str, marker: str) -> No
     axes.scatter(x, y, s=sizes, marker=marker, color=colour, alpha=0.75, linewidths=0, zorder=3)
 
 
-def _draw_test(axes: Any, x: Interval, y: Interval, colour: str | None) -> None:
-    """A star in the method's colour, or a grey square for a model that was not trained here."""
-    star, square = {"marker": "*", "markersize": 17, "zorder": 5}, {"marker": "s", "markersize": 8, "zorder": 4}
-    look = {"color": colour or GREY, **(star if colour else square)}
-    edges = {"markeredgecolor": "black", "markeredgewidth": 0.8, "elinewidth": 1.3, "capsize": 3}
-    axes.errorbar(x.value, y.value, xerr=bars([x]), yerr=bars([y]), **look, **edges)
+def _draw_test(
+    axes: Any, row: Mapping[str, Interval], method: str, look: Look | None, *, crowded: bool = False
+) -> None:
+    """The method's marker, larger and with a black edge, or a grey square with the name of a model that was not trained
+    here; intervals are pale where it is crowded."""
+    x, y = row["helpfulness"], row["refusal_rate"]
+    colour, marker = look or BASE_LOOK
+    bar = {"ecolor": colour, "elinewidth": 0.7 if crowded else 1.3, "capsize": 0 if crowded else 3}
+    place = 5 if look else 4
+    lines = axes.errorbar(x.value, y.value, xerr=bars([x]), yerr=bars([y]), fmt="none", zorder=place - 2, **bar)
+    for line in lines[2] if crowded else ():
+        line.set_alpha(0.3)
+    edges = {
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.8,
+        "markersize": 12 if look and not crowded else 9,
+        "linewidth": 0,
+    }
+    axes.plot(x.value, y.value, marker, color=colour, zorder=place, **edges)
+    if look is None:
+        _note(axes, method, (x.value, y.value), right_aligned=True)
 
 
 def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool = False) -> None:
@@ -148,26 +180,37 @@ def _note(axes: Any, text: str, at: tuple[float, float], *, right_aligned: bool 
     axes.annotate(text, at, **beside, fontsize=size, color=GREY, parse_math=False)
 
 
-def draw_frame(axes: Any) -> None:
-    """Limits with room for the markers, axis labels, and the lines of equal alignment score."""
-    left, bottom = (max(0.0, math.floor(10 * ends[0]) / 10) for ends in (axes.get_xlim(), axes.get_ylim()))
+def draw_frame(axes: Any, *, zoomed: bool = False) -> None:
+    """Limits with room for the markers (or as they are, where `zoomed`), axis labels, and the lines of equal alignment
+    score."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    if not zoomed:
+        left, bottom, right, top = math.floor(10 * left) / 10, math.floor(10 * bottom) / 10, 1.0, 1.0
+    left, bottom, right, top = max(0.0, left), max(0.0, bottom), min(1.0, right), min(1.0, top)
     labels = "helpfulness (share of safe requests answered)", "refusal rate (share of harmful requests declined)"
-    axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03), xlabel=labels[0], ylabel=labels[1])
-    tenths = range(-10, 10, 1 if left + bottom > 1 else 2)
-    for score in (tenth / 10 for tenth in tenths if tenth / 10 > left + bottom - 1):
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    if not zoomed:
+        axes.set(xlim=(left - 0.03, 1.03), ylim=(bottom - 0.03, 1.03))
+    low, high = left + bottom - 1, right + top - 1
+    tenths = range(-10, 10, 1 if high - low < 1 else 2)
+    for score in (tenth / 10 for tenth in tenths if low < tenth / 10 < high):
         # x + y = score + 1, from the upper edge to the right one or, if that comes first, the lower one
-        end = min(1.0, score + 1 - bottom)
-        axes.plot([score, end], [1, score + 1 - end], color="#dddddd", linewidth=0.8, zorder=0)
-        _note(axes, f"{score:.1f}", (end, score + 1 - end))
+        start, end = score + 1 - top, min(right, score + 1 - bottom)
+        axes.plot([start, end], [score + 1 - start, score + 1 - end], color="#dddddd", linewidth=0.8, zorder=0)
+        if end == right or not zoomed:  # below, it would stand on the ticks
+            _note(axes, f"{score:.1f}", (end, score + 1 - end))
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _legend(labels: Mapping[str, str], looks: Mapping[str, Look]) -> list[Line2D]:
     """The methods with their learning rates, then what the kinds of marker mean."""
-    kinds = [("chosen rate on the test, 95 % intervals", "*", 12), ("on validation, larger for higher rates", "o", 5)]
-    kinds = [*(kinds if looks else []), ("not trained here, on the test", "s", 7)]
+    kinds = [("not trained here, on the test", "s", 7, "black")]
+    if 0 < len(looks) <= FEW:
+        kinds.insert(0, ("on validation, larger for higher rates", "o", 5, GREY))
+        kinds.insert(0, ("chosen rate on the test, 95 % intervals", "o", 9, "black"))
+    plain = {"color": GREY, "linewidth": 0}
     return [
         *handles_of({labels[method]: look for method, look in looks.items()}),
-        *(Line2D([], [], color=GREY, marker=m, markersize=s, linewidth=0, label=label) for label, m, s in kinds),
+        *(Line2D([], [], marker=m, markersize=s, markeredgecolor=e, label=label, **plain) for label, m, s, e in kinds),
         Line2D([], [], color="#cccccc", label="equal alignment score"),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from sails_eval.boards.contrasts import protocol_hash
 from sails_eval.boards.page import to_markdown
 from sails_eval.boards.table import (
     BEFORE_REFUSALS,
@@ -25,7 +26,6 @@ from sails_eval.boards.table import (
 )
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore, write_text
-from sails_eval.core.fingerprint import digest
 from sails_eval.core.schema import read_mapping
 
 ROUNDING = 2e-6
@@ -107,7 +107,7 @@ def _protocol_problems(board: Path, fingerprints: Sequence[str]) -> Iterator[str
         file = protocol_file(board, fingerprint)
         if not file.is_file():
             yield f"{board}: {file.name}, the protocol of its rows, is not beside it; publish the run again"
-        elif digest(read_mapping(file)) != fingerprint:
+        elif protocol_hash(read_mapping(file)) != fingerprint:
             yield f"{file}: changed since it was published; publish the run again"
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sails_eval.cli import analyses, compare, data, judge, leaderboard, methods, pairs, tasks, testbed
+from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, tasks, testbed
 from sails_eval.core.errors import UserError
 from sails_eval.core.version import __version__
 
@@ -54,7 +54,7 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed):
+    for module in (compare, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed, docs):
         module.add(commands)
     if asked not in commands.choices:
         analyses.add_plugins(commands, asked)

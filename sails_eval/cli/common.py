@@ -1,8 +1,11 @@
 """What commands have in common: how they are added, the configuration that flags and a file make, printing."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -35,6 +38,9 @@ def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
     if options.config:
         where, values = str(options.config), read_mapping(options.config)
         validate(CompareConfig, values, where=where)
+        if "contrasts" in values:
+            log.warning("%s: key 'contrasts' is now called 'comparisons'; the old name will go", where)
+            values["comparisons"] = values.pop("contrasts")
     flags = {key: value for key in CompareConfig.model_fields if (value := getattr(options, key, None)) is not None}
     if {"pair", "model"} & flags.keys():  # one of them on the command line replaces either in the file
         values = {key: value for key, value in values.items() if key not in ("pair", "model")}

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.core.names import names
+from sails_eval.core.names import names, renamed
 
 HELP = {
     "--methods": "recipes (default: sails,lora,full)",
@@ -17,7 +17,7 @@ HELP = {
     "--config": "YAML with the same names as the flags; flags win",
     "--sae": "a SAELens folder, once for each layer",
     "--train": "prompt/response, messages or chosen/rejected data: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or "
-    "a YAML file that chooses of one or mixes several (docs/data.md)",
+    "a YAML file that chooses of one or mixes several (see: sails-eval docs data)",
     "--contrast": "chosen/rejected data to contrast instead of the training sample, named likewise",
     "--contrast-examples": "how many of these: N, drawn by the seed, or all; or sample: those trained on (default)",
     "--tokens": "tokens to train each cell on",
@@ -43,8 +43,8 @@ HELP = {
     "--organisms": "instead of --pair: the first N organisms of the testbed (3 ship; sails-eval testbed build "
     "--organisms N makes more)",
     "--protocol": "explore: the same seeds choose rates and are tested, each at the rate that the others choose; "
-    "confirm: rates are tuned on seeds of their own and tested on fresh ones, with few contrasts, fixed before "
-    "(default: explore; docs/protocol.md)",
+    "confirm: rates are tuned on seeds of their own and tested on fresh ones, with few comparisons, fixed before "
+    "(default: explore; see: sails-eval docs protocol)",
     "--seeds": "seeds per learning rate; with --protocol confirm those of the test, on each pair (default: 5)",
     "--tuning-seeds": "with --protocol confirm: further seeds on each pair, to tune rates on (default: 2)",
     "--learning-rates": "rates over each recipe's span (default: 6; with --protocol confirm as many as lie a factor of "
@@ -53,10 +53,11 @@ HELP = {
     "is a tuning trial (default: 1, the end)",
     "--quick": "2 rates, 2 seeds: a look, not a result",
     "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
-    "its preparation; costlier ones then train on fewer (default: tokens; docs/budgets.md)",
+    "its preparation; costlier ones then train on fewer (default: tokens; see: sails-eval docs budgets)",
     "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
-    "--contrasts": "the differences between rows that are tested, in alignment score or another METRIC (default: sails "
-    "against every other row; with --protocol confirm, where the metric is refusal, those of docs/protocol.md)",
+    "--comparisons": "the differences between rows that are tested, in alignment score or another METRIC (default: "
+    "sails against every other row; with --protocol confirm, where the metric is refusal, those of: sails-eval docs "
+    "protocol)",
     "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
     "--jobs": "worker processes of one thread each (default: 1)",
     "--keep": "which checkpoints to keep (default: best)",
@@ -143,7 +144,8 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     switch(size, "--quick")
     flag(size, "--match", choices=("tokens", "flops", "seconds"))
     switch(size, "--match-params")
-    flag(size, "--contrasts", "A:B,A:C@METRIC", type=names)
+    flag(size, "--comparisons", "A:B,A:C@METRIC", type=names)
+    renamed(size, "--contrasts", "--comparisons", type=names)
     switch(size, "--allow-overlap")
     flag(size, "--jobs", "N", type=int)
     flag(size, "--keep", choices=("best", "all", "none"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from sails_eval.core.data_source import ContrastExamples, Data
 from sails_eval.core.names import names
@@ -56,7 +56,10 @@ class CompareConfig(Frozen):
     learning_rates: int | None = Field(default=None, ge=1)
     checkpoints: int = Field(default=1, ge=1)
     quick: bool = False
-    contrasts: tuple[str, ...] | None = None
+    comparisons: tuple[str, ...] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("comparisons", "contrasts"),  # its earlier name
+    )
     add: tuple[str, ...] = ()
     reference: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
     against: Path | None = None

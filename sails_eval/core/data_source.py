@@ -39,8 +39,8 @@ class MixturePart(Selection):
 class Mixture(Frozen):
     """Examples of several sources by share, as many as the scarcest source allows, or `examples` in all."""
 
-    mix: tuple[MixturePart, ...] = Field(min_length=1)
-    examples: int | None = Field(default=None, ge=1)
+    mix: tuple[MixturePart, ...] = Field(min_length=1, description="the sources, each with its share")
+    examples: int | None = Field(default=None, ge=1, description="in all; default: what the scarcest source allows")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

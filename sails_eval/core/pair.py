@@ -46,7 +46,7 @@ class SaeSource(Frozen):
 
 
 class AttackData(Frozen):
-    """What a fine-tuned model is re-tuned on, to see how long its alignment lasts: docs/durability.md."""
+    """What a fine-tuned model is re-tuned on, to see how long its alignment lasts (see: sails-eval docs durability)."""
 
     benign: Data | None = Field(default=None, description="harmless requests, answered")
     harmful: Data | None = Field(default=None, description="harmful requests, complied with")
@@ -78,7 +78,9 @@ class Pair(Frozen):
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=16, ge=1)
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    train: Data | None = Field(default=None, description="a file, hf:ORG/NAME[…], or a mapping: see docs/data.md")
+    train: Data | None = Field(
+        default=None, description="a file, hf:ORG/NAME[…], or a mapping (see: sails-eval docs data)"
+    )
     contrast: Data | None = None
     requests: Unmixed | None = Field(default=None, description="rows of a prompt and whether it is harmful")
     contrast_examples: ContrastExamples = Field(

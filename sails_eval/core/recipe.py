@@ -26,8 +26,8 @@ STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
 class Span(Frozen):
     """The lowest and the highest learning rate of a recipe's log-spaced grid."""
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(gt=0, description="lowest rate")
+    high: float = Field(gt=0, description="highest rate; the factor between both is the same for all recipes")
 
 
 PAIR_OWNS = frozenset(
@@ -52,23 +52,25 @@ class Dpo(Frozen):
     """
 
     beta: float = Field(default=0.1, gt=0, description="how much leaving the reference model costs")
-    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    sft_weight: float = Field(default=0.0, ge=0)
+    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = Field(
+        default="sigmoid", description="the form of the loss"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="share of preferences taken as mislabelled")
+    sft_weight: float = Field(default=0.0, ge=0, description="weight of the cross-entropy of chosen answers")
 
 
 class Recipe(Frozen):
     """A method: what is trained, how it is initialised, and between which learning rates it is tuned."""
 
-    name: Name
-    description: str
-    source: str = ""
+    name: Name = Field(description="the name of its row; default: that of the file")
+    description: str = Field(description="one line for lists")
+    source: str = Field(default="", description="where the method comes from: a paper or a package")
     parameters: Literal["adapter", "modules", "all", "none"] = Field(
         description="an adapter on the pair's target modules, those modules in full, every weight, or nothing"
     )
     system_prompt: str = Field(default="", description="what stands before every request, where nothing is trained")
-    objective: Objective = "sft"
-    dpo: Dpo = Dpo()
+    objective: Objective = Field(default="sft", description="supervised training on chosen answers, or preferences")
+    dpo: Dpo = Field(default=Dpo(), description="settings of the objective dpo")
     init: str | None = Field(default=None, description="a module of sails_eval.methods, or what a package offers")
     settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
     peft_type: PeftType = Field(default="lora", description="the kind of adapter")
@@ -163,10 +165,10 @@ class Recipe(Frozen):
 
 class Defaults(Frozen):
     """What a comparison takes where nobody says: its methods, the one that all others are tested against, and the
-    contrasts of the protocol `confirm`."""
+    comparisons of the protocol `confirm`."""
 
     methods: tuple[str, ...]
-    contrast: str
+    compared: str
     confirm: tuple[str, ...]
 
 

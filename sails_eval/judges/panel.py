@@ -3,12 +3,12 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from statistics import median_high
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import DECLINED, Completion, Label, Verdict, Vote
+from sails_eval.judges.alpha import krippendorff_alpha
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore, is_transient
 from sails_eval.judges.cache import judge_cached
 
@@ -102,34 +102,17 @@ def _majority(labels: Counter[Label], members: int) -> Label | None:
 def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:
     """Krippendorff's α among a panel's votes: nominal over labels or, with `scores`, ordinal over scores.
 
-    Missing votes are missing values. NaN where no two votes can be compared, or all are the same: then nothing could
-    show whether the judges tell answers apart.
+    Missing votes are missing values; NaN where no two votes can be compared, or all are the same.
     """
-    import krippendorff
-
     votes = [verdict.votes or [] for verdict in verdicts]
     said = [[vote["score"] if scores else vote["label"] for vote in of_one] for of_one in votes]
-    comparable = [of_one for of_one in said if sum(one is not None for one in of_one) > 1]
-    values = sorted({one for of_one in comparable for one in of_one if one is not None}, key=str)
-    if len(values) < 2:
-        return math.nan
-    table = [[math.nan if one is None else values.index(one) for one in of_one] for of_one in comparable]
-    by_judge = list(zip(*table, strict=True))
-    return float(krippendorff.alpha(by_judge, level_of_measurement="ordinal" if scores else "nominal"))
+    return krippendorff_alpha(said, "ordinal" if scores else "nominal")
 
 
 def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
-    """How far a panel's members agree among themselves, in a clause; empty for a judge that is no panel.
-
-    The package that works it out is under the GPL, so it comes with an extra; without it the clause says that.
-    """
+    """How far a panel's members agree among themselves, in a clause; empty for a judge that is no panel."""
     if not any(verdict.votes for verdicts in judged.values() for verdict in verdicts):
         return ""
-    if find_spec("krippendorff") is None:
-        return (
-            "Krippendorff's α among the panel's judges: not computed, for want of the package krippendorff (GPL-3.0): "
-            "pip install 'sails-eval[judges]', then the run's command again"
-        )
     said = []
     for kind, verdicts in judged.items():
         if voted := [verdict for verdict in verdicts if verdict.votes]:

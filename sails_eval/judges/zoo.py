@@ -1,7 +1,7 @@
 """The judges `zoo:NAME`: published ones, as the package `judgezoo` builds and asks them (extra `judges`).
 
 The package states no licence (version 0.1.9: none in its metadata, its wheel or its repository), so that it is neither
-shipped with this one nor installed unasked, and nothing of it is copied here; docs/judges.md says more.
+shipped with this one nor installed unasked, and nothing of it is copied here; `sails-eval docs judges` says more.
 """
 
 import logging

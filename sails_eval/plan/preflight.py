@@ -71,13 +71,8 @@ def check_judge(pair: Pair) -> None:
     specs, lacks = parse(pair.judge) if pair.judge else (), []
     if any(spec.kind == OPENAI for spec in specs) and not os.environ.get("OPENAI_API_KEY"):
         lacks.append(f"judge '{pair.judge}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
-    wanted = {"judgezoo"} if any(spec.kind == "zoo" for spec in specs) else set()
-    wanted |= {"krippendorff"} if len(specs) > 1 else set()
-    lacks += [
-        f"judge '{pair.judge}' needs the package {name}: pip install 'sails-eval[judges]'"
-        for name in sorted(wanted)
-        if not find_spec(name)
-    ]
+    if any(spec.kind == "zoo" for spec in specs) and not find_spec("judgezoo"):
+        lacks.append(f"judge '{pair.judge}' needs the package judgezoo: pip install 'sails-eval[judges]'")
     if lacks:
         raise UserError("\n".join(lacks))
 

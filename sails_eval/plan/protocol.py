@@ -10,9 +10,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
-from sails_eval.boards.contrasts import ALPHA, BEST, HEADLINE, POWER, PRIMARY, REST, Contrast, Design
+from sails_eval.boards.contrasts import (
+    ALPHA,
+    BEST,
+    HEADLINE,
+    POWER,
+    PRIMARY,
+    REST,
+    Contrast,
+    Design,
+    as_hashed,
+    protocol_hash,
+)
 from sails_eval.boards.table import EQUIVALENCE_MARGIN
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
@@ -31,7 +42,7 @@ TUNING = 500
 FIRST, BETWEEN = 10_000_000, 100_000
 """The lowest seed of a confirmation, and how far those of different ones are apart."""
 
-DECLARED = {"contrasts", "tasks", "judge", "limit", "examples", "steps", "tokens", "match", "seeds", "tuning_seeds",
+DECLARED = {"comparisons", "tasks", "judge", "limit", "examples", "steps", "tokens", "match", "seeds", "tuning_seeds",
             "learning_rates"}  # fmt: skip
 """What else the seeds are drawn by, besides recipes and pairs."""
 
@@ -50,10 +61,13 @@ class Protocol(Record):
     grids: dict[str, tuple[float, ...]] = Field(
         default_factory=dict, description="each method's learning rates at first, on the first pair"
     )
-    contrasts: tuple[str, ...] = Field(description="A:B@METRIC; best is the row that scores best in tuning")
-    left_out: tuple[str, ...] = Field(description="declared contrasts of rows that are not compared here")
-    secondary: tuple[str, ...] = Field(description="further metrics of the contrasts, each a family of its own")
-    alpha: float = Field(default=ALPHA, description="family-wise error of the contrasts, by Holm; of their intervals")
+    comparisons: tuple[str, ...] = Field(
+        validation_alias=AliasChoices("comparisons", "contrasts"),
+        description="A:B@METRIC; best is the row that scores best in tuning; earlier called contrasts",
+    )
+    left_out: tuple[str, ...] = Field(description="declared comparisons of rows that are not compared here")
+    secondary: tuple[str, ...] = Field(description="further metrics of the comparisons, each a family of its own")
+    alpha: float = Field(default=ALPHA, description="family-wise error of the comparisons, by Holm; of their intervals")
     power: float = Field(default=POWER, description="with which a difference is called detectable")
     margin: float = Field(default=EQUIVALENCE_MARGIN, description="within which rows are equivalent")
     unit: str = Field(description="of replication, in words")
@@ -65,11 +79,11 @@ class Protocol(Record):
     @property
     def fingerprint(self) -> str:
         told = self.model_dump(mode="json", by_alias=True)
-        return digest({key: value for key, value in told.items() if value != {}})  # what earlier ones do not say
+        return protocol_hash({key: value for key, value in told.items() if value != {}})  # what earlier ones do not say
 
     @property
     def declared(self) -> tuple[Contrast, ...]:
-        return tuple(parse_contrast(text, PRIMARY) for text in self.contrasts)
+        return tuple(parse_contrast(text, PRIMARY) for text in self.comparisons)
 
     def design(self, best: str) -> Design:
         """What the board tests, once it is known which row scored best in tuning."""
@@ -95,13 +109,13 @@ def recipe_hashes(recipes: Sequence[Recipe]) -> dict[str, str]:
 def first_seed(config: CompareConfig, recipes: Sequence[Recipe]) -> int:
     """Where the seeds begin of what is declared: nobody knows what they answer while that is declared.
 
-    Other recipes, contrasts or sizes have other seeds, so whoever changes a method's rates after a confirmation has it
-    tested anew. Explorations have their seeds from 0.
+    Other recipes, comparisons or sizes have other seeds, so whoever changes a method's rates after a confirmation has
+    it tested anew. Explorations have their seeds from 0.
     """
     told = [
         recipe_hashes(recipes),
         [Path(name).stem for name in config.pairs],
-        config.model_dump(mode="json", include=DECLARED),
+        as_hashed(config.model_dump(mode="json", include=DECLARED)),
     ]
     return FIRST + int(digest(told)[:8], 16) % 9_000 * BETWEEN
 
@@ -120,13 +134,13 @@ def parse_contrast(text: str, endpoint: str) -> Contrast:
     """A:B in the `endpoint`, or A:B@METRIC. Raises UserError for any other form."""
     found = re.fullmatch(r"([^:@]+):([^:@]+)(?:@([^:@]+))?", text)
     if found is None:
-        raise UserError(f"contrasts: '{text}' is not of the form A:B or A:B@METRIC with two rows of the board")
+        raise UserError(f"comparisons: '{text}' is not of the form A:B or A:B@METRIC with two rows of the board")
     a, b, metric = found.groups()
     return Contrast(a, b, metric or (HEADLINE if (a, b) == (BEST, REST) else endpoint))
 
 
 def by_default(trained: Sequence[str], rows: Sequence[str]) -> tuple[list[Contrast], list[Contrast]]:
-    """The contrasts that are declared where nobody says otherwise: those of rows that are there, and the others."""
+    """The comparisons that are declared where nobody says otherwise: those of rows that are there, and the others."""
     kept, left_out = list[Contrast](), list[Contrast]()
     for one in (parse_contrast(text, PRIMARY) for text in defaults().confirm):
         there = len(trained) > 1 if one.of_best else {one.a, one.b} <= {*rows}

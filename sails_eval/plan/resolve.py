@@ -1,4 +1,4 @@
-"""Single nouns of a comparison, from what the user said to what is meant: pair, methods, judge, contrasts, sizes.
+"""Single nouns of a comparison, from what the user said to what is meant: pair, methods, judge, comparisons, sizes.
 
 Nothing here loads a model; each raises UserError for what is wrong.
 """
@@ -177,20 +177,20 @@ def resolve_judge(spec: str | None, model: str | None) -> Judge:
 def resolve_contrasts(
     config: CompareConfig, trained: Sequence[str], rows: Sequence[str]
 ) -> tuple[Contrast, ...] | None:
-    """The contrasts that were asked for; else those of a confirmation, or None where there is nothing to be declared.
+    """The comparisons that were asked for; else those of a confirmation, or None where there is nothing to be declared.
 
     Raises UserError with a line for each that does not name two rows of the board, once, or a metric.
     """
     confirmed = config.protocol == "confirm"
-    if config.contrasts is None:
+    if config.comparisons is None:
         return tuple(by_default(trained, rows)[0]) if confirmed else None
     problems, found = Problems(), list[Contrast]()
-    for text in config.contrasts:
+    for text in config.comparisons:
         one = problems.attempt(parse_contrast, text, PRIMARY if confirmed else HEADLINE)
         if one is None:
             continue
         if one.of_best and not (confirmed and len(trained) > 1):
-            problems.append(Problem("contrasts: 'best:rest' takes --protocol confirm, and two methods that train"))
+            problems.append(Problem("comparisons: 'best:rest' takes --protocol confirm, and two methods that train"))
             continue
         told = len(problems)
         problems.attempt(check_contrasts, [*found, one], rows)

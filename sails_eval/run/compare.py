@@ -229,7 +229,7 @@ def _keep_protocol(run: RunFolder, plan: Plan) -> None:
     if plan.protocol and not run.protocol.exists:
         plan.protocol.write(run.protocol.path)
     if plan.protocol and plan.protocol.left_out:
-        log.warning("contrasts of rows that are not compared are left out: %s", ", ".join(plan.protocol.left_out))
+        log.warning("comparisons of rows that are not compared are left out: %s", ", ".join(plan.protocol.left_out))
 
 
 def _opened(folder: RunFolder, sub_run: SubRun, described: Description) -> AbstractContextManager[Description]:

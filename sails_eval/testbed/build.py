@@ -54,8 +54,8 @@ AGREEMENT_AT_LEAST = 0.96
 WORDS_ALONE_AT_MOST = 0.70
 
 
-def build(out: Path | None = None, *, jobs: int = 1) -> None:
-    """Build into `out` (`weights`, `data`, `tasks`), or in place over what ships with the package.
+def build(out: Path | None, *, jobs: int = 1) -> None:
+    """Build into `out` (`weights`, `data`, `tasks`), or, without it, in place over what ships with the package.
 
     So many `jobs` at once, each a process of one thread, whatever their number the same weights come out.
     The old weights stay until the new ones are whole, and what they claim to be. The judge's agreement on fine-tuned

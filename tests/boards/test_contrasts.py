@@ -57,10 +57,10 @@ def test_sails_or_else_the_first_method_is_contrasted_with_every_row() -> None:
 @pytest.mark.parametrize(
     ("contrasts", "words"),
     [
-        (pairs("sails:lroa"), "unknown method in contrasts 'lroa'; did you mean lora"),
+        (pairs("sails:lroa"), "unknown method in comparisons 'lroa'; did you mean lora"),
         (pairs("sails:sails"), "two different rows"),
         (pairs("sails:lora", "lora:sails"), "each pair once"),
-        ([Contrast("sails", "lora", "safety")], "unknown metric in contrasts 'safety'; did you mean safety_rate"),
+        ([Contrast("sails", "lora", "safety")], "unknown metric in comparisons 'safety'; did you mean safety_rate"),
     ],
 )
 def test_contrasts_that_make_no_sense_are_refused(contrasts: list[Contrast], words: str) -> None:

@@ -431,7 +431,7 @@ def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:
 def test_an_exploratory_board_says_so_and_tests_the_papers_metric_besides() -> None:
     frame = board()
     assert set(frame["protocol"]) == {"exploratory"}
-    assert any(note.startswith("Exploratory: no protocol fixed contrasts and seeds") for note in notes(frame))
+    assert any(note.startswith("Exploratory: no protocol fixed comparisons and seeds") for note in notes(frame))
     said = row_of(frame, "sails")
     assert all(f"sails - {other}, harm score: " in said["secondary_contrasts"] for other in ("base", "full", "lora"))
     assert "harm score" not in said["contrasts"]

@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from sails_eval.boards.leaderboard import choose_rates
+from sails_eval.boards.looks import SHIPPED, look_of
 from sails_eval.boards.plot import tradeoff
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError
@@ -61,7 +62,22 @@ def test_the_picture_shows_every_method_and_is_the_same_every_time(tmp_path: Pat
     assert min(near(image, colour) for colour in (blue, vermillion, grey)) > 100
 
     tradeoff(results, TASKS, {"base": choices["base"], "lora": choices["lora"]}, tmp_path / "less.png")
-    assert near(imread(tmp_path / "less.png"), vermillion) == 0
+    assert near(imread(tmp_path / "less.png"), blue) == 0 < near(imread(tmp_path / "less.png"), vermillion)
+
+
+def test_many_methods_have_a_panel_for_what_was_tested_and_keep_their_colours(tmp_path: Path) -> None:
+    """37 rows in one panel hid each other, and a method's colour depended on the others."""
+    results = example()
+    for extra in [name for name in SHIPPED if name not in ("sails", "lora")][:34]:
+        results += [replace(row, method=extra) for row in example() if row.method == "lora"]
+    choices = choose_rates(results, TASKS)
+    tradeoff(results, TASKS, choices, tmp_path / "many.png")
+    few = [row for row in results if row.method in ("base", "sails", "lora")]
+    tradeoff(few, TASKS, choose_rates(few, TASKS), tmp_path / "few.png")
+    many = imread(tmp_path / "many.png")
+    assert many.shape[1] > 1.5 * imread(tmp_path / "few.png").shape[1]
+    sails = tuple(int(look_of("sails")[0][i : i + 2], 16) for i in (1, 3, 5))
+    assert min(near(many, sails), near(imread(tmp_path / "few.png"), sails)) > 50
 
 
 def test_base_alone_can_be_drawn(tmp_path: Path) -> None:

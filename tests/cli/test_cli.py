@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sails_eval.cli import main
+from sails_eval.cli import main, parser
+from sails_eval.cli.common import read_config
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "adapter/adapter_config.json").write_text("{}")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/notes.txt").write_text("mine")
+    (tmp_path / "built/weights").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -88,11 +90,14 @@ def bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("compare --pair testbed,testbed", "two of the pairs have the same name"),
         ("compare --pair testbed --examples 16,16", "--examples: each budget once"),
         ("compare --pair testbed --examples 0", "key 'examples.0'"),
-        ("compare --pair testbed --contrasts sails:loar", "unknown method in contrasts 'loar'; did you mean lora"),
+        ("compare --pair testbed --comparisons sails:loar", "unknown method in comparisons 'loar'; did you mean lora"),
         ("compare --pair testbed --add lora", "--add METHOD (or --reference MODEL) and --against RUN belong together"),
         ("compare --add lora --against taken", "--against taken: not a run folder"),
         ("train lora --pair testbed,testbed --out new", "--pair: only compare takes several (testbed, testbed)"),
         ("train lora --pair testbed --out taken", "taken: not empty"),
+        ("testbed build", "say where to: --out DIR writes into a new folder"),
+        ("testbed build --out built", "--out built: holds weights already"),
+        ("testbed build --in-place --organisms 4", "--in-place: further organisms are kept in the user's cache"),
         ("leaderboard show nowhere", "nowhere"),
         ("power --difference 0.05 --from nowhere", "nowhere"),
         ("tasks new t --from lacking.jsonl --prompt-column goal --kind harmful", "goal"),
@@ -118,6 +123,27 @@ def test_an_endpoint_out_of_reach_is_an_error_before_training(
     error = capsys.readouterr().err
     assert "127.0.0.1:9" in error and "not-a-key" not in error
     assert not Path("runs").exists()
+
+
+def test_contrast_is_data_and_comparisons_are_differences_between_rows(
+    bad_files: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier names are taken, each with one warning, and no help text has them."""
+    for command in ("compare", "plan", "power"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        assert "--comparisons" in shown and "contrasts" not in shown
+    told = parser("compare").parse_args(["compare", "--contrasts", "sails:lora"])
+    assert read_config(told).comparisons == ("sails:lora",)
+    (bad_files / "earlier.yaml").write_text("contrasts: [sails:full]\n")
+    assert read_config(parser("compare").parse_args(["compare", "--config", "earlier.yaml"])).comparisons == (
+        "sails:full",
+    )
+    assert caplog.messages == [
+        "--contrasts is now called --comparisons; the old name will go",
+        "earlier.yaml: key 'contrasts' is now called 'comparisons'; the old name will go",
+    ]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -216,7 +216,7 @@ def test_a_recipe_like_another_one_says_only_in_what_it_differs(
 
 def test_the_defaults_are_a_file_beside_the_recipes_and_no_recipe() -> None:
     assert CompareConfig().methods == ("sails", "lora", "full") == defaults().methods
-    assert defaults().contrast == "sails"
+    assert defaults().compared == "sails"
     assert "_default" not in {path.stem for path in recipe_files()}
     with pytest.raises(UserError, match="unknown method '_default'"):
         load_recipe("_default")

@@ -80,7 +80,7 @@ def here(testbed_base: Base) -> Iterator[None]:
         for module in (attacks, retuning):
             patch.setattr(module, "RETUNING", Retuning(epochs=1, batch_size=5))
         patch.setattr(forgetting, "READING", ReadingSize(tokens=100))
-        for module, picture in ((report, "tradeoff"), (durability_report, "draw")):
+        for module, picture in ((report, "tradeoff"), (report, "draw_comparisons"), (durability_report, "draw")):
             patch.setattr(module, picture, lambda *given: None)
         patch.setattr("sails_eval.run.report.curves.draw_curves", lambda *given: None)
         patch.setattr("sails_eval.models.base.load_base", lambda pair: testbed_base)

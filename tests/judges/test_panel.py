@@ -1,10 +1,8 @@
 """Panels of judges that say what they are told to."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import krippendorff
 import numpy as np
 import pytest
 
@@ -146,19 +144,10 @@ def test_a_panel_is_what_its_members_are() -> None:
         Panel([Scripted(0), Scripted(7)]).check()
 
 
-def test_alpha_is_the_packages() -> None:
-    verdicts = judged(["11x", "125", "333", "455", "3x5", "xx1"])
-    nan = np.nan
-    scores: list[list[float]] = [
-        [1, 1, 3, 4, 3],
-        [1, 2, 3, 5, nan],
-        [nan, 5, 3, 5, 5],
-    ]  # the last answer has no pair of votes
-    labels: list[list[float]] = [[0, 0, 1, 2, 1], [0, 3, 1, 2, nan], [nan, 2, 1, 2, 2]]
-    ordinal = krippendorff.alpha(scores, level_of_measurement="ordinal")
-    nominal = krippendorff.alpha(labels, level_of_measurement="nominal")
-    assert alpha(verdicts, scores=True) == pytest.approx(ordinal)
-    assert alpha(verdicts) == pytest.approx(nominal)
+def test_alpha_leaves_answers_without_two_votes_out() -> None:
+    verdicts = judged(["11x", "125", "333", "455", "3x5", "xx1"])  # the last answer has no pair of votes
+    ordinal, nominal = alpha(verdicts, scores=True), alpha(verdicts)
+    assert (ordinal, nominal) == (alpha(verdicts[:-1], scores=True), alpha(verdicts[:-1]))
     assert 0 < ordinal < nominal < 1
     assert np.isnan(alpha(judged(["111"])))
 
@@ -179,10 +168,3 @@ def test_the_note_says_alpha_of_panels_only() -> None:
     assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""
     alike = agreement({"harmful": judged(["111"])})
     assert alike.count("undefined, all votes being alike, for their") == 2
-
-
-def test_without_its_package_the_note_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "krippendorff", None)
-    note = agreement({"harmful": judged(["125", "111"]), "safe": []})
-    assert "not computed" in note and "pip install 'sails-eval[judges]'" in note and ";" not in note
-    assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""

@@ -207,7 +207,7 @@ def test_an_evaluation_tells_everything_at_once_too(asked: dict[str, Any]) -> No
 
 
 def test_a_plan_is_settled(asked: dict[str, Any]) -> None:
-    config = CompareConfig(**asked, examples=(4, 2), contrasts=("sails:lora",))
+    config = CompareConfig(**asked, examples=(4, 2), comparisons=("sails:lora",))
     plan, again = prepare(config), prepare(config)
     assert plan == again and plan.identity == again.identity and plan.folder == again.folder
     assert plan.identity.fingerprint == again.identity.fingerprint
@@ -358,7 +358,7 @@ def change_files() -> None:
         ({"learning_rates": 3}, ()),
         ({"methods": ("lora", "sails")}, ()),
         ({"methods": ("lora", "full")}, ()),
-        ({"contrasts": ("lora:full",)}, ()),
+        ({"comparisons": ("lora:full",)}, ()),
     ],
     ids=lambda change: "-".join(change) if isinstance(change, dict) else "",
 )
@@ -469,14 +469,14 @@ def test_what_is_said_of_a_recipe_is_no_part_of_a_cells_fingerprint(asked: dict[
     assert cells_of(sub_run_of(asked, methods=("mine",))) == before
 
 
-# --- declared contrasts ------------------------------------------------------------------------------------------
+# --- declared comparisons ----------------------------------------------------------------------------------------
 
 
-def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
-    sub_run = sub_run_of(asked, contrasts=("sails:lora", "full:base"))
+def test_comparisons_are_pairs_of_rows(asked: dict[str, Any]) -> None:
+    sub_run = sub_run_of(asked, comparisons=("sails:lora", "full:base"))
     assert sub_run.contrasts == (Contrast("sails", "lora"), Contrast("full", "base"))
     assert sub_run_of(asked).contrasts is None
-    none = sub_run_of(asked, contrasts=())
+    none = sub_run_of(asked, comparisons=())
     assert none.contrasts == () and none.identity.told()["contrasts"] == []
 
 
@@ -486,15 +486,15 @@ def test_contrasts_are_pairs_of_rows(asked: dict[str, Any]) -> None:
         ("sails", "'sails' is not of the form A:B"),
         ("sails:lora:full", "'sails:lora:full' is not of the form A:B"),
         ("sails:sails", "'sails' against 'sails': name two different rows"),
-        ("sails:loar", "unknown method in contrasts 'loar'; did you mean lora"),
+        ("sails:loar", "unknown method in comparisons 'loar'; did you mean lora"),
         ("lora:sails", "'lora' against 'sails': .*each pair once"),
-        ("full:base@safty_rate", "unknown metric in contrasts 'safty_rate'; did you mean safety_rate"),
+        ("full:base@safty_rate", "unknown metric in comparisons 'safty_rate'; did you mean safety_rate"),
         ("best:rest", "'best:rest' takes --protocol confirm"),
     ],
 )
 def test_a_contrast_of_something_else_is_an_error(asked: dict[str, Any], contrast: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        sub_run_of(asked, contrasts=("sails:lora", contrast))
+        sub_run_of(asked, comparisons=("sails:lora", contrast))
 
 
 def test_an_evaluation_needs_no_training_data(asked: dict[str, Any]) -> None:
@@ -559,13 +559,17 @@ def test_what_only_a_new_run_needs_is_not_asked_of_a_finished_one(monkeypatch: p
 
 def test_what_takes_no_model_is_told_with_all_the_rest(asked: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text("like: testbed\nbatch_size: 5\nreference_judge: grammer\n")
-    more: dict[str, Any] = {"methods": ("lora", "dpo"), "contrasts": ("lora", "lora:zz", "lora:dpo"), "judge": "rulez"}
+    more: dict[str, Any] = {
+        "methods": ("lora", "dpo"),
+        "comparisons": ("lora", "lora:zz", "lora:dpo"),
+        "judge": "rulez",
+    }
     with pytest.raises(UserError) as error:
         prepare(CompareConfig(pair=str(tmp_path / "odd.yaml"), **more))
     told = str(error.value).splitlines()
     for line, words in zip(
         told,
-        ("'rulez'", "'grammer'", "'batch_size' is 5", "'lora' is not of the form A:B", "contrasts 'zz'"),
+        ("'rulez'", "'grammer'", "'batch_size' is 5", "'lora' is not of the form A:B", "comparisons 'zz'"),
         strict=True,
     ):
         assert words in line

@@ -1,4 +1,4 @@
-"""What the protocol `confirm` plans: which seeds do what, which rates are tried, and which contrasts are declared."""
+"""What the protocol `confirm` plans: which seeds do what, which rates are tried, and which comparisons are declared."""
 
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -9,13 +9,24 @@ from typing import Any
 import pytest
 import yaml
 
-from sails_eval.boards.contrasts import Contrast
+from sails_eval.boards.contrasts import Contrast, protocol_hash
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import digest
 from sails_eval.core.paths import PACKAGE, bundled
+from sails_eval.core.schema import read_mapping
 from sails_eval.plan.plan import SubRun, Tuning
 from sails_eval.plan.prepare import prepare
-from sails_eval.plan.protocol import Protocol, parse_contrast, seeds_to_test, seeds_to_tune
+from sails_eval.plan.protocol import (
+    BETWEEN,
+    DECLARED,
+    FIRST,
+    Protocol,
+    first_seed,
+    parse_contrast,
+    seeds_to_test,
+    seeds_to_tune,
+)
 
 
 @pytest.fixture
@@ -50,7 +61,7 @@ def test_no_number_is_shared_between_organisms_or_with_tuning(pair: str) -> None
 def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) -> None:
     asked: list[dict[str, Any]] = [
         {},
-        {"contrasts": ("lora:sails@harm_score",)},
+        {"comparisons": ("lora:sails@harm_score",)},
         {"methods": ("sails", "lora")},
         {"limit": 5},
         {"steps": (10,)},
@@ -121,7 +132,7 @@ def test_best_is_the_method_that_scores_best_in_tuning() -> None:
     assert Tuning((0,), scores).best == "b"  # of equal ones the first
 
 
-def test_few_contrasts_are_declared_and_what_is_not_there_is_told(pair: str) -> None:
+def test_few_comparisons_are_declared_and_what_is_not_there_is_told(pair: str) -> None:
     protocol = prepare(
         CompareConfig(pair=pair, protocol="confirm", methods=("lora", "sails", "random-orthonormal"))
     ).protocol
@@ -134,16 +145,18 @@ def test_few_contrasts_are_declared_and_what_is_not_there_is_told(pair: str) -> 
     assert protocol.left_out == ("sails:activation-svd-r@refusal_rate", "sails:lora-equal-labels@refusal_rate")
     assert protocol.design("lora").contrasts[-1].rivals == ("sails", "random-orthonormal")
     alone = prepare(CompareConfig(pair="testbed", protocol="confirm", methods=("lora",))).protocol
-    assert alone is not None and alone.contrasts == () and len(alone.left_out) == 5
-    own = prepare(CompareConfig(pair="testbed", protocol="confirm", contrasts=("lora:full@helpfulness", "sails:base")))
-    assert own.protocol and own.protocol.contrasts == ("lora:full@helpfulness", "sails:base@refusal_rate")
+    assert alone is not None and alone.comparisons == () and len(alone.left_out) == 5
+    own = prepare(
+        CompareConfig(pair="testbed", protocol="confirm", comparisons=("lora:full@helpfulness", "sails:base"))
+    )
+    assert own.protocol and own.protocol.comparisons == ("lora:full@helpfulness", "sails:base@refusal_rate")
     assert own.protocol.left_out == ()
 
 
 def test_the_protocol_is_part_of_the_runs_identity(pair: str) -> None:
     first, second, _ = planned(pair)
     assert first.identity.protocol == second.identity.protocol == first.protocol.fingerprint  # type: ignore[union-attr]
-    other = planned(pair, contrasts=("sails:lora",))[0]
+    other = planned(pair, comparisons=("sails:lora",))[0]
     assert "protocol" in first.identity.differences(other.identity)
     assert "protocol" not in planned(pair, protocol="explore")[0].identity.told()
 
@@ -159,14 +172,33 @@ def test_a_protocol_is_read_back_and_compared(pair: str, tmp_path: Path) -> None
         protocol.check_same(kept.model_copy(update={"margin": 0.1, "alpha": 0.1}), "p")
 
 
+def test_protocols_by_the_earlier_name_of_comparisons_keep_their_hashes(tmp_path: Path) -> None:
+    """The key was `contrasts`: boards name protocols by their hashes, and seeds are drawn by what is declared."""
+    published = sorted(bundled("leaderboards").glob("*-protocol-*.yaml"))
+    assert published
+    for path in published:
+        protocol = Protocol.read(path)
+        assert "contrasts" in read_mapping(path) and path.stem.endswith(f"-{protocol.fingerprint}")
+        now = {"comparisons" if key == "contrasts" else key: value for key, value in read_mapping(path).items()}
+        assert Protocol.model_validate(now) == protocol and protocol_hash(now) == protocol.fingerprint
+        protocol.write(tmp_path / "protocol.yaml")
+        written = read_mapping(tmp_path / "protocol.yaml")
+        assert written["comparisons"] == list(protocol.comparisons) and "contrasts" not in written
+    config = CompareConfig(comparisons=("sails:lora",))
+    told = config.model_dump(mode="json", include=DECLARED)
+    earlier = {"contrasts" if key == "comparisons" else key: value for key, value in told.items()}
+    seed = int(digest([{}, ["testbed"], earlier])[:8], 16) % 9_000 * BETWEEN + FIRST
+    assert earlier["contrasts"] == ["sails:lora"] and first_seed(config, []) == seed
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
         ({"protocol": "explore", "tuning_seeds": 2}, "--tuning-seeds goes with --protocol confirm"),
         ({"checkpoints": 2}, "--checkpoints"),
         ({"seeds": 501}, "at most 500"),
-        ({"methods": ("lora",), "contrasts": ("best:rest",)}, "two methods that train"),
-        ({"contrasts": ("sails:lora@safety",)}, "unknown metric in contrasts 'safety'; did you mean safety_rate"),
+        ({"methods": ("lora",), "comparisons": ("best:rest",)}, "two methods that train"),
+        ({"comparisons": ("sails:lora@safety",)}, "unknown metric in comparisons 'safety'; did you mean safety_rate"),
     ],
 )
 def test_what_a_confirmation_cannot_have_is_an_error(asked: dict[str, Any], told: str, pair: str) -> None:
@@ -174,7 +206,7 @@ def test_what_a_confirmation_cannot_have_is_an_error(asked: dict[str, Any], told
         planned("testbed", **asked)
 
 
-def test_contrasts_are_written_as_they_are_read() -> None:
+def test_comparisons_are_written_as_they_are_read() -> None:
     assert parse_contrast("a:b", "refusal_rate") == Contrast("a", "b", "refusal_rate")
     assert parse_contrast("best:rest", "refusal_rate").endpoint == "alignment_score"
     for text in ("a:b@helpfulness", "best:rest@refusal_rate"):

@@ -119,7 +119,8 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Canned:
         yield canned
 
     monkeypatch.setattr(comparison, "workers", workers)
-    for module, picture in ((report, "tradeoff"), (curve_report, "draw_curves")):  # they take longer than the rest
+    pictures = ((report, "tradeoff"), (report, "draw_comparisons"), (curve_report, "draw_curves"))
+    for module, picture in pictures:  # they take longer than the rest
         monkeypatch.setattr(module, picture, lambda *arguments: None)
     return canned
 

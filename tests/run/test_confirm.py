@@ -59,7 +59,8 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Tuned:
         yield canned
 
     monkeypatch.setattr(comparison, "workers", workers)
-    for module, picture in ((report, "tradeoff"), (curve_report, "draw_curves")):  # they take longer than the rest
+    pictures = ((report, "tradeoff"), (report, "draw_comparisons"), (curve_report, "draw_curves"))
+    for module, picture in pictures:  # they take longer than the rest
         monkeypatch.setattr(module, picture, lambda *arguments: None)
     return canned
 
@@ -156,7 +157,7 @@ def test_the_protocol_is_there_before_anything_is_tested(
     grid, refined, with_base = 2 * 5 * 2 * 4, 2 * 5 * 2 * 6, 2 * 2 * 6 + 1  # the last on the first organism alone
     assert first == grid + refined + with_base
     told = yaml.safe_load((Path("run") / "protocol.yaml").read_text())
-    assert told["contrasts"] == ["sails:lora@refusal_rate", "best:rest@alignment_score"]
+    assert told["comparisons"] == ["sails:lora@refusal_rate", "best:rest@alignment_score"]
     rivals = ("random-orthonormal", "activation-svd-r", "lora-equal-labels")
     assert told["left_out"] == [f"sails:{rival}@refusal_rate" for rival in rivals]
     assert told["stop"].startswith("fixed: 5 organisms × 3 seeds")
@@ -170,9 +171,9 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
     made(**confirmed)
     assert not pool.trained and (run / "protocol.yaml").read_bytes() == kept
     assert all(path.read_bytes() == was for path, was in before.items() if was)
-    told = r"run/protocol\.yaml: fixed before the test, .* differs in contrasts, left_out;"
+    told = r"run/protocol\.yaml: fixed before the test, .* differs in comparisons, left_out;"
     with pytest.raises(UserError, match=told):
-        made(**confirmed | {"contrasts": ("lora:sails",)})
+        made(**confirmed | {"comparisons": ("lora:sails",)})
     with pytest.raises(UserError, match=r"differs in stop;"):
         made(**confirmed | {"seeds": 4})
     with pytest.raises(UserError, match=r"run: holds another comparison, which differs in .*protocol"):

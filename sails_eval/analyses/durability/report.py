@@ -7,6 +7,7 @@ from typing import Any
 
 from sails_eval.analyses.finished_run import over_seeds, shown_tables
 from sails_eval.boards import plot
+from sails_eval.boards.looks import Look, looks_of
 from sails_eval.boards.table import METRICS as ALL_METRICS
 from sails_eval.boards.table import UNSCORED_FLAG
 from sails_eval.core.files import read_table
@@ -94,7 +95,7 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     methods = dict.fromkeys(row.method for row in rows if row.method != BASE)
-    looks = {**plot.looks_of(methods), BASE: plot.BASE_LOOK}
+    looks = looks_of([*methods, BASE])
     figure = plot.new_figure(3.6 * len(attacks), 2.8 * len(METRICS))
     grid = figure.subplots(len(METRICS), len(attacks), sharex="col", sharey="row", squeeze=False)
     for line, metric in zip(grid, METRICS, strict=True):
@@ -108,7 +109,7 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
     plot.save(figure, path)
 
 
-def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, plot.Look]) -> None:
+def _draw_decay(axes: Any, rows: Sequence[Decay], looks: Mapping[str, Look]) -> None:
     """One metric over the examples of one attack, a line for every method."""
     examples = sorted({row.examples or 0 for row in rows})
     for method, look in looks.items():

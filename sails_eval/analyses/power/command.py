@@ -1,11 +1,12 @@
 """The command power."""
 
 import argparse
+import re
 from pathlib import Path
 
 from sails_eval.analyses.base import Analysis
 from sails_eval.core.errors import UserError
-from sails_eval.core.names import names
+from sails_eval.core.names import renamed
 
 
 class Command(Analysis):
@@ -23,23 +24,30 @@ class Command(Analysis):
         add("--prompt-sd", type=float, metavar="X", help="with --sd: the part of it that prompts explain")
         text = "with --sd: what organisms differ in besides; then organisms are counted, not seeds of one"
         add("--organism-sd", type=float, metavar="X", help=text)
-        text = "what the difference is in (default: what the contrast was declared in, or alignment score)"
+        text = "what the difference is in (default: what the comparison was declared in, or alignment score)"
         add("--metric", metavar="NAME", help=text)
-        add("--contrast", type=names, metavar="A,B", help="with --from: methods (default: first declared)")
-        add("--contrasts", type=int, metavar="N", help="declared contrasts (default: the run's, or 1)")
+        text = "with --from: the two rows (default: the first declared comparison)"
+        add("--comparisons", type=_rows, metavar="A:B", help=text)
+        add("--n-comparisons", type=int, metavar="N", help="declared comparisons (default: the run's, or 1)")
+        renamed(parser, "--contrast", "--comparisons", type=_rows)
+        renamed(parser, "--contrasts", "--n-comparisons", type=int)
         add("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks")
 
     def run(self, options: argparse.Namespace) -> None:
         from sails_eval.analyses.power.measure import Spread, report, spread_in
 
-        if options.contrast and len(options.contrast) != 2:
-            raise UserError(f"--contrast {','.join(options.contrast)}: name two methods, as in sails,lora")
+        if options.comparisons and len(options.comparisons) != 2:
+            raise UserError(f"--comparisons {':'.join(options.comparisons)}: name two rows, as in sails:lora")
         for flag in ("prompt_sd", "organism_sd"):
             if options.run_dir and vars(options)[flag] is not None:
                 raise UserError(f"--{flag.replace('_', '-')} goes with --sd; --from measures it")
         if options.run_dir:
-            spread, contrasts = spread_in(options.run_dir, options.contrast, options.metric, options.include_path)
+            spread, declared = spread_in(options.run_dir, options.comparisons, options.metric, options.include_path)
         else:
-            spread, contrasts = Spread(options.sd, options.prompt_sd or 0.0, organisms=options.organism_sd), 1
-        given = contrasts if options.contrasts is None else options.contrasts
-        print(report(spread, difference=options.difference, power_wanted=options.power, contrasts=given))
+            spread, declared = Spread(options.sd, options.prompt_sd or 0.0, organisms=options.organism_sd), 1
+        n = declared if options.n_comparisons is None else options.n_comparisons
+        print(report(spread, difference=options.difference, power_wanted=options.power, comparisons=n))
+
+
+def _rows(text: str) -> list[str]:
+    return re.split(r"[:,]", text)

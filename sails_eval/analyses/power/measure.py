@@ -30,7 +30,7 @@ MOST = 1000
 """Of seeds or organisms, beyond which none are counted."""
 
 ASSUMED = """\
-Assumed: a paired t test over {unit}, two-sided, at 5 % over {contrasts} declared contrast{s} (Holm's hardest step,
+Assumed: a paired t test over {unit}, two-sided, at 5 % over {comparisons} declared comparison{s} (Holm's hardest step,
 {alpha:.3g}); differences normal over {unit}; {more}
 """
 
@@ -109,10 +109,10 @@ def seeds_needed(difference: float, sd: float, *, power_wanted: float, alpha: fl
 def spread_in(
     run: Path, pair: Sequence[str] | None = None, metric: str | None = None, include: Sequence[Path] = ()
 ) -> tuple[Spread, int]:
-    """The spread of a contrast in a run (the first declared by default), and the number of contrasts it has.
+    """The spread of a comparison in a run (the first declared by default), and the number of comparisons it has.
 
-    Without `metric` it is that in which the contrast was declared. Of several budgets the largest counts. Raises
-    UserError where the run has no such contrast over two seeds or more, or its tasks cannot be found.
+    Without `metric` it is that in which the comparison was declared. Of several budgets the largest counts. Raises
+    UserError where the run has no such comparison over two seeds or more, or its tasks cannot be found.
     """
     folder = RunFolder(run)
     described = folder.description() if folder.exists else None  # results alone will do
@@ -177,7 +177,7 @@ def _prompt_error(row: Tested, metric: str) -> float:
 # --- what it takes ----------------------------------------------------------------------------------------------------
 
 
-def report(spread: Spread, *, difference: float, power_wanted: float, contrasts: int) -> str:
+def report(spread: Spread, *, difference: float, power_wanted: float, comparisons: int) -> str:
     """Tables of what it takes to see a difference, and what they assume.
 
     Raises UserError for figures out of their range.
@@ -188,13 +188,14 @@ def report(spread: Spread, *, difference: float, power_wanted: float, contrasts:
     for name, value, most in (("difference", difference, span), ("sd", spread.sd, span), ("power", power_wanted, 1.0)):
         if not 0 < value < most:
             raise UserError(f"--{name} {value:g}: has to be above 0 and below {most:g}")
-    if contrasts < 1 or spread.prompts < 0 or (spread.organisms or 0) < 0:
-        raise UserError("--contrasts has to be 1 or more, --prompt-sd and --organism-sd 0 or more")
-    alpha = ALPHA / contrasts
+    if comparisons < 1 or spread.prompts < 0 or (spread.organisms or 0) < 0:
+        raise UserError("--n-comparisons has to be 1 or more, --prompt-sd and --organism-sd 0 or more")
+    alpha = ALPHA / comparisons
     of_seeds = spread.organisms is None
     table = (_over_seeds if of_seeds else _over_organisms)(spread, difference, power_wanted, alpha)
     unit, more = ("seeds", OVER_SEEDS) if of_seeds else ("organisms", OVER_ORGANISMS)
-    about = ASSUMED.format(unit=unit, contrasts=contrasts, s="" if contrasts == 1 else "s", alpha=alpha, more=more)
+    s = "" if comparisons == 1 else "s"
+    about = ASSUMED.format(unit=unit, comparisons=comparisons, s=s, alpha=alpha, more=more)
     return f"{_heading(spread, difference)}\n\n{table}\n\n{about}"
 
 

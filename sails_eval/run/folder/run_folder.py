@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from sails_eval.boards.leaderboard import Task, choose_rates
 from sails_eval.boards.rate_choice import Choice
@@ -166,6 +166,7 @@ class RunFolder:
     leaderboard_page = Place("leaderboard.md")
     ledger = Place("budget.csv")
     tradeoff = Place("tradeoff.png")
+    forest = Place("comparisons.png")
     usage_file = Place(USAGE)  # what judges have used
     protocol = RecordPlace("protocol.yaml", FixedProtocol)  # written before anything is tested
     tuned = RecordPlace("tuning.json", records.Tuned)  # written before the test is answered
@@ -329,12 +330,15 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process is at work in the folder inside the block. Raises UserError where one is."""
-        with self._lock.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{self.path}: another sails-eval is at work there") from error
+        lock = FileLock(self._lock, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"{self.path}: another sails-eval is at work there") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextmanager
     def opened(self, config: CompareConfig, description: Description) -> Iterator[Description]:

@@ -9,10 +9,11 @@ import pandas as pd
 from sails_eval.boards.contrasts import Design
 from sails_eval.boards.curves import Point
 from sails_eval.boards.facts import Provenance, RowFacts
+from sails_eval.boards.forest import draw_comparisons
 from sails_eval.boards.leaderboard import build
 from sails_eval.boards.page import to_markdown
 from sails_eval.boards.plot import tradeoff
-from sails_eval.boards.table import EXPLORATORY, write_frame
+from sails_eval.boards.table import EXPLORATORY, rows_of, write_frame
 from sails_eval.core.files import write_text
 from sails_eval.plan.budget import Size
 from sails_eval.plan.plan import EvaluationPlan, Plan, SubRun
@@ -33,9 +34,10 @@ def write_report(run: RunFolder, outcome: Outcome, described: Description, *, ti
 
 
 def write_board(run: RunFolder, frame: pd.DataFrame, *, title: str) -> None:
-    """Write a leaderboard, and its page."""
+    """Write a leaderboard, its page, and the picture of its comparisons, if it has any."""
     write_frame(run.leaderboard, frame)
     write_text(run.leaderboard_page, to_markdown(frame, title=title))
+    draw_comparisons(rows_of(frame), run.forest)
 
 
 def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:

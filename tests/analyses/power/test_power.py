@@ -82,16 +82,29 @@ def test_what_else_a_run_measured_changes_no_spread(run: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == before
 
 
+def test_earlier_names_of_the_flags_are_taken_with_a_warning(
+    run: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for now, earlier in (("--comparisons a:b", "--contrast a,b"), ("--n-comparisons 4", "--contrasts 4")):
+        shown = []
+        for flags in (now, earlier):
+            caplog.clear()
+            assert main(f"power --difference 0.1 --from run {flags}".split()) == 0
+            shown.append(capsys.readouterr().out)
+        assert shown[0] == shown[1]
+        assert caplog.messages == [f"{earlier.split()[0]} is now called {now.split()[0]}; the old name will go"]
+
+
 def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         ("--difference 3 --sd 0.1", "--difference 3: has to be above 0 and below 2"),
         ("--difference 0.1 --sd 0.1 --power 1", "--power 1"),
-        ("--difference 0.1 --sd 0.1 --contrasts 0", "--contrasts has to be 1 or more"),
+        ("--difference 0.1 --sd 0.1 --n-comparisons 0", "--n-comparisons has to be 1 or more"),
         ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
         ("--difference 0.1 --from nowhere", "nowhere/results.csv: no such file"),
         ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd goes with --sd"),
-        ("--difference 0.1 --from run --contrast a", "name two methods"),
-        ("--difference 0.1 --from run --contrast a,c", "unknown method in contrasts 'c'"),
+        ("--difference 0.1 --from run --comparisons a", "name two rows"),
+        ("--difference 0.1 --from run --comparisons a:c", "unknown method in comparisons 'c'"),
     ):
         assert main(["power", *arguments.split()]) == (2 if words else 0)
         assert words in capsys.readouterr().err
@@ -149,12 +162,12 @@ def test_organisms_of_a_run_are_counted(run: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     between = (0.05**2 - 0.1**2 / 3) ** 0.5 if 0.05**2 > 0.1**2 / 3 else 0.0
     assert "To see a difference of 0.1 in refusal." in shown and "on 6 degrees of freedom (a - b in run)" in shown
-    assert f"between organisms besides: {between:.3f}." in shown and "2 declared contrasts" in shown
+    assert f"between organisms besides: {between:.3f}." in shown and "2 declared comparisons" in shown
     lines = [line.split() for line in shown.splitlines() if "organisms" in line and "each" not in line]
     assert [line[0] for line in lines if line[1] == "organisms"] == ["5", "8", "12", "16", "24"]
     needed = Spread(0.1, organisms=between).organisms_needed(0.1, 6, power_wanted=0.8, alpha=0.025)
     assert [line[6] for line in lines if line[0] == "organisms"] == [str(needed)]
     assert main("power --difference 0.1 --from run --metric safety".split()) == 2
     assert "unknown metric 'safety'; did you mean safety_rate" in capsys.readouterr().err
-    assert main("power --difference 0.05 --sd 0.1 --organism-sd 0.03 --contrasts 4".split()) == 0
+    assert main("power --difference 0.05 --sd 0.1 --organism-sd 0.03 --n-comparisons 4".split()) == 0
     assert "organisms for 0.05" in capsys.readouterr().out

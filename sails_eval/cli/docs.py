@@ -1,0 +1,37 @@
+"""The command `sails-eval docs`: the pages of the documentation, which the package carries."""
+
+import argparse
+import pydoc
+import sys
+from pathlib import Path
+from typing import Any
+
+from sails_eval.cli.common import add_command
+from sails_eval.core.errors import unknown
+from sails_eval.core.paths import bundled
+
+
+def add(commands: Any) -> None:
+    command = add_command(commands, "docs", _show, "Print a page of the documentation, or list the pages.")
+    command.add_argument("page", nargs="?", metavar="PAGE", help="the name of a page, such as protocol (default: list)")
+
+
+def pages() -> dict[str, Path]:
+    """The pages by name."""
+    return {path.stem: path for path in sorted(bundled("docs").glob("*.md"))}
+
+
+def _show(options: argparse.Namespace) -> None:
+    found = pages()
+    if options.page is None:
+        width = max(map(len, found))
+        for name, path in found.items():
+            print(f"{name:{width}}  {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+    elif (name := Path(options.page).stem) not in found:
+        raise unknown("page", options.page, found)
+    else:
+        text = found[name].read_text(encoding="utf-8")
+        if sys.stdout.isatty():
+            pydoc.pager(text)
+        else:
+            print(text, end="")
