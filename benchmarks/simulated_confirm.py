@@ -18,8 +18,9 @@ The organisms are those of the test, so what a method has on these organisms alo
 these organisms alone: then it is the mean over their trainings, and methods do not differ between organisms.
 
 **Measured.** How often 95 % intervals hold the truth, of rows (in refusal and alignment score) and of the comparisons
-of pairs; how often all simultaneous intervals of the declared comparisons do; how often a board claims any difference
-after Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06 are seen there.
+of pairs; how often all simultaneous intervals of the declared comparisons do; how often a board claims any
+difference after Holm, where there is none; the median detectable difference of sails:lora in refusal; how often 0.06
+are seen there.
 
 `--candidates` compares the intervals over the organisms' means that were candidates for the protocol: Student's t;
 Hall's transformation (1992, JRSS B 54:221) and Johnson's modified t (1978, JASA 73:536), which correct for skewness;
