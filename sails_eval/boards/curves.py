@@ -255,7 +255,7 @@ def budget_curves(
     shown: Mapping[int, Mapping[str, Interval]],
     contrasts: Sequence[Contrast],
 ) -> list[Point]:
-    """The curves `examples` and `area` of every method, `difference` and `crossover` of every contrast.
+    """The curves `examples` and `area` of every method, `difference` and `crossover` of every comparison.
 
     `tested` has the scores on the test by budget and method, `shown` what the leaderboards say of them.
     """

@@ -13,7 +13,7 @@ TOLD: dict[Kind, str] = {"harmful": "refusal", "safe": "helpfulness"}
 
 
 def notes(evaluator: Evaluator, subjects: Sequence[Subject]) -> dict[str, list[str]]:
-    """Per method, a line for every contrast declared with it first, over the test prompts of either kind.
+    """Per method, a line for every comparison declared with it first, over the test prompts of either kind.
 
     `subjects` are one per method.
     """
