@@ -5,7 +5,6 @@ reaches the token budget. So tokens, steps and order are equal by construction; 
 """
 
 import re
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import torch
 
 from sails_eval.core.errors import unknown
@@ -170,7 +170,7 @@ def save_trained(
 
 
 def reset_peak_memory() -> None:
-    """Start counting the peak anew: on the GPU, or this process's high-water mark where the kernel lets us."""
+    """Start counting the peak anew: on the GPU, or Linux's high-water mark of this process, which psutil has not."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # without it the peak is the process's peak so far, an upper bound
@@ -184,5 +184,5 @@ def peak_memory() -> int:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return int(psutil.Process().memory_info().rss)  # what it holds in the end, a lower bound
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
