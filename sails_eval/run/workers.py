@@ -132,6 +132,8 @@ class Workers(AbstractContextManager["Workers"]):
         script = vars(sys.modules["__main__"]).get("__file__")  # a notebook has none, and is not imported
         if script is None or self._started is None or self._started.is_set():
             return self._died
+        if not Path(script).is_file():
+            return UserError(f"{script}: worker processes cannot import it; save the program in a file, and run that")
         return UserError(
             f"{Path(script).name}: needs the guard: worker processes import the script and died while doing so (their "
             "error is above); put what is to run only once, such as calls of sails_eval, under "

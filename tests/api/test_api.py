@@ -32,7 +32,7 @@ def test_every_public_name_is_there() -> None:
     exec("from sails_eval import *", everything)
     assert set(sails_eval.__all__) <= everything.keys()
     with pytest.raises(AttributeError, match="'sails_eval' has no attribute 'compere'"):
-        sails_eval.compere  # type: ignore[attr-defined]  # noqa: B018
+        sails_eval.compere  # noqa: B018
 
 
 def test_the_settings_are_those_of_the_command_line() -> None:
@@ -81,10 +81,12 @@ def test_a_run_gives_the_tables_of_its_files(run: Run) -> None:
 def test_the_samples_are_what_the_leaderboard_was_made_of(run: Run) -> None:
     samples = run.samples()
     harmful = samples[samples["task"] == "bad"]
-    refused = harmful["label"].isin(DECLINED).groupby([harmful["method"], harmful["seed"].fillna(-1)]).mean()
     board = run.leaderboard.set_index("method")["refusal_rate"]
-    for method, rate in refused.groupby("method").mean().items():
-        assert rate == pytest.approx(board[method], abs=1e-6)
+    for method in ("base", "lora", "sails"):
+        of_seeds = harmful[harmful["method"] == method].groupby("seed", dropna=False)["label"]
+        rates = [labels.isin(DECLINED).mean() for _, labels in of_seeds]
+        assert len(rates) == (1 if method == "base" else 2)
+        assert sum(rates) / len(rates) == pytest.approx(board[method], abs=1e-6)
     assert set(samples["split"]) == {"test"} and harmful["score"].isin([1, 2, 3, 4, 5]).all()
     assert samples.loc[samples["task"] == "good", "score"].isna().all() and samples["unscored"].isna().all()
     row = harmful.iloc[0]
@@ -106,10 +108,10 @@ def test_samples_are_chosen_by_method_seed_task_split_and_rate(run: Run) -> None
 
 
 def test_an_adapter_is_the_one_at_the_rate_on_the_leaderboard(run: Run) -> None:
-    rate = run.leaderboard.set_index("method").loc["lora", "learning_rate"]
+    rate = format(float(run.leaderboard.set_index("method")["learning_rate"]["lora"]), "g")
     for seed, asked_for in ((0, None), (0, 0), (1, 1)):
         folder = run.adapter("lora", asked_for)
-        assert folder.is_dir() and folder.parent.name.startswith(f"rate-{rate:g}-seed-{seed}-")
+        assert folder.is_dir() and folder.parent.name.startswith(f"rate-{rate}-seed-{seed}-")
     with pytest.raises(UserError, match=r"unknown trained method of .* 'base'; known: lora, sails"):
         run.adapter("base")
     with pytest.raises(UserError, match=r"unknown seed of lora '2'; known: 0, 1"):
