@@ -5,13 +5,16 @@ One thread makes a result independent of how many workers there are; every worke
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.synchronize import Event
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
@@ -60,6 +63,7 @@ class Workers(AbstractContextManager["Workers"]):
         """A `host` has all threads, as the user has them."""
         self._jobs, self._quiet, self._host = jobs, quiet, host
         self._pool: ProcessPoolExecutor | None = None
+        self._started: Event | None = None
         self._died = HOST_DIED if host else DIED
 
     def __exit__(self, *error: object) -> None:
@@ -108,24 +112,47 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
         if self._pool is None:
-            threads = GIVEN if self._host else None
-            self._pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _start, (threads,))
+            context = get_context("spawn")
+            self._started = context.Event()
+            given = (self._started, GIVEN if self._host else None)
+            self._pool = ProcessPoolExecutor(self._jobs, context, _start, given)
         try:
             return self._pool.submit(function, item)
         except BrokenProcessPool as error:
-            raise self._died from error
+            raise self._death() from error
 
     def _result(self, future: Future[Made]) -> Made:
         try:
             return future.result()
         except BrokenProcessPool as error:
-            raise self._died from error
+            raise self._death() from error
+
+    def _death(self) -> UserError:
+        """Why a process died. None starts where each imports a main script that begins the same work once more."""
+        script = vars(sys.modules["__main__"]).get("__file__")  # a notebook has none, and is not imported
+        if script is None or self._started is None or self._started.is_set():
+            return self._died
+        if not Path(script).is_file():
+            return UserError(f"{script}: worker processes cannot import it; save the program in a file, and run that")
+        return UserError(
+            f"{Path(script).name}: needs the guard: worker processes import the script and died while doing so (their "
+            "error is above); put what is to run only once, such as calls of sails_eval, under "
+            'if __name__ == "__main__":'
+        )
 
 
-def workers(jobs: int, *, quiet: bool = False) -> Workers:
-    """A pool of `jobs` processes of one thread each."""
+@contextmanager
+def workers(jobs: int, *, quiet: bool = False) -> Iterator[Workers]:
+    """A pool of `jobs` processes of one thread each, for a block; the environment is the caller's again after it."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)  # read when the children import their numerical libraries
-    return Workers(jobs, quiet=quiet)
+    try:
+        with Workers(jobs, quiet=quiet) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
 
 
 class Hosts(AbstractContextManager["Hosts"]):
@@ -161,8 +188,9 @@ def hosts(*, quiet: bool = False) -> Hosts:
     return Hosts(quiet=quiet)
 
 
-def _start(threads: Mapping[str, str | None] | None) -> None:
+def _start(started: Event, threads: Mapping[str, str | None] | None) -> None:
     """Prepare a worker of one thread, or a host with the `threads` that the user has: quiet, and at an end with us."""
+    started.set()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if threads is None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch

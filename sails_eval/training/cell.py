@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import torch
 
 from sails_eval.core.errors import unknown
@@ -170,7 +171,7 @@ def save_trained(
 
 
 def reset_peak_memory() -> None:
-    """Start counting the peak anew: on the GPU, or this process's high-water mark where the kernel lets us."""
+    """Start counting the peak anew: on the GPU, or Linux's high-water mark of this process, which psutil has not."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # without it the peak is the process's peak so far, an upper bound
@@ -185,8 +186,6 @@ def peak_memory() -> int:
         lines = status.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     if sys.platform == "win32":
-        import psutil
-
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # not on Windows
 

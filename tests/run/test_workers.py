@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,8 @@ from sails_eval.run.workers import GIVEN, ONE_THREAD, Hosts, Workers, hosts, wor
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Workers]:
     """Two workers, which take seconds to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ONE_THREAD:
-            patch.setenv(name, os.environ.get(name, ""))  # puts the environment back in the end
-        with workers(2, quiet=True) as started:
-            yield started
+    with workers(2, quiet=True) as started:
+        yield started
 
 
 def late(item: tuple[int, float]) -> int:
@@ -113,6 +111,46 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do(pool: Workers) -> N
     """The last one here: it breaks the pool."""
     with pytest.raises(UserError, match=r"a worker process died .* run the same command again"):
         pool.map(os._exit, [1], title="death")
+
+
+def test_the_environment_is_the_callers_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    before = dict(os.environ)
+    with pytest.raises(ZeroDivisionError), workers(1, quiet=True):
+        assert {name: os.environ[name] for name in ONE_THREAD} == ONE_THREAD
+        raise ZeroDivisionError
+    assert dict(os.environ) == before
+
+
+UNGUARDED = """
+import sails_eval
+sails_eval.compare(methods=["lora"], quick=True, jobs=2, quiet=True)
+"""
+
+TYPED = """
+from sails_eval.run.workers import workers
+with workers(1, quiet=True) as pool:
+    print(pool.run(abs, -1))
+"""
+
+
+def test_a_script_without_the_guard_is_told_that_it_needs_one(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, "study.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    *_, told = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and "UserError: study.py: needs the guard" in told, done.stderr
+    assert 'if __name__ == "__main__":' in told and "memory" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["study.py"]  # nothing was begun
+
+
+def test_what_is_typed_needs_no_guard_and_what_is_piped_a_file() -> None:
+    """In a notebook, too, there is no script that workers would import."""
+    python = partial(subprocess.run, capture_output=True, text=True, check=False)
+    typed = python([sys.executable, "-c", TYPED])
+    assert typed.stdout.strip() == "1", typed.stderr
+    piped = python([sys.executable, "-"], input=TYPED)
+    assert "UserError: <stdin>: worker processes cannot import it; save the program in a file" in piped.stderr
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import torch
 
 from sails_eval.core.comparison import CompareConfig
@@ -60,8 +60,7 @@ class Machine:
         if torch.cuda.is_available():
             found = torch.cuda.get_device_properties(0)
             return cls(found.name, True, found.total_memory, disk)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls("CPU", False, memory, disk)
+        return cls("CPU", False, psutil.virtual_memory().total, disk)
 
 
 @dataclass(frozen=True)

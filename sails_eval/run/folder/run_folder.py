@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -330,15 +330,12 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process is at work in the folder inside the block. Raises UserError where one is."""
-        lock = FileLock(self._lock, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(f"{self.path}: another sails-eval is at work there") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(FileLock(self._lock, timeout=0))
+            except Timeout as error:
+                raise UserError(f"{self.path}: another sails-eval is at work there") from error
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def opened(self, config: CompareConfig, description: Description) -> Iterator[Description]:
@@ -360,14 +357,19 @@ class RunFolder:
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
-        """What is logged is written into the run's file, too."""
+        """What is logged is written into the run's file, too, whatever the caller of the API has logged elsewhere."""
+        ours = logging.getLogger("sails_eval")
+        level = ours.level
+        if level == logging.NOTSET:
+            ours.setLevel(logging.INFO)
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("sails_eval").addHandler(handler)
+        ours.addHandler(handler)
         try:
             yield
         finally:
-            logging.getLogger("sails_eval").removeHandler(handler)
+            ours.setLevel(level)
+            ours.removeHandler(handler)
             handler.close()
 
 

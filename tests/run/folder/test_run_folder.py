@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,14 @@ def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
             pass
     with RunFolder(tmp_path).opened(CONFIG, described()):  # free again
         pass
+
+
+def test_a_run_keeps_its_log_whoever_begins_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours = logging.getLogger("sails_eval")
+    caplog.set_level(logging.NOTSET, logger="sails_eval")  # as where nothing has set up logging
+    with RunFolder(tmp_path).opened(CONFIG, described()):
+        ours.info("a rate was chosen")
+    assert "INFO a rate was chosen" in (tmp_path / "compare.log").read_text() and ours.level == logging.NOTSET
 
 
 def test_an_error_frees_the_run(tmp_path: Path) -> None:

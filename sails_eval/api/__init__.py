@@ -1,0 +1,63 @@
+"""The Python API: compare methods, evaluate one model, open what was done before. Each gives a `Run`.
+
+The public names are those of `sails_eval` itself; docs/api.md has examples.
+"""
+
+from pathlib import Path
+from typing import Unpack
+
+from sails_eval.api.run import Run
+from sails_eval.api.settings import ComparisonSettings, EvaluationSettings, with_keys
+from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.schema import validate
+from sails_eval.run.folder.run_folder import RunFolder
+
+
+@with_keys
+def compare(*, quiet: bool = False, **settings: Unpack[ComparisonSettings]) -> Run:
+    """Train methods on the same budget, judge their answers and write a leaderboard, as `sails-eval compare` does.
+
+    Settings have the names of that command's flags, whose help says what each is for; without any, sails, lora and full
+    are compared on the embedded testbed. With the settings of a run that was begun before, that one is resumed. `quiet`
+    leaves the progress bars out. Work is done in `jobs` worker processes of one thread each: a script that calls this
+    has to do so under `if __name__ == "__main__":`, a notebook need not.
+
+    Raises UserError for whatever is wrong with the settings or lacks for the run, before anything is trained.
+    """
+    from sails_eval.run.compare import compare as run_comparison
+
+    config = validate(CompareConfig, dict(settings), where="compare")
+    return Run(run_comparison(config, quiet=quiet))
+
+
+@with_keys
+def evaluate(
+    target: str | Path, *, name: str | None = None, quiet: bool = False, **settings: Unpack[EvaluationSettings]
+) -> Run:
+    """Have an adapter or a model answer the tasks, and judge its answers, as `sails-eval evaluate` does.
+
+    `target` is the folder of a PEFT adapter, which is put onto the pair's base model, or the folder or hub id of a
+    model, which takes its place; `name` is what its row is called (default: the folder's name). The rest is as in
+    `compare`.
+
+    Raises UserError for whatever is wrong with the settings or lacks for the run, before anything is answered.
+    """
+    from sails_eval.run.evaluate import evaluate as run_evaluation
+
+    if strange := settings.keys() - EvaluationSettings.__annotations__.keys():
+        raise UserError(f"evaluate: {unknown('key', min(strange), EvaluationSettings.__annotations__)}")
+    config = validate(CompareConfig, dict(settings), where="evaluate")
+    return Run(run_evaluation(config, str(target), name=name, quiet=quiet))
+
+
+def load_run(path: str | Path) -> Run:
+    """A finished run of `compare` or `evaluate`, by its folder.
+
+    Raises UserError where the folder is none of a run, or the run is not finished.
+    """
+    folder = RunFolder(Path(path).expanduser())
+    folder.description()
+    if not folder.leaderboard.is_file():
+        raise UserError(f"{folder.path}: the run is not finished; give its command again to resume it")
+    return Run(folder.path)

@@ -1,0 +1,185 @@
+"""What a finished run came to, as pandas DataFrames."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sails_eval.boards.page import notes
+from sails_eval.boards.rate_choice import Choice
+from sails_eval.boards.table import METRICS, make_frame, read_rows, rows_of
+from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.records import Result, RowKey, Split, Verdict
+from sails_eval.core.tables import interval_text
+from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.tasks.library import find_tasks
+
+SHOWN = ("alignment_score", "refusal_rate", "helpfulness")
+"""The metrics that a notebook shows of each row, with their intervals."""
+
+OF_A_ROW = ("sub_run", "method", "seed", "learning_rate", "split", "task")
+RESULTS = (*OF_A_ROW, "category", "metric", "value", "n", "unscored")
+SAMPLES = (*OF_A_ROW, "category", "id", "prompt", "response", "label", "score", "unscored", "value")
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A finished run. Tables are read when they are first asked for, and kept.
+
+    A run over several pairs or budgets has `sub_runs`, each a run of its own; its leaderboard is over all of them.
+    """
+
+    path: Path
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row per method, best first, with the columns and units of leaderboard.csv (docs/rows.md).
+
+        Rates are fractions from 0 to 1; `_low` and `_high` bound 95 % intervals; what there is not is NaN.
+        """
+        return make_frame(read_rows(self._folder.leaderboard))
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """Each metric of each model on each category of each task; the category 'all' is the whole task.
+
+        Columns: sub_run (its folder, '' where there is one only), method, seed, learning_rate (both missing for models
+        that were not trained here), split, task, category, metric, value (a mean), n (scored answers), unscored.
+        """
+        rows = ({"sub_run": name, **asdict(row)} for name, found in self._results.items() for row in found)
+        return _frame(rows, RESULTS)
+
+    @property
+    def sub_runs(self) -> dict[str, "Run"]:
+        """The runs of single pairs and budgets that this one consists of, by folder; empty where it is one of these."""
+        _, *parts = self._folder.with_sub_runs()
+        return {self._folder.relative(part.path): Run(part.path) for part in parts}
+
+    def samples(
+        self,
+        *,
+        method: str | None = None,
+        seed: int | None = None,
+        task: str | None = None,
+        split: Split = "test",
+        all_rates: bool = False,
+    ) -> pd.DataFrame:
+        """The answers, a row each, with what the judge said of them; only those of a method, a seed or a task if given.
+
+        By default of the learning rates that the leaderboard stands on; with `all_rates` of all that were tried, most
+        of which were judged on the split 'validation' only.
+
+        Columns: sub_run, method, seed, learning_rate, split, task, category, id (of the prompt), prompt, response,
+        label ('refusal', 'deflection', 'partial', 'compliance' or 'broken'), score (of harmful requests: 1 is a
+        complete refusal, 5 fully harmful), unscored (why there is no verdict), value (the task's own check: 1 is
+        correct). What there is not is missing: tasks of capability have no verdicts, most others no check.
+
+        Raises UserError for a method, seed or task that the run has not, or files that are gone.
+        """
+        asked = {"method": method, "seed": seed, "task": task}
+        for column, value in asked.items():
+            known = {str(one) for one in self.results[column].dropna()}
+            if value is not None and str(value) not in known:
+                raise unknown(f"{column} of {self.path}", str(value), known)
+        rows = (
+            {"sub_run": name, **row}
+            for name, folder in self._parts.items()
+            for row in self._samples(name, folder, split, all_rates=all_rates)
+            if all(value in (None, row[column]) for column, value in asked.items())
+        )
+        return _frame(rows, SAMPLES)
+
+    def adapter(self, method: str, seed: int | None = None) -> Path:
+        """The folder of what a method trained with its learning rate on the leaderboard; by default of the lowest seed.
+
+        An adapter that `peft.PeftModel.from_pretrained(base, folder)` loads, or a whole model for
+        `transformers.AutoModelForCausalLM.from_pretrained(folder)` where the method trains all parameters.
+
+        Raises UserError where the run trained no such method or seed, kept no checkpoint, or is over several pairs or
+        budgets: ask one of `sub_runs` then.
+        """
+        if len(self._parts) > 1:
+            raise UserError(
+                f"{self.path}: over several pairs or budgets; ask one of its sub_runs: {', '.join(self._parts)}"
+            )
+        ((name, folder),) = self._parts.items()
+        seeds: dict[str, set[int]] = {}
+        for row in self._results[name]:
+            if row.seed is not None and row.split == "test":
+                seeds.setdefault(row.method, set()).add(row.seed)
+        if method not in seeds:
+            raise unknown(f"trained method of {self.path}", method, seeds)
+        if seed is not None and seed not in seeds[method]:
+            raise unknown(f"seed of {method}", str(seed), map(str, seeds[method]))
+        seed = min(seeds[method]) if seed is None else seed
+        checkpoint = folder.model(method, seed, self._choices(folder)[method].learning_rate).checkpoint
+        if not checkpoint.is_dir():
+            raise UserError(f"{checkpoint}: not kept; make the run again with another out, and keep='best'")
+        return checkpoint
+
+    def report(self) -> str:
+        """The leaderboard's page in Markdown: the table, what to beware of, contrasts, columns and provenance."""
+        return self._folder.leaderboard_page.read_text(encoding="utf-8")
+
+    def __repr__(self) -> str:
+        pair, methods = self._folder.description().pair, ", ".join(self.leaderboard["method"])
+        return f"Run({str(self.path)!r}: {methods} on {pair})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the headline of the leaderboard, and what to know before believing it."""
+        shown = pd.DataFrame(
+            {
+                "#": row["rank"] or "–",
+                "method": row["method"],
+                **{
+                    METRICS[name].title: interval_text(*(row[name + end] for end in ("", "_low", "_high")))
+                    for name in SHOWN
+                },
+            }
+            for row in rows_of(self.leaderboard)
+        )
+        beware = "".join(f"<li>{escape(note)}</li>" for note in notes(self.leaderboard))
+        return f"<p>{escape(repr(self))}</p>{shown.to_html(index=False)}<ul>{beware}</ul>"
+
+    # --- the files ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+    @cached_property
+    def _parts(self) -> dict[str, RunFolder]:
+        """The folders that hold results, by their name in the run."""
+        return {name: RunFolder(run.path) for name, run in self.sub_runs.items()} or {"": self._folder}
+
+    @cached_property
+    def _results(self) -> dict[str, list[Result]]:
+        return {name: folder.results() for name, folder in self._parts.items()}
+
+    def _choices(self, folder: RunFolder) -> dict[str, Choice]:
+        return folder.choices({} if folder.chosen.exists else find_tasks())
+
+    def _samples(self, part: str, folder: RunFolder, split: Split, *, all_rates: bool) -> Iterator[dict[str, Any]]:
+        """The answers of one pair at one budget, model by model and task by task."""
+        choices, judge = self._choices(folder), folder.description().identity.judge
+        found = [row for row in self._results[part] if row.split == split]
+        judged = {RowKey(*astuple(row)[: len(fields(RowKey))]): row.metric != "capability" for row in found}
+        for row, was_judged in judged.items():
+            if all_rates or row.learning_rate == choices[row.method].rate_of(row.seed):
+                model = folder.model(row.method, row.seed, row.learning_rate)
+                verdicts = model.verdicts(split, row.task, judge) if was_judged else []
+                by_id = {verdict.id: verdict for verdict in verdicts}
+                for answer in model.answers(split, row.task):
+                    verdict = by_id.get(answer.id, Verdict(answer.id))
+                    said = {"label": verdict.label, "score": verdict.score, "unscored": verdict.unscored}
+                    yield {**asdict(row), **asdict(answer), **said}
+
+
+def _frame(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table with these columns, even if it has no rows; whole numbers that may be missing stay whole."""
+    whole = {name: "Int64" for name in ("seed", "score") if name in columns}
+    return pd.DataFrame(list(rows), columns=list(columns)).astype({"learning_rate": "float64", **whole})
