@@ -208,7 +208,7 @@ def _legend(labels: Mapping[str, str], looks: Mapping[str, Look]) -> list[Line2D
     if 0 < len(looks) <= FEW:
         kinds.insert(0, ("on validation, larger for higher rates", "o", 5, GREY))
         kinds.insert(0, ("chosen rate on the test, 95 % intervals", "o", 9, "black"))
-    plain = {"color": GREY, "linewidth": 0}
+    plain: dict[str, Any] = {"color": GREY, "linewidth": 0}
     return [
         *handles_of({labels[method]: look for method, look in looks.items()}),
         *(Line2D([], [], marker=m, markersize=s, markeredgecolor=e, label=label, **plain) for label, m, s, e in kinds),

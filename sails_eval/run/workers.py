@@ -128,12 +128,14 @@ class Workers(AbstractContextManager["Workers"]):
             raise self._death() from error
 
     def _death(self) -> UserError:
-        """Why a process died. None starts where each imports a main script that begins the same work once more."""
+        """Why a process died. None gets as far as its start where the main script, which each imports, has no guard."""
         script = vars(sys.modules["__main__"]).get("__file__")  # a notebook has none, and is not imported
         if script is None or self._started is None or self._started.is_set():
             return self._died
         if not Path(script).is_file():
             return UserError(f"{script}: worker processes cannot import it; save the program in a file, and run that")
+        if "__main__" in Path(script).read_text(encoding="utf-8", errors="replace"):
+            return UserError("a worker process died before it began to work; its own error is above")
         return UserError(
             f"{Path(script).name}: needs the guard: worker processes import the script and died while doing so (their "
             "error is above); put what is to run only once, such as calls of sails_eval, under "

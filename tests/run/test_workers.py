@@ -144,6 +144,12 @@ def test_a_script_without_the_guard_is_told_that_it_needs_one(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["study.py"]  # nothing was begun
 
 
+def test_a_script_that_calls_outside_its_guard_is_told_where_to_look(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(f'if __name__ == "__main__":\n    pass\n{TYPED}')
+    done = subprocess.run([sys.executable, tmp_path / "study.py"], capture_output=True, text=True, check=False)
+    assert "freeze_support" in done.stderr and "UserError: a worker process died before it began to work" in done.stderr
+
+
 def test_what_is_typed_needs_no_guard_and_what_is_piped_a_file() -> None:
     """In a notebook, too, there is no script that workers would import."""
     python = partial(subprocess.run, capture_output=True, text=True, check=False)
