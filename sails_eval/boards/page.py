@@ -1,12 +1,12 @@
 """The leaderboard for people: what to beware of, Markdown and the terminal."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sails_eval.boards import against_base
 from sails_eval.boards.table import (
@@ -24,6 +24,9 @@ from sails_eval.boards.table import (
 )
 from sails_eval.core.stats import MIN_ORGANISMS
 from sails_eval.core.tables import aligned, interval_text, markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def notes(frame: pd.DataFrame) -> list[str]:

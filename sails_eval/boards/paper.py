@@ -1,9 +1,9 @@
 """The figures that the SAILS paper reports, beside those of a board: reported, not measured here."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.boards.page import metric_text, printable
 from sails_eval.boards.table import rows_of
@@ -11,6 +11,9 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv
 from sails_eval.core.paths import bundled
 from sails_eval.core.tables import aligned
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADING = "Reported by the SAILS paper (arXiv 2512.23260), not measured here: other models, data, tests and judge"
 

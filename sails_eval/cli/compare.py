@@ -47,26 +47,43 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from sails_eval.run.compare import compare
-
     if options.dry_run:
         return _plan(options)
-    _print_run(compare(read_config(options), quiet=options.quiet))
+    config = _opened(options)
+    from sails_eval.run.compare import compare
+
+    _print_run(compare(config, quiet=options.quiet))
     return 0
 
 
+def _opened(options: argparse.Namespace, **fixed: Any) -> Any:
+    """The configuration, once the line on what this runs on is on the screen: what is imported next takes a while."""
+    from sails_eval.core.opening import opening
+    from sails_eval.core.progress import say
+
+    config = read_config(options, **fixed)
+    for line in opening(config):
+        say(line, quiet=options.quiet)
+    return config
+
+
 def _train(options: argparse.Namespace) -> None:
+    config = _opened(options, methods=(options.method,))
     from sails_eval.run.evaluate import train_one
     from sails_eval.run.folder.run_folder import ModelFolder
 
-    config = read_config(options, methods=(options.method,))
-    record = train_one(config, rate=options.learning_rate, seed=options.seed, out=options.out)
+    given = {"rate": options.learning_rate, "seed": options.seed, "out": options.out}
+    record = train_one(config, **given, quiet=options.quiet)
     losses = record.losses
     print(f"{record.tokens} tokens in {record.steps} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
     print(f"written to {ModelFolder(options.out).checkpoint}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from sails_eval.core.progress import say
+
+    on = options.pair or options.model
+    say(f"evaluating {options.target}{f' on {on}' if on else ''}", quiet=options.quiet)
     from sails_eval.run.evaluate import evaluate
 
     _print_run(evaluate(read_config(options), options.target, name=options.name, quiet=options.quiet))

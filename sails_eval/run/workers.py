@@ -12,12 +12,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from sails_eval.core.errors import UserError
+from sails_eval.core.progress import Event, bar, listen, tell
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -60,6 +60,7 @@ class Workers(AbstractContextManager["Workers"]):
         """A `host` has all threads, as the user has them."""
         self._jobs, self._quiet, self._host = jobs, quiet, host
         self._pool: ProcessPoolExecutor | None = None
+        self._told: SimpleQueue[Event | None] | None = None
         self._died = HOST_DIED if host else DIED
 
     def __exit__(self, *error: object) -> None:
@@ -70,6 +71,9 @@ class Workers(AbstractContextManager["Workers"]):
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+        if self._told is not None:
+            self._told.put(None)
+            self._told = None
 
     def run(self, function: Callable[[Given], Made], item: Given) -> Made:
         """One item, with no progress bar."""
@@ -100,16 +104,19 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _as_completed(self, futures: list[Future[Made]], title: str) -> Iterator[Future[Made]]:
         waiting = set(futures)
-        with tqdm(total=len(futures), desc=title, disable=self._quiet or not futures, dynamic_ncols=True) as bar:
+        with bar(title, len(futures), quiet=self._quiet) as finished:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                bar.update(len(done))
+                finished.update(len(done))
                 yield from done
 
     def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
         if self._pool is None:
             threads = GIVEN if self._host else None
-            self._pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _start, (threads,))
+            context = get_context("spawn")
+            self._told = context.SimpleQueue()
+            threading.Thread(target=_pass_on, args=(self._told,), daemon=True).start()
+            self._pool = ProcessPoolExecutor(self._jobs, context, _start, (threads, self._told))
         try:
             return self._pool.submit(function, item)
         except BrokenProcessPool as error:
@@ -161,8 +168,18 @@ def hosts(*, quiet: bool = False) -> Hosts:
     return Hosts(quiet=quiet)
 
 
-def _start(threads: Mapping[str, str | None] | None) -> None:
-    """Prepare a worker of one thread, or a host with the `threads` that the user has: quiet, and at an end with us."""
+def _pass_on(told: "SimpleQueue[Event | None]") -> None:
+    """Tell here what workers tell there, until the end is told."""
+    while (event := told.get()) is not None:
+        tell(event)
+
+
+def _start(threads: Mapping[str, str | None] | None, told: "SimpleQueue[Event | None]") -> None:
+    """Prepare a worker of one thread, or a host with the `threads` that the user has: quiet, and at an end with us.
+
+    How far its work is goes into `told`.
+    """
+    listen(told.put)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if threads is None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch

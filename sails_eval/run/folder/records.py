@@ -118,6 +118,13 @@ class Seal(Record):
     hashes: dict[str, str] = Field(description="by path in the run folder")
 
 
+class Finished(Record):
+    """finished.json, written after all else: the hash of every file that the run's end wrote, but for its models'."""
+
+    asked: str = Field(description="hash of all that the files follow from")
+    files: dict[str, str] = Field(description="by path in the run folder")
+
+
 class Reused(Record):
     """reused.json: which cells of a run come from an earlier one, and from which."""
 

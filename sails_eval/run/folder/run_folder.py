@@ -173,6 +173,7 @@ class RunFolder:
     pace = RecordPlace("pace.json", records.Pace)
     seal = RecordPlace("cells.json", records.Seal)  # written last when a run ends: it says what its files should be
     reused = RecordPlace("reused.json", records.Reused)
+    finished = RecordPlace("finished.json", records.Finished)  # written after all else: nothing is to be done again
     _lock = Place(".lock")
     _models = Place("cells")
     _evaluated = Place("answers")
