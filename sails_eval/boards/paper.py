@@ -10,7 +10,7 @@ from sails_eval.boards.table import rows_of
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv
 from sails_eval.core.paths import bundled
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def beside_paper(board: pd.DataFrame) -> str:
         here = [_here(row, figure["metric"]) for row in rows_of(board) if row["method"] == figure["method"]]
         reported = [figure[column] for column in ("method", "metric", "value", "model", "test")]
         lines.append([*reported, "; ".join(filter(None, here)) or "–", figure["note"], figure["source"]])
-    return "\n".join([HEADING, *aligned([[printable(cell) for cell in line] for line in lines])])
+    return "\n".join([HEADING, *fitted([[printable(cell) for cell in line] for line in lines])])
 
 
 def _here(row: Mapping[str, Any], metric: str) -> str:

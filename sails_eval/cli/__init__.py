@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sails_eval.cli import analyses, compare, data, judge, leaderboard, methods, pairs, tasks, testbed
+from sails_eval.cli import analyses, compare, data, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.core.errors import UserError
 from sails_eval.core.version import __version__
 
@@ -54,7 +54,7 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed):
+    for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed):
         module.add(commands)
     if asked not in commands.choices:
         analyses.add_plugins(commands, asked)
@@ -63,6 +63,8 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
 
 def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if vars(options).get("wide"):
+        os.environ["COLUMNS"] = str(10**6)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("sails_eval").setLevel(logging.INFO)
     if not options.verbose:

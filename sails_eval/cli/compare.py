@@ -91,7 +91,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _print_run(run: Path) -> None:
     from sails_eval.cli.show import show
+    from sails_eval.run.folder.run_folder import RunFolder
+    from sails_eval.run.overview import kept_checkpoints
 
     print(show(run))
+    if kept := list(kept_checkpoints(RunFolder(run))):
+        print("checkpoints at the chosen learning rates:", *kept, sep="\n")
     print_usage(run)
     print(f"written to {run}")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group
+from sails_eval.cli.common import add_command, add_group, add_table_flags, print_table
 
 
 def add(commands: Any) -> None:
@@ -14,6 +14,7 @@ def add(commands: Any) -> None:
     show.add_argument("name", metavar="NAME", help="a recipe's name or YAML file")
     for action in (listing, show):
         action.add_argument("--pair", default="testbed", metavar="NAME", help="a pair or its YAML (default: testbed)")
+    add_table_flags(listing)
     new = add_command(actions, "new", _new, "Start a recipe that is like another one.")
     new.add_argument("name", metavar="NAME")
     new.add_argument("--like", default="lora", metavar="METHOD", help="the recipe that it starts from (default: lora)")
@@ -23,10 +24,9 @@ def add(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> None:
     from sails_eval.core.pair import load_pair
     from sails_eval.plan.catalog.methods import listing
-    from sails_eval.run.workers import quiet_libraries
 
-    quiet_libraries()
-    print(listing(load_pair(options.pair)))
+    legend = f"trained: parameters at pair '{options.pair}' (--pair); rejected: looks at rejected answers"
+    print_table(options, listing(load_pair(options.pair)), below=[legend])
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -35,8 +35,9 @@ def _show(options: argparse.Namespace) -> None:
     from sails_eval.plan.catalog.methods import shown
     from sails_eval.run.workers import quiet_libraries
 
+    recipe, pair = load_recipe(options.name), load_pair(options.pair)
     quiet_libraries()
-    print(shown(load_recipe(options.name), load_pair(options.pair)))
+    print(shown(recipe, pair))
 
 
 def _new(options: argparse.Namespace) -> None:

@@ -209,6 +209,15 @@ class RunFolder:
             raise UserError(f"{place}: {len(cells)} folders of rate {rate:g} and seed {seed}, not one")
         return ModelFolder(cells[0])
 
+    def checkpoints(self, method: str, rate: float) -> list[Path]:
+        """What is kept of a method's trainings at a rate: the checkpoint of each seed."""
+        cells = sorted((self._models / method).glob(f"rate-{rate:g}-seed-*"))
+        return [cell.checkpoint for cell in map(ModelFolder, cells) if cell.checkpoint.is_dir()]
+
+    def trained_cells(self) -> int:
+        """How many trainings are done, in all sub-runs."""
+        return sum(1 for run in self.with_sub_runs() for _ in run._models.glob("*/*/train.json"))
+
     def subspace(self, method: str, seed: int | None = None) -> Path:
         """The tensors that a recipe's initialisation starts from; `seed` where each has its own."""
         return self._subspaces / (f"{method}.safetensors" if seed is None else f"{method}/seed-{seed}.safetensors")
