@@ -36,14 +36,26 @@ def add(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     """Status 1 where something is missing that would stop the run."""
-    from sails_eval.plan.cost.forecast import forecast, render
+    config = _opened(options)
+    from sails_eval.core.remembered import remembered
+    from sails_eval.plan.keys import plan_key
     from sails_eval.run.folder.reuse import extended
-    from sails_eval.run.workers import quiet_libraries
 
-    quiet_libraries()
-    made = forecast(extended(read_config(options)))
-    print("\n\n".join(render(one) for one in made))
-    return int(any(problem.stops for one in made for problem in one.problems))
+    config = extended(config)
+
+    def make() -> str:
+        from sails_eval.plan.cost.forecast import forecast, render
+        from sails_eval.run.workers import quiet_libraries
+
+        quiet_libraries()
+        made = forecast(config)
+        stops = any(problem.stops for one in made for problem in one.problems)
+        return f"{int(stops)}\n" + "\n\n".join(map(render, made))
+
+    key = plan_key(config)  # names are checked here; steps on shapes take torch, and say the same every time
+    status, _, text = (make() if key is None else remembered("plan", key, make)).partition("\n")
+    print(text)
+    return int(status)
 
 
 def _compare(options: argparse.Namespace) -> int:

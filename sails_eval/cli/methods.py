@@ -1,6 +1,7 @@
 """The commands of methods: list, show, new."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,23 @@ def add(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     from sails_eval.core.pair import load_pair
+    from sails_eval.core.remembered import remembered
+    from sails_eval.core.tables import Table
     from sails_eval.plan.catalog.methods import listing
+    from sails_eval.plan.keys import methods_key
 
+    pair = load_pair(options.pair)
+
+    def make() -> str:
+        from sails_eval.run.workers import quiet_libraries
+
+        quiet_libraries()
+        return json.dumps(vars(listing(pair)))
+
+    key = methods_key(pair)  # counting parameters takes torch, and says the same every time
+    table = Table(**json.loads(make() if key is None else remembered("methods", key, make)))
     legend = f"trained: parameters at pair '{options.pair}' (--pair); rejected: looks at rejected answers"
-    print_table(options, listing(load_pair(options.pair)), below=[legend])
+    print_table(options, table, below=[legend])
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -202,7 +202,6 @@ def _die_with_parent() -> None:
 
 def quiet_libraries() -> None:
     """Turn off the progress bars, notes and deprecation warnings that the libraries print for every cell."""
-    import datasets
     import transformers
 
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -210,6 +209,6 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=said)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when it is imported, which not all here need
     for name in ("lm_eval", "peft", "trl", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from sails_eval.core.fingerprint import digest, of_path
-from sails_eval.core.paths import PACKAGE
+from sails_eval.core.fingerprint import digest, of_code, of_path
 from sails_eval.plan.plan import Plan
 from sails_eval.run.folder.records import Finished
 from sails_eval.run.folder.run_folder import RunFolder
@@ -17,8 +16,7 @@ def asked(plan: Plan) -> str:
     """
     config = plan.config.model_dump(mode="json", exclude={"jobs", "out"})
     calibrations = [one.calibration for one in plan.sub_runs]
-    code = [of_path(file) for file in sorted(PACKAGE.rglob("*.py"))]
-    return digest([config, plan.identity.told(), calibrations, code])
+    return digest([config, plan.identity.told(), calibrations, of_code()])
 
 
 def note_finished(run: RunFolder, plan: Plan, of: str) -> None:
