@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.core.errors import UserError
@@ -29,10 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser(*arguments[:1]).parse_args(arguments)
         _set_up(options)
-        return int(options.run_command(options) or 0)
+        status = int(options.run_command(options) or 0)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(*(f"sails-eval: error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if error.filename is None:
             raise
@@ -61,11 +67,19 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     return top
 
 
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: where bars are drawn, that puts lines above them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if vars(options).get("wide"):
         os.environ["COLUMNS"] = str(10**6)
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, handlers=[_ToStderr()])
     logging.getLogger("sails_eval").setLevel(logging.INFO)
     if not options.verbose:
         for handler in logging.getLogger().handlers:

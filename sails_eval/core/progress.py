@@ -96,18 +96,22 @@ def bar(title: str, total: float, *, quiet: bool = False) -> Iterator[Bar]:
 
 
 class PlainBar(Bar):
-    """A line now and then: at the first update, each minute, and at the end."""
+    """A line each minute, and at the end."""
 
     def __init__(self, title: str, total: float) -> None:
         self._title, self._total, self._done, self._note = title, total, 0.0, ""
         self._began = time.monotonic()
-        self._told, self._at = -1.0, self._began - PLAIN_EVERY
+        self._told, self._at = 0.0, self._began
 
     def update(self, n: float = 1, *, note: str | None = None) -> None:
-        self._done += n
+        self.count(n)
         self._note = self._note if note is None else note
         if time.monotonic() - self._at >= PLAIN_EVERY:
             self._tell()
+
+    def count(self, n: float) -> None:
+        """As `update`, without a word."""
+        self._done += n
 
     def close(self) -> None:
         if self._told != self._done:
@@ -120,13 +124,14 @@ class PlainBar(Bar):
 
 
 class _Drawn(Bar):
-    """A bar of the terminal's display, which all bars of this process share."""
+    """A bar of the terminal's display, which all bars of this process share; at its end, a line is left of it."""
 
-    def __init__(self, progress: Progress, task: Any) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: Any, told: PlainBar) -> None:
+        self._progress, self._task, self._told = progress, task, told
 
     def update(self, n: float = 1, *, note: str | None = None) -> None:
-        fields = {} if note is None else {"note": note}
+        self._told.count(n)
+        fields: dict[str, Any] = {} if note is None else {"note": note}
         self._progress.update(self._task, advance=n, **fields)
 
 
@@ -137,19 +142,24 @@ _display: list[Progress] = []
 @contextmanager
 def _live(title: str, total: float) -> Iterator[Bar]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
     first = not _display
     if first:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn())
-        more = (TimeElapsedColumn(), TextColumn("{task.fields[note]}", markup=False))
-        _display.append(Progress(*columns, *more, console=Console(stderr=True), refresh_per_second=2))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(12), MofNCompleteColumn())
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        note = TextColumn("{task.fields[note]}", markup=False, table_column=rest)
+        console = Console(stderr=True)
+        _display.append(Progress(*columns, note, console=console, refresh_per_second=2, expand=True))
         _display[0].start()
     progress = _display[0]
     task = progress.add_task(title, total=total, note="")
+    told = PlainBar(title, total)
     try:
-        yield _Drawn(progress, task)
+        yield _Drawn(progress, task, told)
+        told.close()
     finally:
-        progress.stop_task(task)
+        progress.remove_task(task)
         if first:
             _display.pop().stop()

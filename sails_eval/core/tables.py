@@ -82,10 +82,14 @@ def _wrapped(rows: Sequence[Sequence[str]], sides: str, width: int) -> list[str]
     return [line.rstrip() for line in shown.get().splitlines()]
 
 
-def wrapped(text: str) -> str:
-    """A line in as many as the screen has room for it in; those that follow are indented."""
+def wrapped(text: str, *, indent: int = 2) -> str:
+    """A line as the lines that the screen has room for; those that follow are indented by so many spaces."""
     width = screen_width()
-    return text if width is None else textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False)
+    if width is None:
+        return text
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * indent)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return "\n".join(wrapper.wrap(text))
 
 
 @dataclass(frozen=True)

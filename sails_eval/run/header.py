@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from sails_eval.core.progress import say
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import wrapped
 from sails_eval.models.engines import HF
 from sails_eval.plan.plan import Cell, EvaluationPlan, Plan, SubRun
 from sails_eval.run.folder.run_folder import RunFolder
@@ -44,7 +44,8 @@ def say_all(lines: Iterable[str], *, quiet: bool) -> None:
 
 
 def _lines(*rows: tuple[str, str]) -> list[str]:
-    return [f"  {line}" for line in aligned(rows)]
+    widths = max(len(name) for name, _ in rows)
+    return [wrapped(f"  {name:<{widths}}  {text}", indent=widths + 4) for name, text in rows]
 
 
 def _cells(plan: Plan) -> str:

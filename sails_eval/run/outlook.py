@@ -26,8 +26,8 @@ class TrainingBar:
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Step):
-            pace = f"loss {event.loss:.3f}, {event.tokens_per_second:,.0f} tokens/s"
-            self._bar.update(0, note=f"{event.cell}: step {event.step}/{event.steps}, {pace}")
+            pace = f"loss {event.loss:.3f}, {event.tokens_per_second:,.0f} tokens/s, step {event.step}/{event.steps}"
+            self._bar.update(0, note=f"{pace} of {event.cell}")
         elif event.kind == "training":
             self._bar.update(event.units)
 
@@ -99,8 +99,9 @@ def outlook(sub_runs: Sequence[SubRun], run: RunFolder, *, jobs: int, quiet: boo
         return
     left: Counter[str] = sum((work_left(one, run.sub_run(one)) for one in sub_runs), Counter())
     found, began = Outlook(left, jobs), time.monotonic()
-    with bar("all stages", PARTS) as shown:
+    with bar("all stages", PARTS if left.total() else 0) as shown:
         reached = 0.0
+        shown.update(0, note="time left: known once a cell is trained and has answered" if left["training"] else "")
 
         def hear(event: Event) -> None:
             nonlocal reached
@@ -115,6 +116,7 @@ def outlook(sub_runs: Sequence[SubRun], run: RunFolder, *, jobs: int, quiet: boo
 
         with heard(hear):
             yield
+        shown.update(PARTS - reached, note="")
 
 
 def duration(seconds: float) -> str:

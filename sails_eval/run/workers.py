@@ -6,6 +6,7 @@ One thread makes a result independent of how many workers there are; every worke
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -96,11 +97,19 @@ class Workers(AbstractContextManager["Workers"]):
             for future in self._as_completed(list(futures), title):
                 self._result(future)
                 done(futures[future])
+            self._hear_out()
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
         return [future.result() for future in futures]
+
+    def _hear_out(self) -> None:
+        """Let what the workers told be heard, up to a second long, before bars that count it are gone."""
+        for _ in range(100):
+            if self._told is None or self._told.empty():
+                return
+            time.sleep(0.01)
 
     def _as_completed(self, futures: list[Future[Made]], title: str) -> Iterator[Future[Made]]:
         waiting = set(futures)

@@ -104,6 +104,8 @@ def test_bad_input_is_a_clear_line_for_every_problem(
     before = sorted(bad_files.rglob("*"))
     assert main(arguments.split()) == 2
     lines = capsys.readouterr().err.strip().splitlines()
+    if arguments.split()[0] in ("compare", "train"):
+        lines = lines[1 + lines[0].startswith("--quick is a smoke test") :]  # behind those on what this runs on
     for line, told in zip(lines, words.splitlines(), strict=True):
         assert line.startswith("sails-eval: error: ") and told in line
     assert sorted(bad_files.rglob("*")) == before  # nothing was left behind
