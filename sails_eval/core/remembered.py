@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from sysconfig import get_path
 from typing import Any
 
 from sails_eval.core.files import write_text
@@ -17,7 +18,7 @@ def remembered(name: str, key: Any, make: Callable[[], str]) -> str:
     The key holds all that the text follows from besides this package's code and the libraries, which this adds. Where
     the cache cannot be read or written, the text is made.
     """
-    libraries = Path(sys.prefix, "lib").glob("python*/site-packages/*.dist-info")  # named after their versions
+    libraries = Path(get_path("purelib")).glob("*.dist-info")  # folders that are named after their versions
     whole = digest([key, of_code(), sys.version, sorted(path.name for path in libraries)])
     place = made()  # or the file of verdicts, which the same variable may name
     file = (place.parent if place.suffix else place) / "remembered" / f"{name}-{whole}.txt"

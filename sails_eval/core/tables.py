@@ -38,12 +38,13 @@ def screen_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def fitted(rows: Sequence[Sequence[str]], sides: str = "l", drop: Sequence[str] = ()) -> list[str]:
-    """As `aligned`, on lines that the screen has room for: texts are wrapped, and columns of `drop` left out, those
-    first that are named first. A last line names these."""
+def fitted(rows: Sequence[Sequence[str]], sides: str = "l", drop: Sequence[str] = (), *, margin: int = 0) -> list[str]:
+    """As `aligned`, on lines that the screen has room for beside a `margin`: texts are wrapped, and columns of `drop`
+    left out, those first that are named first. A last line names these."""
     width = screen_width()
     if width is None:
         return aligned(rows, sides)
+    width -= margin
     kept, sides = list(range(len(rows[0]))), sides.ljust(len(rows[0]), sides[-1])
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
@@ -69,11 +70,14 @@ def _wrapped(rows: Sequence[Sequence[str]], sides: str, width: int) -> list[str]
     from rich.table import Table as Grid
     from rich.text import Text
 
+    columns = list(zip(*rows, strict=True))
+    least = [TEXT_WIDTH if _wraps(column) else max(map(len, column)) for column in columns]
+    tight = sum(least) + GAP * (len(least) - 1) > width  # then words are cut, too, rather than lost
     grid = Grid.grid(padding=(0, GAP, 0, 0))
-    for side, column in zip(sides, zip(*rows, strict=True), strict=True):
-        least = TEXT_WIDTH if _wraps(column) else None
+    for side, column, n in zip(sides, columns, least, strict=True):
         place: Any = "right" if side == "r" else "left"
-        grid.add_column(justify=place, no_wrap=least is None, min_width=least, overflow="fold")
+        whole = not _wraps(column) and (n <= TEXT_WIDTH or not tight)
+        grid.add_column(justify=place, no_wrap=whole, min_width=None if tight else n, overflow="fold")
     for row in rows:
         grid.add_row(*map(Text, row))
     console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, legacy_windows=False)
@@ -113,11 +117,13 @@ class Table:
         return json.dumps(told, indent=2, ensure_ascii=False, default=str)
 
     def csv(self) -> str:
-        """The same with a header; empty where there is no value."""
+        """The same with a header; empty where there is no value, a list with commas."""
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.records[0]) if self.records else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _or_none(value) for key, value in record.items()} for record in self.records)
+        for record in self.records:
+            told = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in record.items()}
+            writer.writerow({key: _or_none(value) for key, value in told.items()})
         return text.getvalue().rstrip("\n")
 
 

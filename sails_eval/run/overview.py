@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sails_eval.boards.table import METRICS, read_rows
+from sails_eval.boards.table import read_rows
 from sails_eval.core.errors import UserError
 from sails_eval.core.tables import Table, interval_text
 from sails_eval.run.folder.run_folder import RunFolder
 
 HEADLINE = "alignment_score"
 
+FEW = 3
+"""Methods that are named in a list of runs; `runs show` and the data name all."""
+
 
 @dataclass(frozen=True)
 class Overview:
-    """A run in a line: `state` is `finished` or says how much is trained, `best` the row of rank 1 with its score."""
+    """A run in a line: `state` is `finished` or says how much is trained, `best` the row of rank 1 with its alignment
+    score."""
 
     path: Path
     date: str
@@ -48,10 +52,19 @@ def listing(folder: Path) -> Table:
         raise UserError(f"{folder}: no such folder; runs are in ./runs unless --out says otherwise: give their folder")
     found = [overview(RunFolder(file.parent)) for file in folder.glob("*/run.json")]
     found.sort(key=lambda one: (one.date, one.path.name), reverse=True)
-    rows = [(f"{one.path}", one.date, one.pair, ", ".join(one.methods), one.state, one.best) for one in found]
-    header = ("run", "date", "pair", "methods", "state", f"best by {METRICS[HEADLINE].title}")
-    records = [{**vars(one), "path": str(one.path), "methods": ",".join(one.methods)} for one in found]
+    rows = [
+        (str(one.path), one.date, one.pair, _few(one.methods), one.state.split(",")[0], one.best.split(" [")[0])
+        for one in found
+    ]
+    header = ("run", "date", "pair", "methods", "state", "best")
+    records = [{**vars(one), "path": str(one.path)} for one in found]
     return Table([header, *rows], records, drop=("pair", "date"))
+
+
+def _few(methods: tuple[str, ...]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" + {len(methods) - FEW} more" if len(methods) > FEW else ""
+    return ", ".join(methods[:FEW]) + more
 
 
 def kept_checkpoints(run: RunFolder) -> Iterator[str]:

@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
+from pickle import UnpicklingError
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
@@ -73,7 +74,8 @@ class Workers(AbstractContextManager["Workers"]):
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
         if self._told is not None:
-            self._told.put(None)
+            # not here: a worker that was killed while it told something keeps the queue's lock for good
+            threading.Thread(target=self._told.put, args=(None,), daemon=True).start()
             self._told = None
 
     def run(self, function: Callable[[Given], Made], item: Given) -> Made:
@@ -178,9 +180,10 @@ def hosts(*, quiet: bool = False) -> Hosts:
 
 
 def _pass_on(told: "SimpleQueue[Event | None]") -> None:
-    """Tell here what workers tell there, until the end is told."""
-    while (event := told.get()) is not None:
-        tell(event)
+    """Tell here what workers tell there, until the end is told, or a worker was killed in the middle of it."""
+    with suppress(EOFError, OSError, UnpicklingError):
+        while (event := told.get()) is not None:
+            tell(event)
 
 
 def _start(threads: Mapping[str, str | None] | None, told: "SimpleQueue[Event | None]") -> None:

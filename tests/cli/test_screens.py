@@ -87,7 +87,7 @@ def test_runs_are_listed_with_what_they_are(runs: Path, capsys: pytest.CaptureFi
     (first,) = [row for row in read_rows(runs / "five/leaderboard.csv") if row["rank"] == 1]
     assert found["five"]["best"].startswith(f"{first['method']} {first['alignment_score']:.2f} [")
     assert found["quick"]["best"] == "a smoke test"
-    assert found["five"]["methods"] == "sails,lora" and found["five"]["pair"] == "a"
+    assert found["five"]["methods"] == ["sails", "lora"] and found["five"]["pair"] == "a"
 
 
 def test_a_run_is_shown_with_where_its_checkpoints_lie(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,15 @@ def test_a_table_fits_the_screen(width: int, monkeypatch: pytest.MonkeyPatch) ->
     assert ("nobody" in text) == (width > 60)
 
 
+@pytest.mark.parametrize("width", [30, 44])
+def test_nothing_is_lost_where_there_is_too_little_room(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = fitted([row[:3] for row in ROWS], "lrl")
+    assert max(map(len, lines)) <= width
+    letters = "".join("".join(lines).split())
+    assert sorted(letters) == sorted("".join("".join("".join(row[:3]) for row in ROWS).split()))
+
+
 def test_what_is_read_by_programs_has_a_line_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)  # stdout is no terminal under pytest
     assert fitted(ROWS, "lrl", drop=["source"]) == aligned(ROWS, "lrl")
@@ -66,9 +75,9 @@ def test_markup_in_a_cell_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_as_data() -> None:
-    table = Table([["a", "b"], ["1", "–"]], [{"a": 1, "b": math.nan}, {"a": None, "b": "x, y"}])
-    assert json.loads(table.json()) == [{"a": 1, "b": None}, {"a": None, "b": "x, y"}]
-    assert table.csv() == 'a,b\n1,\n,"x, y"'
+    table = Table([["a", "b"], ["1", "–"]], [{"a": 1, "b": math.nan}, {"a": None, "b": ("x", "y")}])
+    assert json.loads(table.json()) == [{"a": 1, "b": None}, {"a": None, "b": ["x", "y"]}]
+    assert table.csv() == 'a,b\n1,\n,"x,y"'
     assert Table([["a"]], []).json() == "[]"
 
 
