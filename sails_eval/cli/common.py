@@ -45,7 +45,9 @@ def print_table(options: argparse.Namespace, table: "Table", *, below: Iterable[
     elif options.csv:
         print(table.csv())
     else:
-        print(*table.lines(), *below, sep="\n")
+        from sails_eval.core.tables import wrapped
+
+        print(*table.lines(), *map(wrapped, below), sep="\n")
 
 
 def read_config(options: argparse.Namespace, **fixed: Any) -> Any:

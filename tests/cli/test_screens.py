@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +31,25 @@ def printed(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def runs(asked: dict[str, Any], pool: Canned) -> Path:
     """A quick run, one of five seeds, and one that was stopped before its end, in ./runs."""
     quick = {key: value for key, value in asked.items() if key not in ("seeds", "learning_rates")}
-    given = {**quick, "methods": ("lora", "sails")}
-    compare(CompareConfig(**given, quick=True, out=Path("runs/quick")), quiet=True)
-    compare(CompareConfig(**asked | {"seeds": 5, "out": Path("runs/five")}), quiet=True)
-    compare(CompareConfig(**asked | {"learning_rates": 1, "out": Path("runs/stopped")}), quiet=True)
+    for name, given in (
+        ("quick", {**quick, "methods": ("lora", "sails"), "quick": True}),
+        ("five", {**asked, "seeds": 5}),
+        ("stopped", {**asked, "learning_rates": 1}),
+    ):
+        compare(CompareConfig(**given, out=Path("runs") / name), quiet=True)
+        pool.trained.clear()
     Path("runs/stopped/leaderboard.csv").unlink()
     return Path("runs")
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_tables_fit_the_terminal(
-    width: int, runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    for command in (
-        "tasks list",
-        "pairs list",
-        "runs list",
-        "leaderboard show runs/five",
-        "leaderboard show runs/quick",
-    ):
-        lines = printed(command, capsys).splitlines()
-        assert max(map(len, lines)) <= width, command
-
-
-def test_wide_shows_all_columns(
+def test_tables_fit_the_terminal_unless_they_are_to_be_wide(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown = ("tasks list", "pairs list", "runs list", "leaderboard show runs/five", "leaderboard show runs/quick")
+    for width, command in product((80, 120), shown):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = printed(command, capsys).splitlines()
+        assert max(map(len, lines)) <= width, command
     monkeypatch.setenv("COLUMNS", "60")
     assert "capability" not in printed("leaderboard show runs/five", capsys).splitlines()[0]
     wide = printed("leaderboard show runs/five --wide", capsys).splitlines()[0]

@@ -40,6 +40,7 @@ def test_bars_of_a_terminal_stand_together_and_lines_above_them(monkeypatch: pyt
     with bar("all stages", 100), bar("training", 4) as training, bar("answers", 4):
         training.update(note="loss 1.250, 8,000 tokens/s, step 3/60 of lora 0.001 seed 0")
         progress.say("a line")
+        progress._display[0].refresh()
     text = terminal.getvalue()
     assert all(told in text for told in ("all stages", "training", "answers", "1/4", "loss 1.250", "a line"))
     assert "training: 1/4, " in text and not progress._display  # the line that is left of it
@@ -51,6 +52,7 @@ def test_a_terminal_without_colours_gets_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm-256color")
     with bar("training", 2) as training:
         training.update()
+        progress._display[0].refresh()
     assert "training" in terminal.getvalue() and "\x1b[38" not in terminal.getvalue()
 
 

@@ -515,6 +515,7 @@ def test_parts_are_taken_over_part_by_part(asked: dict[str, Any], pool: Canned) 
 def test_a_finished_run_is_not_made_again(asked: dict[str, Any], pool: Canned) -> None:
     run = made(**asked)
     before, at_work = files(run), pool.checked
+    pool.trained.clear()
     assert made(**asked) == run and made(**asked, jobs=3) == run
     assert pool.checked == at_work and files(run) == before
 
@@ -537,6 +538,7 @@ def test_a_finished_run_in_which_anything_changed_is_gone_through_again(
 ) -> None:
     run = made(**asked)
     before, at_work = files(run), pool.checked
+    pool.trained.clear()
     if fault == "gone":
         (run / "leaderboard.csv").unlink()
     elif fault == "data":
@@ -557,9 +559,11 @@ def test_of_several_parts_each_is_looked_at(asked: dict[str, Any], pool: Canned)
     given = {**asked, "pair": "a.yaml,b.yaml", "examples": (4, 6)}
     run = made(**given)
     before, at_work = files(run), pool.checked
+    pool.trained.clear()
     assert made(**given) == run and pool.checked == at_work
     (run / "b/examples-4/results.csv").write_text("")
     made(**given)
+    pool.trained.clear()
     assert pool.checked == at_work + 4 and files(run) == before
     (run / "examples-4/leaderboard.md").write_text("")
     made(**given)
