@@ -12,7 +12,7 @@ from sails_eval.boards.scoring import score
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
 from sails_eval.core.records import Result, RowKey, read_completions, read_verdicts
-from sails_eval.core.tables import aligned, interval_text
+from sails_eval.core.tables import fitted, interval_text
 from sails_eval.judges import load_judge
 from sails_eval.judges.answer_files import Watched
 from sails_eval.judges.rubric import PARAPHRASES
@@ -152,4 +152,4 @@ def report(found: Sensitivity) -> str:
     pairs = found.changing_places
     stable = f"no ({'; '.join(f'{a} and {b} change places' for a, b in pairs)})" if pairs else "yes"
     wordings = f"judge {found.judge}; rubrics {', '.join(found.values)}; unscored at most {100 * found.unscored:.1f} %"
-    return "\n".join([*aligned(rows), wordings, f"ranking stable: {stable}"])
+    return "\n".join([*fitted(rows), wordings, f"ranking stable: {stable}"])

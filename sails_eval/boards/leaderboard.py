@@ -1,14 +1,14 @@
 """Tidy results to a leaderboard: headline metrics, the choice of learning rates, intervals and contrasts."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from statistics import fmean
-from typing import NamedTuple, Protocol
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sails_eval.boards.against_base import AXES, ENDS, difference
 from sails_eval.boards.contrasts import (
@@ -28,6 +28,9 @@ from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import rate_text
 from sails_eval.core.records import BASE, Result, Split
 from sails_eval.core.stats import Interval, Sample, combine, wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ONE_ANSWER = 1.386
 """The standard error of a share, in answers, where no answer differs: √(z² / 2), as Wilson's centre has it for 0 of

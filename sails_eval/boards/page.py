@@ -1,12 +1,12 @@
 """The leaderboard for people: what to beware of, Markdown and the terminal."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sails_eval.boards import against_base
 from sails_eval.boards.table import (
@@ -23,7 +23,10 @@ from sails_eval.boards.table import (
     rows_of,
 )
 from sails_eval.core.stats import MIN_ORGANISMS
-from sails_eval.core.tables import aligned, interval_text, markdown
+from sails_eval.core.tables import fitted, interval_text, markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
@@ -52,6 +55,8 @@ def notes(frame: pd.DataFrame) -> list[str]:
         if lacking := [name for name, row in rows if math.isnan(row[metric])]:
             names = "every row" if len(lacking) == len(rows) else ", ".join(lacking)
             found.append(f"No {METRICS[metric].title} for {names}: no such task, or no scored answer.")
+    if frame[[f"{metric}_low" for metric in METRICS]].isna().all(axis=None):  # then nothing is said of intervals
+        return [*found, *_warnings(rows)]
     if few := [name for name, row in rows if row["seeds"] and not replicated(row)]:
         found.append(
             f"Fewer than {MIN_SEEDS} seeds, so the intervals hold prompt uncertainty only, and nothing is ranked or "
@@ -189,10 +194,25 @@ metrics together they promise nothing.
 """
 
 
-def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
+SMOKE_TEST = (
+    "Smoke test (--quick): 2 learning rates and 2 seeds show that everything runs, and not which method is better. "
+    "Rows stand in the order in which they were asked for, without intervals."
+)
+
+
+def smoke_test(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """The table of a quick run for people: no intervals, and rows in this order, those that it does not name last."""
+    places = {method: place for place, method in enumerate(order)}
+    bare = frame.sort_values("method", key=lambda names: [places.get(name, len(places)) for name in names])
+    ends = [f"{metric}{end}" for metric in METRICS for end in ("_low", "_high")]
+    return bare.assign(**dict.fromkeys(ends, math.nan)).reset_index(drop=True)
+
+
+def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool = False) -> str:
     """The table for people: values with intervals, what to beware of, a legend, and where it comes from.
 
-    Where no row has enough seeds, it has no columns that rank or compare.
+    Where no row has enough seeds, it has no columns that rank or compare. That of a `quick` run is what `smoke_test`
+    made of it.
     """
     enough = any(map(replicated, rows_of(frame)))
     shown = _shown() if enough else [c for c in _shown() if c.title not in _RANKING]
@@ -205,17 +225,19 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard") -> str:
     told = _bullets(notes(frame)) or "Nothing known.\n"
     explored = frame["protocol"] == EXPLORATORY
     none = "None.\n" if enough else f"None: no two rows have {MIN_SEEDS} seeds.\n"
-    compared = _bullets(_listed(frame, "contrasts")) or none
+    found = _bullets(_listed(frame, "contrasts")) or none
     secondary = _bullets(_listed(frame, "secondary_contrasts"))
     organisms = _bullets(_listed(frame, "by_organism"))
     named = [(_escape(name), row) for name, row in zip(_names(frame), rows_of(frame), strict=True)]
     legend = "".join(f"- **{column.title}**: {column.meaning}\n" for column in shown)
     sources = ("model", "sae", "judge", "judge_agreement", "date", "version", "run", "protocol", "schema", *PROVENANCE)
     origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
+    compared = f"## Comparisons\n\n{_COMPARED.format(_DECLARED if explored.any() else _FIXED)}\n{found}\n"
     return (
-        f"# {_escape(title)}\n\n{table}\n{_brackets(frame)}\n## Beware\n\n{told}\n"
-        f"## Comparisons\n\n{_COMPARED.format(_DECLARED if explored.any() else _FIXED)}\n{compared}\n"
-        + against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
+        f"# {_escape(title)}\n\n"
+        + (f"**{SMOKE_TEST}**\n\n{table}\n" if quick else f"{table}\n{_brackets(frame)}\n")
+        + f"## Beware\n\n{told}\n{'' if quick else compared}"
+        + ("" if quick else against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES}))
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
         + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")
         + f"## Columns\n\n{legend}\n## Provenance\n\n{origin}"
@@ -253,7 +275,8 @@ def to_terminal(frame: pd.DataFrame) -> str:
         cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"])]
         cells.append(row["detectable_difference"] or row["not_distinguished_from"])
         lines.append([printable(cell) for cell in cells])
-    return "\n".join(aligned(lines))
+    dropped = ("rate", METRICS["harm_score"].title, "undistinguished", METRICS["capability"].title)
+    return "\n".join(fitted(lines, drop=(*dropped, METRICS["over_refusal_rate"].title)))
 
 
 def _rank(row: Mapping[str, Any]) -> str:

@@ -1,16 +1,19 @@
 """The figures that the SAILS paper reports, beside those of a board: reported, not measured here."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.boards.page import metric_text, printable
 from sails_eval.boards.table import rows_of
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv
 from sails_eval.core.paths import bundled
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADING = "Reported by the SAILS paper (arXiv 2512.23260), not measured here: other models, data, tests and judge"
 
@@ -33,7 +36,7 @@ def beside_paper(board: pd.DataFrame) -> str:
         here = [_here(row, figure["metric"]) for row in rows_of(board) if row["method"] == figure["method"]]
         reported = [figure[column] for column in ("method", "metric", "value", "model", "test")]
         lines.append([*reported, "; ".join(filter(None, here)) or "–", figure["note"], figure["source"]])
-    return "\n".join([HEADING, *aligned([[printable(cell) for cell in line] for line in lines])])
+    return "\n".join([HEADING, *fitted([[printable(cell) for cell in line] for line in lines])])
 
 
 def _here(row: Mapping[str, Any], metric: str) -> str:

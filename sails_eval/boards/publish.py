@@ -3,13 +3,13 @@
 A published row holds names, hashes and scores, never a prompt or an answer.
 """
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.boards.contrasts import protocol_hash
 from sails_eval.boards.page import to_markdown
@@ -27,6 +27,9 @@ from sails_eval.boards.table import (
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import neutralise, read_csv, restore, write_text
 from sails_eval.core.schema import read_mapping
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROUNDING = 2e-6
 """How far two roundings to six decimals can bring apart what is the same."""

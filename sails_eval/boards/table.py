@@ -1,18 +1,21 @@
 """The leaderboard as a table: its columns, its rows and their ranks, and its CSV."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sails_eval.boards import against_base
 from sails_eval.boards.against_base import ENDS
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import csv_text, read_csv, restore, write_text
 from sails_eval.core.stats import MIN_ORGANISMS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 3
 """The version of the columns below and of what they mean. A board holds rows of one schema."""
@@ -106,6 +109,8 @@ def make_frame(rows: Iterable[Mapping[str, Any]], *, published: bool = False) ->
     come last: those with too few seeds (or organisms, where these are what is sampled), too many unscored answers or no
     score, and those without seeds where no other row of their run has enough.
     """
+    import pandas as pd
+
     columns = [*COLUMNS, *(PROVENANCE if published else ())]
     frame = pd.DataFrame(list(rows), columns=columns)
     for column in columns:

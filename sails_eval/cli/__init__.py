@@ -5,8 +5,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
-from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, tasks, testbed
+from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.core.errors import UserError
 from sails_eval.core.version import __version__
 
@@ -29,10 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser(*arguments[:1]).parse_args(arguments)
         _set_up(options)
-        return int(options.run_command(options) or 0)
+        status = int(options.run_command(options) or 0)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(*(f"sails-eval: error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if error.filename is None:
             raise
@@ -54,16 +60,26 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed, docs):
+    for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed, docs):
         module.add(commands)
     if asked not in commands.choices:
         analyses.add_plugins(commands, asked)
     return top
 
 
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: where bars are drawn, that puts lines above them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    if vars(options).get("wide"):
+        os.environ["COLUMNS"] = str(10**6)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, handlers=[_ToStderr()])
     logging.getLogger("sails_eval").setLevel(logging.INFO)
     if not options.verbose:
         for handler in logging.getLogger().handlers:

@@ -2,8 +2,12 @@
 
 import argparse
 import logging
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sails_eval.core.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,26 @@ def add_group(commands: Any, name: str, text: str, what: str = "action") -> Any:
 def add_include_path(command: argparse.ArgumentParser) -> None:
     text = "of the run's tasks"
     command.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=text)
+
+
+def add_table_flags(command: argparse.ArgumentParser) -> None:
+    """How a command's table is printed."""
+    how = command.add_argument_group("table").add_mutually_exclusive_group()
+    how.add_argument("--wide", action="store_true", help="all columns in full, however wide the terminal is")
+    how.add_argument("--json", action="store_true", help="print the data alone, as a JSON list of objects")
+    how.add_argument("--csv", action="store_true", help="print the data alone, as CSV")
+
+
+def print_table(options: argparse.Namespace, table: "Table", *, below: Iterable[str] = ()) -> None:
+    """Print a table as the flags say, with lines below it where people read it."""
+    if options.json:
+        print(table.json())
+    elif options.csv:
+        print(table.csv())
+    else:
+        from sails_eval.core.tables import wrapped
+
+        print(*table.lines(), *map(wrapped, below), sep="\n")
 
 
 def read_config(options: argparse.Namespace, **fixed: Any) -> Any:

@@ -36,37 +36,66 @@ def add(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     """Status 1 where something is missing that would stop the run."""
-    from sails_eval.plan.cost.forecast import forecast, render
+    config = _opened(options)
+    from sails_eval.core.remembered import remembered
+    from sails_eval.plan.keys import plan_key
     from sails_eval.run.folder.reuse import extended
-    from sails_eval.run.workers import quiet_libraries
 
-    quiet_libraries()
-    made = forecast(extended(read_config(options)))
-    print("\n\n".join(render(one) for one in made))
-    return int(any(problem.stops for one in made for problem in one.problems))
+    config = extended(config)
+
+    def make() -> str:
+        from sails_eval.plan.cost.forecast import forecast, render
+        from sails_eval.run.workers import quiet_libraries
+
+        quiet_libraries()
+        made = forecast(config)
+        stops = any(problem.stops for one in made for problem in one.problems)
+        return f"{int(stops)}\n" + "\n\n".join(map(render, made))
+
+    key = plan_key(config)  # names are checked here; steps on shapes take torch, and say the same every time
+    status, _, text = (make() if key is None else remembered("plan", key, make)).partition("\n")
+    print(text)
+    return int(status)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from sails_eval.run.compare import compare
-
     if options.dry_run:
         return _plan(options)
-    _print_run(compare(read_config(options), quiet=options.quiet))
+    config = _opened(options)
+    from sails_eval.run.compare import compare
+
+    _print_run(compare(config, quiet=options.quiet))
     return 0
 
 
+def _opened(options: argparse.Namespace, **fixed: Any) -> Any:
+    """The configuration, once the line on what this runs on is on the screen: what is imported next takes a while."""
+    from sails_eval.core.opening import opening
+    from sails_eval.core.progress import say
+
+    config = read_config(options, **fixed)
+    for line in opening(config):
+        say(line, quiet=options.quiet)
+    return config
+
+
 def _train(options: argparse.Namespace) -> None:
+    config = _opened(options, methods=(options.method,))
     from sails_eval.run.evaluate import train_one
     from sails_eval.run.folder.run_folder import ModelFolder
 
-    config = read_config(options, methods=(options.method,))
-    record = train_one(config, rate=options.learning_rate, seed=options.seed, out=options.out)
+    given = {"rate": options.learning_rate, "seed": options.seed, "out": options.out}
+    record = train_one(config, **given, quiet=options.quiet)
     losses = record.losses
     print(f"{record.tokens} tokens in {record.steps} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
     print(f"written to {ModelFolder(options.out).checkpoint}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from sails_eval.core.progress import say
+
+    on = options.pair or options.model
+    say(f"evaluating {options.target}{f' on {on}' if on else ''}", quiet=options.quiet)
     from sails_eval.run.evaluate import evaluate
 
     _print_run(evaluate(read_config(options), options.target, name=options.name, quiet=options.quiet))
@@ -74,7 +103,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _print_run(run: Path) -> None:
     from sails_eval.cli.show import show
+    from sails_eval.run.folder.run_folder import RunFolder
+    from sails_eval.run.overview import kept_checkpoints
 
     print(show(run))
+    if kept := list(kept_checkpoints(RunFolder(run))):
+        print("checkpoints at the chosen learning rates:", *kept, sep="\n")
     print_usage(run)
     print(f"written to {run}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sails_eval.cli.common import add_command, add_group, add_include_path
 from sails_eval.cli.flags import flag
 from sails_eval.core.errors import UserError
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted
 from sails_eval.judges.spec import trusting
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _told(figures: Figures, calibration: Calibration) -> str:
         lines.append(f"two people kappa {text_of(figures.annotators)}")
     corner = "people \\ judge"
     rows = [[corner, *figures.confusion], *([one, *map(str, row.values())] for one, row in figures.confusion.items())]
-    return "\n".join([*lines, *aligned(rows), ""])
+    return "\n".join([*lines, *fitted(rows), ""])
 
 
 def _table(calibration: Calibration) -> str:
@@ -169,7 +169,7 @@ def _table(calibration: Calibration) -> str:
     for one in (*calibration.files, calibration.pooled):
         figures = (one.kappa, one.accuracy, one.found, one.spared, one.annotators)
         rows.append([one.name, str(one.answers), str(one.unscored), *(text_of(figure) for figure in figures)])
-    return "\n".join([*aligned(rows), ""])
+    return "\n".join([*fitted(rows), ""])
 
 
 def _add_audit(actions: Any) -> None:
@@ -213,6 +213,6 @@ def _import(options: argparse.Namespace) -> None:
     from sails_eval.analyses.audit.correct import import_labels, table
 
     rows = import_labels(options.run_dir, options.file, key=options.key, include=options.include_path)
-    print("\n".join(aligned(table(rows))))
+    print("\n".join(fitted(table(rows))))
     print("corrected: the judge's error on these answers only; seeds stay the unit of replication")
     print(f"written to {options.run_dir / 'audit.csv'} and {options.run_dir / 'audit.md'}")

@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, add_include_path, print_usage, report_problems
+from sails_eval.cli.common import (
+    add_command,
+    add_group,
+    add_include_path,
+    add_table_flags,
+    print_table,
+    print_usage,
+    report_problems,
+)
 from sails_eval.cli.flags import flag
 
 
@@ -12,6 +20,7 @@ def add(commands: Any) -> None:
     actions = add_group(commands, "leaderboard", "Show, check or publish leaderboards.")
     show = add_command(actions, "show", _show, "Print a run's leaderboard or a board.")
     show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
+    add_table_flags(show)
     text = "also the figures that the SAILS paper reports, not measured here"
     show.add_argument("--with-paper", action="store_true", help=text)
     check = add_command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
@@ -37,9 +46,13 @@ def add(commands: Any) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.cli.show import show
+    from sails_eval.cli.show import records, show
+    from sails_eval.core.tables import Table
 
-    print(show(options.path, with_paper=options.with_paper))
+    if options.json or options.csv:
+        print_table(options, Table([], records(options.path)))
+    else:
+        print(show(options.path, with_paper=options.with_paper))
 
 
 def _check_board(options: argparse.Namespace) -> int:

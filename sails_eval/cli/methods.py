@@ -1,10 +1,11 @@
 """The commands of methods: list, show, new."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group
+from sails_eval.cli.common import add_command, add_group, add_table_flags, print_table
 
 
 def add(commands: Any) -> None:
@@ -14,6 +15,7 @@ def add(commands: Any) -> None:
     show.add_argument("name", metavar="NAME", help="a recipe's name or YAML file")
     for action in (listing, show):
         action.add_argument("--pair", default="testbed", metavar="NAME", help="a pair or its YAML (default: testbed)")
+    add_table_flags(listing)
     new = add_command(actions, "new", _new, "Start a recipe that is like another one.")
     new.add_argument("name", metavar="NAME")
     new.add_argument("--like", default="lora", metavar="METHOD", help="the recipe that it starts from (default: lora)")
@@ -22,11 +24,23 @@ def add(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     from sails_eval.core.pair import load_pair
+    from sails_eval.core.remembered import remembered
+    from sails_eval.core.tables import Table
     from sails_eval.plan.catalog.methods import listing
-    from sails_eval.run.workers import quiet_libraries
+    from sails_eval.plan.keys import methods_key
 
-    quiet_libraries()
-    print(listing(load_pair(options.pair)))
+    pair = load_pair(options.pair)
+
+    def make() -> str:
+        from sails_eval.run.workers import quiet_libraries
+
+        quiet_libraries()
+        return json.dumps(vars(listing(pair)))
+
+    key = methods_key(pair)  # counting parameters takes torch, and says the same every time
+    table = Table(**json.loads(make() if key is None else remembered("methods", key, make)))
+    legend = f"trained: parameters at pair '{options.pair}' (--pair); rejected: looks at rejected answers"
+    print_table(options, table, below=[legend])
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -35,8 +49,9 @@ def _show(options: argparse.Namespace) -> None:
     from sails_eval.plan.catalog.methods import shown
     from sails_eval.run.workers import quiet_libraries
 
+    recipe, pair = load_recipe(options.name), load_pair(options.pair)
     quiet_libraries()
-    print(shown(load_recipe(options.name), load_pair(options.pair)))
+    print(shown(recipe, pair))
 
 
 def _new(options: argparse.Namespace) -> None:

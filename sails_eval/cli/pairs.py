@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group
+from sails_eval.cli.common import add_command, add_group, add_table_flags, print_table
 
 
 def add(commands: Any) -> None:
     actions = add_group(commands, "pairs", "List, show or check pairs: models with their SAEs.")
-    add_command(actions, "list", _list, "List the shipped pairs.")
+    add_table_flags(add_command(actions, "list", _list, "List the shipped pairs."))
     show = add_command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")
     text = "Load what is on this machine of a pair and see that model, chat template and SAEs fit each other."
     check = add_command(actions, "check", _check, text)
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> None:
     from sails_eval.plan.catalog.pairs import listing
 
-    print(listing())
+    print_table(options, listing())
 
 
 def _show(options: argparse.Namespace) -> None:

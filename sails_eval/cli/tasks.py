@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, read_config, report_problems
+from sails_eval.cli.common import (
+    add_command,
+    add_group,
+    add_table_flags,
+    print_table,
+    read_config,
+    report_problems,
+)
 from sails_eval.cli.flags import add_model
 
 ON_HUB = "hub"
@@ -14,6 +21,7 @@ def add(commands: Any) -> None:
     actions = add_group(commands, "tasks", "List, show, make or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
     listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
+    add_table_flags(listing)
     text = "Print a task's card and three prompts exactly as a model sees them."
     show = add_command(actions, "show", _show_task, text)
     show.add_argument("name", metavar="NAME")
@@ -33,14 +41,15 @@ def add(commands: Any) -> None:
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
-    from sails_eval.core.tables import aligned
+    from sails_eval.core.tables import Table
     from sails_eval.tasks.library import describe, find_tasks
 
     found = describe(find_tasks(tuple(options.include_path)).values())
     rows = [[ON_HUB if value is None else str(value) for value in row] for row in found]
-    print("\n".join(aligned([["task", "kind", "validation", "test", "file"], *rows])))
-    if any(ON_HUB in cells for cells in rows):
-        print(f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`")
+    header = ["task", "kind", "validation", "test", "file"]
+    table = Table([header, *rows], [dict(zip(header, row, strict=True)) for row in found], drop=["file"])
+    known = f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`"
+    print_table(options, table, below=[known] if any(ON_HUB in cells for cells in rows) else [])
 
 
 def _show_task(options: argparse.Namespace) -> None:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+
+from sails_eval.core.paths import PACKAGE
 
 
 def digest(value: Any) -> str:
@@ -19,6 +21,12 @@ def of_path(path: Path) -> str:
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     stamps = [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]
     return _of_files(path, tuple(files), tuple(stamps))
+
+
+@cache
+def of_code() -> str:
+    """A short hash of this package's Python files."""
+    return digest([of_path(file) for file in sorted(PACKAGE.rglob("*.py"))])
 
 
 @lru_cache(maxsize=64)

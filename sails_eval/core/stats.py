@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
 
 from sails_eval.core.tables import interval_text
 
@@ -65,6 +64,8 @@ class Mean:
         share = (self.value - low) / (high - low)
         if not 0 < share < 1:
             return self.interval().clip(low, high)
+        from scipy import special  # takes longer to import than all of this to compute, here and below
+
         half = self._margin((1 + LEVEL) / 2) / (high - low) / share / (1 - share)
         ends = special.expit(special.logit(share) + np.array([-half, half]))
         return Interval(self.value, *(low + (high - low) * float(end) for end in ends))
@@ -89,14 +90,20 @@ class Mean:
 
         From the noncentral t distribution, whose far tail is left out: for the power of 0.8 it holds less than 1e-6.
         """
+        from scipy import special
+
         limit = special.stdtrit(self.df, 1 - alpha / 2)
         return self.error * float(special.nctdtrinc(self.df, 1 - power, limit))
 
     def _margin(self, level: float) -> float:
+        from scipy import special
+
         return float(special.stdtrit(self.df, level)) * self.error
 
     def _above(self, distance: float) -> float:
         """The probability of an error beyond `distance`. Without spread there is none: 0, or a half at 0."""
+        from scipy import special
+
         t = distance / self.error if self.error else math.copysign(math.inf, distance) if distance else 0.0
         return float(special.stdtr(self.df, -t))
 
@@ -231,9 +238,11 @@ def wilson(successes: float, n: float) -> Interval:
     values vary no more than zeros and ones of the same mean do. `n` may be an effective number. Raises ValueError
     unless 0 ≤ successes ≤ n and n > 0.
     """
+    from scipy import special
+
     if not 0 <= successes <= n or n <= 0:
         raise ValueError(f"{successes} successes of {n} trials")
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = float(special.ndtri((1 + LEVEL) / 2))
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -260,6 +269,8 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
 
     For two models of one seed only: answers of several seeds to a prompt are no independent trials.
     """
+    from scipy import stats
+
     first = sum(x and not y for x, y in zip(a, b, strict=True))
     second = sum(y and not x for x, y in zip(a, b, strict=True))
     return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from sails_eval.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -17,6 +15,8 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: boo
 
     Raises UserError where the template has a fault or refuses the dialogue.
     """
+    from jinja2 import TemplateError
+
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
     except TemplateError as error:

@@ -43,17 +43,25 @@ class Layout:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found: the layout of every seed's batches, and what of the training data is left out."""
+    """What a check found: the layout of every seed's batches, what of the training data is left out, and the device."""
 
     layouts: list[Layout]
     notes: list[str]
+    device: str = ""
 
 
 def check(sub_run: SubRun) -> Checked:
     """See that a comparison can work, before anything is trained."""
     check_evaluation(sub_run)
     checked = check_training(sub_run)
-    return replace(checked, notes=[*checked.notes, *_overlaps(sub_run)])
+    return replace(checked, notes=[*checked.notes, *_overlaps(sub_run)], device=device(sub_run))
+
+
+def device(plan: EvaluationPlan) -> str:
+    """What models run on here, as a person would call it."""
+    import torch
+
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else "CPU"
 
 
 def _overlaps(sub_run: SubRun) -> list[str]:

@@ -6,7 +6,6 @@ on all organisms first, and the test is answered by fresh seeds at the one rate 
 """
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ from pathlib import Path
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
-from sails_eval.core.pair import EMBEDDED
+from sails_eval.core.progress import say
 from sails_eval.core.records import BASE, Result
 from sails_eval.plan.checks import Checked
 from sails_eval.plan.plan import Cell, Plan, SubRun
@@ -25,12 +24,14 @@ from sails_eval.run import stages, within_seed
 from sails_eval.run.check import check_machine, check_plan
 from sails_eval.run.early_stopping import stop_early
 from sails_eval.run.folder.description import describe, describe_plan
+from sails_eval.run.folder.finished import asked, is_finished, note_finished
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.reuse import adopt, check_untouched, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.header import describe_run, say_all
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
+from sails_eval.run.outlook import outlook
 from sails_eval.run.report.outcome import Outcome
-from sails_eval.run.report.report import write_joint, write_outcome
 from sails_eval.run.report.row_facts import row_facts, start_warnings, took
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
@@ -47,13 +48,16 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     """
     old = RunFolder(config.against) if config.against else None
     plan = prepare(extended(config))
-    run = RunFolder(plan.folder)
+    run, of = RunFolder(plan.folder), asked(plan)
+    if is_finished(run, plan, of):
+        say(f"{run.path}: finished, and as it was left; nothing is to be done again", quiet=quiet)
+        return run.path
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         check_machine(plan, pool)
         plan = matched(plan, pool, run, old=old)
+        say_all(describe_run(plan, run, jobs=config.jobs), quiet=quiet)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
-        if plan.config.pair is None and plan.config.model is None and not quiet:
-            print(f"on the embedded pair '{EMBEDDED}'; name another by --pair or --model", file=sys.stderr)
+        say_all([f"  device      {checked[0].device}"] if checked[0].device else [], quiet=quiet)
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
@@ -66,18 +70,24 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
                 with _opened(evaluator.run, one, described):
                     _note_training(evaluator, one, found)
                     _reuse(old, evaluator, one)
-            sub_runs = _tuned(evaluators, plan) if plan.protocol else plan.sub_runs
             outcomes = []
-            for evaluator, one in zip(evaluators, sub_runs, strict=True):
-                with _opened(evaluator.run, one, described) as own:
-                    outcomes.append(compare_methods(replace(evaluator, plan=one), one, own))
+            with outlook(plan.sub_runs, run, jobs=config.jobs, quiet=quiet):
+                sub_runs = _tuned(evaluators, plan) if plan.protocol else plan.sub_runs
+                for evaluator, one in zip(evaluators, sub_runs, strict=True):
+                    with _opened(evaluator.run, one, described) as own:
+                        outcomes.append(compare_methods(replace(evaluator, plan=one), one, own))
             if len(outcomes) > 1:
+                from sails_eval.run.report.report import write_joint
+
                 write_joint(run, plan, outcomes, described)
+            note_finished(run, plan, of)
     return run.path
 
 
 def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Description) -> Outcome:
     """One pair at one budget: find subspaces, train and validate, choose rates, test, report."""
+    from sails_eval.run.report.report import write_outcome  # draws pictures: slow to import
+
     _find_subspaces(evaluator, sub_run)
     validated = _validate(evaluator, sub_run)
     choices = _choose(sub_run, validated)
@@ -268,5 +278,4 @@ def _reuse(old: RunFolder | None, evaluator: Evaluator, sub_run: SubRun) -> None
     reused, cells = len(evaluator.run.reused().cells), len(sub_run.all_cells())
     told = f"{evaluator.title}{reused} of {cells} cells from {old.path}, {cells - reused} trained here"
     log.info(told)
-    if not evaluator.quiet:
-        print(told, file=sys.stderr)
+    say(told, quiet=evaluator.quiet)

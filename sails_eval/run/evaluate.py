@@ -6,6 +6,7 @@ from pathlib import Path
 from sails_eval.boards.facts import RowFacts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.progress import bar, heard, say
 from sails_eval.core.records import BASE
 from sails_eval.plan import checks
 from sails_eval.plan.prepare import prepare_evaluation, prepare_training
@@ -13,8 +14,9 @@ from sails_eval.run import stages
 from sails_eval.run.folder.description import describe
 from sails_eval.run.folder.records import TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.header import describe_evaluation, describe_training, say_all
+from sails_eval.run.outlook import TrainingBar
 from sails_eval.run.report.outcome import Outcome
-from sails_eval.run.report.report import write_report
 from sails_eval.run.runner import Evaluator, check_engine
 from sails_eval.run.workers import hosts, workers
 
@@ -24,7 +26,7 @@ SAMPLE = 16
 """How many of the base model's answers to each task an adapter's are compared with."""
 
 
-def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path) -> TrainRecord:
+def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path, quiet: bool = True) -> TrainRecord:
     """Train one cell of the one method in `config` into `out`/checkpoint; what its train.json says.
 
     Without a rate it is the geometric middle of the recipe's span. Raises UserError on bad input.
@@ -38,10 +40,13 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
         raise UserError(f"{out}: not empty; give another --out")
     cell, run, folder = one.cell(recipe, rate or one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
+        say_all(describe_training(one, cell, run), quiet=quiet)
         pool.run(checks.check_training, one)
+        say(f"  device      {pool.run(checks.device, one)}", quiet=quiet)
         if recipe.init:
             pool.run(stages.find_subspace, stages.StartJob(one.pair, recipe, (cell.start_seed,), run))
-        pool.run(stages.train, stages.TrainJob(one.pair, cell, folder, run))
+        with bar("training", 1, quiet=quiet) as trained, heard(TrainingBar(trained).hear):
+            pool.run(stages.train, stages.TrainJob(one.pair, cell, folder, run))
     return folder.record()
 
 
@@ -51,13 +56,17 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     A folder with adapter_config.json is an adapter; anything else is a model as compare's --reference takes it, which
     takes the place of the pair's.
     """
+    from sails_eval.run.report.report import write_report  # draws pictures: slow to import
+
     plan = prepare_evaluation(config, target=target, name=name)
     (row,) = plan.references
     method = row.name
     run = RunFolder(config.out or Path("runs") / f"{method}-{plan.fingerprint[:8]}")
     run.check(plan.identity)
+    say_all(describe_evaluation(plan, method, run), quiet=quiet)
     with workers(1, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         pool.run(checks.check_judge if row.chats else checks.check_evaluation, plan)
+        say(f"  device      {pool.run(checks.device, plan)}", quiet=quiet)
         check_engine(pool, engines, plan)
         with run.opened(plan.config, describe(plan)) as described:
             subject = stages.Subject(method, run.evaluated, row.checkpoint, served_as=name)

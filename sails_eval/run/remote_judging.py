@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Self, get_args
 
+from sails_eval.core.progress import Bar
 from sails_eval.core.records import Verdict
 from sails_eval.judges.base import Judge, JudgedKind
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.judges.usage import Meter
 from sails_eval.run.stages import JudgeJob
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 
 class RemoteJudging:
@@ -25,7 +23,7 @@ class RemoteJudging:
     All files that wait are judged together, so that the judge's concurrency is used however short they are.
     """
 
-    def __init__(self, judge: Judge, usage: Path, bar: tqdm[Any]) -> None:
+    def __init__(self, judge: Judge, usage: Path, bar: Bar) -> None:
         """`bar` counts the files, `usage` is the file that counts what the judge uses."""
         self._judge, self._meter, self._bar = judge, Meter(judge, usage), bar
         self._jobs: SimpleQueue[Sequence[JudgeJob] | None] = SimpleQueue()  # None: no more will come

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from tqdm import tqdm
-
 from sails_eval import judges
 from sails_eval.boards.scoring import score
+from sails_eval.core.progress import bar, heard
 from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
 from sails_eval.judges.base import JudgedKind
 from sails_eval.judges.panel import agreement
@@ -19,6 +18,7 @@ from sails_eval.plan import checks
 from sails_eval.plan.plan import Cell, EvaluationPlan, PlannedJudge, ReferenceModel
 from sails_eval.run import stages
 from sails_eval.run.folder.run_folder import RunFolder
+from sails_eval.run.outlook import TrainingBar
 from sails_eval.run.remote_judging import RemoteJudging
 from sails_eval.run.stages import AnswerJob, JudgeJob, Subject
 from sails_eval.run.workers import Hosts, Workers
@@ -99,7 +99,8 @@ class Evaluator:
         to share its memory with the other.
         """
         if self.plan.engine == HF:
-            self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
+            with self._training([job.subject for job in jobs if stages.to_train(job)]):
+                self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
             return
         self.train([job.subject for job in jobs if stages.to_train(job)], title=f"{title}: training")
         host = engine_host(self.pool, self.hosts, self.plan)
@@ -110,7 +111,15 @@ class Evaluator:
         if subjects:
             self.hosts.close()
             jobs = [self._job(one, self.plan.tasks, "validation") for one in subjects]
-            self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}")
+            with self._training(subjects):
+                self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}")
+
+    @contextmanager
+    def _training(self, subjects: Sequence[Subject]) -> Iterator[None]:
+        """A bar of the steps that training these takes, with the loss and the pace of the cell that was last heard."""
+        title = f"{self.title}training"
+        with bar(title, len(subjects), quiet=self.quiet) as trained, heard(TrainingBar(trained).hear):
+            yield
 
     def agreement(self, subjects: Sequence[Subject], split: Split) -> Counter[bool]:
         """How many of their answers the pair's reference judge sees alike (label and score), and how many it does not.
@@ -181,8 +190,8 @@ class Evaluator:
             pool.map(stages.judge, jobs, title=title)
         else:
             with (
-                tqdm(total=files, desc=title, disable=self.quiet, dynamic_ncols=True) as bar,
-                RemoteJudging(reader, self.run.usage_file, bar) as remote,
+                bar(title, files, quiet=self.quiet) as judged,
+                RemoteJudging(reader, self.run.usage_file, judged) as remote,
             ):
                 yield remote.add
 

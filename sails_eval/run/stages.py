@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from sails_eval.core.files import write_bytes, write_jsonl
 from sails_eval.core.pair import Pair
+from sails_eval.core.progress import Done, tell
 from sails_eval.core.recipe import Recipe
-from sails_eval.core.records import Split
+from sails_eval.core.records import Split, read_completions
 from sails_eval.judges import judge_of
 from sails_eval.judges.stage import judge_file
 from sails_eval.methods import Initialisation, Material, load_initialisation
@@ -169,8 +170,10 @@ def write_completions(lm: LM, job: AnswerJob) -> None:
     from sails_eval.tasks.answer import complete
 
     for task in job.missing:
+        before = time.perf_counter()
         completions = complete(lm, task, job.split, limit=job.limit)
         write_jsonl(job.subject.folder.answers_file(job.split, task.name), completions, private=True)
+        tell(Done("answers", len(completions), time.perf_counter() - before))
 
 
 def prepare_and_answer(job: AnswerJob) -> None:
@@ -188,6 +191,7 @@ def train(job: TrainJob) -> None:
 
     from sails_eval.training.cell import train_cell
 
+    before = time.perf_counter()
     pair, cell, folder = job.pair, job.cell, job.folder
     rows = training_rows(pair)
     state = load_file(job.run.subspace(cell.recipe.name, cell.start_seed)) if cell.recipe.init else None
@@ -210,9 +214,14 @@ def train(job: TrainJob) -> None:
     contrast = contrasted(start, pair, cell.recipe, seed=cell.start_seed, tokenizer=tokenizer)
     labels = labels_used([rows[i] for i in order], contrast, pairs=cell.recipe.objective == "dpo")
     TrainRecord.model_validate(cost.model_dump() | labels).write(folder.record.path)
+    tell(Done("training", 1, time.perf_counter() - before))
 
 
 def judge(job: JudgeJob) -> int:
     """Judge one file of completions; how many stay unscored."""
     assert job.task.kind != "capability"
-    return judge_file(judge_of(job.judge), job.task.kind, job.completions, job.verdicts)
+    before, known = time.perf_counter(), job.verdicts.exists()
+    unscored = judge_file(judge_of(job.judge), job.task.kind, job.completions, job.verdicts)
+    if not known:
+        tell(Done("verdicts", len(read_completions(job.completions)), time.perf_counter() - before))
+    return unscored

@@ -7,20 +7,22 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context, parent_process
-from multiprocessing.synchronize import Event
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
+from pickle import UnpicklingError
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from sails_eval.core.errors import UserError
+from sails_eval.core.progress import Event, bar, listen, tell
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -63,7 +65,8 @@ class Workers(AbstractContextManager["Workers"]):
         """A `host` has all threads, as the user has them."""
         self._jobs, self._quiet, self._host = jobs, quiet, host
         self._pool: ProcessPoolExecutor | None = None
-        self._started: Event | None = None
+        self._started: Flag | None = None
+        self._told: SimpleQueue[Event | None] | None = None
         self._died = HOST_DIED if host else DIED
 
     def __exit__(self, *error: object) -> None:
@@ -74,6 +77,10 @@ class Workers(AbstractContextManager["Workers"]):
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+        if self._told is not None:
+            # not here: a worker that was killed while it told something keeps the queue's lock for good
+            threading.Thread(target=self._told.put, args=(None,), daemon=True).start()
+            self._told = None
 
     def run(self, function: Callable[[Given], Made], item: Given) -> Made:
         """One item, with no progress bar."""
@@ -96,25 +103,35 @@ class Workers(AbstractContextManager["Workers"]):
             for future in self._as_completed(list(futures), title):
                 self._result(future)
                 done(futures[future])
+            self._hear_out()
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
         return [future.result() for future in futures]
 
+    def _hear_out(self) -> None:
+        """Let what the workers told be heard, up to a second long, before bars that count it are gone."""
+        for _ in range(100):
+            if self._told is None or self._told.empty():
+                return
+            time.sleep(0.01)
+
     def _as_completed(self, futures: list[Future[Made]], title: str) -> Iterator[Future[Made]]:
         waiting = set(futures)
-        with tqdm(total=len(futures), desc=title, disable=self._quiet or not futures, dynamic_ncols=True) as bar:
+        with bar(title, len(futures), quiet=self._quiet) as finished:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                bar.update(len(done))
+                finished.update(len(done))
                 yield from done
 
     def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
         if self._pool is None:
             context = get_context("spawn")
             self._started = context.Event()
-            given = (self._started, GIVEN if self._host else None)
+            self._told = context.SimpleQueue()
+            threading.Thread(target=_pass_on, args=(self._told,), daemon=True).start()
+            given = (self._started, GIVEN if self._host else None, self._told)
             self._pool = ProcessPoolExecutor(self._jobs, context, _start, given)
         try:
             return self._pool.submit(function, item)
@@ -190,9 +207,20 @@ def hosts(*, quiet: bool = False) -> Hosts:
     return Hosts(quiet=quiet)
 
 
-def _start(started: Event, threads: Mapping[str, str | None] | None) -> None:
-    """Prepare a worker of one thread, or a host with the `threads` that the user has: quiet, and at an end with us."""
+def _pass_on(told: "SimpleQueue[Event | None]") -> None:
+    """Tell here what workers tell there, until the end is told, or a worker was killed in the middle of it."""
+    with suppress(EOFError, OSError, UnpicklingError):
+        while (event := told.get()) is not None:
+            tell(event)
+
+
+def _start(started: Flag, threads: Mapping[str, str | None] | None, told: "SimpleQueue[Event | None]") -> None:
+    """Prepare a worker of one thread, or a host with the `threads` that the user has: quiet, and at an end with us.
+
+    How far its work is goes into `told`.
+    """
     started.set()
+    listen(told.put)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if threads is None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
@@ -215,7 +243,6 @@ def _die_with_parent() -> None:
 
 def quiet_libraries() -> None:
     """Turn off the progress bars, notes and deprecation warnings that the libraries print for every cell."""
-    import datasets
     import transformers
 
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -223,6 +250,6 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=said)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when it is imported, which not all here need
     for name in ("lm_eval", "peft", "trl", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)

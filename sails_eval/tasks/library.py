@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
@@ -122,10 +123,10 @@ class Entry:
 
     @property
     def metrics(self) -> list[str]:
-        from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
-
         listed = self.config.get("metric_list")
         if listed is None:
+            from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
+
             return list(DEFAULT_METRIC_REGISTRY.get(self.config.get("output_type", "generate_until"), []))
         return [str(metric.get("metric")) for metric in listed]
 
@@ -219,11 +220,8 @@ def read_entry(path: Path, root: Path) -> Entry | None:
 
     lm-eval itself passes over a broken file without a word.
     """
-    # The parser of lm-eval itself, for its `include` and `!function`; no public name leads to it.
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     try:
-        config = load_yaml(path, resolve_func=False)
+        config = _lm_eval_yaml().load_yaml(path, resolve_func=False)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: a broken task file: {' '.join(str(error).split())}") from error
     if config.keys() & {"task", "group"}:
@@ -231,6 +229,22 @@ def read_entry(path: Path, root: Path) -> Entry | None:
     if path.name.startswith("_"):
         return None
     raise UserError(f"{path}: no key 'task' or 'group'; add `task: NAME`, or _ before the name of an include")
+
+
+@cache
+def _lm_eval_yaml() -> Any:
+    """The parser of lm-eval itself, for its `include` and `!function`; no public name leads to it.
+
+    It is loaded from its file, as its package imports `datasets`: seconds, where a name may only be misspelt.
+    """
+    package = find_spec("lm_eval")
+    assert package is not None and package.origin is not None
+    file = Path(package.origin).parent / "tasks" / "_yaml_loader.py"
+    spec = spec_from_file_location("sails_eval_lm_eval_yaml", file)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache

@@ -27,7 +27,6 @@ from sails_eval.models.base import Base, replaced_weights
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, saved_at, tokens_of
 from sails_eval.training.cost import TrainingCost
 from sails_eval.training.regularise import frozen_stays
-from sails_eval.training.trainers import fit
 
 
 def train_cell(
@@ -37,6 +36,8 @@ def train_cell(
 
     Of several checkpoints each is in a subfolder, which is called after the number of its step.
     """
+    from sails_eval.training.trainers import fit  # TRL takes long to import, and the rest here is of use without it
+
     dtype, steps = base.model.dtype, len(run.order) // examples_per_step(pair, recipe.objective)
     before = time.perf_counter()
     reset_peak_memory()

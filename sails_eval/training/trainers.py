@@ -24,9 +24,10 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from sails_eval.core.errors import UserError, first_line, unknown
 from sails_eval.core.pair import Pair
+from sails_eval.core.progress import Step, tell
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import Base
-from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens
+from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens, tokens_of
 from sails_eval.training.regularise import KlPenalty, Regularised
 
 
@@ -87,6 +88,8 @@ def fit(
             trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(steps := _Steps(after))
+        name = f"{recipe.name} {run.learning_rate:g} seed {run.seed}"
+        trainer.add_callback(_Tell(name, tokens=sum(tokens_of(row, recipe.objective) for row in rows)))
         trainer.train()
     for module, forward in forwards.items():  # the trainer patches it, and a next cell would inherit that
         vars(module).pop("forward", None)
@@ -182,6 +185,25 @@ class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._model.update_and_allocate(state.global_step)
+
+
+class _Tell(TrainerCallback):  # type: ignore[misc]
+    """Says how far training is, twice a second at most."""
+
+    def __init__(self, cell: str, *, tokens: int) -> None:
+        """`tokens` are those of all steps."""
+        self._cell, self._tokens = cell, tokens
+        self._began = self._told = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        now = time.perf_counter()
+        if "loss" in logs and now - self._told >= 0.5:
+            self._told = now
+            pace = self._tokens * state.global_step / state.max_steps / (now - self._began)
+            tell(Step(self._cell, state.global_step, state.max_steps, float(logs["loss"]), pace))
 
 
 class _Steps(TrainerCallback):  # type: ignore[misc]

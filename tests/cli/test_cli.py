@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,7 @@ def test_bad_input_is_a_clear_line_for_every_problem(
     before = sorted(bad_files.rglob("*"))
     assert main(arguments.split()) == 2
     lines = capsys.readouterr().err.strip().splitlines()
+    lines = [*dropwhile(lambda line: not line.startswith("sails-eval: "), lines)]  # what this runs on stands above
     for line, told in zip(lines, words.splitlines(), strict=True):
         assert line.startswith("sails-eval: error: ") and told in line
     assert sorted(bad_files.rglob("*")) == before  # nothing was left behind

@@ -511,3 +511,61 @@ def test_parts_are_taken_over_part_by_part(asked: dict[str, Any], pool: Canned) 
     new = added()
     assert len(pool.trained) == 4 and all("/full/" in folder for folder in pool.trained)
     assert set(pd.read_csv(new / "leaderboard.csv")["method"]) == {"base", "sails", "lora", "full"}
+
+
+def test_a_finished_run_is_not_made_again(asked: dict[str, Any], pool: Canned) -> None:
+    run = made(**asked)
+    before, at_work = files(run), pool.checked
+    pool.trained.clear()
+    assert made(**asked) == run and made(**asked, jobs=3) == run
+    assert pool.checked == at_work and files(run) == before
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "results.csv",
+        "leaderboard.md",
+        "completions/test/bad.jsonl",
+        "train.json",
+        "adapter.bin",
+        "gone",
+        "data",
+        "keep",
+    ],
+)
+def test_a_finished_run_in_which_anything_changed_is_gone_through_again(
+    fault: str, asked: dict[str, Any], pool: Canned
+) -> None:
+    run = made(**asked)
+    before, at_work = files(run), pool.checked
+    pool.trained.clear()
+    if fault == "gone":
+        (run / "leaderboard.csv").unlink()
+    elif fault == "data":
+        Path("sae/config.json").write_text("other")  # another run, whose folder is another, too
+    elif fault != "keep":
+        file = next(path for path in sorted(run.rglob("*")) if str(path).endswith(fault))
+        if "completions" in fault:
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes() + b" ")
+    again = made(**asked, **({"keep": "all"} if fault == "keep" else {}))
+    assert pool.checked == at_work + 1
+    assert (again == run) == (fault != "data")
+    assert files(run) == before
+
+
+def test_of_several_parts_each_is_looked_at(asked: dict[str, Any], pool: Canned) -> None:
+    given = {**asked, "pair": "a.yaml,b.yaml", "examples": (4, 6)}
+    run = made(**given)
+    before, at_work = files(run), pool.checked
+    pool.trained.clear()
+    assert made(**given) == run and pool.checked == at_work
+    (run / "b/examples-4/results.csv").write_text("")
+    made(**given)
+    pool.trained.clear()
+    assert pool.checked == at_work + 4 and files(run) == before
+    (run / "examples-4/leaderboard.md").write_text("")
+    made(**given)
+    assert pool.checked == at_work + 8 and files(run) == before

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.progress import Done, Event, Step, heard, tell
 from sails_eval.run.workers import GIVEN, ONE_THREAD, Hosts, Workers, hosts, workers
 
 
@@ -82,6 +83,26 @@ def test_finished_items_are_told_at_once_and_the_hearer_can_stop_the_rest(pool: 
         pool.map(leave_a_trace, [(tmp_path, number) for number in range(1, 30)], title="stopped", done=stop)
     time.sleep(0.3)
     assert len(list(tmp_path.iterdir())) < 10
+
+
+def tell_twice(number: int) -> int:
+    tell(Done("answers", number, 1.5))
+    tell(Step("lora", number, 9, 0.5, 10.0))
+    return number
+
+
+def test_what_workers_tell_is_heard_here_while_somebody_listens(pool: Workers) -> None:
+    told: list[Event] = []
+    with heard(told.append):
+        pool.map(tell_twice, [1, 2, 3], title="told")
+    for _ in range(500):  # what was told last is heard at once, but not at the same time
+        if len(told) == 6:
+            break
+        time.sleep(0.01)
+    assert sorted(one.units for one in told if isinstance(one, Done)) == [1, 2, 3]
+    assert sorted(one.step for one in told if isinstance(one, Step)) == [1, 2, 3]
+    pool.map(tell_twice, [4], title="not heard")
+    assert len(told) == 6
 
 
 def test_workers_are_other_processes_of_one_thread(pool: Workers) -> None:

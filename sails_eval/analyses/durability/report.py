@@ -13,7 +13,7 @@ from sails_eval.boards.table import UNSCORED_FLAG
 from sails_eval.core.files import read_table
 from sails_eval.core.records import BASE
 from sails_eval.core.stats import Interval
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted
 from sails_eval.run.folder.run_folder import RunFolder
 
 NAME = "durability"
@@ -78,7 +78,7 @@ def table(rows: Sequence[Decay]) -> str:
             lines.append([method, name, *(estimate(of[metric]).shown() for metric in metrics), changed, seeds])
             if (missing := max(row.unscored for row in of[METRICS[0]])) > UNSCORED_FLAG:
                 warnings.append(f"! {method}, {name}: up to {100 * missing:.1f} % of a model's answers are unscored.")
-    return "\n".join([*aligned(lines), *warnings])
+    return "\n".join([*fitted(lines), *warnings])
 
 
 def shown(run: RunFolder) -> str:

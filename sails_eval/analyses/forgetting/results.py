@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sails_eval.analyses.finished_run import over_seeds, shown_tables
 from sails_eval.core.files import read_table
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted
 from sails_eval.run.folder.run_folder import RunFolder
 
 NAME = "forgetting"
@@ -52,7 +52,7 @@ def table(rows: Sequence[Forgotten]) -> str:
         seeds = str(sum(row.seed is not None for row in these))
         found.append((kl.value, [method, kl.clip(0, math.inf).shown("z.4f"), lost.shown(), seeds]))
     lines = [["method", "KL from base (nats per token)", "capability lost", "seeds"]]
-    return "\n".join(aligned([*lines, *(cells for _, cells in sorted(found))]))
+    return "\n".join(fitted([*lines, *(cells for _, cells in sorted(found))]))
 
 
 def shown(run: RunFolder) -> str:

@@ -15,7 +15,7 @@ from sails_eval.boards.leaderboard import Tested, parts_of
 from sails_eval.boards.table import METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.stats import MIN_ORGANISMS, Interval, Mean, Sample
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted
 from sails_eval.plan.budget import Size
 from sails_eval.plan.identity import Identity
 from sails_eval.run.folder.run_folder import RunFolder
@@ -211,7 +211,7 @@ def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: f
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
         powers = [f"{power(difference, sd, seeds=seeds, alpha=alpha):.0%}" for seeds in SEEDS]
         lines.append([f"× {factor}", *powers, str(needed or f"over {MOST}")])
-    return "\n".join(aligned(lines, "r"))
+    return "\n".join(fitted(lines, "r"))
 
 
 def _over_organisms(spread: Spread, difference: float, power_wanted: float, alpha: float) -> str:
@@ -222,7 +222,7 @@ def _over_organisms(spread: Spread, difference: float, power_wanted: float, alph
         lines.append([f"{organisms} organisms", *(f"{one:.3f}" for one in seen)])
     needed = [spread.organisms_needed(difference, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
     lines.append([f"organisms for {difference:g}", *(str(n or f"over {MOST}") for n in needed)])
-    return "\n".join(aligned(lines, "r"))
+    return "\n".join(fitted(lines, "r"))
 
 
 def _heading(spread: Spread, difference: float) -> str:

@@ -14,7 +14,7 @@ from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, recipe_files
 from sails_eval.core.schema import read_mapping
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import Table
 from sails_eval.methods import Initialisation
 from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation, start_seed
 
@@ -86,22 +86,27 @@ def facts(recipe: Recipe, pair: Pair) -> Facts:
     return Facts(recipe, start, trained if recipe.trains else 0, total, aligned_model(pair, start))
 
 
-def listing(pair: Pair) -> str:
+def listing(pair: Pair) -> Table:
     """A line for each recipe."""
-    rows = [("method", "trained", "share", "SAE", "rejected", "what")]
+    rows, records = [("method", "trained", "share", "SAE", "rejected", "what", "source")], []
     for name in all_names():
-        what = ""
+        told = {"method": name, "trained": None, "total": None, "uses_saes": None, "uses_rejected_answers": None}
+        what = source = ""
         try:
             recipe = load_recipe(name)
-            what = f"{recipe.description} {f'[{recipe.source}]' if recipe.source else ''}".rstrip()
+            what, source = recipe.description, recipe.source
             found = facts(recipe, pair)
         except UserError as error:  # a faulty file, or what not every pair has
-            rows.append((name, "–", "–", "", "", f"{what} Not here: {error}".lstrip()))
+            rows.append((name, "–", "–", "", "", f"{what} Not here: {error}".lstrip(), source))
+            records.append({**told, "description": what, "source": source, "not_here": str(error)})
             continue
-        marks = ("yes" if "saes" in found.start.needs else "", "yes" if found.rejected else "")
-        rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what))
-    legend = f"trained: parameters at pair '{pair.name}' (--pair); rejected: looks at rejected answers; [source]"
-    return "\n".join([*aligned(rows, "lrrrrl"), legend])
+        saes = "saes" in found.start.needs
+        marks = ("yes" if saes else "", "yes" if found.rejected else "")
+        rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what, source))
+        values = (name, found.trained, found.total, saes, found.rejected)
+        told = dict(zip(told, values, strict=True))
+        records.append({**told, "description": what, "source": source, "not_here": None})
+    return Table(rows, records, "lrrrrl", drop=("source", "rejected", "SAE"))
 
 
 def shown(recipe: Recipe, pair: Pair) -> str:

@@ -13,7 +13,7 @@ import yaml
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import Table
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
@@ -66,10 +66,13 @@ class Finding:
 # --- list and show ------------------------------------------------------------------------------------------------
 
 
-def listing() -> str:
+def listing() -> Table:
     """The shipped pairs, one line each."""
     pairs = [load_pair(path.stem) for path in sorted((PACKAGE / "pairs").glob("*.yaml"))]
-    return "\n".join(aligned([[pair.name, f"{len(pair.saes)} SAEs", pair.description] for pair in pairs]))
+    rows = [[pair.name, str(len(pair.saes)), pair.description] for pair in pairs]
+    keys = ("name", "model", "description", "dtype", "rank", "tokens")
+    records = [{**{key: vars(pair)[key] for key in keys}, "saes": len(pair.saes)} for pair in pairs]
+    return Table([["pair", "SAEs", "what"], *rows], records, "lrl")
 
 
 def shown(pair: Pair) -> str:

@@ -14,7 +14,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
-from sails_eval.core.tables import aligned
+from sails_eval.core.tables import fitted, wrapped
 from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.spec import parse
@@ -296,7 +296,8 @@ def render(made: Forecast) -> str:
             f"{_size(made.machine.disk)} free"
         ]
     lines += ["", "  missing:" if made.problems else "  nothing is missing"]
-    return "\n".join([*lines, *(f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems)])
+    lines += [f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems]
+    return "\n".join(wrapped(line, indent=14) for line in lines)
 
 
 def _length(made: Forecast) -> str:
@@ -358,7 +359,7 @@ def _judging(made: Forecast) -> str:
 
 
 def _indented(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [f"  {line}" for line in aligned(rows, "lr")]
+    return [f"  {line}" for line in fitted(rows, "lr", ("KV", "workspace", "gradients", "optimiser"), margin=2)]
 
 
 def _size(n: int) -> str:

@@ -39,7 +39,6 @@ from sails_eval.training.batches import (
 )
 from sails_eval.training.cell import trainable
 from sails_eval.training.contrasted import contrasted
-from sails_eval.training.trainers import fit
 
 TIMED_STEPS = 8
 """Optimiser steps whose time is taken, after one that warms up."""
@@ -158,6 +157,8 @@ def seconds_costs(sub_run: SubRun) -> dict[str, Cost]:
 
 
 def _seconds(sub_run: SubRun, recipe: Recipe) -> Cost:
+    from sails_eval.training.trainers import fit
+
     pair = sub_run.pair
     base, rows = base_of(pair), training_rows(pair)
     before, state = 0.0, None

@@ -38,6 +38,16 @@ class Description(Record):
         return validate(CompareConfig, config, where=str(where))
 
     @property
+    def quick(self) -> bool:
+        """Whether it is a smoke test, which says nothing of which method is better."""
+        return bool(self.config and self.config.get("quick"))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those that were asked for, in that order, as rows call them."""
+        return tuple(Path(name).stem for name in (self.config or {}).get("methods", ()))
+
+    @property
     def _contrasted_all(self) -> bool:
         """Whether its initialisations looked at all contrast data, as always before 0.3.0."""
         seen = [one.training.keys() for one in (self.identity, *self.identity.parts.values())]
@@ -116,6 +126,13 @@ class Seal(Record):
 
     whole_in_0_1_0 = "hashes"
     hashes: dict[str, str] = Field(description="by path in the run folder")
+
+
+class Finished(Record):
+    """finished.json, written after all else: the hash of every file that the run's end wrote, but for its models'."""
+
+    asked: str = Field(description="hash of all that the files follow from")
+    files: dict[str, str] = Field(description="by path in the run folder")
 
 
 class Reused(Record):

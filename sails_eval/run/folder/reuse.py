@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
+from sails_eval.core.progress import bar
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import BASE, Split
 from sails_eval.core.version import __version__
@@ -192,11 +191,13 @@ def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title
     cells = [cell for cell in sub_run.all_cells() if earlier.same_recipe(cell.recipe)]
     fresh = [old.cell(cell) for cell in cells if not run.cell(cell).trained]
     found: dict[str, list[Path]] = {}
-    for model in tqdm(fresh, desc=f"{title}cells of {old.path.name}", disable=quiet or not fresh, dynamic_ncols=True):
-        if not earlier.intact(model.path):
-            refused.append(f"{model.path}: changed or incomplete, so not reused")
-        elif usable := earlier.usable(model):
-            found[old.relative(model.path)] = usable
+    with bar(f"{title}cells of {old.path.name}", len(fresh), quiet=quiet) as looked_at:
+        for model in fresh:
+            if not earlier.intact(model.path):
+                refused.append(f"{model.path}: changed or incomplete, so not reused")
+            elif usable := earlier.usable(model):
+                found[old.relative(model.path)] = usable
+            looked_at.update()
     Reused(run=described.run, cells=[*reused, *found]).write(run.reused.path)
     for usable in found.values():
         _link(old, run, usable)

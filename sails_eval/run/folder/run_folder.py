@@ -174,6 +174,7 @@ class RunFolder:
     pace = RecordPlace("pace.json", records.Pace)
     seal = RecordPlace("cells.json", records.Seal)  # written last when a run ends: it says what its files should be
     reused = RecordPlace("reused.json", records.Reused)
+    finished = RecordPlace("finished.json", records.Finished)  # written after all else: nothing is to be done again
     _lock = Place(".lock")
     _models = Place("cells")
     _evaluated = Place("answers")
@@ -208,6 +209,15 @@ class RunFolder:
         if len(cells) != 1:
             raise UserError(f"{place}: {len(cells)} folders of rate {rate:g} and seed {seed}, not one")
         return ModelFolder(cells[0])
+
+    def checkpoints(self, method: str, rate: float) -> list[Path]:
+        """What is kept of a method's trainings at a rate: the checkpoint of each seed."""
+        cells = sorted((self._models / method).glob(f"rate-{rate:g}-seed-*"))
+        return [cell.checkpoint for cell in map(ModelFolder, cells) if cell.checkpoint.is_dir()]
+
+    def trained_cells(self) -> int:
+        """How many trainings are done, in all sub-runs."""
+        return sum(1 for run in self.with_sub_runs() for _ in run._models.glob("*/*/train.json"))
 
     def subspace(self, method: str, seed: int | None = None) -> Path:
         """The tensors that a recipe's initialisation starts from; `seed` where each has its own."""

@@ -21,6 +21,11 @@ def published_rows(run: RunFolder) -> list[dict[str, Any]]:
     if problems := check(run.leaderboard):
         raise UserError(f"{run.path}: cannot be published: {problems[0]}")
     described, rows = run.description(), read_rows(run.leaderboard)
+    if described.quick:
+        raise UserError(
+            f"{run.path}: made with --quick, a smoke test of 2 learning rates and 2 seeds that says nothing about "
+            "which method is better; run it without --quick, and publish that"
+        )
     if {row["run"] for row in rows} != {described.run}:
         raise UserError(f"{run.description_file}: describes run '{described.run}', but leaderboard.csv is of another")
     for fingerprint in {row["protocol"] for row in rows} - {EXPLORATORY}:

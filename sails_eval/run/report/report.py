@@ -11,7 +11,7 @@ from sails_eval.boards.curves import Point
 from sails_eval.boards.facts import Provenance, RowFacts
 from sails_eval.boards.forest import draw_comparisons
 from sails_eval.boards.leaderboard import build
-from sails_eval.boards.page import to_markdown
+from sails_eval.boards.page import smoke_test, to_markdown
 from sails_eval.boards.plot import tradeoff
 from sails_eval.boards.table import EXPLORATORY, rows_of, write_frame
 from sails_eval.core.files import write_text
@@ -29,15 +29,17 @@ def write_report(run: RunFolder, outcome: Outcome, described: Description, *, ti
     """Write results, choices and leaderboard of one pair; the leaderboard."""
     frame = board([outcome], described)
     run.write_results(outcome.results, outcome.all_choices)
-    write_board(run, frame, title=title)
+    write_board(run, frame, described, title=title)
     return frame
 
 
-def write_board(run: RunFolder, frame: pd.DataFrame, *, title: str) -> None:
+def write_board(run: RunFolder, frame: pd.DataFrame, described: Description, *, title: str) -> None:
     """Write a leaderboard, its page, and the picture of its comparisons, if it has any."""
     write_frame(run.leaderboard, frame)
-    write_text(run.leaderboard_page, to_markdown(frame, title=title))
-    draw_comparisons(rows_of(frame), run.forest)
+    shown = smoke_test(frame, described.methods) if described.quick else frame
+    write_text(run.leaderboard_page, to_markdown(shown, title=title, quick=described.quick))
+    if not described.quick:
+        draw_comparisons(rows_of(frame), run.forest)
 
 
 def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
@@ -156,8 +158,8 @@ def write_joint(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome], describ
         frames[size] = frame = board(these, described)
         points += rate_points(these, frame, size)
         if size and len(these) > 1:
-            write_board(run.of_budget(size), frame, title=title)
+            write_board(run.of_budget(size), frame, described, title=title)
         if size == plan.largest:
-            write_board(run, frame, title=title)
+            write_board(run, frame, described, title=title)
     points += budget_points(budgets, frames)
     write_curves(run, points, title=f"Curves of {names}")
