@@ -60,6 +60,20 @@ def test_the_first_line_is_there_before_the_work_is_imported(tmp_path: Path) -> 
         assert first.startswith("lora on testbed (testbed is the embedded pair; for another: --pair NAME or --model M)")
 
 
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sails_eval", "pairs", "list"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        assert command.stdout is not None and command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 141
+
+
 @pytest.mark.parametrize("command", ["tasks list", "pairs list", "runs list ."])
 def test_lists_take_no_heavy_import(command: str, tmp_path: Path) -> None:
     out, _ = loaded(command, tmp_path)
