@@ -29,7 +29,6 @@ def loaded(command: str, folder: Path, *, blocked: tuple[str, ...] = ()) -> tupl
     ("command", "told"),
     [
         ("compare --methods saisl", "unknown method 'saisl'"),
-        ("compare --tasks testbed_save", "did you mean testbed_safe"),
         ("compare --pair testbet", "unknown pair 'testbet'"),
         ("compare --judge rule", "unknown judge 'rule'"),
         ("compare --engine vlm", "unknown engine 'vlm'"),
@@ -40,7 +39,6 @@ def loaded(command: str, folder: Path, *, blocked: tuple[str, ...] = ()) -> tupl
         ("methods show saisl", "unknown method 'saisl'"),
         ("methods list --pair testbet", "unknown pair 'testbet'"),
         ("pairs check testbet", "unknown pair 'testbet'"),
-        ("tasks show testbed_save", "did you mean testbed_safe"),
     ],
 )
 def test_a_misspelt_name_costs_no_heavy_import(command: str, told: str, tmp_path: Path) -> None:
