@@ -9,11 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_json, read_jsonl, write_json, write_jsonl
 from sails_eval.core.fingerprint import digest, of_path
+from sails_eval.core.progress import bar
 from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.core.version import __version__
 from sails_eval.data.files import Row, read_rows
@@ -198,15 +197,13 @@ class Watched(Judge):
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
     ) -> list[Verdict]:
-        bar = tqdm(total=len(completions), desc=self._title, disable=self._quiet, dynamic_ncols=True, leave=False)
-
         def seen(verdict: Verdict) -> None:
             on_verdict(verdict)
-            bar.update()
+            judged.update()
             self._meter.tick()
 
         try:
-            with bar:
+            with bar(self._title, len(completions), quiet=self._quiet) as judged:
                 return self._judge.judge(kind, completions, seen)
         finally:
             self._meter.note()

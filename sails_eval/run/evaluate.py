@@ -8,6 +8,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.progress import bar, heard, say
 from sails_eval.core.records import BASE
+from sails_eval.models.engines import CHAT, OPENAI
 from sails_eval.plan import checks
 from sails_eval.plan.prepare import prepare_evaluation, prepare_training
 from sails_eval.run import stages
@@ -66,7 +67,8 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     say_all(describe_evaluation(plan, method, run), quiet=quiet)
     with workers(1, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         pool.run(checks.check_judge if row.chats else checks.check_evaluation, plan)
-        say(f"  device      {pool.run(checks.device, plan)}", quiet=quiet)
+        if plan.engine.partition(":")[0] not in (CHAT, OPENAI):  # those are somewhere else
+            say(f"  device      {pool.run(checks.device, plan)}", quiet=quiet)
         check_engine(pool, engines, plan)
         with run.opened(plan.config, describe(plan)) as described:
             subject = stages.Subject(method, run.evaluated, row.checkpoint, served_as=name)

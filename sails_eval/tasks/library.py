@@ -16,6 +16,7 @@ import yaml
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.paths import search_path
 from sails_eval.core.records import Kind, Split
+from sails_eval.core.remembered import remembered
 from sails_eval.core.schema import check_name
 from sails_eval.data.files import read_rows
 from sails_eval.tasks.published import Card, card_of, fingerprint
@@ -70,13 +71,15 @@ def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[Ta
     """
     names, library = list(names), scan(search_path("tasks", extra))
     ours = library.names()
+    if strange := [name for name in names if name not in ours]:
+        known = ours | lm_eval_names()  # so that the index is made for names that are in it, and for no others
+        for name in strange:
+            if name not in known:
+                raise unknown("task", name, get_close_matches(name, known, n=3, cutoff=0.75) or ours)
     if any(library.lacks(name) for name in names):
         library = library.over(_lm_eval_library())
     found: dict[str, TaskInfo] = {}
     for name in names:
-        if name not in library.names():
-            near = get_close_matches(name, library.names(), n=3, cutoff=0.75)
-            raise unknown("task", name, near or ours)
         for entry in library.expand(name):
             found.setdefault(entry.name, task_info(entry, "capability" if entry.name not in ours else None))
     return list(found.values())
@@ -245,6 +248,11 @@ def _lm_eval_yaml() -> Any:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def lm_eval_names() -> set[str]:
+    """What lm-eval's own tasks, groups and tags are called; at the first time that takes as long as their index."""
+    return set(remembered("lm-eval-tasks", None, lambda: "\n".join(sorted(_lm_eval_library().names()))).split("\n"))
 
 
 @cache

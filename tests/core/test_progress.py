@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def test_where_stderr_is_no_terminal_a_bar_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with bar("answers", 300) as shown:
         for _ in range(300):
             now += 1.0

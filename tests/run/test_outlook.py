@@ -26,16 +26,15 @@ class Shown(Bar):
 
 def test_what_is_left_takes_as_long_as_what_was_done_took() -> None:
     found = Outlook(Counter(training=10, answers=1000, verdicts=500), jobs=2)
-    assert found.remaining is None
-    found.note(Done("training", 1, 30.0))
-    assert found.remaining is None  # nothing was answered yet
-    found.note(Done("answers", 100, 50.0))
-    assert found.remaining == (9 * 30 + 900 * 0.5) / 2
-    found.note(Done("verdicts", 250, 25.0))
-    assert found.remaining == (9 * 30 + 900 * 0.5 + 250 * 0.1) / 2
-    for kind, units in (("training", 9), ("answers", 2000), ("verdicts", 250)):
-        found.note(Done(kind, units, 1.0))
-    assert found.remaining == 0  # more answers than were counted on leave nothing, not less
+    told = [("training", 1, 30.0), ("answers", 100, 50.0), ("verdicts", 250, 25.0)]
+    told += [("training", 9, 1.0), ("answers", 2000, 1.0), ("verdicts", 250, 1.0)]
+    left = [found.remaining]
+    for kind, units, seconds in told:
+        found.note(Done(kind, units, seconds))
+        left.append(found.remaining)
+    assert left[:2] == [None, None]  # nothing was trained, then nothing was answered yet
+    assert left[2:4] == [(9 * 30 + 900 * 0.5) / 2, (9 * 30 + 900 * 0.5 + 250 * 0.1) / 2]
+    assert left[-1] == 0  # more answers than were counted on leave nothing, not less
 
 
 def test_training_shows_loss_and_pace() -> None:

@@ -393,3 +393,19 @@ def test_check_task_of_nothing(testbed: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         check_task(tmp_path / "none")
     assert check_task(testbed) == []
+
+
+def test_a_misspelt_task_takes_no_index_of_lm_evals_tasks_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def index() -> library.Library:
+        made.append(1)
+        return library.Library(groups={"arc_easy": []})
+
+    monkeypatch.setattr(library, "_lm_eval_library", index)
+    for _ in range(3):
+        with pytest.raises(UserError, match="unknown task 'testbed_save'; did you mean testbed_safe"):
+            resolve_tasks(["testbed_save"])
+    with pytest.raises(UserError, match="unknown task 'arc_esay'; did you mean arc_easy"):
+        resolve_tasks(["arc_esay"])
+    assert made == [1]

@@ -90,7 +90,13 @@ def listing(pair: Pair) -> Table:
     """A line for each recipe."""
     rows, records = [("method", "trained", "share", "SAE", "rejected", "what", "source")], []
     for name in all_names():
-        told = {"method": name, "trained": None, "total": None, "uses_saes": None, "uses_rejected_answers": None}
+        told: dict[str, Any] = {
+            "method": name,
+            "trained": None,
+            "total": None,
+            "uses_saes": None,
+            "uses_rejected_answers": None,
+        }
         what = source = ""
         try:
             recipe = load_recipe(name)
