@@ -223,12 +223,15 @@ class SubRun(EvaluationPlan):
         return Choice(recipe.name, chosen, tuple(sorted((rates[place], score) for place, score in scores.items())))
 
     def grid(self, recipe: Recipe) -> list[float]:
-        """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits.
+        """The recipe's learning rates for this pair: the one that was asked for, or log-spaced over the recipe's span,
+        to three significant digits.
 
         One or two rates lie in the middles of as many equal parts of the span, more of them from end to end.
         """
         if known := self.identity.learning_rates.get(recipe.name):
             return known
+        if fixed := self.config.fixed_rate(recipe.name):
+            return [fixed]
         scale, n = self.pair.rate_scale(recipe.objective), self.learning_rates
         low, high = scale * recipe.span.low, scale * recipe.span.high
         places = [(i + 0.5) / n if n < 3 else i / (n - 1) for i in range(n)]

@@ -16,6 +16,7 @@ from pathlib import Path
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import on_device
 from sails_eval.core.pair import EMBEDDED
 from sails_eval.core.records import BASE, Result
 from sails_eval.plan.checks import Checked
@@ -40,6 +41,7 @@ from sails_eval.run.workers import hosts, workers
 log = logging.getLogger(__name__)
 
 
+@on_device
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sails_eval.boards.facts import RowFacts
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import on_device
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import BASE
 from sails_eval.plan import checks
@@ -24,10 +25,11 @@ SAMPLE = 16
 """How many of the base model's answers to each task an adapter's are compared with."""
 
 
-def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path) -> TrainRecord:
+@on_device
+def train_one(config: CompareConfig, *, seed: int, out: Path) -> TrainRecord:
     """Train one cell of the one method in `config` into `out`/checkpoint; what its train.json says.
 
-    Without a rate it is the geometric middle of the recipe's span. Raises UserError on bad input.
+    Where `config` has no learning rate, it is the geometric middle of the recipe's span. Raises UserError on bad input.
     """
     for key in ("match", "match_params", "checkpoints"):
         if getattr(config, key) != CompareConfig.model_fields[key].default:
@@ -36,7 +38,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     (recipe,) = one.recipes
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: not empty; give another --out")
-    cell, run, folder = one.cell(recipe, rate or one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
+    cell, run, folder = one.cell(recipe, one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
         pool.run(checks.check_training, one)
         if recipe.init:
@@ -45,6 +47,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     return folder.record()
 
 
+@on_device
 def evaluate(config: CompareConfig, target: str, *, name: str | None = None, quiet: bool = False) -> Path:
     """Evaluate an adapter on the pair's base model, or a model of its own; the folder with its leaderboard.csv.
 

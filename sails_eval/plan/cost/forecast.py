@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import on_device
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
@@ -148,6 +149,7 @@ class Forecast:
         return self.cells * self.checkpoints * each, self.seeds * each
 
 
+@on_device
 def forecast(config: CompareConfig) -> list[Forecast]:
     """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
     sizes = grid(config)
