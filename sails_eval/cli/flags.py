@@ -13,14 +13,15 @@ HELP = {
     "--pair": "a shipped pair (sails-eval pairs list) or a pair's YAML; compare takes several, A,B,C, as organisms "
     "(default: testbed, the embedded one)",
     "--model": "instead of a pair: a model's folder or hub id",
-    "--chat-template": "Jinja file of the chat template (default: the pair's, else the tokenizer's own, else a plain one "
-    "for base models)",
+    "--chat-template": "Jinja file of the chat template (default: the pair's, else the tokenizer's own, else a plain "
+    "one for base models)",
     "--config": "YAML with the same names as the flags; flags win",
-    "--dtype": "dtype of the weights, instead of the pair's: float32, bfloat16, float16, or auto: bfloat16 on a GPU that "
-    "computes in it, else float32 (default: the pair's; of a pair that names none, and of --model: auto)",
+    "--dtype": "dtype of the weights, instead of the pair's; auto: bfloat16 on a GPU that computes in it, else float32 "
+    "(default: the pair's; of a pair that names none, and of --model: auto)",
     "--attn-implementation": "transformers' attention, instead of the pair's: eager, sdpa, flash_attention_2, … "
     "(default: the pair's, else transformers' own choice)",
-    "--device": "where models run: cpu, cuda, cuda:N, or auto: the first GPU if there is one, else the CPU (default: auto)",
+    "--device": "device that models run on: cpu, cuda, cuda:N, or auto: the first GPU if there is one, else the CPU "
+    "(default: auto)",
     "--rank": "rank of the adapters, instead of the pair's (default: the pair's; with --model 16)",
     "--alpha": "LoRA's alpha, instead of the pair's (default: the pair's; with --model 16)",
     "--target-modules": "linear modules that adapters are put onto, instead of the pair's (default: the pair's; with "
@@ -29,12 +30,12 @@ HELP = {
     "pair's, usually 1024)",
     "--max-new-tokens": "tokens of the longest answer (default: as each task says)",
     "--batch-size": "examples per optimiser step, instead of the pair's (default: the pair's, usually 16)",
-    "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into memory; "
-    "it changes time and memory, and results by rounding alone (default: the pair's, usually auto)",
-    "--gradient-checkpointing": "activations are computed twice to save memory: on, off, or auto: where they would not "
-    "fit (default: the pair's, usually auto; without a word: on)",
-    "--eval-batch-size": "prompts that transformers answers at a time, instead of the pair's (default: the pair's; with "
-    "--model 16)",
+    "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into "
+    "memory; it changes time and memory, and results by rounding alone (default: the pair's, usually auto)",
+    "--gradient-checkpointing": "activations computed twice to save memory: on, off, or auto: where they would not fit "
+    "(default: the pair's, usually auto; without a word: on)",
+    "--eval-batch-size": "prompts that transformers answers at a time, instead of the pair's (default: the pair's; "
+    "with --model 16)",
     "--learning-rate": "learning rate instead of a grid: X for every method, or METHOD=X,METHOD=X with all that train; "
     "nothing is tuned then, so not with --learning-rates or --protocol confirm",
     "--sae": "a SAELens folder, once for each layer",

@@ -76,7 +76,7 @@ def on_device(function: Callable[Concatenate[Config, Given], Made]) -> Callable[
     """The function, whose first argument is a configuration, with models on that configuration's device."""
 
     @wraps(function)
-    def there(config: Config, *given: Given.args, **named: Given.kwargs) -> Made:
+    def there(config: Config, /, *given: Given.args, **named: Given.kwargs) -> Made:
         with used(config.device):
             return function(config, *given, **named)
 

@@ -147,8 +147,8 @@ class Pair(Frozen):
     def _whole_micro_batches(self) -> Self:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; give a divisor "
-                "of it, or auto"
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; give a "
+                "divisor of it, or auto"
             )
         return self
 
@@ -159,6 +159,12 @@ class Pair(Frozen):
     def length(self) -> str:
         """How long a cell is trained, in words."""
         return f"{self.steps} steps" if self.steps else f"{self.tokens} tokens"
+
+    @property
+    def batches(self) -> str:
+        """How a batch goes through the model, in words."""
+        twice = ", activations computed twice (gradient checkpointing)" if self.gradient_checkpointing else ""
+        return f"{self.micro_batch_size or self.batch_size} of {self.batch_size} examples at a time{twice}"
 
     def rate_scale(self, objective: Objective) -> float:
         scale = self.learning_rate_scale

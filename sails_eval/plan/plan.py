@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.core.training_settings import MEMORY
 from sails_eval.methods.subspace.prepare import start_seed
 from sails_eval.models.engines import CHAT, HF
 from sails_eval.plan.budget import AS_THE_PAIR, Budget, Size
@@ -167,6 +168,17 @@ class SubRun(EvaluationPlan):
     learning_rates: int = 0
     checkpoints: int = 1
     budget: Budget = field(default_factory=Budget)
+
+    def run_as(self, pair: Pair) -> "SubRun":
+        """The same in the micro-batches of `pair`, which change nothing but time and memory: its identity stays."""
+        changes = {key: getattr(pair, key) for key in MEMORY}
+        rows = tuple(replace(row, pair=row.pair.model_copy(update=changes)) for row in self.references)
+        return replace(self, pair=self.pair.model_copy(update=changes), references=rows)
+
+    @property
+    def as_identified(self) -> Pair:
+        """The pair with the micro-batches that its identity has, which are the same on every machine."""
+        return self.pair.model_copy(update={key: self.identity.training[key] for key in MEMORY})
 
     @property
     def trials(self) -> int:

@@ -147,8 +147,8 @@ def check_rates(config: CompareConfig, recipes: Sequence[Recipe]) -> None:
                 raise unknown("method in --learning-rate", name, names)
         if missing := [name for name in names if name not in given]:
             raise UserError(
-                f"--learning-rate: no rate for '{missing[0]}', so it would be tuned over a grid and the others not; name "
-                "every method that trains, METHOD=X,METHOD=X, or give one rate X for all"
+                f"--learning-rate: no rate for '{missing[0]}', which would be tuned while others are not; name every "
+                "method that trains, METHOD=X,METHOD=X, or give one rate X for all"
             )
 
 

@@ -51,7 +51,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     plan = prepare(extended(config))
     run = RunFolder(plan.folder)
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
-        check_machine(plan, pool)
+        plan = check_machine(plan, pool)
         plan = matched(plan, pool, run, old=old)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
         if plan.config.pair is None and plan.config.model is None and not quiet:
@@ -253,6 +253,7 @@ def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> N
         log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(found).values())
     for recipe in sub_run.recipes if sub_run.budget.match_params else ():
         log.info("%s: rank %d", recipe.name, recipe.rank(sub_run.pair))
+    log.info("%s, %s", sub_run.pair.dtype, sub_run.pair.batches)
     for note in checked.notes:
         log.info(note)
     if checked.notes:

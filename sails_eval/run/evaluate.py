@@ -11,6 +11,7 @@ from sails_eval.core.records import BASE
 from sails_eval.plan import checks
 from sails_eval.plan.prepare import prepare_evaluation, prepare_training
 from sails_eval.run import stages
+from sails_eval.run.check import fitted
 from sails_eval.run.folder.description import describe
 from sails_eval.run.folder.records import TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
@@ -40,6 +41,7 @@ def train_one(config: CompareConfig, *, seed: int, out: Path) -> TrainRecord:
         raise UserError(f"{out}: not empty; give another --out")
     cell, run, folder = one.cell(recipe, one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
+        one = fitted(one, pool)
         pool.run(checks.check_training, one)
         if recipe.init:
             pool.run(stages.find_subspace, stages.StartJob(one.pair, recipe, (cell.start_seed,), run))
