@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
                 taken.append(rest.pop(0))
             made.append(taken)
             runs += [len(made) - 1] if several else []
-        missing = self._words_wanted() - words
+        missing = self._words_wanted() - words - len(rest[1:])
         for place in reversed(runs):  # whoever writes `--tasks a,b TARGET` means the last word as the target
             while missing > 0 and len(made[place]) > 2:
                 made.insert(place + 1, [made[place].pop()])

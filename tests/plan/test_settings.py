@@ -8,7 +8,6 @@ import yaml
 
 from sails_eval.cli import parser
 from sails_eval.cli.common import read_config
-from sails_eval.cli.parser import Parser
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair, read_yaml
@@ -18,6 +17,7 @@ from sails_eval.plan.prepare import prepare
 from sails_eval.plan.protocol import first_seed
 from sails_eval.plan.resolve import load_methods, resolve_pair
 from sails_eval.run.folder.description import describe
+from sails_eval.tasks.library import load_task
 
 GIVEN: dict[str, Any] = {
     "dtype": "bfloat16",
@@ -54,12 +54,8 @@ def test_flags_and_a_file_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({**told, "learning_rate": {"lora": 1e-3}}))
     words = ["compare", "--learning-rate", "lora=1e-3"]
     for key, value in told.items():
-        words += [
-            f"--{key}",
-            *(map(str, value) if isinstance(value, list) else ["on" if value is True else str(value)]),
-        ]
-    made: Parser = parser("compare")
-    assert read_config(made.parse_args(words)) == read_yaml(tmp_path / "c.yaml", CompareConfig)
+        words += [f"--{key}", *(value if isinstance(value, list) else ["on" if value is True else str(value)])]
+    assert read_config(parser("compare").parse_args(words)) == read_yaml(tmp_path / "c.yaml", CompareConfig)
 
 
 @pytest.mark.parametrize("key", sorted(GIVEN))
@@ -79,18 +75,16 @@ def test_a_setting_that_the_pair_has_already_changes_nothing() -> None:
 
 
 def test_micro_batches_have_to_divide_the_batch() -> None:
-    with pytest.raises(
-        UserError, match="pair 'testbed' as asked for: micro_batch_size 3 does not divide batch_size 16"
-    ):
+    with pytest.raises(UserError, match="pair 'testbed' as asked for: micro_batch_size 3 does not divide batch"):
         resolve_pair(CompareConfig(pair="testbed", micro_batch_size=3))
 
 
 def test_shorter_answers_are_another_test() -> None:
     before, after = planned(), planned(max_new_tokens=7)
-    assert all(before.identity.tasks[name] != after.identity.tasks[name] for name in before.identity.tasks)
+    for task in before.tasks:
+        kept = before.identity.tasks[task.name] == after.identity.tasks[task.name]
+        assert kept == (task.kind == "capability")
     assert describe(before).test_set != describe(after).test_set
-    from sails_eval.tasks.library import load_task
-
     assert load_task(after.tasks[0], "test").config.generation_kwargs["max_gen_toks"] == 7
     assert load_task(before.tasks[0], "test").config.generation_kwargs["max_gen_toks"] > 7
 
@@ -126,7 +120,7 @@ def test_a_rate_takes_the_place_of_the_grid() -> None:
         ({"learning_rate": {"lora": 1e-3}}, "--learning-rate: no rate for 'full', which would be tuned while others"),
         (
             {"learning_rate": {"lora": 1e-3, "fall": 1e-3}},
-            "unknown method in --learning-rate 'fall'; did you mean full",
+            "method in --learning-rate 'fall'; did you mean full",
         ),
         ({"learning_rate": 1e-3, "learning_rates": 4}, "--learning-rates 4 a grid of so many; leave one of them out"),
         ({"learning_rate": 1e-3, "protocol": "confirm"}, "--learning-rate: --protocol confirm tunes rates"),
@@ -140,7 +134,7 @@ def test_a_rate_that_breaks_equal_tuning_is_refused(asked: dict[str, Any], compl
 @pytest.mark.parametrize("rate", [0, "-1e-3", "lora", "lora=0"])
 def test_a_rate_is_a_number_above_0(rate: Any, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"learning_rate": rate}))
-    with pytest.raises(UserError, match="c.yaml: key 'learning_rate"):
+    with pytest.raises(UserError, match=r"c\.yaml: key 'learning_rate"):
         read_yaml(tmp_path / "c.yaml", CompareConfig)
 
 
