@@ -28,7 +28,7 @@ HELP = {
     "--model q_proj,k_proj,v_proj,o_proj)",
     "--max-length": "tokens of the longest training example, longer ones are cut; instead of the pair's (default: the "
     "pair's, usually 1024)",
-    "--max-new-tokens": "tokens of the longest answer (default: as each task says)",
+    "--max-new-tokens": "tokens of the longest answer to a judged task (default: as each task says)",
     "--batch-size": "examples per optimiser step, instead of the pair's (default: the pair's, usually 16)",
     "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into "
     "memory; it changes time and memory, and results by rounding alone (default: the pair's, usually auto)",

@@ -115,7 +115,9 @@ class Pair(Frozen):
         description="finished models by name, which --reference NAME asks for; ./ is a folder here",
     )
     tasks: Names = ()
-    max_new_tokens: Positive | None = Field(default=None, description="of an answer; as each task says where absent")
+    max_new_tokens: Positive | None = Field(
+        default=None, description="of an answer to a judged task; as each task says where absent"
+    )
     judge: Annotated[str | None, BeforeValidator(joined)] = None
     reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")

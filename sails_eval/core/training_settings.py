@@ -114,4 +114,4 @@ class Settings(Frozen):
     @property
     def telling(self) -> dict[str, Any]:
         """Those of them that results depend on."""
-        return {key: value for key, value in self.overrides.items() if key not in MEMORY}
+        return {key: value for key, value in self.overrides.items() if key not in MEMORY and value != AUTO}

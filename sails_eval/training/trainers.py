@@ -106,8 +106,8 @@ def fit(
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
     """What both trainers are told."""
     cuda, optimiser = torch.cuda.is_available(), pair.optimiser.model_dump()
-    if cuda and optimiser["optim"] == OptimizerNames.ADAMW_TORCH:  # the same, without a copy of all gradients
-        optimiser["optim"] = OptimizerNames.ADAMW_TORCH_FUSED
+    if cuda and optimiser["optim"] == OptimizerNames.ADAMW_TORCH.value:  # the same, without a copy of all gradients
+        optimiser["optim"] = OptimizerNames.ADAMW_TORCH_FUSED.value
     return {
         "learning_rate": run.learning_rate,
         "seed": run.seed,

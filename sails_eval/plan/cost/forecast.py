@@ -188,13 +188,14 @@ def _forecast(draft: Draft) -> Forecast:
     made = replace(made, pair=pair, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
     problems += _machine_problems(made)
     made = replace(made, problems=problems.different)
-    return _shared_out(made) if config.match == "flops" else made
+    return _shared_out(made, draft) if config.match == "flops" else made
 
 
-def _shared_out(made: Forecast) -> Forecast:
+def _shared_out(made: Forecast, draft: Draft) -> Forecast:
     """The forecast with the tokens of each recipe, or what stands in their way."""
+    assert draft.pair is not None
     try:
-        cell_costs = flops_costs(made.pair, made.recipes)
+        cell_costs = flops_costs(draft.pair, made.recipes)  # the same on every machine, so without what fits this one
     except UserError as error:
         told = f"--match flops: how many tokens each method gets is not known yet ({error})"
         return replace(made, problems=(*made.problems, Problem(told, stops=False)))
