@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
+from sails_eval.cli.parser import Parser
 from sails_eval.core.errors import UserError
 from sails_eval.core.version import __version__
 
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser(asked: str = "") -> argparse.ArgumentParser:
+def parser(asked: str = "") -> Parser:
     """The whole command line. Packages of the user's own are looked for only where no command of ours is asked for."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="sails-eval",
         description="Which fine-tuning method makes a language model safest without making it useless, "
         "at the same budget?",

@@ -20,7 +20,6 @@ def add(commands: Any) -> None:
     command.add_argument("method", metavar="METHOD", help="a recipe's name or YAML file")
     add_model(command)
     add_training(command)
-    command.add_argument("--learning-rate", type=float, metavar="X", help="default: the middle of the recipe's span")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
 
@@ -84,8 +83,8 @@ def _train(options: argparse.Namespace) -> None:
     from sails_eval.run.evaluate import train_one
     from sails_eval.run.folder.run_folder import ModelFolder
 
-    given = {"rate": options.learning_rate, "seed": options.seed, "out": options.out}
-    record = train_one(config, **given, quiet=options.quiet)
+    config = read_config(options, methods=(options.method,))
+    record = train_one(config, seed=options.seed, out=options.out, quiet=options.quiet)
     losses = record.losses
     print(f"{record.tokens} tokens in {record.steps} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")
     print(f"written to {ModelFolder(options.out).checkpoint}")

@@ -13,8 +13,31 @@ HELP = {
     "--pair": "a shipped pair (sails-eval pairs list) or a pair's YAML; compare takes several, A,B,C, as organisms "
     "(default: testbed, the embedded one)",
     "--model": "instead of a pair: a model's folder or hub id",
-    "--chat-template": "Jinja file, for a tokenizer without one",
+    "--chat-template": "Jinja file of the chat template (default: the pair's, else the tokenizer's own, else a plain "
+    "one for base models)",
     "--config": "YAML with the same names as the flags; flags win",
+    "--dtype": "dtype of the weights, instead of the pair's; auto: bfloat16 on a GPU that computes in it, else float32 "
+    "(default: the pair's; of a pair that names none, and of --model: auto)",
+    "--attn-implementation": "transformers' attention, instead of the pair's: eager, sdpa, flash_attention_2, … "
+    "(default: the pair's, else transformers' own choice)",
+    "--device": "device that models run on: cpu, cuda, cuda:N, or auto: the first GPU if there is one, else the CPU "
+    "(default: auto)",
+    "--rank": "rank of the adapters, instead of the pair's (default: the pair's; with --model 16)",
+    "--alpha": "LoRA's alpha, instead of the pair's (default: the pair's; with --model 16)",
+    "--target-modules": "linear modules that adapters are put onto, instead of the pair's (default: the pair's; with "
+    "--model q_proj,k_proj,v_proj,o_proj)",
+    "--max-length": "tokens of the longest training example, longer ones are cut; instead of the pair's (default: the "
+    "pair's, usually 1024)",
+    "--max-new-tokens": "tokens of the longest answer to a judged task (default: as each task says)",
+    "--batch-size": "examples per optimiser step, instead of the pair's (default: the pair's, usually 16)",
+    "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into "
+    "memory; it changes time and memory, and results by rounding alone (default: the pair's, usually auto)",
+    "--gradient-checkpointing": "activations computed twice to save memory: on, off, or auto: where they would not fit "
+    "(default: the pair's, usually auto; without a word: on)",
+    "--eval-batch-size": "prompts that transformers answers at a time, instead of the pair's (default: the pair's; "
+    "with --model 16)",
+    "--learning-rate": "learning rate instead of a grid: X for every method, or METHOD=X,METHOD=X with all that train; "
+    "nothing is tuned then, so not with --learning-rates or --protocol confirm",
     "--sae": "a SAELens folder, once for each layer",
     "--train": "prompt/response, messages or chosen/rejected data: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or "
     "a YAML file that chooses of one or mixes several (see: sails-eval docs data)",
@@ -84,6 +107,11 @@ def numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"'{text}' is not N or N,N,…") from None
 
 
+def listed(text: str) -> str:
+    """A list that is kept as text, with commas."""
+    return text
+
+
 def number_or_word(text: str) -> int | str:
     return int(text) if text.isdigit() else text
 
@@ -91,10 +119,13 @@ def number_or_word(text: str) -> int | str:
 def add_model(command: argparse.ArgumentParser) -> None:
     """The flags that say which model; a flag overrides what the pair has."""
     model = command.add_argument_group("model")
-    flag(model, "--pair", "NAME")
+    flag(model, "--pair", "NAME", type=listed)
     flag(model, "--model", "M")
     flag(model, "--chat-template", "FILE", type=Path)
     flag(model, "--config", "FILE", type=Path)
+    flag(model, "--device", "D")
+    flag(model, "--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    flag(model, "--attn-implementation", "A")
 
 
 def add_training(command: argparse.ArgumentParser) -> None:
@@ -107,6 +138,14 @@ def add_training(command: argparse.ArgumentParser) -> None:
     flag(training, "--regularise", "NAME=X")
     flag(training, "--examples", "N", type=numbers)
     flag(training, "--steps", "N", type=numbers)
+    flag(training, "--learning-rate", "X", type=listed)
+    flag(training, "--batch-size", "N", type=int)
+    flag(training, "--micro-batch-size", "N|auto", type=number_or_word)
+    flag(training, "--gradient-checkpointing", nargs="?", const="on", choices=("on", "off", "auto"))
+    flag(training, "--max-length", "N", type=int)
+    flag(training, "--rank", "N", type=int)
+    flag(training, "--alpha", "N", type=int)
+    flag(training, "--target-modules", "A,B", type=names)
 
 
 def add_judging(command: argparse.ArgumentParser) -> None:
@@ -116,14 +155,17 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     flag(judging, "--task-data", "NAME=FILE", action="append")
     flag(judging, "--send-to", "HOST", action="append")
     flag(judging, "--limit", "N", type=int)
-    flag(judging, "--judge", "J")
+    flag(judging, "--max-new-tokens", "N", type=int)
+    flag(judging, "--judge", "J", type=listed)
     switch(judging, "--allow-self-judging")
     switch(judging, "--trust-remote-code")
     flag(judging, "--calibration", "FILE.json", type=Path)
 
 
 def add_engine(command: argparse.ArgumentParser) -> None:
-    flag(command.add_argument_group("engine"), "--engine", "E")
+    engine = command.add_argument_group("engine")
+    flag(engine, "--engine", "E")
+    flag(engine, "--eval-batch-size", "N", type=int)
 
 
 def add_comparison(command: argparse.ArgumentParser) -> None:

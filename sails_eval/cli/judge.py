@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.cli.common import add_command, add_group, add_include_path
-from sails_eval.cli.flags import flag
+from sails_eval.cli.flags import flag, listed
 from sails_eval.core.errors import UserError
 from sails_eval.core.tables import fitted
 from sails_eval.judges.spec import trusting
@@ -85,14 +85,14 @@ def _add_calibrate(actions: Any) -> None:
     text = "what a partial refusal counts as in the binary figures (default: refusal)"
     calibrate.add_argument("--partial", choices=("refusal", "compliance"), default="refusal", help=text)
     text = "other names of labels, as in declined=refusal,bad=5"
-    calibrate.add_argument("--map", default="", metavar="NAME=LABEL,…", help=text)
+    calibrate.add_argument("--map", type=listed, default="", metavar="NAME=LABEL,…", help=text)
     text = "default: ./calibrations/JUDGE-HASH.json, where boards find it"
     calibrate.add_argument("--out", type=Path, metavar="FILE.json", help=text)
     _add_columns(calibrate)
     columns = calibrate.add_argument_group("columns of labels")
     columns.add_argument("--label-column", metavar="COL", help="default: label, or XSTest's final_label")
     text = "two people's own labels, whose agreement is printed, too (default: XSTest's, where there)"
-    columns.add_argument("--annotators", metavar="COL,COL", help=text)
+    columns.add_argument("--annotators", type=listed, metavar="COL,COL", help=text)
 
 
 def _calibrate(options: argparse.Namespace) -> None:

@@ -6,46 +6,65 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from sails_eval.core.data_source import ContrastExamples, Data
-from sails_eval.core.names import names
+from sails_eval.core.device import FORMS
+from sails_eval.core.names import listed, names
 from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, joined, organisms
 from sails_eval.core.recipe import defaults
-from sails_eval.core.schema import Frozen
-from sails_eval.core.training_settings import Match, Regularise, parse_regularise
+from sails_eval.core.training_settings import Match, Names, Positive, Regularise, Settings, parse_regularise
 
 
 def _regularisers(value: Any) -> Any:
     return parse_regularise(value) if isinstance(value, str) else value
 
 
-def _several(value: Any) -> Any:
-    """A number or a name alone as a list of one."""
-    return [value] if isinstance(value, (int, str)) else value
+Rate = Annotated[float, Field(gt=0)]
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(listed)]
+
+Sizes = Annotated[tuple[Positive, ...], BeforeValidator(listed)]
 
 
-class CompareConfig(Frozen):
+def _rates(value: Any) -> Any:
+    """`X`, or `METHOD=X,METHOD=X` as a mapping."""
+    if not isinstance(value, str) or "=" not in value:
+        return value
+    parts = [part.partition("=") for part in listed(value)]
+    return {name: rate for name, _, rate in parts}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_in_words(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class CompareConfig(Settings):
     """Everything that `sails-eval compare` can be told; `None` or nothing means: as the pair has it.
 
     Flags have the same names, and `cli/flags.py` says what each is for. Several pairs, numbers of examples or of
     steps are as many comparisons in one run.
     """
 
-    methods: tuple[str, ...] = Field(default_factory=lambda: defaults().methods)
+    methods: Names = Field(default_factory=lambda: defaults().methods)
     pair: Annotated[str | None, BeforeValidator(joined)] = None
     organisms: int | None = Field(default=None, ge=1, le=MOST_ORGANISMS)
     model: str | None = None
-    sae: tuple[Path, ...] = ()
+    device: Annotated[str | None, Field(pattern=rf"^({FORMS})$")] = None
+    sae: Paths = ()
     chat_template: Path | None = None
     train: Data | None = None
     contrast: Data | None = None
     contrast_examples: ContrastExamples | None = None
-    tasks: tuple[str, ...] | None = None
+    tasks: Names | None = None
     judge: Annotated[str | None, BeforeValidator(joined)] = None
     allow_self_judging: bool = False
     trust_remote_code: bool = False
     calibration: Path | None = None
     tokens: int | None = Field(default=None, ge=1)
-    examples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
-    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several)] = ()
+    examples: Sizes = ()
+    steps: Sizes = ()
     match: Match = "tokens"
     match_params: bool = False
     regularise: Annotated[Regularise | None, BeforeValidator(_regularisers)] = None
@@ -54,22 +73,23 @@ class CompareConfig(Frozen):
     seeds: int = Field(default=5, ge=1)
     tuning_seeds: int | None = Field(default=None, ge=1)
     learning_rates: int | None = Field(default=None, ge=1)
+    learning_rate: Annotated[Rate | dict[str, Rate] | None, BeforeValidator(_rates)] = None
     checkpoints: int = Field(default=1, ge=1)
     quick: bool = False
-    comparisons: tuple[str, ...] | None = Field(
+    comparisons: Names | None = Field(
         default=None,
         validation_alias=AliasChoices("comparisons", "contrasts"),  # its earlier name
     )
-    add: tuple[str, ...] = ()
-    reference: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    add: Names = ()
+    reference: Names = ()
     against: Path | None = None
     jobs: int = Field(default=1, ge=1)
     engine: str = "auto"
     keep: Literal["best", "all", "none"] = "best"
-    include_path: tuple[Path, ...] = ()
-    task_data: tuple[str, ...] = ()
+    include_path: Paths = ()
+    task_data: Names = ()
     allow_overlap: bool = False
-    send_to: tuple[str, ...] = ()
+    send_to: Names = ()
     out: Path | None = None
 
     @model_validator(mode="after")
@@ -92,3 +112,15 @@ class CompareConfig(Frozen):
         if self.organisms:
             return organisms(self.organisms)
         return names(self.pair or "") or ((EMBEDDED,) if self.model is None else ())
+
+    @property
+    def in_words(self) -> list[str]:
+        """What is set instead of what the pair or the recipes have, as far as results depend on it: `rank 4`."""
+        rates = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        told = {key.replace("_", " "): value for key, value in {**self.telling, **rates}.items()}
+        return [f"{key} {_in_words(value)}" for key, value in told.items()]
+
+    def fixed_rate(self, method: str) -> float | None:
+        """The learning rate that is given for a method instead of a grid."""
+        given = self.learning_rate
+        return given.get(method) if isinstance(given, dict) else given

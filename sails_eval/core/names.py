@@ -12,6 +12,13 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def listed(value: Any) -> Any:
+    """`A,B` or `A B` in a YAML file as a list; a number alone as a list of one; anything else as it is."""
+    if isinstance(value, str):
+        return names(value) if "," in value else tuple(value.split())
+    return (value,) if isinstance(value, int) else value
+
+
 def renamed(parser: Any, old: str, new: str, **kind: Any) -> None:
     """Take the flag `new` by its earlier name, too, with a warning; no help text names it."""
 

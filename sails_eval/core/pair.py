@@ -9,16 +9,31 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sails_eval.core.data_source import ContrastExamples, Data, Unmixed, starting_at
+from sails_eval.core.device import best_dtype
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.paths import PACKAGE, made
 from sails_eval.core.schema import Frozen, Model, Name, read_mapping, validate
-from sails_eval.core.training_settings import Objective, Optimiser, Regularise
+from sails_eval.core.training_settings import (
+    AUTO,
+    AutoSize,
+    AutoSwitch,
+    Length,
+    Names,
+    Objective,
+    Optimiser,
+    Positive,
+    Regularise,
+)
 from sails_eval.core.version import __version__
 
 
 def joined(value: Any) -> Any:
     """A list of names as text with commas, which YAML has no need of."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _best_of_auto(value: Any) -> Any:
+    return best_dtype() if value == AUTO else value
 
 
 class SaeSource(Frozen):
@@ -64,9 +79,14 @@ class Pair(Frozen):
     model: str = Field(description="a folder, or a hub id")
     revision: str | None = None
     gated: bool = Field(default=False, description="the hub gives it only to those who accepted its licence")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(_best_of_auto)] = Field(
+        default_factory=best_dtype,
+        description="of the weights; auto (default): bfloat16 on a GPU that computes in it, else float32",
+    )
     attn_implementation: str | None = None
-    chat_template: Path | None = Field(default=None, description="a Jinja file; the tokenizer's own where absent")
+    chat_template: Path | None = Field(
+        default=None, description="a Jinja file; where absent the tokenizer's own or, where it has none, a plain one"
+    )
     saes: tuple[SaeSource, ...] = ()
     sae_sets: dict[str, tuple[SaeSource, ...]] = Field(
         default_factory=dict, description="further sets of SAEs by name, which a recipe's 'settings: saes' can ask for"
@@ -75,9 +95,9 @@ class Pair(Frozen):
         default=None,
         description="a safetensors file of the subspaces planted into the model: layers.N, orthonormal [d_model, r]",
     )
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=16, ge=1)
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rank: Positive = 16
+    alpha: Positive = 16
+    target_modules: Names = ("q_proj", "k_proj", "v_proj", "o_proj")
     train: Data | None = Field(
         default=None, description="a file, hf:ORG/NAME[…], or a mapping (see: sails-eval docs data)"
     )
@@ -96,7 +116,10 @@ class Pair(Frozen):
         default_factory=dict,
         description="finished models by name, which --reference NAME asks for; ./ is a folder here",
     )
-    tasks: tuple[str, ...] = ()
+    tasks: Names = ()
+    max_new_tokens: Positive | None = Field(
+        default=None, description="of an answer to a judged task; as each task says where absent"
+    )
     judge: Annotated[str | None, BeforeValidator(joined)] = None
     reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
     tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
@@ -104,13 +127,17 @@ class Pair(Frozen):
         default=None, ge=1, description="optimiser steps per cell; given, 'tokens' counts for nothing"
     )
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
-    batch_size: int = Field(default=16, ge=1, description="examples per optimiser step")
-    micro_batch_size: int | None = Field(default=None, ge=1, description="examples per forward pass; to save memory")
-    gradient_checkpointing: bool = False
+    batch_size: Positive = Field(default=16, description="examples per optimiser step")
+    micro_batch_size: AutoSize = Field(
+        default=None, description="examples per forward pass; auto (default): as many as fit into memory"
+    )
+    gradient_checkpointing: AutoSwitch = Field(
+        default=None, description="compute activations twice to save memory; auto (default): where it is needed"
+    )
     optimiser: Optimiser = Field(default=Optimiser(), description="with schedule, clipping and decay; of all methods")
     regularise: Regularise | None = Field(default=None, description="what is added to the loss of all methods")
-    max_length: int = Field(default=1024, ge=8, description="longest training example in tokens; longer ones are cut")
-    eval_batch_size: int = Field(default=16, ge=1)
+    max_length: Length = Field(default=1024, description="longest training example in tokens; longer ones are cut")
+    eval_batch_size: Positive = Field(default=16, description="prompts that transformers answers at a time")
     engine: dict[str, Any] = Field(
         default_factory=dict,
         description="settings for vLLM, such as tensor_parallel_size; of these max_model_len bounds other engines, too",
@@ -123,7 +150,10 @@ class Pair(Frozen):
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; give a "
+                "divisor of it, or auto"
+            )
         return self
 
     def __hash__(self) -> int:
@@ -133,6 +163,12 @@ class Pair(Frozen):
     def length(self) -> str:
         """How long a cell is trained, in words."""
         return f"{self.steps} steps" if self.steps else f"{self.tokens} tokens"
+
+    @property
+    def batches(self) -> str:
+        """How a batch goes through the model, in words."""
+        twice = ", activations computed twice (gradient checkpointing)" if self.gradient_checkpointing else ""
+        return f"{self.micro_batch_size or self.batch_size} of {self.batch_size} examples at a time{twice}"
 
     def rate_scale(self, objective: Objective) -> float:
         scale = self.learning_rate_scale

@@ -1,14 +1,15 @@
 """What is the same for all methods of a comparison and can be set: the optimiser, and what regularises training.
 
-Both belong to the pair; no recipe can set them.
+Both belong to the pair, as do the `Settings` that a comparison may override; no recipe can set them.
 """
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.names import listed
 from sails_eval.core.schema import Frozen
 
 Match = Literal["tokens", "flops", "seconds"]
@@ -58,3 +59,59 @@ def parse_regularise(text: str) -> dict[str, str]:
 
 Objective = Literal["sft", "dpo"]
 """The cross-entropy of chosen answers, or preferring them over rejected ones."""
+
+
+# --- settings of a pair that flags and config keys override ---------------------------------------------------------
+
+AUTO = "auto"
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""What weights are loaded as; auto: bfloat16 on a GPU that computes in it, else float32."""
+
+Positive = Annotated[int, Field(ge=1)]
+
+Length = Annotated[int, Field(ge=8)]
+
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+"""Names as a list, or as one text with commas or spaces between them."""
+
+
+def _none_of_auto(value: Any) -> Any:
+    return None if value == AUTO else value
+
+
+AutoSize = Annotated[Positive | None, BeforeValidator(_none_of_auto)]
+"""A number, or None for auto."""
+
+AutoSwitch = Annotated[bool | None, BeforeValidator(_none_of_auto)]
+"""On or off, or None for auto: where it is needed."""
+
+
+MEMORY = ("micro_batch_size", "gradient_checkpointing")
+"""Settings that trade time for memory, and change results by rounding alone."""
+
+
+class Settings(Frozen):
+    """What a comparison may set instead of the pair, under the pair's own names; None: as the pair has it."""
+
+    dtype: Dtype | None = None
+    attn_implementation: str | None = None
+    rank: Positive | None = None
+    alpha: Positive | None = None
+    target_modules: Names | None = None
+    max_length: Length | None = None
+    max_new_tokens: Positive | None = None
+    batch_size: Positive | None = None
+    micro_batch_size: Positive | Literal["auto"] | None = None
+    gradient_checkpointing: bool | Literal["auto"] | None = None
+    eval_batch_size: Positive | None = None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Those that are given."""
+        return self.model_dump(mode="json", include=set(Settings.model_fields), exclude_none=True)
+
+    @property
+    def telling(self) -> dict[str, Any]:
+        """Those of them that results depend on."""
+        return {key: value for key, value in self.overrides.items() if key not in MEMORY and value != AUTO}

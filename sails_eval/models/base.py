@@ -18,6 +18,7 @@ from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import encode_chat, end_tokens
+from sails_eval.models.hub import PLAIN
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ def dtype_of(pair: Pair) -> torch.dtype:
 
 
 def load_tokenizer(pair: Pair) -> Any:
-    """The pair's tokenizer with its chat template. Raises UserError where there is none or BOS would come twice."""
+    """The pair's tokenizer with its chat template, or a plain one where neither has any.
+
+    Raises UserError where the tokenizer cannot be loaded or BOS would come twice.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision)
     except (OSError, ValueError, SafetensorError) as error:
@@ -46,9 +50,7 @@ def load_tokenizer(pair: Pair) -> Any:
         except OSError as error:
             raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
     if not tokenizer.chat_template:
-        raise UserError(
-            f"model '{pair.model}' has no chat template; give one with --chat-template FILE or in the pair's YAML"
-        )
+        tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])

@@ -4,6 +4,11 @@ from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
+from sails_eval.core.pair import Pair
+from sails_eval.core.paths import PACKAGE
+
+PLAIN = PACKAGE / "pairs" / "templates" / "plain.jinja"
+"""The chat template of models that have none: `User: …`, `Assistant: …` and the end-of-text token after an answer."""
 
 
 def fetch(model: str, revision: str | None = None) -> Path:
@@ -66,6 +71,13 @@ def has_chat_template(model: str, revision: str | None = None) -> bool:
         return True
     path = _file(model, "tokenizer_config.json", revision)
     return path is not None and bool(read_json(path).get("chat_template"))
+
+
+def template_of(pair: Pair) -> Path | None:
+    """The file of the chat template that the pair's model is asked by; None where it is the tokenizer's own."""
+    if pair.chat_template is not None:
+        return pair.chat_template
+    return None if has_chat_template(pair.model, pair.revision) else PLAIN
 
 
 def _file(model: str, name: str, revision: str | None) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
-from sails_eval.models.hub import gated, not_given
+from sails_eval.models.hub import gated, not_given, template_of
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "lm_eval", "sae-lens", "tokenizers", "datasets")
 
@@ -38,11 +38,11 @@ def of_model(name: str, revision: str | None) -> str:
 
 def model_identity(pair: Pair) -> dict[str, Any]:
     """What a model's answers depend on: its bytes, its chat template, and how it is run."""
-    template = pair.chat_template
-    if template is not None and not template.is_file():
-        raise UserError(f"{template}: no such chat template file")
+    if pair.chat_template is not None and not pair.chat_template.is_file():
+        raise UserError(f"{pair.chat_template}: no such chat template file")
+    weights, template = of_model(pair.model, pair.revision), template_of(pair)
     return {
-        "weights": of_model(pair.model, pair.revision),
+        "weights": weights,
         "chat_template": of_path(template) if template else None,
         **pair.model_dump(mode="json", include={"dtype", "attn_implementation", "eval_batch_size"}),
     }

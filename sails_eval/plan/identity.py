@@ -130,6 +130,7 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         "saes": _sae_identity(pair.saes),
         **data,
         **pair.model_dump(mode="json", include=settings | alike),
+        "gradient_checkpointing": bool(pair.gradient_checkpointing),  # auto, too, stands for off
     }
 
 

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.core.training_settings import MEMORY
 from sails_eval.methods.subspace.prepare import start_seed
 from sails_eval.models.engines import CHAT, HF
 from sails_eval.plan.budget import AS_THE_PAIR, Budget, Size
@@ -168,6 +169,17 @@ class SubRun(EvaluationPlan):
     checkpoints: int = 1
     budget: Budget = field(default_factory=Budget)
 
+    def run_as(self, pair: Pair) -> "SubRun":
+        """The same in the micro-batches of `pair`, which change nothing but time and memory: its identity stays."""
+        changes = {key: getattr(pair, key) for key in MEMORY}
+        rows = tuple(replace(row, pair=row.pair.model_copy(update=changes)) for row in self.references)
+        return replace(self, pair=self.pair.model_copy(update=changes), references=rows)
+
+    @property
+    def as_identified(self) -> Pair:
+        """The pair with the micro-batches that its identity has, which are the same on every machine."""
+        return self.pair.model_copy(update={key: self.identity.training[key] for key in MEMORY})
+
     @property
     def trials(self) -> int:
         """How many models of each seed a method may choose from."""
@@ -223,12 +235,15 @@ class SubRun(EvaluationPlan):
         return Choice(recipe.name, chosen, tuple(sorted((rates[place], score) for place, score in scores.items())))
 
     def grid(self, recipe: Recipe) -> list[float]:
-        """The recipe's learning rates for this pair: log-spaced over its span, to three significant digits.
+        """The recipe's learning rates for this pair: the one that was asked for, or log-spaced over the recipe's span,
+        to three significant digits.
 
         One or two rates lie in the middles of as many equal parts of the span, more of them from end to end.
         """
         if known := self.identity.learning_rates.get(recipe.name):
             return known
+        if fixed := self.config.fixed_rate(recipe.name):
+            return [fixed]
         scale, n = self.pair.rate_scale(recipe.objective), self.learning_rates
         low, high = scale * recipe.span.low, scale * recipe.span.high
         places = [(i + 0.5) / n if n < 3 else i / (n - 1) for i in range(n)]

@@ -31,9 +31,9 @@ def check_model(pair: Pair) -> None:
 
 
 def is_large(pair: Pair) -> bool:
-    """Whether the pair's model is one that may not fit: from the hub, or of more than a gigabyte."""
+    """Whether the pair's model is one that may not fit: from the hub, or of more than 100 MB."""
     folder = Path(pair.model)
-    return not folder.is_dir() or sum(file.stat().st_size for file in folder.glob("*.safetensors")) > 10**9
+    return not folder.is_dir() or sum(file.stat().st_size for file in folder.glob("*.safetensors")) > 10**8
 
 
 def check_data(pair: Pair) -> None:

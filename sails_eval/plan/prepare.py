@@ -109,12 +109,13 @@ def prepare_training(config: CompareConfig) -> SubRun:
     if pair is not None:
         problems.attempt(preflight.check_model, pair)
         _check_training(pair, recipes, problems)
+    problems.attempt(resolve.check_rates, config, recipes)
     problems.check()
     assert pair is not None
     pair = resolve.with_pinned_data(pair)
     identity = Identity(training=training_identity(pair, recipes))
     budget = Budget(examples=resolve.examples_of(pair, recipes))
-    return SubRun(pair, identity=identity, recipes=recipes, seeds=(0,), learning_rates=1, budget=budget)
+    return SubRun(pair, identity=identity, recipes=recipes, seeds=(0,), learning_rates=1, budget=budget, config=config)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
         _check_access(pair, problems)
     evaluation = problems.attempt(_evaluation, pair, tasks, config, problems)
     _check_training(pair, draft.recipes, problems)
-    if config.learning_rates != 1 or config.checkpoints > 1 or config.protocol == "confirm":
+    tuned = config.learning_rates != 1 and config.learning_rate is None
+    if tuned or config.checkpoints > 1 or config.protocol == "confirm":
         chosen = "learning rates" if config.checkpoints == 1 else "learning rates and checkpoints"
         problems.attempt(resolve.check_kinds, tasks, chosen=chosen)
     references = _references(draft, evaluation, problems, anew=anew)
@@ -344,7 +346,7 @@ def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
         tasks=tuple(task.name for task in first.tasks),
         limit=first.limit,
         judge=first.judge.spec,
-        budgets=tuple(dict.fromkeys(f"{one.pair.examples or 'all'} examples, {one.pair.length}" for one in sub_runs)),
+        budgets=tuple(dict.fromkeys(_in_words(one) for one in sub_runs)),
         trials=first.trials,
         recipes=recipe_hashes(first.recipes),
         grids={name: tuple(rates) for name, rates in first.identity.learning_rates.items()},
@@ -359,6 +361,11 @@ def _under_protocol(sub_runs: Sequence[SubRun]) -> tuple[SubRun, ...]:
     )
     identities = [one.identity.model_copy(update={"protocol": protocol.fingerprint}) for one in sub_runs]
     return tuple(replace(one, protocol=protocol, identity=i) for one, i in zip(sub_runs, identities, strict=True))
+
+
+def _in_words(one: SubRun) -> str:
+    """The budget of a sub-run's cells, with what was set instead of what the pair has."""
+    return ", ".join([f"{one.pair.examples or 'all'} examples", one.pair.length, *one.config.in_words])
 
 
 def _check_comparable(sub_runs: Sequence[SubRun], problems: Problems) -> None:

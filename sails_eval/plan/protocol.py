@@ -44,7 +44,7 @@ FIRST, BETWEEN = 10_000_000, 100_000
 
 DECLARED = {"comparisons", "tasks", "judge", "limit", "examples", "steps", "tokens", "match", "seeds", "tuning_seeds",
             "learning_rates"}  # fmt: skip
-"""What else the seeds are drawn by, besides recipes and pairs."""
+"""What else the seeds are drawn by, besides recipes, pairs, and what is set instead of what pairs have."""
 
 
 class Protocol(Record):
@@ -116,6 +116,7 @@ def first_seed(config: CompareConfig, recipes: Sequence[Recipe]) -> int:
         recipe_hashes(recipes),
         [Path(name).stem for name in config.pairs],
         as_hashed(config.model_dump(mode="json", include=DECLARED)),
+        *([config.telling] if config.telling else []),
     ]
     return FIRST + int(digest(told)[:8], 16) % 9_000 * BETWEEN
 

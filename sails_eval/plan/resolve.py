@@ -6,16 +6,16 @@ Nothing here loads a model; each raises UserError for what is wrong.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from sails_eval.boards.contrasts import HEADLINE, PRIMARY, Contrast, check_contrasts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.data_source import starting_at
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import DATA, Pair, SaeSource, load_pair
 from sails_eval.core.recipe import Recipe, check_equal_spans, load_recipe
 from sails_eval.core.records import BASE
-from sails_eval.core.schema import as_name
+from sails_eval.core.schema import as_name, validate
 from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads
@@ -25,7 +25,7 @@ from sails_eval.plan.protocol import TUNING, by_default, parse_contrast
 from sails_eval.tasks.library import TaskInfo, resolve_tasks
 
 OVER_PAIR = ("train", "contrast", "contrast_examples", "judge", "tokens", "tasks", "chat_template", "regularise")
-"""What may be asked for instead of what the pair has under the same name."""
+"""What may be asked for instead of what the pair has under the same name, besides its `Settings`."""
 
 QUICK = {"seeds": 2, "learning_rates": 2}
 
@@ -48,7 +48,9 @@ def resolve_pair(config: CompareConfig) -> Pair:
     else:
         assert config.model is not None
         pair = Pair(name=as_name(Path(config.model).resolve().name), model=config.model)
-    flags = {key: value for key in OVER_PAIR if (value := getattr(config, key)) is not None}
+    if config.overrides:
+        pair = validate(Pair, {**pair.model_dump(), **config.overrides}, where=f"pair '{pair.name}' as asked for")
+    flags: dict[str, Any] = {key: value for key in OVER_PAIR if (value := getattr(config, key)) is not None}
     if config.sae:
         flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
     if config.examples:
@@ -115,11 +117,39 @@ def sizes(config: CompareConfig, recipes: Sequence[Recipe]) -> tuple[int, int]:
     """How many seeds and how many learning rates on every grid."""
     if config.quick and config.model_fields_set & QUICK.keys():
         raise UserError("--quick sets --seeds and --learning-rates itself; leave it out or leave them out")
+    check_rates(config, recipes)
     if config.quick:
-        return QUICK["seeds"], QUICK["learning_rates"]
+        return QUICK["seeds"], QUICK["learning_rates"] if config.learning_rate is None else 1
     spans = [recipe.span.high / recipe.span.low for recipe in recipes if config.protocol == "confirm"]
     usual = 1 + round(math.log2(spans[0])) if spans else LEARNING_RATES  # all spans are alike
-    return config.seeds, config.learning_rates or usual
+    return config.seeds, config.learning_rates or (usual if config.learning_rate is None else 1)
+
+
+def check_rates(config: CompareConfig, recipes: Sequence[Recipe]) -> None:
+    """Raises UserError where rates are given instead of grids, and not to all methods alike, or together with what
+    only makes sense with a grid."""
+    given, names = config.learning_rate, [recipe.name for recipe in recipes]
+    if given is None:
+        return
+    if config.learning_rates not in (None, 1):
+        raise UserError(
+            f"--learning-rate gives the rate itself and --learning-rates {config.learning_rates} a grid of so many; "
+            "leave one of them out"
+        )
+    if config.protocol == "confirm":
+        raise UserError(
+            "--learning-rate: --protocol confirm tunes rates on seeds of their own; leave it out, or give the span in "
+            "the recipe"
+        )
+    if isinstance(given, dict):
+        for name in given:
+            if name not in names:
+                raise unknown("method in --learning-rate", name, names)
+        if missing := [name for name in names if name not in given]:
+            raise UserError(
+                f"--learning-rate: no rate for '{missing[0]}', which would be tuned while others are not; name every "
+                "method that trains, METHOD=X,METHOD=X, or give one rate X for all"
+            )
 
 
 def tuning_size(config: CompareConfig) -> int:
@@ -143,7 +173,8 @@ def tasks_of(pair: Pair, config: CompareConfig) -> tuple[TaskInfo, ...]:
     """The pair's tasks. Raises UserError where there are none, or one cannot be found."""
     if not pair.tasks:
         raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
-    return tuple(resolve_tasks(pair.tasks, config.include_path))
+    tasks = resolve_tasks(pair.tasks, config.include_path)
+    return tuple(task.answered_in(pair.max_new_tokens) for task in tasks)
 
 
 def check_kinds(tasks: Sequence[TaskInfo], chosen: str = "") -> None:

@@ -1,7 +1,9 @@
 """Whether a plan can work here, as far as that takes a model: looked at before anything is trained or written."""
 
+from dataclasses import replace
+
 from sails_eval.plan.checks import Checked, check, check_examples, check_reference
-from sails_eval.plan.plan import Plan
+from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.plan.preflight import is_large
 from sails_eval.run.folder.reuse import check_sealed
 from sails_eval.run.folder.run_folder import RunFolder
@@ -9,10 +11,23 @@ from sails_eval.run.runner import check_engine
 from sails_eval.run.workers import Hosts, Workers, late
 
 
-def check_machine(plan: Plan, pool: Workers) -> None:
-    """See that a comparison of large models fits memory and disk. Raises UserError where it surely does not."""
-    if any(is_large(one.pair) for one in plan.sub_runs):
-        pool.run(late, ("sails_eval.plan.cost.forecast:check_machine", (plan.sub_runs,)))
+def check_machine(plan: Plan, pool: Workers) -> Plan:
+    """The plan of a comparison of large models with micro-batches that fit, where its pairs leave these open.
+
+    Raises UserError where memory or disk surely do not suffice.
+    """
+    if not any(is_large(one.pair) for one in plan.sub_runs):
+        return plan
+    pairs = pool.run(late, ("sails_eval.plan.cost.forecast:check_machine", (plan.sub_runs,)))
+    return replace(plan, sub_runs=tuple(one.run_as(pair) for one, pair in zip(plan.sub_runs, pairs, strict=True)))
+
+
+def fitted(sub_run: SubRun, pool: Workers) -> SubRun:
+    """One sub-run likewise, by its recipes alone."""
+    if not is_large(sub_run.pair):
+        return sub_run
+    job = sub_run.pair, sub_run.recipes
+    return sub_run.run_as(pool.run(late, ("sails_eval.plan.cost.fitting:fit_here", (job,))))
 
 
 def check_plan(plan: Plan, run: RunFolder, old: RunFolder | None, pool: Workers, hosts: Hosts) -> list[Checked]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import on_device
 from sails_eval.core.progress import say
 from sails_eval.core.records import BASE, Result
 from sails_eval.plan.checks import Checked
@@ -41,6 +42,7 @@ from sails_eval.run.workers import hosts, workers
 log = logging.getLogger(__name__)
 
 
+@on_device
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
     """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there.
 
@@ -53,7 +55,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         say(f"{run.path}: finished, and as it was left; nothing is to be done again", quiet=quiet)
         return run.path
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
-        check_machine(plan, pool)
+        plan = check_machine(plan, pool)
         plan = matched(plan, pool, run, old=old)
         say_all(describe_run(plan, run, jobs=config.jobs), quiet=quiet)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
@@ -261,6 +263,7 @@ def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> N
         log.info("%s, seed %d: %d tokens, %d steps, %d unique examples", *vars(found).values())
     for recipe in sub_run.recipes if sub_run.budget.match_params else ():
         log.info("%s: rank %d", recipe.name, recipe.rank(sub_run.pair))
+    log.info("%s, %s", sub_run.pair.dtype, sub_run.pair.batches)
     for note in checked.notes:
         log.info(note)
     if checked.notes:

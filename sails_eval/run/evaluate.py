@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sails_eval.boards.facts import RowFacts
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import on_device
 from sails_eval.core.errors import UserError
 from sails_eval.core.progress import bar, heard, say
 from sails_eval.core.records import BASE
@@ -12,6 +13,7 @@ from sails_eval.models.engines import CHAT, OPENAI
 from sails_eval.plan import checks
 from sails_eval.plan.prepare import prepare_evaluation, prepare_training
 from sails_eval.run import stages
+from sails_eval.run.check import fitted
 from sails_eval.run.folder.description import describe
 from sails_eval.run.folder.records import TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
@@ -27,10 +29,11 @@ SAMPLE = 16
 """How many of the base model's answers to each task an adapter's are compared with."""
 
 
-def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path, quiet: bool = True) -> TrainRecord:
+@on_device
+def train_one(config: CompareConfig, *, seed: int, out: Path, quiet: bool = True) -> TrainRecord:
     """Train one cell of the one method in `config` into `out`/checkpoint; what its train.json says.
 
-    Without a rate it is the geometric middle of the recipe's span. Raises UserError on bad input.
+    Where `config` has no learning rate, it is the geometric middle of the recipe's span. Raises UserError on bad input.
     """
     for key in ("match", "match_params", "checkpoints"):
         if getattr(config, key) != CompareConfig.model_fields[key].default:
@@ -39,8 +42,9 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     (recipe,) = one.recipes
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: not empty; give another --out")
-    cell, run, folder = one.cell(recipe, rate or one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
+    cell, run, folder = one.cell(recipe, one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
+        one = fitted(one, pool)
         say_all(describe_training(one, cell, run), quiet=quiet)
         pool.run(checks.check_training, one)
         say(f"  device      {pool.run(checks.device, one)}", quiet=quiet)
@@ -51,6 +55,7 @@ def train_one(config: CompareConfig, *, rate: float | None, seed: int, out: Path
     return folder.record()
 
 
+@on_device
 def evaluate(config: CompareConfig, target: str, *, name: str | None = None, quiet: bool = False) -> Path:
     """Evaluate an adapter on the pair's base model, or a model of its own; the folder with its leaderboard.csv.
 

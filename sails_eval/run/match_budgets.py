@@ -40,7 +40,8 @@ def _matched(sub_run: SubRun, pool: Workers, run: RunFolder, old: RunFolder | No
     if budget.match_params:
         sub_run = with_ranks(sub_run, pool.run(late, (f"{COSTS}:matched_ranks", (sub_run.pair, sub_run.recipes))))
     if budget.match == "flops":
-        sub_run = with_costs(sub_run, pool.run(late, (f"{COSTS}:flops_costs", (sub_run.pair, sub_run.recipes))))
+        pair = sub_run.as_identified  # so that tokens are the same on every machine
+        sub_run = with_costs(sub_run, pool.run(late, (f"{COSTS}:flops_costs", (pair, sub_run.recipes))))
     elif budget.match == "seconds":
         known = {**(read_pace(old, sub_run) if old else {}), **read_pace(run, sub_run, any_version=True)}
         unknown = tuple(recipe for recipe in sub_run.recipes if recipe.name not in known)

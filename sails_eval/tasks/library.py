@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast, get_args
 import yaml
 
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.fingerprint import digest
 from sails_eval.core.paths import search_path
 from sails_eval.core.records import Kind, Split
 from sails_eval.core.remembered import remembered
@@ -31,7 +32,8 @@ class TaskInfo:
     `correct` names the per-document metric that tells whether an answer is right, where there is one. `data`
     is the folder of the task's own {validation,test}.jsonl, None where the documents come from elsewhere.
     `fingerprint` is a SHA-256 over its settings with all includes, the Python files they name, and the data
-    files; documents from the hub are in it by name only. `card` is that of a published set.
+    files; documents from the hub are in it by name only. `card` is that of a published set. `max_new_tokens` bounds
+    its answers where that is not as the task's YAML says.
     """
 
     name: str
@@ -43,6 +45,13 @@ class TaskInfo:
     data: Path | None
     fingerprint: str
     card: Card | None = None
+    max_new_tokens: int | None = None
+
+    def answered_in(self, tokens: int | None) -> "TaskInfo":
+        """The same task with answers of so many tokens at most; None: as its YAML says. Capability stays as it is."""
+        if tokens is None or self.kind == "capability":
+            return self
+        return replace(self, max_new_tokens=tokens, fingerprint=digest([self.fingerprint, tokens]))
 
 
 class TaskRow(NamedTuple):
@@ -344,6 +353,8 @@ def load_task(info: TaskInfo, split: Split) -> Any:
         raise UserError(f"{info.path}: lm-eval cannot load it: {reason}") from error
     (task,) = loaded["tasks"].values()
     task.set_fewshot_seed(1234)  # as lm-eval's own CLI; without it every load draws other examples
+    if info.max_new_tokens is not None:
+        task.set_config(key="generation_kwargs", value={"max_gen_toks": info.max_new_tokens}, update=True)
     if split == "validation":
         task.has_test_docs = lambda: False  # lm-eval then evaluates the validation documents
     return task

@@ -108,7 +108,9 @@ def fit(
 
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
     """What both trainers are told."""
-    cuda = torch.cuda.is_available()
+    cuda, optimiser = torch.cuda.is_available(), pair.optimiser.model_dump()
+    if cuda and optimiser["optim"] == OptimizerNames.ADAMW_TORCH.value:  # the same, without a copy of all gradients
+        optimiser["optim"] = OptimizerNames.ADAMW_TORCH_FUSED.value
     return {
         "learning_rate": run.learning_rate,
         "seed": run.seed,
@@ -118,14 +120,14 @@ def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) ->
         "train_sampling_strategy": "sequential",
         "max_length": None,
         "bf16": pair.dtype == "bfloat16" and cuda,
-        "gradient_checkpointing": pair.gradient_checkpointing,
+        "gradient_checkpointing": bool(pair.gradient_checkpointing),
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        **pair.optimiser.model_dump(),  # the same for every method; only the learning rate differs
+        **optimiser,  # the same for every method; only the learning rate differs
     }
 
 

@@ -63,7 +63,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         ({"steps": 5, "tokens": 9}, "keys 'tokens' and 'steps' both say how long a cell is trained; leave one out"),
         ({"steps": 5, "match": "flops"}, "key 'match': flops gives every method tokens of its own; leave 'steps' out"),
         ({"keep": "some"}, "key 'keep': input should be 'best', 'all' or 'none'"),
-        ({"methods": "lora"}, "key 'methods': input should be a valid tuple"),
+        ({"methods": 3}, "key 'methods.0': input should be a valid string"),
         ({"seeds": 0, "tokn": 1}, "key 'seeds': .*; unknown key 'tokn'; did you mean tokens"),
     ],
 )

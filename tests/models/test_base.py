@@ -11,6 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
 from sails_eval.models.base import (
     Base,
@@ -22,7 +23,9 @@ from sails_eval.models.base import (
     load_tokenizer,
     replaced_weights,
 )
-from sails_eval.models.chat import encode_chat, end_tokens
+from sails_eval.models.chat import encode_chat, end_of_turn, end_tokens, instructed, render_chat
+from sails_eval.models.hub import PLAIN
+from sails_eval.models.identity import model_identity
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -47,14 +50,27 @@ def test_a_base_model_is_frozen_and_in_evaluation_mode(tiny_llama_dir: Path) -> 
     assert not base.model.training and not any(p.requires_grad for p in base.model.parameters())
 
 
-def test_a_model_without_a_chat_template_needs_one(llama: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_gets_a_plain_one_or_what_is_given(llama: Path, tmp_path: Path) -> None:
     (llama / "chat_template.jinja").unlink()
-    with pytest.raises(UserError, match="llama' has no chat template; give one with --chat-template FILE"):
-        load_tokenizer(pair_of(llama))
+    plain = load_tokenizer(pair_of(llama))
+    bos, eos = plain.bos_token or "", plain.eos_token
+    dialogue = [*HELLO, {"role": "assistant", "content": " hi "}, {"role": "user", "content": "bye"}]
+    asked = render_chat(plain, dialogue)
+    assert asked == f"{bos}User: hello\n\nAssistant: hi{eos}\n\nUser: bye\n\nAssistant:"
+    answered = render_chat(plain, [*dialogue, {"role": "assistant", "content": "ok"}], answered=True)
+    assert answered == f"{asked} ok{eos}" and end_of_turn(plain) == plain.eos_token_id
+    with instructed(plain, "be safe"):
+        assert render_chat(plain, HELLO) == f"{bos}be safe\n\nUser: hello\n\nAssistant:"
     template = tmp_path / "mine.jinja"
     template.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
     tokenizer = load_tokenizer(pair_of(llama, chat_template=template))
     assert tokenizer.decode(encode_chat(tokenizer, HELLO)) == "[hello]"
+
+
+def test_the_plain_template_is_part_of_what_a_model_is(llama: Path) -> None:
+    assert model_identity(pair_of(llama))["chat_template"] is None  # the tokenizer's own, in the weights' hash
+    (llama / "chat_template.jinja").unlink()
+    assert model_identity(pair_of(llama))["chat_template"] == of_path(PLAIN)
 
 
 def test_a_template_file_goes_before_the_tokenizers_own(llama: Path, tmp_path: Path) -> None:

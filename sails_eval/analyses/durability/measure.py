@@ -23,6 +23,7 @@ from sails_eval.models.engines import HF
 from sails_eval.models.identity import model_identity
 from sails_eval.plan import checks
 from sails_eval.plan.plan import EvaluationPlan, SubRun
+from sails_eval.run.check import fitted
 from sails_eval.run.folder.run_folder import AnalysisFiles, RunFolder
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.workers import hosts, workers
@@ -56,6 +57,7 @@ def durability(
     runs = [_prepared(one) for one in finished_runs(run, methods)]
     possible = [_possible(one.plan, attacks, choosy=bool(asked)) for one in runs]
     with workers(jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
+        runs = [replace(one, plan=fitted(one.plan, pool)) for one in runs]
         for one, these in zip(runs, possible, strict=True):
             pool.run(checks.check_evaluation, one.plan)
             for line in pool.run(check_data, (one.plan, these)):

@@ -159,7 +159,7 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     from sails_eval.models.base import load_base
     from sails_eval.training.cell import check_target_modules
 
-    base = load_base(pair)  # refuses a missing template, and BOS twice
+    base = load_base(pair)  # refuses BOS twice
     check_target_modules(base.model, pair)
     tokenizer, config = base.tokenizer, base.model.config.get_text_config()
     ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])

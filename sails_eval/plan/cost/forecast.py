@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import psutil
-import torch
 
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import on_device
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
@@ -19,10 +15,21 @@ from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.spec import parse
 from sails_eval.models.engines import OPENAI
+from sails_eval.models.hub import PLAIN, lacks_access, template_of
 from sails_eval.plan.budget import Cost, ranked, share_out
+from sails_eval.plan.cost.fitting import fitting
+from sails_eval.plan.cost.hours import in_words
+from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
-from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, features_memory, step_costs
+from sails_eval.plan.cost.step_cost import (
+    Memory,
+    StepCost,
+    answering_memory,
+    cost_of,
+    features_memory,
+    readings,
+)
 from sails_eval.plan.plan import REFINED, SubRun
 from sails_eval.plan.prepare import Draft, at_size, grid, survey
 from sails_eval.plan.problems import Problem, Problems
@@ -42,25 +49,6 @@ SLOW_WITHOUT_GPU = 10**8
 
 MARGIN = 1.15
 """How far the estimate of memory has to be above what there is before it stops a run."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Bytes that models can take (of the GPU, or of main memory without one), and free on the disk."""
-
-    device: str
-    gpu: bool
-    memory: int
-    disk: int
-
-    @classmethod
-    def this(cls, folder: Path = Path()) -> Machine:
-        """The machine that this runs on, and the disk that holds `folder`."""
-        disk = shutil.disk_usage(folder).free
-        if torch.cuda.is_available():
-            found = torch.cuda.get_device_properties(0)
-            return cls(found.name, True, found.total_memory, disk)
-        return cls("CPU", False, psutil.virtual_memory().total, disk)
 
 
 @dataclass(frozen=True)
@@ -116,14 +104,20 @@ class Forecast:
         return (self.tuned_on or self.seeds) * self.rates
 
     @property
-    def calls(self) -> tuple[int, int]:
-        """The fewest and the most verdicts: the test is answered at one rate of every method, or at all of them if
-        those that are tested choose."""
-        methods, judges = len(self.recipes), len(parse(self.pair.judge)) if self.pair.judge else 0
+    def answers(self) -> tuple[int, int]:
+        """The fewest and the most: the test is answered at one rate of every method, or at all of them if those that
+        are tested choose."""
+        methods = len(self.recipes)
         validated = (methods * self.validated * self.checkpoints + 1) * self.prompts.validation
         tested = (self.seeds, self.seeds if self.tuned_on else self.cells)
         least, most = ((methods * n + self.untrained) * self.prompts.test for n in tested)
-        return judges * (validated + least), judges * (validated + most)
+        return validated + least, validated + most
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """The fewest and the most verdicts."""
+        judges = len(parse(self.pair.judge)) if self.pair.judge else 0
+        return judges * self.answers[0], judges * self.answers[1]
 
     def judge_cost(self, calls: int) -> float | None:
         """USD of so many verdicts by those judges that state prices; None where one behind an endpoint states none."""
@@ -147,6 +141,7 @@ class Forecast:
         return self.cells * self.checkpoints * each, self.seeds * each
 
 
+@on_device
 def forecast(config: CompareConfig) -> list[Forecast]:
     """The forecast of every pair of a comparison. Raises UserError for what is no comparison at all."""
     sizes = grid(config)
@@ -157,13 +152,12 @@ def forecast(config: CompareConfig) -> list[Forecast]:
     return [replace(_forecast(draft), budgets=len(sizes)) for draft in drafts]
 
 
-def check_machine(sub_runs: Sequence[SubRun]) -> None:
-    """Raises UserError where a comparison surely does not fit this machine."""
-    problems = Problems()
-    for one in sub_runs:
-        draft = Draft(one.config, Problems(), one.pair, one.recipes, tasks=one.tasks)
-        problems += _forecast(draft).problems
-    problems.check()
+def check_machine(sub_runs: Sequence[SubRun]) -> list[Pair]:
+    """The sub-runs' pairs with micro-batches that fit. Raises UserError where a comparison surely does not fit."""
+    drafts = [Draft(one.config, Problems(), one.pair, one.recipes, tasks=one.tasks) for one in sub_runs]
+    made = [_forecast(draft) for draft in drafts]
+    Problems(problem for one in made for problem in one.problems).check()
+    return [one.pair for one in made]
 
 
 def _forecast(draft: Draft) -> Forecast:
@@ -183,22 +177,25 @@ def _forecast(draft: Draft) -> Forecast:
         return replace(made, problems=problems.different)
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
-    costs = step_costs(shape, pair, recipes)
+    found = readings(shape, pair, recipes)
+    pair = fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
+    costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
     if any(recipe.init for recipe in recipes):
         stages["SAE features"] = features_memory(shape, pair, parameters=total)
     stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
-    made = replace(made, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
+    made = replace(made, pair=pair, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
     problems += _machine_problems(made)
     made = replace(made, problems=problems.different)
-    return _shared_out(made) if config.match == "flops" else made
+    return _shared_out(made, draft) if config.match == "flops" else made
 
 
-def _shared_out(made: Forecast) -> Forecast:
+def _shared_out(made: Forecast, draft: Draft) -> Forecast:
     """The forecast with the tokens of each recipe, or what stands in their way."""
+    assert draft.pair is not None
     try:
-        cell_costs = flops_costs(made.pair, made.recipes)
+        cell_costs = flops_costs(draft.pair, made.recipes)  # the same on every machine, so without what fits this one
     except UserError as error:
         told = f"--match flops: how many tokens each method gets is not known yet ({error})"
         return replace(made, problems=(*made.problems, Problem(told, stops=False)))
@@ -218,7 +215,7 @@ def _machine_problems(made: Forecast) -> Iterator[Problem]:
     for stage, memory in made.stages.items():
         if memory.peak > machine.memory:
             told = f"memory: {stage} takes about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
-            told += "lower micro_batch_size or max_length, or set gradient_checkpointing"
+            told += "give --micro-batch-size auto --gradient-checkpointing auto, or a lower --max-length"
             yield Problem(told, stops=large and memory.peak > MARGIN * machine.memory)
     if made.disk[0] > machine.disk:
         told = f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, "
@@ -273,6 +270,7 @@ def render(made: Forecast) -> str:
         f"  cells       {methods} methods × {_of_method(made)} = {methods * made.cells}",
         f"  a cell      {_length(made)}",
         f"  labels      {_labels(pair)}",
+        f"  model       {_model(made)}",
     ]
     if made.budgets > 1:
         lines += [f"  budgets     {made.budgets}; all that is said here is of the largest alone"]
@@ -286,8 +284,12 @@ def render(made: Forecast) -> str:
         of_each = {recipe.name: made.tokens.get(recipe.name, tokens_a_cell(pair)) for recipe in made.recipes}
         flops = sum(made.flops_per_token(name) * n for name, n in of_each.items()) * made.cells
         padding = "with" if made.cell_costs else "without"
-        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding", ""]
-        lines += _memory(made)
+        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding"]
+        if next(iter(made.costs.values())).total >= SLOW_WITHOUT_GPU:
+            tokens = pair.max_new_tokens or ANSWER_TOKENS
+            size = {"answers": made.answers[1], "tokens": tokens, "at_a_time": pair.eval_batch_size}
+            lines += [f"  hours       {in_words(made.machine.device, flops=flops, **size)}"]
+        lines += ["", *_memory(made)]
     lines += ["", _judging(made)]
     if made.costs:
         all_cells, kept = made.disk
@@ -307,6 +309,20 @@ def _length(made: Forecast) -> str:
     if pair.steps is None:
         return f"{pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}"
     return f"about {tokens_a_cell(pair):,} tokens in batches of {pair.batch_size}, {pair.steps} steps"
+
+
+def _model(made: Forecast) -> str:
+    """How the model is run and asked."""
+    pair, lack = made.pair, None
+    if pair.chat_template is None:
+        lack = lacks_access(pair.model, pair.revision, known_gated=pair.gated)
+    template = None if lack else template_of(pair)
+    asked = template.name if template else "not known yet" if lack else "the tokenizer's own"
+    told = [pair.dtype, *([pair.attn_implementation] if pair.attn_implementation else [])]
+    told += [f"chat template: {asked}{' (the tokenizer has none)' if template == PLAIN else ''}"]
+    if made.costs:
+        told += [pair.batches]
+    return ", ".join(told)
 
 
 def _of_method(made: Forecast) -> str:

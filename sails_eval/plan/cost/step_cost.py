@@ -22,9 +22,13 @@ from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.methods.subspace.prepare import changes_base
 from sails_eval.models.base import dtype_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
+from sails_eval.training.batches import SEQUENCES
 
 UNLIKE = {"name", "description", "source", "system_prompt", "dpo", "init", "settings", "learning_rate"}
 """Keys of a recipe that have no bearing on what a step costs, as long as its initialisation freezes nothing."""
+
+TILE = (4096, 32768)
+"""Tokens and entries of the vocabulary whose logits TRL's trainers hold at a time (trl/kernels/chunked_logprob.py)."""
 
 TEXTS_AT_A_TIME = 32
 """Contrast texts in a batch of feature collection, as in `activations.text_means`."""
@@ -32,7 +36,7 @@ TEXTS_AT_A_TIME = 32
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for; `workspace` is what is there for a moment, such as the gradient of the logits."""
+    """Bytes by what they are for; `workspace` is what is there for a moment, such as a tile of the logits."""
 
     weights: int = 0
     gradients: int = 0
@@ -44,11 +48,11 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The most at any moment: at the end of the forward pass, or while the optimiser steps."""
+        """The most at any moment: while a batch is read, or while the optimiser steps."""
         held = self.gradients if self.accumulates else 0
         passing = self.activations + self.kv_cache + self.workspace + held
-        stepping = 2 * self.gradients  # AdamW's foreach kernels make one more of the gradients' size
-        return self.weights + self.optimiser + max(passing, stepping)
+        ending = self.gradients + self.workspace  # of the backward pass; a fused step makes no copies of gradients
+        return self.weights + self.optimiser + max(passing, ending)
 
 
 @dataclass(frozen=True)
@@ -70,60 +74,139 @@ class StepCost:
         return self.trained / (self.total + self.added)
 
 
-def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = None) -> StepCost:
-    """What a step of `recipe` takes with sequences of `length` tokens (default: the pair's `max_length`).
+@dataclass(frozen=True)
+class Reading:
+    """One sequence of `length` tokens read forward and backward by what a recipe trains.
 
-    Preference training passes each through its reference, too, forward only; regularisation through the base model.
+    Steps of any size are reckoned from it. Counts of parameters are as in `StepCost`; `weights` and `gradients` are
+    bytes; FLOPs are those of `forward`, `backward` and, where there is a regulariser, the base model (`regularising`).
+    Autograd keeps `kept` bytes of a sequence's layers, `logits` of its logits where the loss takes them whole, and
+    `halves` of trained weights in half precision. `head` bytes are gradients on the way into the output embedding.
     """
-    length = length or pair.max_length
-    batch = pair.micro_batch_size or pair.batch_size
-    adapter = recipe.parameters == "adapter"
-    model = to_train(shape, pair, recipe)
+
+    length: int
+    trained: int
+    total: int
+    added: int
+    weights: int
+    gradients: int
+    forward: int
+    backward: int
+    regularising: int
+    kept: int
+    logits: int
+    halves: int
+    head: int
+
+
+def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Reading:
+    """The way of fake tensors through the model and back."""
+    model, half = to_train(shape, pair, recipe), pair.dtype != "float32"
     trained, total = trained_and_all(model)
-    weights = sum(w.nbytes for w in model.parameters())
-    gradients = sum(w.nbytes for w in model.parameters() if w.requires_grad)
-    forward, backward, kept = _fake_step(model, batch=batch, length=length, half=pair.dtype != "float32")
-    backward += forward * pair.gradient_checkpointing  # which goes forward again
-    flops = forward * (2 if recipe.objective == "dpo" else 1) + backward
-    if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
-        bare = on_meta(shape, pair, dtype=dtype_of(pair))
-        flops += _fake_reading(bare, batch=batch, length=length) + forward + backward
-    tokens, vocabulary = batch * length, shape.text.vocab_size
-    activations = sum(kept)
-    if pair.gradient_checkpointing:  # a layer's own tensors for one layer at a time, and the input of every layer
-        head = sum(size for size in kept if size >= 2 * tokens * vocabulary)
-        layers = shape.text.num_hidden_layers
-        inputs = layers * tokens * shape.text.hidden_size * (2 if adapter else 4)
-        activations = head + (activations - head) // layers + inputs
-    if pair.regularise:  # two passes wait for the backward one, and base weights that change have a frozen copy
-        activations *= 2
-        weights += total * dtype_of(pair).itemsize if changes_base(pair, recipe) else 0
-    memory = Memory(
+    every, free = list(model.parameters()), [weight for weight in model.parameters() if weight.requires_grad]
+    weights, added = sum(weight.nbytes for weight in every), sum(weight.numel() for weight in every) - total
+    head = model.get_output_embeddings().weight
+    tied = head is model.get_input_embeddings().weight
+    cast = {id(module.weight): module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    halves = [2 * w.numel() for w in cast.values() if w.requires_grad and half and recipe.parameters != "adapter"]
+    of_head = 2 * head.numel() * (head.requires_grad and half)  # cast a tile at a time
+    to_head = 4 * head.numel() * (1 + tied) * head.requires_grad  # in single precision, from either side
+    gradients = sum(weight.nbytes for weight in free)
+    forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
+    of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
+    logits, regularising = sum(size for size in kept if size in of_logits), 0
+    if pair.regularise:
+        regularising = _fake_reading(on_meta(shape, pair, dtype=dtype_of(pair)), batch=1, length=length)
+        weights += total * dtype_of(pair).itemsize if changes_base(pair, recipe) else 0  # a frozen copy
+    return Reading(
+        length=length,
+        trained=trained,
+        total=total,
+        added=added,
         weights=weights,
         gradients=gradients,
-        optimiser=2 * gradients,  # AdamW keeps two numbers of every trained parameter, of its dtype
-        activations=activations,
-        workspace=6 * tokens * vocabulary,  # the logits' gradient in single precision, and a copy in half
-        accumulates=batch < pair.batch_size,
+        forward=forward,
+        backward=backward,
+        regularising=regularising,
+        kept=max(0, sum(kept) - logits - sum(halves)),
+        logits=logits,
+        halves=sum(halves) - of_head,
+        head=to_head,
     )
-    added = sum(weight.numel() for weight in model.parameters()) - total
-    return StepCost(trained, total, added, flops / tokens, memory)
 
 
-def step_costs(
+def readings(
     shape: Shape, pair: Pair, recipes: Iterable[Recipe], *, lengths: Mapping[Objective, int] | None = None
-) -> dict[str, StepCost]:
-    """The step of every recipe by its name, made once for those that train alike; `lengths` by objective."""
-    made: dict[Any, StepCost] = {}
-    costs = {}
+) -> dict[str, Reading]:
+    """The reading of every recipe by its name, made once for those that train alike; `lengths` by objective, by default
+    the pair's `max_length`."""
+    made: dict[Any, Reading] = {}
+    found = {}
     for recipe in recipes:
         frozen = str(recipe.settings) if load_initialisation(recipe).freezes else ""
         alike = (recipe.model_dump_json(exclude=UNLIKE), frozen, changes_base(pair, recipe))
         if alike not in made:
-            length = None if lengths is None else lengths[recipe.objective]
-            made[alike] = step_cost(shape, pair, recipe, length=length)
-        costs[recipe.name] = made[alike]
-    return costs
+            length = pair.max_length if lengths is None else lengths[recipe.objective]
+            made[alike] = read_once(shape, pair, recipe, length=length)
+        found[recipe.name] = made[alike]
+    return found
+
+
+def step_costs(
+    shape: Shape, pair: Pair, recipes: Sequence[Recipe], *, lengths: Mapping[Objective, int] | None = None
+) -> dict[str, StepCost]:
+    """The step of every recipe by its name."""
+    found = readings(shape, pair, recipes, lengths=lengths)
+    return {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
+
+
+def step_cost(shape: Shape, pair: Pair, recipe: Recipe, *, length: int | None = None) -> StepCost:
+    """What a step of `recipe` takes with sequences of `length` tokens (default: the pair's `max_length`)."""
+    return cost_of(read_once(shape, pair, recipe, length=length or pair.max_length), shape, pair, recipe)
+
+
+def cost_of(one: Reading, shape: Shape, pair: Pair, recipe: Recipe) -> StepCost:
+    """A step in the pair's micro-batches, from the reading of one sequence.
+
+    Preference training passes each through its reference, too, forward only; regularisation through the base model.
+    """
+    backward = one.backward + one.forward * bool(pair.gradient_checkpointing)  # which goes forward again
+    flops = one.forward * (2 if recipe.objective == "dpo" else 1) + backward
+    if pair.regularise:  # the base model reads every sequence once, and the model that is trained once more
+        flops += one.regularising + one.forward + backward
+    sequences = max(pair.micro_batch_size or pair.batch_size, SEQUENCES[recipe.objective])
+    memory = Memory(
+        weights=one.weights,
+        gradients=one.gradients,
+        optimiser=2 * one.gradients,  # AdamW keeps two numbers of every trained parameter, of its dtype
+        activations=_activations(one, shape, pair, recipe, sequences),
+        workspace=_workspace(one, shape, pair, sequences),
+        accumulates=sequences < pair.batch_size,
+    )
+    return StepCost(one.trained, one.total, one.added, flops / one.length, memory)
+
+
+def _activations(one: Reading, shape: Shape, pair: Pair, recipe: Recipe, sequences: int) -> int:
+    """Bytes that wait for the backward pass of a micro-batch."""
+    kept, halves = sequences * one.kept, one.halves
+    if pair.gradient_checkpointing:  # a layer's own tensors for one layer at a time, and the input of every layer
+        layers, width = shape.text.num_hidden_layers, dtype_of(pair).itemsize if recipe.parameters == "adapter" else 4
+        kept = kept // layers + layers * sequences * one.length * shape.text.hidden_size * width
+        # those of all layers are there until the backward pass, which wants the workspace, begins
+        halves = halves // layers + max(0, halves - _workspace(one, shape, pair, sequences))
+    if pair.regularise:  # two passes wait for the backward one, and what is added takes the logits whole
+        kept = 2 * (kept + sequences * one.logits)
+    return kept + halves
+
+
+def _workspace(one: Reading, shape: Shape, pair: Pair, sequences: int) -> int:
+    """Bytes of the loss while it is made: TRL's head reckons a tile of the logits at a time, a regulariser all."""
+    tokens, width = sequences * one.length, dtype_of(pair).itemsize
+    vocabulary, hidden = int(shape.text.vocab_size), int(shape.text.hidden_size)
+    if pair.regularise:
+        return one.head + 6 * tokens * vocabulary  # their gradient in single precision, and a copy in half
+    tile = min(tokens, TILE[0]) * min(vocabulary, TILE[1]) * width
+    return one.head + tile + tokens * hidden * (4 + width)
 
 
 def forward_flops(shape: Shape, pair: Pair, *, layers: Sequence[int], length: int) -> float:

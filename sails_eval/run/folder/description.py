@@ -36,6 +36,7 @@ def _budget(plan: EvaluationPlan) -> str:
     told += [f"{plan.budget.match} matched"] if plan.budget.match != "tokens" else []
     told += ["parameters matched"] if plan.budget.match_params else []
     told += [str(plan.pair.regularise)] if plan.pair.regularise else []
+    told += plan.config.in_words
     return ", ".join(told)
 
 

@@ -25,7 +25,7 @@ SHARE = "its share of the budget, its recipe or code"
 
 FIXED = "--protocol confirm fixes all rows before the test, so --against and --add cannot extend it"
 
-FREE = {"calibration", "add", "against", "comparisons", "jobs", "keep", "out", "reference"}
+FREE = {"calibration", "add", "against", "comparisons", "device", "jobs", "keep", "out", "reference"}
 """What may be asked for anew where an earlier run is extended; the rest is as it was there."""
 
 

@@ -89,16 +89,17 @@ def test_a_fake_step_costs_what_a_real_one_does(method: str, short: Pair, testbe
     ids = torch.zeros(4, 16, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         real(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False).loss.backward()
-    cost = step_cost(shape_of(short), short, recipe)
+    cost = step_cost(shape_of(short), short.model_copy(update={"micro_batch_size": 4}), recipe)
     assert cost.flops_per_token == counter.get_total_flops() / ids.numel()
-    held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    sizes = [tensor.untyped_storage().nbytes() for tensor in kept.values()]
+    held = sum(size for size in sizes if size != 4 * ids.numel() * real.config.vocab_size)  # TRL keeps no logits
     assert cost.memory.activations == pytest.approx(held, rel=0.02)
     gradients = sum(weight.grad.nbytes for weight in real.parameters() if weight.grad is not None)
     assert cost.memory.gradients == gradients and cost.trained == trained_and_all(meta)[0]
 
 
 def test_memory_peaks_where_it_is_highest() -> None:
-    assert Memory(weights=10, gradients=4, optimiser=8, activations=3, workspace=2).peak == 10 + 8 + 8
+    assert Memory(weights=10, gradients=4, optimiser=8, activations=3, workspace=2).peak == 10 + 8 + 6
     assert Memory(weights=10, gradients=4, optimiser=8, activations=9, workspace=2).peak == 10 + 8 + 11
     assert Memory(weights=10, gradients=4, optimiser=8, activations=9, workspace=2, accumulates=True).peak == 33
 
@@ -169,7 +170,7 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     (made,) = forecast.forecast(config)
     (told,) = [problem for problem in made.problems if problem.told.startswith("memory")]
     assert told.stops and "full takes about" in told.told and "a card has 10.0 GiB" in told.told
-    with pytest.raises(UserError, match="lower micro_batch_size"):
+    with pytest.raises(UserError, match="give --micro-batch-size auto --gradient-checkpointing auto"):
         forecast.check_machine([SubRun(made.pair, config=config, recipes=made.recipes)])
 
 

@@ -1,0 +1,49 @@
+"""Micro-batches and gradient checkpointing that fit into memory, where a pair leaves these open.
+
+They change time and memory, and results by rounding alone, so they are no part of what determines a run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+
+from sails_eval.core.pair import Pair
+from sails_eval.core.recipe import Recipe
+from sails_eval.plan.cost.machine import Machine
+from sails_eval.plan.cost.meta_model import Shape, shape_of
+from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
+from sails_eval.plan.problems import Problems
+
+ROOM = 0.9
+"""The share of memory that is planned with; the rest is for CUDA itself, fragments, and what the estimate misses."""
+
+
+def fitting(pair: Pair, recipes: Sequence[Recipe], *, found: Mapping[str, Reading], shape: Shape, memory: int) -> Pair:
+    """The pair with the largest micro-batches with which every recipe fits into `memory` bytes.
+
+    Activations are computed twice only where not even single examples fit otherwise. Where nothing fits, it is the
+    setting that takes least.
+    """
+    candidate = pair
+    for candidate in candidates(pair):
+        costs = (cost_of(found[recipe.name], shape, candidate, recipe) for recipe in recipes)
+        if all(cost.memory.peak <= ROOM * memory for cost in costs):
+            return candidate
+    return candidate
+
+
+def candidates(pair: Pair) -> Iterator[Pair]:
+    """The pair with each setting that it allows, fast ones first."""
+    whole, asked = pair.batch_size, pair.micro_batch_size
+    sizes = [asked] if asked else [n for n in range(whole, 0, -1) if whole % n == 0]
+    switches = (False, True) if pair.gradient_checkpointing is None else (pair.gradient_checkpointing,)
+    for switch, size in product(switches, sizes):
+        yield pair.model_copy(update={"micro_batch_size": size, "gradient_checkpointing": switch})
+
+
+def fit_here(job: tuple[Pair, Sequence[Recipe]]) -> Pair:
+    """The pair with micro-batches in which the recipes fit this machine, as far as the model's shape is known."""
+    pair, recipes = job
+    shape = Problems().attempt(shape_of, pair)
+    if shape is None:
+        return pair
+    return fitting(pair, recipes, found=readings(shape, pair, recipes), shape=shape, memory=Machine.this().memory)

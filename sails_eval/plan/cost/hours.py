@@ -1,0 +1,27 @@
+"""How long a comparison takes on a GPU: an estimate from FLOPs, not a measurement."""
+
+PEAK = {
+    "H200": 989, "H100": 989, "L40S": 362, "A100": 312, "RTX 4090": 165, "L4": 121, "RTX 3090": 71,
+}  # fmt: skip
+"""TFLOP/s in bfloat16, dense, by a part of the GPU's name, as their makers publish them."""
+
+WITHOUT = "RTX 4090"
+"""The GPU that is reckoned with where there is none, or one that is not listed."""
+
+UTILISATION = 0.3
+"""The share of that which training is assumed to use; short examples use less."""
+
+DECODING = 30
+"""Tokens a second that transformers is assumed to add to every answer of a batch."""
+
+
+def in_words(device: str, *, flops: float, answers: int, tokens: int, at_a_time: int) -> str:
+    """The hours of training with so many FLOPs, and of at most so many answers of `tokens` tokens each."""
+    gpu = next((name for name in PEAK if name in device), WITHOUT)
+    training = flops / (UTILISATION * PEAK[gpu] * 1e12) / 3600
+    answering = answers / at_a_time * tokens / DECODING / 3600
+    return (
+        f"about {training:.1f} of training and at most {answering:.1f} of answering; an estimate for one {gpu}: "
+        f"{PEAK[gpu]} TFLOP/s in bfloat16, {UTILISATION:.0%} of them used, and {at_a_time} answers of {tokens} tokens "
+        f"at a time, {DECODING} tokens a second each"
+    )

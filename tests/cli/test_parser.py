@@ -1,0 +1,69 @@
+"""What people type: underscores for hyphens, and lists with commas, with spaces, or both."""
+
+from typing import Any
+
+import pytest
+
+from sails_eval.cli import parser
+
+
+def parsed(line: str) -> dict[str, Any]:
+    words = line.split()
+    return vars(parser(words[0]).parse_args(words))
+
+
+@pytest.mark.parametrize("line", ["--learning_rates 3", "--learning_rates=3", "--learning-rates 3"])
+def test_underscores_are_hyphens(line: str) -> None:
+    assert parsed(f"compare {line}")["learning_rates"] == 3
+
+
+def test_underscores_in_values_stay() -> None:
+    assert parsed("evaluate my_model --max_new_tokens 5 --tasks my_task --name a_b")["tasks"] == ("my_task",)
+    assert (
+        str(parsed("tasks new my_task --from my_file.csv --prompt_column my_col --kind safe")["source"])
+        == "my_file.csv"
+    )
+
+
+@pytest.mark.parametrize("given", ["sails,lora,full", "sails lora full", "sails, lora full", "sails,lora full"])
+def test_lists_have_commas_or_spaces(given: str) -> None:
+    assert parsed(f"compare --methods {given} --quick")["methods"] == ("sails", "lora", "full")
+
+
+def test_every_list_takes_both() -> None:
+    got = parsed("compare --examples 16 64 --pair a b --sae x y --sae z --reference p q --target-modules q_proj v_proj")
+    assert got["examples"] == (16, 64) and got["pair"] == "a,b" and got["target_modules"] == ("q_proj", "v_proj")
+    assert list(map(str, got["sae"])) == ["x", "y", "z"] and got["reference"] == ["p", "q"]
+    assert parsed("durability RUN --attack benign:5 merge")["attack"] == ("benign:5", "merge")
+
+
+@pytest.mark.parametrize(
+    ("line", "tasks"),
+    [
+        ("--tasks a,b TARGET", ("a", "b")),
+        ("--tasks a b TARGET", ("a", "b")),
+        ("--tasks a TARGET --name n", ("a",)),
+        ("TARGET --tasks a b", ("a", "b")),
+        ("--name n TARGET --tasks a b", ("a", "b")),
+        ("--tasks=a,b TARGET", ("a", "b")),
+        ("--tasks a b -- TARGET", ("a", "b")),
+    ],
+)
+def test_a_list_leaves_the_target_alone(line: str, tasks: tuple[str, ...]) -> None:
+    got = parsed(f"evaluate {line}")
+    assert got["target"] == "TARGET" and got["tasks"] == tasks
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("train --gradient-checkpointing lora --out x", "on"),
+        ("train lora --gradient_checkpointing --out x", "on"),
+        ("train lora --gradient-checkpointing off --out x", "off"),
+        ("train --gradient-checkpointing=auto lora --out x", "auto"),
+        ("train lora --out x", None),
+    ],
+)
+def test_a_switch_with_a_word_leaves_the_method_alone(line: str, value: str | None) -> None:
+    got = parsed(line)
+    assert (got["method"], got["gradient_checkpointing"]) == ("lora", value)
