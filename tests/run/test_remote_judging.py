@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tqdm import tqdm
 
 from sails_eval import judges
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
+from sails_eval.core.progress import Bar
 from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.usage import USAGE, read_usage
@@ -69,7 +69,7 @@ def job(tmp_path: Path) -> Jobs:
 
 
 def desk(judge: Counting, run: Path) -> RemoteJudging:
-    return RemoteJudging(judge, run / USAGE, tqdm(disable=True))
+    return RemoteJudging(judge, run / USAGE, Bar())
 
 
 def test_judging_begins_before_the_last_file_is_there_and_takes_together_what_waits(job: Jobs, tmp_path: Path) -> None:
