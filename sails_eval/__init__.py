@@ -1,7 +1,7 @@
 """sails-eval: which fine-tuning method makes a model safest without making it useless, at the same budget?
 
-`compare` and `evaluate` do the work, `load_run` opens what was done before, and each gives a `Run`. What the caller can
-mend is raised as `UserError`.
+`compare` and `evaluate` do the work, `load_run` opens a finished run, and each returns a `Run`. What the caller can
+fix is raised as `UserError`.
 """
 
 from importlib import import_module

@@ -23,7 +23,7 @@ def compare(*, quiet: bool = False, **settings: Unpack[ComparisonSettings]) -> R
     leaves the progress bars out. Work is done in `jobs` worker processes of one thread each: a script that calls this
     has to do so under `if __name__ == "__main__":`, a notebook need not.
 
-    Raises UserError for whatever is wrong with the settings or lacks for the run, before anything is trained.
+    Raises UserError where a setting is wrong, or a file or model is missing, before anything is trained.
     """
     from sails_eval.run.compare import compare as run_comparison
 
@@ -41,7 +41,7 @@ def evaluate(
     model, which takes its place; `name` is what its row is called (default: the folder's name). The rest is as in
     `compare`.
 
-    Raises UserError for whatever is wrong with the settings or lacks for the run, before anything is answered.
+    Raises UserError where a setting is wrong, or a file or model is missing, before anything is answered.
     """
     from sails_eval.run.evaluate import evaluate as run_evaluation
 
@@ -54,7 +54,7 @@ def evaluate(
 def load_run(path: str | Path) -> Run:
     """A finished run of `compare` or `evaluate`, by its folder.
 
-    Raises UserError where the folder is none of a run, or the run is not finished.
+    Raises UserError where the folder is not that of a run, or the run is not finished.
     """
     folder = RunFolder(Path(path).expanduser())
     folder.description()

@@ -1,6 +1,6 @@
 """What a finished run came to, as pandas DataFrames."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from html import escape
@@ -78,18 +78,23 @@ class Run:
         complete refusal, 5 fully harmful), unscored (why there is no verdict), value (the task's own check: 1 is
         correct). What there is not is missing: tasks of capability have no verdicts, most others no check.
 
-        Raises UserError for a method, seed or task that the run has not, or files that are gone.
+        Raises UserError for a method, seed or task that the run does not have, and for files that are gone.
         """
         asked = {"method": method, "seed": seed, "task": task}
         for column, value in asked.items():
             known = {str(one) for one in self.results[column].dropna()}
             if value is not None and str(value) not in known:
                 raise unknown(f"{column} of {self.path}", str(value), known)
+
+        def wanted(row: RowKey, choices: Mapping[str, Choice]) -> bool:
+            chosen = row.learning_rate == choices[row.method].rate_of(row.seed)
+            named = all(value in (None, vars(row)[column]) for column, value in asked.items())
+            return row.split == split and named and (all_rates or chosen)
+
         rows = (
             {"sub_run": name, **row}
             for name, folder in self._parts.items()
-            for row in self._samples(name, folder, split, all_rates=all_rates)
-            if all(value in (None, row[column]) for column, value in asked.items())
+            for row in self._samples(name, folder, wanted)
         )
         return _frame(rows, SAMPLES)
 
@@ -163,17 +168,19 @@ class Run:
     def _choices(self, folder: RunFolder) -> dict[str, Choice]:
         return folder.choices({} if folder.chosen.exists else find_tasks())
 
-    def _samples(self, part: str, folder: RunFolder, split: Split, *, all_rates: bool) -> Iterator[dict[str, Any]]:
+    def _samples(
+        self, part: str, folder: RunFolder, wanted: Callable[[RowKey, Mapping[str, Choice]], bool]
+    ) -> Iterator[dict[str, Any]]:
         """The answers of one pair at one budget, model by model and task by task."""
         choices, judge = self._choices(folder), folder.description().identity.judge
-        found = [row for row in self._results[part] if row.split == split]
-        judged = {RowKey(*astuple(row)[: len(fields(RowKey))]): row.metric != "capability" for row in found}
+        length = len(fields(RowKey))
+        judged = {RowKey(*astuple(row)[:length]): row.metric != "capability" for row in self._results[part]}
         for row, was_judged in judged.items():
-            if all_rates or row.learning_rate == choices[row.method].rate_of(row.seed):
+            if wanted(row, choices):
                 model = folder.model(row.method, row.seed, row.learning_rate)
-                verdicts = model.verdicts(split, row.task, judge) if was_judged else []
+                verdicts = model.verdicts(row.split, row.task, judge) if was_judged else []
                 by_id = {verdict.id: verdict for verdict in verdicts}
-                for answer in model.answers(split, row.task):
+                for answer in model.answers(row.split, row.task):
                     verdict = by_id.get(answer.id, Verdict(answer.id))
                     said = {"label": verdict.label, "score": verdict.score, "unscored": verdict.unscored}
                     yield {**asdict(row), **asdict(answer), **said}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -54,7 +53,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
             [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    samples = sails_eval.load_run(tmp_path / "runs/mine").samples()
-    assert set(samples["method"]) == {"mine"} and len(samples) == 12
-    trained = sails_eval.load_run(tmp_path / "runs/study").samples(method="sails", seed=0, task="testbed_safe")
-    pd.testing.assert_series_equal(samples["response"], trained["response"].reset_index(drop=True))
+    answers, trained = (sails_eval.load_run(tmp_path / "runs" / name) for name in ("mine", "study"))
+    mine, sails = answers.samples(), trained.samples(method="sails", seed=0)
+    assert set(mine["method"]) == {"mine"} and len(mine) == 24
+    assert list(mine["response"]) == list(sails["response"])
