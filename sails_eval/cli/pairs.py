@@ -38,8 +38,8 @@ def _check(options: argparse.Namespace) -> int:
     from sails_eval.plan.catalog.pairs import check_pair, read_texts
     from sails_eval.run.workers import quiet_libraries
 
-    quiet_libraries()
     pair = load_pair(options.pair)
+    quiet_libraries()
     findings = check_pair(pair, read_texts(options.texts) if options.texts else ())
     for finding in findings:
         print(f"{finding.state:<8} {finding.what}: {finding.told}")

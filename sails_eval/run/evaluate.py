@@ -62,9 +62,9 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     A folder with adapter_config.json is an adapter; anything else is a model as compare's --reference takes it, which
     takes the place of the pair's.
     """
+    plan = prepare_evaluation(config, target=target, name=name)
     from sails_eval.run.report.report import write_report  # draws pictures: slow to import
 
-    plan = prepare_evaluation(config, target=target, name=name)
     (row,) = plan.references
     method = row.name
     run = RunFolder(config.out or Path("runs") / f"{method}-{plan.fingerprint[:8]}")
