@@ -32,6 +32,11 @@ class _Settings(TypedDict, total=False):
     trust_remote_code: bool
     calibration: PathLike
     engine: str
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    attn_implementation: str
+    max_new_tokens: int
+    eval_batch_size: int
     out: PathLike
 
 
@@ -54,6 +59,13 @@ class ComparisonSettings(_Settings, total=False):
     tokens: int
     examples: int | Sequence[int]
     steps: int | Sequence[int]
+    rank: int
+    alpha: int
+    target_modules: Sequence[str]
+    batch_size: int
+    micro_batch_size: int | Literal["auto"]
+    gradient_checkpointing: bool | Literal["auto"]
+    max_length: int
     match: Literal["tokens", "flops", "seconds"]
     match_params: bool
     regularise: str | Mapping[str, float]
@@ -61,9 +73,10 @@ class ComparisonSettings(_Settings, total=False):
     seeds: int
     tuning_seeds: int
     learning_rates: int
+    learning_rate: float | Mapping[str, float]
     checkpoints: int
     quick: bool
-    contrasts: Sequence[str]
+    comparisons: Sequence[str]
     add: Sequence[str]
     reference: str | Sequence[str]
     against: PathLike
