@@ -15,7 +15,7 @@ from sails_eval.core.training_settings import Regularise
 from sails_eval.models.base import Base
 from sails_eval.plan.cost import forecast
 from sails_eval.plan.cost import step_cost as estimate
-from sails_eval.plan.cost.forecast import Machine
+from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 from sails_eval.plan.cost.step_cost import Memory, features_memory, sae_width, step_cost, step_costs
 from sails_eval.plan.plan import SubRun
