@@ -23,12 +23,12 @@ def fitting(pair: Pair, recipes: Sequence[Recipe], *, found: Mapping[str, Readin
     Activations are computed twice only where not even single examples fit otherwise. Where nothing fits, it is the
     setting that takes least.
     """
-    candidate = pair
-    for candidate in candidates(pair):
-        costs = (cost_of(found[recipe.name], shape, candidate, recipe) for recipe in recipes)
-        if all(cost.memory.peak <= ROOM * memory for cost in costs):
-            return candidate
-    return candidate
+
+    def peak(candidate: Pair) -> int:
+        return max(cost_of(found[recipe.name], shape, candidate, recipe).memory.peak for recipe in recipes)
+
+    every = list(candidates(pair))
+    return next((one for one in every if peak(one) <= ROOM * memory), min(every, key=peak))
 
 
 def candidates(pair: Pair) -> Iterator[Pair]:
