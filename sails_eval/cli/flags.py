@@ -74,7 +74,7 @@ HELP = {
     "2 apart, and then two beside the best one)",
     "--checkpoints": "early stopping: judge each cell at N equally spaced steps and keep the best on validation; each "
     "is a tuning trial (default: 1, the end)",
-    "--quick": "2 rates, 2 seeds: a look, not a result",
+    "--quick": "smoke test: 2 learning rates and 2 seeds show that everything runs; nothing is ranked or published",
     "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
     "its preparation; costlier ones then train on fewer (default: tokens; see: sails-eval docs budgets)",
     "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
