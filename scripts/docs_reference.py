@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 import sails_eval
 from sails_eval.cli import parser
@@ -133,7 +132,7 @@ def _default(field: Any) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
-    if default is PydanticUndefined or default is None or default in ((), {}, ""):
+    if default is None or default in ((), {}, ""):
         return "–"
     if isinstance(default, BaseModel):
         return "its defaults" if default.model_dump(exclude_none=True) else "–"

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OWN = {"sails_eval", "sails_eval_example", "tests", "stand_in"}  # the last is examples/stand_in.py
+OWN = {"sails_eval", "sails_eval_example", "tests", "scripts", "stand_in"}  # the last is examples/stand_in.py
 
 
 def normal(name: str) -> str:

@@ -1,6 +1,6 @@
 """The Python API: compare methods, evaluate one model, open what was done before. Each gives a `Run`.
 
-The public names are those of `sails_eval` itself; docs/api.md has examples.
+The public names are those of `sails_eval` itself; "sails-eval docs api" has examples.
 """
 
 from pathlib import Path

@@ -37,7 +37,7 @@ class Run:
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
-        """One row per method, best first, with the columns and units of leaderboard.csv (docs/rows.md).
+        """One row per method, best first, with the columns and units of leaderboard.csv (see: sails-eval docs boards).
 
         Rates are fractions from 0 to 1; `_low` and `_high` bound 95 % intervals; what there is not is NaN.
         """

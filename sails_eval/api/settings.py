@@ -14,7 +14,7 @@ from sails_eval.core.comparison import CompareConfig
 Function = TypeVar("Function", bound=Callable[..., Any])
 PathLike = str | Path
 Data = PathLike | Mapping[str, Any]
-"""A file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a mapping that chooses rows or mixes sources (docs/data.md)."""
+"""A file, hf:ORG/NAME[…], or a mapping that chooses rows or mixes sources (see: sails-eval docs data)."""
 
 
 class _Settings(TypedDict, total=False):

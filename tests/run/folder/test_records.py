@@ -21,6 +21,7 @@ from sails_eval.plan.protocol import Protocol
 from sails_eval.run.folder.records import (
     Choices,
     Description,
+    Finished,
     Pace,
     PreparationCost,
     Reused,
@@ -59,6 +60,7 @@ RECORDS: dict[str, Record] = {
         saw=["the planted subspace"],
         found={"0": {"kept": 3, "least": 1e-6, "most": 1.5e16}, "cost": "of its own"},
     ),
+    "finished.json": Finished(asked="a", files={"results.csv": "1"}),
     "choices.json": Choices(choices={"lora": CHOICE, "base": Choice("base", None)}),
     "tuning.json": Tuned(scores={"lora": {0.0: 0.5, 0.5: nan, 1.0: -1e-6}}, best="lora"),
     "protocol.yaml": Protocol(
