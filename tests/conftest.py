@@ -33,11 +33,17 @@ def load_script(path: Path) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's judges keep their verdicts: nowhere near the user's."""
-    path = tmp_path / "cache" / "verdicts.sqlite"
+    path = tmp_path_factory.mktemp("cache") / "verdicts.sqlite"
     monkeypatch.setenv("SAILS_EVAL_CACHE", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def wide_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are as long as they are, whatever terminal the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(scope="session")

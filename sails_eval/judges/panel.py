@@ -8,7 +8,6 @@ from statistics import median_high
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import DECLINED, Completion, Label, Verdict, Vote
-from sails_eval.judges.alpha import krippendorff_alpha
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore, is_transient
 from sails_eval.judges.cache import judge_cached
 
@@ -104,6 +103,8 @@ def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:
 
     Missing votes are missing values; NaN where no two votes can be compared, or all are the same.
     """
+    from sails_eval.judges.alpha import krippendorff_alpha  # numpy, which a help text need not wait for
+
     votes = [verdict.votes or [] for verdict in verdicts]
     said = [[vote["score"] if scores else vote["label"] for vote in of_one] for of_one in votes]
     return krippendorff_alpha(said, "ordinal" if scores else "nominal")

@@ -100,9 +100,9 @@ def test_a_quick_run_says_that_it_is_a_smoke_test(runs: Path, capsys: pytest.Cap
     assert [line.split()[1] for line in table.splitlines()[1:]] == ["lora", "sails", "base"]  # as they were asked for
     assert page.index("| lora |") < page.index("| sails |") < page.index("| base |")
     assert "[0." not in table and "[-0." not in table
-    assert "Brackets" not in page and "## Contrasts" not in page and "interval" not in text.partition("intervals.")[2]
+    assert "Brackets" not in page and "## Comparisons" not in page and "interval" not in text.partition("intervals.")[2]
     five = (runs / "five/leaderboard.md").read_text()
-    assert "Smoke test" not in five and "Brackets" in five and "## Contrasts" in five
+    assert "Smoke test" not in five and "Brackets" in five and "## Comparisons" in five
 
 
 def test_a_quick_run_is_not_published(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
