@@ -35,7 +35,7 @@ def load_script(path: Path) -> Any:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's judges keep their verdicts: nowhere near the user's."""
-    path = tmp_path_factory.mktemp("cache") / "verdicts.sqlite"
+    path = tmp_path_factory.mktemp("cache") / "sails-eval" / "verdicts.sqlite"
     monkeypatch.setenv("SAILS_EVAL_CACHE", str(path))
     return path
 
