@@ -30,15 +30,21 @@ from sails_eval.core.tables import markdown
 from sails_eval.plan.budget import Size
 from sails_eval.run.folder.run_folder import RunFolder
 
+LEARNED = 0.05
+"""The share of harmful requests that some row has to refuse, for a comparison to mean anything."""
+
 RIVALS = ("lora", "random-orthonormal", "activation-svd-r", "full")
 
 
 class Regime(NamedTuple):
-    """A regime's title, the method's own values by metric, and what its contrasts came to: by metric, then by rival."""
+    """A regime: its title and method; the method's own values by metric, whether any row learned
+    to refuse, the learning rate of each row, and what the comparisons came to by metric, then by rival."""
 
     title: str
     method: str
     level: dict[str, float]
+    learned: bool
+    rates: dict[str, float | None]
     organisms: int
     seeds: int
     found: dict[str, dict[str, Comparison]]
@@ -72,14 +78,22 @@ def regimes_of(
         rows = read_tested(*organisms, metrics=[part for metric in metrics for part in parts_of(metric)])
         here = [rival for rival in rivals if rival in rows]
         found, level = {}, {}
+        choices = organisms[0].choices({})
         for metric in metrics:
             samples = {row: rows[row].sample(metric) for row in (method, *here)}
-            level[metric] = fmean(value for seeds in samples[method].values for value in seeds)
+            level[metric] = mean_of(samples[method])
             contrasts = [Contrast(method, rival, metric) for rival in here]
             found[metric] = {one.b: one for one in compare(partial(_sample_of, samples), contrasts)}
+        refusals = read_tested(*organisms, metrics=["refusal_rate"])
+        learned = any(mean_of(refusals[row].sample("refusal_rate")) >= LEARNED for row in (method, *here))
+        rates = {row: choices[row].learning_rate for row in (method, *here) if row in choices}
         seeds = len(rows[method].sample(metrics[0]).seeds)
         told = ", ".join(part for part in (title, str(budget)) if part)
-        yield Regime(told, method, level, len(organisms), seeds, found)
+        yield Regime(told, method, level, learned, rates, len(organisms), seeds, found)
+
+
+def mean_of(sample: Sample) -> float:
+    return fmean(value for seeds in sample.values for value in seeds)
 
 
 def _sample_of(samples: Mapping[str, Sample], row: str, metric: str) -> Sample:
@@ -103,7 +117,7 @@ def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str
             [
                 regime.title,
                 f"{regime.organisms} × {regime.seeds}",
-                f"`{regime.method}` {regime.level[metric]:.2f}",
+                f"`{regime.method}` {regime.level[metric]:.2f}{_at(regime.rates.get(regime.method))}",
                 *(_cell(regime, metric, rival) for rival in here),
             ]
             for regime in regimes
@@ -117,7 +131,9 @@ Each row is a regime: a run, or one budget of it. Differences on the test, in pa
 within the row with 95 %; all rivals are of one family here, whatever the run declared, so a board's own intervals
 differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
 one-sided tests. Else *not distinguished*, with the difference that the design would have shown with a chance of 80 %.
-Nothing is adjusted over rows: of twenty rows without any difference one shows some by luck.
+Nothing is adjusted over rows: of twenty rows without any difference one shows some by luck. *Nothing learned*: no row
+refuses 5 % of the harmful requests, so that being level says nothing. Each row of a board is at its own tuned learning
+rate, which is beside it: where these differ, a difference may be theirs.
 
 {chr(10).join(tables)}
 Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from the [listed](../leaderboards/README.md) runs.
@@ -126,7 +142,14 @@ Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from the [listed](..
 
 def _cell(regime: Regime, metric: str, rival: str) -> str:
     one = regime.found[metric].get(rival)
-    return "–" if one is None else f"{one.difference.shown('+z.2f')} {verdict(one)}"
+    if one is None:
+        return "–"
+    rate = regime.rates.get(rival)
+    return f"{one.difference.shown('+z.2f')} {verdict(one) if regime.learned else 'nothing learned'}{_at(rate)}"
+
+
+def _at(rate: float | None) -> str:
+    return "" if rate is None else f", rate {rate:.3g}"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,9 @@ def test_every_budget_is_a_regime_over_all_its_organisms(script: Any, run: RunFo
     said = [script.verdict(one.found["refusal_rate"][b]) for one in (up, down) for b in ("lora", "full")]
     assert said == ["**above**", "level", "**below**", "level"]
     text = script.page([up, down], rivals, metrics)
+    assert "nothing learned" not in text
+    idle = up._replace(learned=False)
+    assert "nothing learned" in script.page([idle], rivals, metrics) and up.learned
     assert "| few, 8 examples, 10 steps | 2 × 5 | `sails` 0.70 | +0.20 [" in text and "activation-svd-r" not in text
 
 
