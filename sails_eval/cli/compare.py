@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> int:
     """Status 1 where something is missing that would stop the run."""
     config = _opened(options)
+    from sails_eval.core.device import used
     from sails_eval.core.remembered import remembered
     from sails_eval.plan.keys import plan_key
     from sails_eval.run.folder.reuse import extended
@@ -51,7 +52,8 @@ def _plan(options: argparse.Namespace) -> int:
         stops = any(problem.stops for one in made for problem in one.problems)
         return f"{int(stops)}\n" + "\n\n".join(map(render, made))
 
-    key = plan_key(config)  # names are checked here; steps on shapes take torch, and say the same every time
+    with used(config.device):
+        key = plan_key(config)  # names are checked here; steps on shapes take torch, and say the same every time
     status, _, text = (make() if key is None else remembered("plan", key, make)).partition("\n")
     print(text)
     return int(status)
@@ -83,7 +85,6 @@ def _train(options: argparse.Namespace) -> None:
     from sails_eval.run.evaluate import train_one
     from sails_eval.run.folder.run_folder import ModelFolder
 
-    config = read_config(options, methods=(options.method,))
     record = train_one(config, seed=options.seed, out=options.out, quiet=options.quiet)
     losses = record.losses
     print(f"{record.tokens} tokens in {record.steps} steps, loss {losses[0]:.3f} → {losses[-1]:.3f}")

@@ -19,7 +19,16 @@ def _regularisers(value: Any) -> Any:
 
 Rate = Annotated[float, Field(gt=0)]
 
-Paths = Annotated[tuple[Path, ...], BeforeValidator(listed)]
+
+def _one_or_more(value: Any) -> Any:
+    """A path alone as a list of one: it may hold spaces and commas."""
+    return [value] if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more)]
+
+Places = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+"""Texts that hold a path."""
 
 Sizes = Annotated[tuple[Positive, ...], BeforeValidator(listed)]
 
@@ -81,13 +90,13 @@ class CompareConfig(Settings):
         validation_alias=AliasChoices("comparisons", "contrasts"),  # its earlier name
     )
     add: Names = ()
-    reference: Names = ()
+    reference: Places = ()
     against: Path | None = None
     jobs: int = Field(default=1, ge=1)
     engine: str = "auto"
     keep: Literal["best", "all", "none"] = "best"
     include_path: Paths = ()
-    task_data: Names = ()
+    task_data: Places = ()
     allow_overlap: bool = False
     send_to: Names = ()
     out: Path | None = None

@@ -21,7 +21,9 @@ FORMS = r"auto|cpu|cuda(:\d+)?"
 
 
 def has_gpu() -> bool:
-    """Whether torch sees a GPU."""
+    """Whether torch sees a GPU. Torch counts them once in a process, so where none is to be seen it is not asked."""
+    if os.environ.get(VISIBLE) == "":
+        return False
     if sys.platform == "linux" and not any(Path(driver).exists() for driver in DRIVERS):
         return False
     import torch

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.plugins import plugins
-from sails_eval.core.recipe import recipe_files
+from sails_eval.core.recipe import load_recipe, recipe_files
 from sails_eval.plan.prepare import at_size, grid, survey
 
 GIB = 2**30
@@ -27,7 +28,12 @@ def plan_key(config: CompareConfig) -> list[Any] | None:
     if any(draft.sub_run is None for draft in drafts) or Path("/dev/kfd").exists():
         return None
     told = [
-        [draft.config.model_dump(mode="json"), draft.sub_run.identity.told(), list(map(str, draft.problems))]
+        [
+            draft.config.model_dump(mode="json"),
+            draft.sub_run.pair.model_dump(mode="json"),
+            draft.sub_run.identity.told(),
+            list(map(str, draft.problems)),
+        ]
         for draft in drafts
         if draft.sub_run is not None
     ]
@@ -45,6 +51,14 @@ def methods_key(pair: Pair) -> list[Any] | None:
     saes = [source for name in (None, *pair.sae_sets) for source in pair.sae_sources(name)]
     paths = [source.path for source in saes if source.path] + [Path(model) for model in pair.references.values()]
     there = [[str(path), path.exists()] for path in (*paths, *([pair.planted] if pair.planted else []))]
-    recipes = [[file.stem, of_path(file)] for file in recipe_files()]
+    recipes = [[file.stem, of_path(file), _recipe(file.stem)] for file in recipe_files()]
     others = [[name, point.value, point.dist and point.dist.version] for name, point in plugins("methods").items()]
     return [pair.model_dump(mode="json"), of_path(config), there, recipes, others]
+
+
+def _recipe(name: str) -> Any:
+    """What a recipe comes to with those that it is like, or why it cannot be read."""
+    try:
+        return load_recipe(name).model_dump(mode="json")
+    except UserError as error:
+        return str(error)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.boards.table import read_rows
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.tables import Table, interval_text
 from sails_eval.run.folder.run_folder import RunFolder
 
@@ -50,7 +50,12 @@ def listing(folder: Path) -> Table:
     """The runs in a folder, the latest first. Raises UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; runs are in ./runs unless --out says otherwise: give their folder")
-    found = [overview(RunFolder(file.parent)) for file in folder.glob("*/run.json")]
+    found = []
+    for file in folder.glob("*/run.json"):
+        try:
+            found.append(overview(RunFolder(file.parent)))
+        except UserError as error:  # one broken run hides no other
+            found.append(Overview(file.parent, "", "", (), "broken", first_line(error)))
     found.sort(key=lambda one: (one.date, one.path.name), reverse=True)
     rows = [
         (str(one.path), one.date, one.pair, _few(one.methods), one.state.split(",")[0], one.best.split(" [")[0])

@@ -20,7 +20,7 @@ from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
 from sails_eval.models.base import dtype_of
-from sails_eval.training.cell import trained_in_full
+from sails_eval.training.cell import check_target_modules, trained_in_full
 
 PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
 
@@ -73,6 +73,7 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
     adapter = recipe.parameters == "adapter"
     model = on_meta(shape, pair, dtype=dtype_of(pair) if adapter else torch.float32)
     if adapter:
+        check_target_modules(model, pair)
         config = adapter_config(pair, recipe)
         weights = getattr(config, "init_lora_weights", True)
         if isinstance(weights, str):  # from the weights, of which there are none here

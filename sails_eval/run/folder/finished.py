@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sails_eval.core.fingerprint import digest, of_code, of_path
-from sails_eval.plan.plan import Plan
+from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.run.folder.records import Finished
 from sails_eval.run.folder.run_folder import RunFolder
 
@@ -15,8 +15,13 @@ def asked(plan: Plan) -> str:
     Where the files go, and how many processes make them, is no part of it.
     """
     config = plan.config.model_dump(mode="json", exclude={"jobs", "out"})
-    calibrations = [one.calibration for one in plan.sub_runs]
-    return digest([config, plan.identity.told(), calibrations, of_code()])
+    parts = [[one.pair.model_dump(mode="json"), one.calibration, _judge(one)] for one in plan.sub_runs]
+    return digest([config, plan.identity.told(), parts, of_code()])
+
+
+def _judge(one: SubRun) -> str:
+    """The second judge, whose agreement with the first the board tells; it is no part of the identity."""
+    return one.reference_judge.fingerprint if one.reference_judge else ""
 
 
 def note_finished(run: RunFolder, plan: Plan, of: str) -> None:
