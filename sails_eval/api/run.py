@@ -80,7 +80,7 @@ class Run:
 
         Raises UserError for a method, seed or task that the run does not have, and for files that are gone.
         """
-        asked = {"method": method, "seed": seed, "task": task}
+        asked = {"method": method, "seed": seed, "task": task, "split": split}
         for column, value in asked.items():
             known = {str(one) for one in self.results[column].dropna()}
             if value is not None and str(value) not in known:
@@ -88,8 +88,8 @@ class Run:
 
         def wanted(row: RowKey, choices: Mapping[str, Choice]) -> bool:
             chosen = row.learning_rate == choices[row.method].rate_of(row.seed)
-            named = all(value in (None, vars(row)[column]) for column, value in asked.items())
-            return row.split == split and named and (all_rates or chosen)
+            named = all(value is None or str(value) == str(vars(row)[column]) for column, value in asked.items())
+            return named and (all_rates or chosen)
 
         rows = (
             {"sub_run": name, **row}

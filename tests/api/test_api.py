@@ -104,6 +104,10 @@ def test_samples_are_chosen_by_method_seed_task_split_and_rate(run: Run) -> None
         run.samples(method="sial")
     with pytest.raises(UserError, match=r"unknown seed of .* '7'; known: 0, 1"):
         run.samples(seed=7)
+    with pytest.raises(UserError, match=r"unknown split of .* 'nope'; known: test, validation"):
+        run.samples(split="nope")  # type: ignore[arg-type]
+    of_text = run.samples(seed="1", split="validation")  # type: ignore[arg-type]
+    assert len(of_text) == len(run.samples(seed=1, split="validation")) > 0
     assert list(run.samples(method="base", seed=1).columns) == list(one.columns)  # no such row, and still a table
 
 
