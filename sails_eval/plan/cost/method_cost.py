@@ -211,8 +211,8 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
         if count(own) == target:
             found[recipe.name] = Rank(own, target)
         elif count(own) == count(2 * own):
-            told = f"it trains {count(own):,} parameters whatever the pair's rank, and LoRA {target:,}"
-            found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
+            told = f"it trains {count(own):,} parameters at any rank, and LoRA {target:,}"
+            found[recipe.name] = Rank(own, count(own), f"--match-params does not change its rank: {told}")
         else:
             rank = nearest_rank(count, target)
             found[recipe.name] = Rank(rank, count(rank), _overridden(recipe, own, rank))
@@ -222,9 +222,9 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
 def _overridden(recipe: Recipe, own: int, rank: int) -> str:
     """What a reader of the board should know of a rank that was matched."""
     if recipe.rank_factor != 1:
-        return f"--match-params sets its rank to {rank}, where its recipe has {own}"
+        return f"--match-params sets its rank to {rank}, while its recipe has {own}"
     if recipe.peft_type == "adalora":
-        return "--match-params matches the parameters that it starts with"
+        return "--match-params matches the parameters that it has at the start"
     return ""
 
 
