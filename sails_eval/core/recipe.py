@@ -150,8 +150,8 @@ class Recipe(Frozen):
         if start is not True and not re.fullmatch(STARTS, str(start)):
             raise ValueError(
                 f"key 'peft': init_lora_weights={start} is not one of PEFT's initialisations that need only the "
-                "weights and keep the model's outputs: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; for others use "
-                "key 'init'"
+                "weights and keep the model's outputs: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; for "
+                "others use key 'init'"
             )
         if self.objective == "dpo" and self.peft_type == "adalora":
             raise ValueError(

@@ -186,7 +186,10 @@ def check_kinds(tasks: Sequence[TaskInfo], chosen: str = "") -> None:
     for kind in ("harmful", "safe") if tasks else ():
         found = [task for task in tasks if task.kind == kind and not task.seen_in_training]
         if not found:
-            raise UserError(f"--tasks has no {kind} task of unseen categories; the alignment score needs one")
+            raise UserError(
+                f"--tasks has no {kind} task with categories unseen in training, which the alignment score needs; add "
+                "one (see: sails-eval tasks list)"
+            )
         if chosen and not any(task.has_validation for task in found):
             raise UserError(
                 f"--tasks has no {kind} task with a validation split, on which {chosen} are chosen; add one (see: "

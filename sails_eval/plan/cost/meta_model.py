@@ -55,9 +55,8 @@ def shape_of(pair: Pair) -> Shape:
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
         if folder or pair.model not in published:
             raise UserError(
-                f"model '{pair.model}': its config.json, "
-                f"which has the model's sizes, is not available ({first_line(error)}); download it: "
-                f"hf download {pair.model} config.json"
+                f"model '{pair.model}': its config.json, which has its sizes, is not available ({first_line(error)}); "
+                f"download it: hf download {pair.model} config.json"
             ) from error
         return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
 

@@ -212,7 +212,7 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
             found[recipe.name] = Rank(own, target)
         elif count(own) == count(2 * own):
             told = f"it trains {count(own):,} parameters at any rank, and LoRA {target:,}"
-            found[recipe.name] = Rank(own, count(own), f"--match-params does not change its rank: {told}")
+            found[recipe.name] = Rank(own, count(own), f"--match-params does not change its rank, since {told}")
         else:
             rank = nearest_rank(count, target)
             found[recipe.name] = Rank(rank, count(rank), _overridden(recipe, own, rank))
