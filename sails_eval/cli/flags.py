@@ -38,7 +38,7 @@ HELP = {
     "--eval-batch-size": "prompts per batch when transformers generates answers (default: the pair's; with --model 16)",
     "--learning-rate": "fixed learning rate instead of tuning: X for every method, or METHOD=X,METHOD=X naming every "
     "method that trains; cannot be combined with --learning-rates or --protocol confirm (default: tune)",
-    "--sae": "folder of a SAE in SAELens format; repeat the flag for each layer (default: the pair's SAEs)",
+    "--sae": "folder of an SAE in SAELens format; repeat the flag for each layer (default: the pair's SAEs)",
     "--train": "training data (prompt/response, messages or chosen/rejected): a file, "
     "hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file that selects rows or mixes several sources (default: "
     "the pair's; see: sails-eval docs data)",

@@ -34,6 +34,6 @@ class TrainingSample:
         if which == "requests" and not all(self.requests(harmful=harmful) for harmful in (True, False)):
             raise UserError(
                 f"method '{method}' contrasts the requests of the examples that it trains on, and {where} needs both "
-                "harmful ones (group: harmful) and others; name a file of requests in the pair's YAML, 'requests: FILE', "
-                "and give --contrast-examples N"
+                "harmful ones (group: harmful) and others; name a file of requests in the pair's YAML, 'requests: "
+                "FILE', and give --contrast-examples N"
             )

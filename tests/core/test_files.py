@@ -9,8 +9,8 @@ from sails_eval.core.files import read_csv
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe\x00", "board.csv: no CSV in UTF-8 "),
-        (b"", "board.csv: empty, not even a header"),
+        (b"\xff\xfe\x00", "board.csv: not a valid CSV file in UTF-8 "),
+        (b"", "board.csv: empty; expected a header and rows"),
         (b"a,b\n1\n", "board.csv:2: 1 cells under 2 columns"),
     ],
 )

@@ -32,16 +32,16 @@ def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
     sails = told("sails-frozen-2r")
     assert sails["parameters at testbed"] == "30,720 of 898,304 (3.420 %)"
     assert sails["uses a SAE"] == sails["uses rejected answers"] == "yes"
-    reading = r"about [\d.]+e\+\d\d FLOPs of reading contrast texts, once for each seed; "
+    reading = r"about [\d.]+e\+\d\d FLOPs to read contrast texts, once for each seed; "
     assert re.match(reading + r"3.1e\+12 FLOPs of training the SAEs", sails["cost of preparation"])
     assert sails["source"] == "SAILS, arXiv 2512.23260" and told("full")["source"] == "none"
     eva = told("eva")
     assert eva["uses a SAE"] == eva["uses rejected answers"] == "no"
-    assert eva["looks at before training"] == "the aligned contrast texts"
+    assert eva["needed before training"] == "the aligned contrast texts"
     assert re.match(r"at least [\d.]+e\+\d\d FLOPs", eva["cost of preparation"])
-    assert told("pissa")["cost of preparation"].startswith("the weights are decomposed")
-    assert told("safe-lora")["looks at before training"] == "a finished, aligned model (testbed-preference)"
-    assert told("adalora")["trained"].endswith("rank 8, cut down from 12")
+    assert told("pissa")["cost of preparation"].startswith("decomposing the weights")
+    assert told("safe-lora")["needed before training"] == "an aligned model (testbed-preference)"
+    assert told("adalora")["trained"].endswith("rank 8, reduced from 12")
     assert told("refusal-direction")["uses rejected answers"] == "no"
     assert told("dpo")["uses rejected answers"] == "yes"
     assert told("full")["trained"] == "every weight"
@@ -97,17 +97,17 @@ def test_a_new_recipe_starts_like_another(
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
-        ("peft_type: ia3\ninit: sails", "'init' and 'lr_ratio' are about LoRA"),
-        ("peft_type: vera\nrank_factor: 2", "do not have the pair's rank"),
+        ("peft_type: ia3\ninit: sails", "'init' and 'lr_ratio' are for LoRA only"),
+        ("peft_type: vera\nrank_factor: 2", "do not use the pair's rank"),
         ("peft: {r: 4}", "r would break the equality"),
         ("peft: {lora_dropout: 0.1}", "lora_dropout would regularise one method only"),
         ("peft_type: oft\npeft: {coft: true}", "coft would regularise one method only"),
-        ("peft_type: vera\npeft: {init_weights: false}", "init_weights=False may change what the model says"),
-        ("init: sails\npeft: {init_lora_weights: pissa}", "a start of its own beside init=sails"),
-        ("peft: {init_lora_weights: loftq}", "init_lora_weights=loftq is none of the starts"),
-        ("peft: {init_lora_weights: false}", "init_lora_weights=False is none of the starts"),
+        ("peft_type: vera\npeft: {init_weights: false}", "init_weights=False may change the model's outputs"),
+        ("init: sails\npeft: {init_lora_weights: pissa}", "init_lora_weights=pissa and init=sails are both"),
+        ("peft: {init_lora_weights: loftq}", "init_lora_weights=loftq is not one of"),
+        ("peft: {init_lora_weights: false}", "init_lora_weights=False is not one of"),
         ("peft: {init_lora_weights: pissa}\nobjective: dpo", "changes the base weights"),
-        ("peft_type: adalora\nobjective: dpo", "adalora have no second one"),
+        ("peft_type: adalora\nobjective: dpo", "PEFT does not allow for adalora"),
         ("lr_ratio: 0.5", "lr_ratio"),
         ("peft_type: ia4", "peft_type"),
     ],
