@@ -54,8 +54,8 @@ def parser(asked: str = "") -> Parser:
     """The whole command line. Packages of the user's own are looked for only where no command of ours is asked for."""
     top = Parser(
         prog="sails-eval",
-        description="Compare safety fine-tuning methods on language models at equal budgets: train them, judge their "
-        "answers, and rank them by safety and helpfulness.",
+        description="Compare safety fine-tuning methods on language models at equal budgets: train models,\n"
+        "judge their answers, and rank the methods by safety and helpfulness.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -16,7 +16,7 @@ from sails_eval.judges.spec import trusting
 if TYPE_CHECKING:
     from sails_eval.judges.calibration import Calibration, Figures
 
-FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
+FILES = "JSONL, JSON, CSV, each also as .gz, or Parquet"
 SHOWN = 5
 """How many disagreements are printed."""
 

@@ -8,7 +8,7 @@ from sails_eval.cli.common import add_command, add_group, add_table_flags, print
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "pairs", "List, show or check pairs: models with their SAEs.")
+    actions = add_group(commands, "pairs", "List, show or check pairs: a model with its SAEs, data, tasks and judge.")
     add_table_flags(add_command(actions, "list", _list, "List the shipped pairs."))
     show = add_command(actions, "show", _show, "Print a pair, and which SAE is used for which modules.")
     text = "Check that the model, chat template and SAEs of a pair fit each other, as far as they are on this machine."

@@ -44,4 +44,4 @@ def _show(options: argparse.Namespace) -> None:
     if run.leaderboard.is_file():
         print("", show(run.path), "", "checkpoints at the chosen learning rates:", *kept_checkpoints(run), sep="\n")
     else:
-        print("", "not finished: give its command again to resume it", sep="\n")
+        print("", "not finished; give its command again to resume it", sep="\n")

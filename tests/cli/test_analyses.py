@@ -62,8 +62,8 @@ def test_a_name_of_ours_is_not_given_away(installed: Path, capsys: pytest.Captur
     out, err = helped(capsys)
     assert " power How many organisms, seeds " in out
     assert err == (
-        "sails-eval: warning: sails_eval.analyses: 'power' (nowhere:Power) has the name of a built-in command; rename it"
-        "\n"
+        "sails-eval: warning: sails_eval.analyses: 'power' (nowhere:Power) has the name of a built-in command; rename "
+        "it\n"
     )
     assert main(["power", "--difference", "0.05", "--sd", "0.05"]) == 0
 

@@ -267,7 +267,7 @@ def test_requests_are_told_apart_by_their_flag(tmp_path: Path) -> None:
     )
     assert file.harmless[0] == ASK and len(file.harmless) == 2 and file.harmless[1][-1] == Message("user", "Bread?")
     assert file.harmful == ((Message("user", "How do I pick a lock?"),),)
-    assert len(file.odd) == 1 and ":4: the row was skipped" in file.odd[0]
+    assert len(file.odd) == 1 and ":4: skipped" in file.odd[0]
     assert file.sha256 == hashlib.sha256((tmp_path / "data.jsonl").read_bytes()).hexdigest()
 
 

@@ -286,7 +286,7 @@ def test_columns_by_other_names_and_rows_by_value(tmp_path: Path) -> None:
     [
         (
             {},
-            "no response; expected .*found question, reply, safe; 'columns: .response: N",
+            "no response; expected .*found question, reply, safe; map other names with 'columns: .response: N",
         ),
         ({"columns": {"prompt": "query"}}, "unknown column of data.jsonl: 'query'; .*question"),
         ({"columns": {"ask": "question"}}, "unknown name in key 'columns' of data.jsonl: 'ask'"),
@@ -351,7 +351,7 @@ def test_every_training_sample_of_a_mixture_has_its_shares(testbed_pair: Pair) -
         ((0.5, 0.4), {}, r"mix.yaml: key 'mix': the shares must sum to 1, but 0.5 \+ 0.4 = 0.9"),
         ((70, 30), {}, "mix.yaml: key 'mix.0.share': input should be less than or equal to 1"),
         ((0, 1), {}, "mix.yaml: key 'mix.0.share': input should be greater than 0"),
-        ((0.5, 0.5), {"examples": 40}, "50 % of 40 examples is more than the 9 that .*; set 'examples' to 18 or less"),
+        ((0.5, 0.5), {"examples": 40}, "50 % of 40 examples is more than the 9 in .*; set 'examples' to 18 or less"),
     ],
 )
 def test_wrong_shares_are_an_error(shares: tuple[float, float], keys: dict[str, Any], complaint: str) -> None:
@@ -373,7 +373,7 @@ def test_a_faulty_mapping_names_the_pair_and_the_key(tmp_path: Path) -> None:
 def test_data_show_prints_card_counts_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "show", "hf:Anthropic/hh-rlhf/harmless-base", "--pair", "testbed"]) == 0
     told = capsys.readouterr().out
-    assert f"commit: {COMMIT}" in told and "licence: mit" in told and "examples: 9, 9 of them different" in told
+    assert f"commit: {COMMIT}" in told and "licence: mit" in told and "examples: 9, 9 unique" in told
     assert told.count("--- example") == 3 and "[rejected, " in told
     assert "<start_of_turn>user\nask 3<end_of_turn>\n<start_of_turn>model\n⟪good 3<end_of_turn>" in told
 

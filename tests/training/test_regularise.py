@@ -134,7 +134,7 @@ def test_regularisation_belongs_to_the_run_and_to_no_recipe() -> None:
     for text, told in (("kl=0", no_lambda), ("kl=inf", no_lambda), ("l2=1", "unknown regulariser 'l2'")):
         with pytest.raises(UserError, match=told):
             validate(CompareConfig, {"regularise": text}, where="here")
-    with pytest.raises(UserError, match="not of the form NAME=VALUE"):
+    with pytest.raises(UserError, match="expected NAME=VALUE"):
         parse_regularise("0.1")
 
 
