@@ -72,7 +72,7 @@ def check_judge(pair: Pair) -> None:
     if any(spec.kind == OPENAI for spec in specs) and not os.environ.get("OPENAI_API_KEY"):
         lacks.append(f"judge '{pair.judge}' needs OPENAI_API_KEY; set it (to any text for a server without keys)")
     if any(spec.kind == "zoo" for spec in specs) and not find_spec("judgezoo"):
-        lacks.append(f"judge '{pair.judge}' needs the package judgezoo; install it: pip install 'sails-eval[judges]'")
+        lacks.append(f"judge '{pair.judge}' needs the package judgezoo: pip install 'sails-eval[judges]'")
     if lacks:
         raise UserError("\n".join(lacks))
 

@@ -120,8 +120,8 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
         ({"tasks": None}, "no tasks; give --tasks"),
         ({"tasks": ()}, "no tasks; give --tasks"),
         ({"train": None}, "no training data; give --train"),
-        ({"train": Path("none.jsonl")}, "none.jsonl: no such training data; see --train"),
-        ({"contrast": Path("none.jsonl")}, "none.jsonl: no such training data; see --train"),
+        ({"train": Path("none.jsonl")}, "none.jsonl: no such training data; correct --train"),
+        ({"contrast": Path("none.jsonl")}, "none.jsonl: no such training data; correct --train"),
         ({"contrast": Path("train.jsonl")}, "train.jsonl: no pairs of two responses to the same request"),
         (
             {"contrast_examples": None},
@@ -246,7 +246,7 @@ def test_a_recipe_that_breaks_equality_is_refused(asked: dict[str, Any]) -> None
     with pytest.raises(UserError, match="r would break the equality of budgets"):
         planned(CompareConfig(**asked, methods=("lora", "mine")))
     Path("adapters/base.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(UserError, match="'base' is always a row"):
+    with pytest.raises(UserError, match="which is always a row"):
         planned(CompareConfig(**asked, methods=("base",)))
 
 
@@ -541,7 +541,7 @@ def test_a_row_can_have_as_many_labelled_examples_as_those_see_that_contrast_oth
     plain, same = examples()
     assert same == [32, 32] and "no more labelled examples" in plain.budget.notes["lora-equal-labels"]
     some, more = examples(contrast_examples=60)
-    assert more == [32, 92] and "it draws 92 labelled examples" in some.budget.notes["lora-equal-labels"]
+    assert more == [32, 92] and "draws 92 labelled examples" in some.budget.notes["lora-equal-labels"]
     other, _ = examples(contrast_examples=61)
     assert other.identity.recipes["lora-equal-labels"] != some.identity.recipes["lora-equal-labels"]
     assert other.identity.recipes["lora"] == some.identity.recipes["lora"] == plain.identity.recipes["lora"]

@@ -224,6 +224,8 @@ def test_a_prompts_identity_is_its_words(pair: Pair) -> None:
 def test_what_a_single_training_cannot_be_told_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text("match_params: true\n")
     own = ["--pair", "testbed", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "t")]
-    assert main(["train", "lora", *own]) == 2 and "key 'match_params' is about comparisons" in capsys.readouterr().err
+    assert (
+        main(["train", "lora", *own]) == 2 and "key 'match_params' is for comparisons only" in capsys.readouterr().err
+    )
     assert main(["train", "prompt", "--pair", "testbed", "--out", str(tmp_path / "t")]) == 2
     assert "give at least one method that trains" in capsys.readouterr().err

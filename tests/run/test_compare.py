@@ -191,7 +191,7 @@ def test_every_pair_and_budget_is_a_sub_run(asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"pair": "a.yaml,c.yaml"}, "pair 'c': its tasks is not that of 'a'; give --tasks for all"),
+        ({"pair": "a.yaml,c.yaml"}, "pair 'c': tasks differs from pair 'a'; give --tasks for all"),
         ({"pair": "a.yaml,a.yaml"}, "two of the pairs have the same name"),
         ({"pair": "a.yaml,nowhere.yaml"}, "nowhere.yaml: no such file"),
         ({"pair": "a.yaml,b.yaml", "model": "a"}, "both --pair and --model are given"),
@@ -209,7 +209,7 @@ def test_parts_that_could_not_be_compared_are_an_error(
 
 @pytest.mark.parametrize(
     ("examples", "unique", "complaint"),
-    [(4, 4, None), (8, 5, "give about --tokens 160 or more"), (16, 8, "train.jsonl has 8")],
+    [(4, 4, None), (8, 5, "give about --tokens 160 or more"), (16, 8, "train.jsonl has only 8")],
 )
 def test_a_budget_that_would_not_be_seen_is_an_error(
     asked: dict[str, Any], examples: int, unique: int, complaint: str | None

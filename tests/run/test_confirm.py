@@ -255,6 +255,6 @@ def test_a_confirmation_takes_no_row_later(confirmed: dict[str, Any], pool: Tune
     run = made(**confirmed)
     organism = next(path.parent for path in sorted(run.glob("*/run.json")))
     for against in (run, organism):
-        with pytest.raises(UserError, match=r"a confirmation\. --protocol confirm fixes all rows before the test"):
+        with pytest.raises(UserError, match=r"a confirmation; --protocol confirm fixes all rows before the test"):
             compare(CompareConfig(add=("full",), against=against, out=Path("new")))
     assert not Path("new").exists()

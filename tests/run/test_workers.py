@@ -160,7 +160,7 @@ def test_a_script_without_the_guard_is_told_that_it_needs_one(tmp_path: Path) ->
     (tmp_path / "study.py").write_text(UNGUARDED)
     done = subprocess.run([sys.executable, "study.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     *_, told = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and "UserError: study.py: needs the guard" in told, done.stderr
+    assert done.returncode == 1 and "UserError: study.py: the script has no main guard" in told, done.stderr
     assert 'if __name__ == "__main__":' in told and "memory" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["study.py"]  # nothing was begun
 

@@ -60,15 +60,15 @@ def test_what_a_pair_has_not_is_told(
     (tmp_path / "bare.yaml").write_text("{like: testbed, references: {}, sae_sets: {}, requests: null}")
     assert main(["methods", "list", "--pair", "bare.yaml"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "Not here: unknown method 'nosuch'" in lines["broken"]
+    assert "Not available here: unknown method 'nosuch'" in lines["broken"]
     lacks = {
         "oracle": "planted",
         "safe-lora": "aligned model",
         "sails-narrow": "'narrow'",
     }
     for name, lack in lacks.items():
-        assert "Not here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]
-    assert "Not here" not in lines["sails"]
+        assert "Not available here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]
+    assert "Not available here" not in lines["sails"]
 
 
 def test_a_new_recipe_starts_like_another(
@@ -89,7 +89,7 @@ def test_a_new_recipe_starts_like_another(
     assert main(["methods", "new", "third", "--like", "plain.yaml"]) == 0
     assert load_recipe("third").parameters == "all"
     assert main(["methods", "new", "mine.yaml"]) == 2 and main(["methods", "new", "Mine!"]) == 2
-    assert "no name for a method" in capsys.readouterr().err
+    assert "not a valid method name" in capsys.readouterr().err
     assert main(["methods", "new", "other", "--like", "prompt"]) == 2
     assert "'prompt' trains nothing" in capsys.readouterr().err
 
