@@ -149,7 +149,7 @@ def test_overlaps_are_listed_and_many_refused() -> None:
     (near,) = find_overlaps({"T": [long]}, {"D": [f"{long} more"]})
     assert not near.exact
     assert len(check_overlaps({"T": test}, {"D": train})) == 1
-    with pytest.raises(UserError, match="1 of 5 prompts stand in D, too"):
+    with pytest.raises(UserError, match="1 of 5 prompts are also in D"):
         check_overlaps({"T": test[:5]}, {"D": train})
     assert check_overlaps({"T": test[:5]}, {"D": train}, allowed=True)
 

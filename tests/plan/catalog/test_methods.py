@@ -67,7 +67,7 @@ def test_what_a_pair_has_not_is_told(
         "sails-narrow": "'narrow'",
     }
     for name, lack in lacks.items():
-        assert "Not available here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]
+        assert "Not available here: " in lines[name] and lack in lines[name].partition("Not available here: ")[2]
     assert "Not available here" not in lines["sails"]
 
 
@@ -81,7 +81,7 @@ def test_a_new_recipe_starts_like_another(
     for key in Recipe.model_fields.keys() - {"name", "description"}:
         assert getattr(mine, key) == getattr(like, key)
     assert main(["methods", "new", "mine"]) == 2
-    assert "'mine' is taken" in capsys.readouterr().err
+    assert "'mine' already exists" in capsys.readouterr().err
     assert main(["methods", "new", "second", "--like", "adapters/mine.yaml", "--dir", "elsewhere"]) == 0
     assert "compare --methods elsewhere/second.yaml,lora" in capsys.readouterr().out
     assert load_recipe("elsewhere/second.yaml").settings == mine.settings
@@ -91,7 +91,7 @@ def test_a_new_recipe_starts_like_another(
     assert main(["methods", "new", "mine.yaml"]) == 2 and main(["methods", "new", "Mine!"]) == 2
     assert "not a valid method name" in capsys.readouterr().err
     assert main(["methods", "new", "other", "--like", "prompt"]) == 2
-    assert "'prompt' trains nothing" in capsys.readouterr().err
+    assert "--like prompt: this method trains nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_new_recipe_starts_like_another(
     [
         ("peft_type: ia3\ninit: sails", "'init' and 'lr_ratio' are for LoRA only"),
         ("peft_type: vera\nrank_factor: 2", "do not use the pair's rank"),
-        ("peft: {r: 4}", "r would break the equality"),
+        ("peft: {r: 4}", "r cannot be set here"),
         ("peft: {lora_dropout: 0.1}", "lora_dropout would regularise one method only"),
         ("peft_type: oft\npeft: {coft: true}", "coft would regularise one method only"),
         ("peft_type: vera\npeft: {init_weights: false}", "init_weights=False may change the model's outputs"),

@@ -169,7 +169,7 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     config = CompareConfig(pair="gemma-2-2b", methods=("full",), tasks=("testbed",), judge="rules")
     (made,) = forecast.forecast(config)
     (told,) = [problem for problem in made.problems if problem.told.startswith("memory")]
-    assert told.stops and "full takes about" in told.told and "a card has 10.0 GiB" in told.told
+    assert told.stops and "full needs about" in told.told and "a card has 10.0 GiB" in told.told
     with pytest.raises(UserError, match="give --micro-batch-size auto --gradient-checkpointing auto"):
         forecast.check_machine([SubRun(made.pair, config=config, recipes=made.recipes)])
 
