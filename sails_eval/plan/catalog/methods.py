@@ -77,7 +77,7 @@ def all_names() -> list[str]:
 def facts(recipe: Recipe, pair: Pair) -> Facts:
     """What a recipe comes to at a pair, from the model's shape alone.
 
-    Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
+    Raises UserError where that is unknown, and where the pair does not have what the recipe needs.
     """
     from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 

@@ -77,7 +77,7 @@ def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> tuple[
 def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
     """FLOPs of an initialisation's look at the contrast texts, and of training the SAEs that were made for it.
 
-    Raises UserError where the pair lacks what it needs.
+    Raises UserError where the pair does not have what it needs.
     """
     start = checked_initialisation(pair, recipe)
     saes = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()

@@ -143,7 +143,7 @@ class Reused(Record):
 
 
 class Timed(Frozen):
-    """A recipe, by all that its pace hangs on besides the machine, and its cost in seconds."""
+    """A recipe, by all that its speed depends on besides the machine, and its cost in seconds."""
 
     recipe: str = Field(description="hash")
     cost: Cost = Field(
