@@ -30,13 +30,13 @@ def test_the_list_has_every_recipe_with_its_parameters(capsys: pytest.CaptureFix
 
 def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
     sails = told("sails-frozen-2r")
-    assert sails["parameters at testbed"] == "30,720 of 898,304 (3.420 %)"
-    assert sails["uses a SAE"] == sails["uses rejected answers"] == "yes"
+    assert sails["parameters on testbed"] == "30,720 of 898,304 (3.420 %)"
+    assert sails["uses SAEs"] == sails["uses rejected answers"] == "yes"
     reading = r"about [\d.]+e\+\d\d FLOPs to read contrast texts, once for each seed; "
-    assert re.match(reading + r"3.1e\+12 FLOPs of training the SAEs", sails["cost of preparation"])
+    assert re.match(reading + r"3.1e\+12 FLOPs to train the SAEs", sails["cost of preparation"])
     assert sails["source"] == "SAILS, arXiv 2512.23260" and told("full")["source"] == "none"
     eva = told("eva")
-    assert eva["uses a SAE"] == eva["uses rejected answers"] == "no"
+    assert eva["uses SAEs"] == eva["uses rejected answers"] == "no"
     assert eva["needed before training"] == "the aligned contrast texts"
     assert re.match(r"at least [\d.]+e\+\d\d FLOPs", eva["cost of preparation"])
     assert told("pissa")["cost of preparation"].startswith("decomposing the weights")
