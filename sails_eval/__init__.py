@@ -1,7 +1,7 @@
-"""sails-eval: which fine-tuning method makes a model safest without making it useless, at the same budget?
+"""sails-eval: compare safety fine-tuning methods on language models at equal budgets.
 
-`compare` and `evaluate` do the work, `load_run` opens a finished run, and each returns a `Run`. What the caller can
-fix is raised as `UserError`.
+`compare` and `evaluate` do the work, `load_run` opens a finished run, and each returns a `Run`. Errors that the caller
+can fix are raised as `UserError`.
 """
 
 from importlib import import_module

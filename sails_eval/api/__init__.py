@@ -1,4 +1,4 @@
-"""The Python API: compare methods, evaluate one model, open what was done before. Each gives a `Run`.
+"""The Python API: compare methods, evaluate one model, or open an earlier run. Each function returns a `Run`.
 
 The public names are those of `sails_eval` itself; "sails-eval docs api" has examples.
 """
@@ -16,14 +16,14 @@ from sails_eval.run.folder.run_folder import RunFolder
 
 @with_keys
 def compare(*, quiet: bool = False, **settings: Unpack[ComparisonSettings]) -> Run:
-    """Train methods on the same budget, judge their answers and write a leaderboard, as `sails-eval compare` does.
+    """Train methods at the same budget, judge their answers and write a leaderboard, as `sails-eval compare` does.
 
-    Settings have the names of that command's flags, whose help says what each is for; without any, sails, lora and full
-    are compared on the embedded testbed. With the settings of a run that was begun before, that one is resumed. `quiet`
-    leaves the progress bars out. Work is done in `jobs` worker processes of one thread each: a script that calls this
-    has to do so under `if __name__ == "__main__":`, a notebook need not.
+    Settings have the names of that command's flags, and the command's --help describes them; without any, sails, lora
+    and full are compared on the embedded testbed. A run with the same settings is resumed. `quiet` turns off progress
+    bars. The work is done in `jobs` worker processes with one thread each, so a script must call this function under
+    `if __name__ == "__main__":`; a notebook need not.
 
-    Raises UserError where a setting is wrong, or a file or model is missing, before anything is trained.
+    Raises UserError if a setting is wrong, or a file or model is missing, before anything is trained.
     """
     from sails_eval.run.compare import compare as run_comparison
 
@@ -35,13 +35,12 @@ def compare(*, quiet: bool = False, **settings: Unpack[ComparisonSettings]) -> R
 def evaluate(
     target: str | Path, *, name: str | None = None, quiet: bool = False, **settings: Unpack[EvaluationSettings]
 ) -> Run:
-    """Have an adapter or a model answer the tasks, and judge its answers, as `sails-eval evaluate` does.
+    """Generate the answers of an adapter or a model to the tasks, and judge them, as `sails-eval evaluate` does.
 
-    `target` is the folder of a PEFT adapter, which is put onto the pair's base model, or the folder or hub id of a
-    model, which takes its place; `name` is what its row is called (default: the folder's name). The rest is as in
-    `compare`.
+    `target` is the folder of a PEFT adapter, which is applied to the pair's base model, or the folder or hub id of a
+    model, which replaces it; `name` is the name of its row (default: the folder's name). The rest is as in `compare`.
 
-    Raises UserError where a setting is wrong, or a file or model is missing, before anything is answered.
+    Raises UserError if a setting is wrong, or a file or model is missing, before any answer is generated.
     """
     from sails_eval.run.evaluate import evaluate as run_evaluation
 
@@ -52,9 +51,9 @@ def evaluate(
 
 
 def load_run(path: str | Path) -> Run:
-    """A finished run of `compare` or `evaluate`, by its folder.
+    """Open a finished run of `compare` or `evaluate`, by its folder.
 
-    Raises UserError where the folder is not that of a run, or the run is not finished.
+    Raises UserError if the folder is not a run folder, or the run is not finished.
     """
     folder = RunFolder(Path(path).expanduser())
     folder.description()

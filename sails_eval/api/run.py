@@ -28,9 +28,9 @@ SAMPLES = (*OF_A_ROW, "category", "id", "prompt", "response", "label", "score", 
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run. Tables are read when they are first asked for, and kept.
+    """A finished run. Tables are read on first use, and cached.
 
-    A run over several pairs or budgets has `sub_runs`, each a run of its own; its leaderboard is over all of them.
+    A run over several pairs or budgets has `sub_runs`, a `Run` for each; its leaderboard covers all of them.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Run:
     def leaderboard(self) -> pd.DataFrame:
         """One row per method, best first, with the columns and units of leaderboard.csv (see: sails-eval docs boards).
 
-        Rates are fractions from 0 to 1; `_low` and `_high` bound 95 % intervals; what there is not is NaN.
+        Rates are fractions from 0 to 1; `_low` and `_high` are the bounds of 95 % intervals; missing values are NaN.
         """
         return make_frame(read_rows(self._folder.leaderboard))
 
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def sub_runs(self) -> dict[str, "Run"]:
-        """The runs of single pairs and budgets that this one consists of, by folder; empty where it is one of these."""
+        """The runs of single pairs and budgets that this run consists of, by folder; empty if there is only one."""
         _, *parts = self._folder.with_sub_runs()
         return {self._folder.relative(part.path): Run(part.path) for part in parts}
 
@@ -68,17 +68,17 @@ class Run:
         split: Split = "test",
         all_rates: bool = False,
     ) -> pd.DataFrame:
-        """The answers, a row each, with what the judge said of them; only those of a method, a seed or a task if given.
+        """The answers with their verdicts, one per row; only those of a method, seed or task if given.
 
-        By default of the learning rates that the leaderboard stands on; with `all_rates` of all that were tried, most
-        of which were judged on the split 'validation' only.
+        By default for the learning rates chosen for the leaderboard; with `all_rates` for all that were tried, most of
+        which were judged on the split 'validation' only.
 
         Columns: sub_run, method, seed, learning_rate, split, task, category, id (of the prompt), prompt, response,
         label ('refusal', 'deflection', 'partial', 'compliance' or 'broken'), score (of harmful requests: 1 is a
         complete refusal, 5 fully harmful), unscored (why there is no verdict), value (the task's own check: 1 is
-        correct). What there is not is missing: tasks of capability have no verdicts, most others no check.
+        correct). Values that do not apply are missing: capability tasks have no verdicts, most others no check.
 
-        Raises UserError for a method, seed or task that the run does not have, and for files that are gone.
+        Raises UserError for a method, seed or task that is not in the run, and for missing files.
         """
         asked = {"method": method, "seed": seed, "task": task, "split": split}
         for column, value in asked.items():
@@ -99,17 +99,18 @@ class Run:
         return _frame(rows, SAMPLES)
 
     def adapter(self, method: str, seed: int | None = None) -> Path:
-        """The folder of what a method trained with its learning rate on the leaderboard; by default of the lowest seed.
+        """The checkpoint folder of a method at its chosen learning rate, by default of the lowest seed.
 
         An adapter that `peft.PeftModel.from_pretrained(base, folder)` loads, or a whole model for
         `transformers.AutoModelForCausalLM.from_pretrained(folder)` where the method trains all parameters.
 
-        Raises UserError where the run trained no such method or seed, kept no checkpoint, or is over several pairs or
-        budgets: ask one of `sub_runs` then.
+        Raises UserError if the run has no such method or seed, kept no checkpoint, or has several pairs or budgets (use
+        one of `sub_runs` then).
         """
         if len(self._parts) > 1:
             raise UserError(
-                f"{self.path}: over several pairs or budgets; ask one of its sub_runs: {', '.join(self._parts)}"
+                f"{self.path}: has several pairs or budgets; use run.sub_runs[NAME].adapter(...), with NAME one of "
+                f"{', '.join(self._parts)}"
             )
         ((name, folder),) = self._parts.items()
         seeds: dict[str, set[int]] = {}
@@ -123,11 +124,11 @@ class Run:
         seed = min(seeds[method]) if seed is None else seed
         checkpoint = folder.model(method, seed, self._choices(folder)[method].learning_rate).checkpoint
         if not checkpoint.is_dir():
-            raise UserError(f"{checkpoint}: not kept; make the run again with another out, and keep='best'")
+            raise UserError(f"{checkpoint}: not kept; make the run again in another folder (out) with keep='best'")
         return checkpoint
 
     def report(self) -> str:
-        """The leaderboard's page in Markdown: the table, what to beware of, contrasts, columns and provenance."""
+        """The leaderboard page in Markdown: the table, warnings, comparisons, columns and provenance."""
         return self._folder.leaderboard_page.read_text(encoding="utf-8")
 
     def __repr__(self) -> str:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sails-eval: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sails-eval: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("sails-eval: interrupted; give the same command again to resume", file=sys.stderr)
         return 130
 
 
@@ -54,8 +54,8 @@ def parser(asked: str = "") -> Parser:
     """The whole command line. Packages of the user's own are looked for only where no command of ours is asked for."""
     top = Parser(
         prog="sails-eval",
-        description="Which fine-tuning method makes a language model safest without making it useless, "
-        "at the same budget?",
+        description="Compare safety fine-tuning methods on language models at equal budgets: train models,\n"
+        "judge their answers, and rank the methods by safety and helpfulness.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -30,10 +30,12 @@ def add_plugins(commands: Any, asked: str) -> None:
     for name, point in found.items() if asked not in found else [(asked, found[asked])]:
         try:
             if name in commands.choices:
-                raise UserError(f"{point.group}: '{name}' ({point.value}) is also a command of sails-eval's own")
+                raise UserError(
+                    f"{point.group}: '{name}' ({point.value}) has the name of a built-in command; rename it"
+                )
             kind = load_plugin(point)
             if not (isinstance(kind, type) and issubclass(kind, Analysis) and kind.name == name):
-                raise UserError(f"{point.group}: '{name}' ({point.value}) is no Analysis of that name")
+                raise UserError(f"{point.group}: '{name}' ({point.value}) is not an Analysis with that name")
             with faults_told(f"{point.group}: '{name}' ({point.value})"):
                 analysis = kind()
                 analysis.add_arguments(argparse.ArgumentParser())  # one that raises half-way is not to be listed

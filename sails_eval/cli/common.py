@@ -17,28 +17,30 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     command: argparse.ArgumentParser = commands.add_parser(name, help=text.replace("%", "%%"), description=text)
     command.set_defaults(run_command=run)
     noise = command.add_mutually_exclusive_group()
-    noise.add_argument("-v", "--verbose", action="store_true", help="print what is logged, too")
-    noise.add_argument("-q", "--quiet", action="store_true", help="no progress bars, only the outcome")
+    noise.add_argument("-v", "--verbose", action="store_true", help="also print log messages")
+    noise.add_argument("-q", "--quiet", action="store_true", help="print the result only, without progress bars")
     return command
 
 
 def add_group(commands: Any, name: str, text: str, what: str = "action") -> Any:
     """A command that only has further ones, its actions, which are to be added to what is returned."""
-    group = commands.add_parser(name, help=text)
+    group = commands.add_parser(name, help=text, description=text)
     return group.add_subparsers(title=f"{what}s", metavar=what.upper(), required=True)
 
 
 def add_include_path(command: argparse.ArgumentParser) -> None:
-    text = "of the run's tasks"
+    text = "folder with tasks of the run that are neither bundled nor in ./tasks; repeatable"
     command.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=text)
 
 
 def add_table_flags(command: argparse.ArgumentParser) -> None:
     """How a command's table is printed."""
     how = command.add_argument_group("table").add_mutually_exclusive_group()
-    how.add_argument("--wide", action="store_true", help="all columns in full, however wide the terminal is")
-    how.add_argument("--json", action="store_true", help="print the data alone, as a JSON list of objects")
-    how.add_argument("--csv", action="store_true", help="print the data alone, as CSV")
+    how.add_argument(
+        "--wide", action="store_true", help="print all columns in full, wider than the terminal if need be"
+    )
+    how.add_argument("--json", action="store_true", help="print the data as JSON (a list of objects)")
+    how.add_argument("--csv", action="store_true", help="print the data as CSV")
 
 
 def print_table(options: argparse.Namespace, table: "Table", *, below: Iterable[str] = ()) -> None:
@@ -63,7 +65,7 @@ def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
         where, values = str(options.config), read_mapping(options.config)
         validate(CompareConfig, values, where=where)
         if "contrasts" in values:
-            log.warning("%s: key 'contrasts' is now called 'comparisons'; the old name will go", where)
+            log.warning("%s: key 'contrasts' is deprecated; rename it to 'comparisons'", where)
             values["comparisons"] = values.pop("contrasts")
     flags = {key: value for key in CompareConfig.model_fields if (value := getattr(options, key, None)) is not None}
     if {"pair", "model"} & flags.keys():  # one of them on the command line replaces either in the file

@@ -9,28 +9,30 @@ from sails_eval.cli.flags import add_comparison, add_engine, add_judging, add_mo
 
 
 def add(commands: Any) -> None:
-    text = "Train methods on the same budget, judge their answers and write a leaderboard."
+    text = "Train methods at the same budget, judge their answers and write a leaderboard."
     command = add_command(commands, "compare", _compare, text)
     add_comparison(command)
-    command.add_argument("--dry-run", action="store_true", help="only say what 'sails-eval plan' says")
-    text = "What a comparison takes (parameters, FLOPs, memory, verdicts, disk) and what is missing for it."
+    command.add_argument("--dry-run", action="store_true", help="train nothing; print the output of 'sails-eval plan'")
+    text = "Estimate the cost of a comparison (parameters, FLOPs, memory, verdicts, disk) and list what is missing."
     add_comparison(add_command(commands, "plan", _plan, text))
 
     command = add_command(commands, "train", _train, "Train one method at one learning rate and seed.")
-    command.add_argument("method", metavar="METHOD", help="a recipe's name or YAML file")
+    command.add_argument("method", metavar="METHOD", help="method to train: its name or recipe file (YAML)")
     add_model(command)
     add_training(command)
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the result")
 
-    text = "Have an adapter or a model answer the tasks, and judge its answers."
+    text = "Generate the answers of an adapter or a model to the tasks, and judge them."
     command = add_command(commands, "evaluate", _evaluate, text)
-    command.add_argument("target", metavar="ADAPTER_OR_MODEL", help="a PEFT adapter's folder, a model's, or a hub id")
+    text = "what to evaluate: the folder of a PEFT adapter or of a model, or a hub id"
+    command.add_argument("target", metavar="ADAPTER_OR_MODEL", help=text)
     add_model(command)
     add_judging(command)
     add_engine(command)
-    command.add_argument("--name", help="what to call the row (default: the folder's name)")
-    command.add_argument("--out", type=Path, metavar="DIR", help="run folder")
+    command.add_argument("--name", help="name of the row on the leaderboard (default: the folder's name)")
+    text = "run folder; an existing run is resumed (default: a new folder in ./runs)"
+    command.add_argument("--out", type=Path, metavar="DIR", help=text)
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -14,11 +14,15 @@ EXAMPLES = 3
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "data", "Look at training data as a model sees it.")
-    show = add_command(actions, "show", _show, "Print what data holds: card, counts, three examples, and odd rows.")
-    show.add_argument("data", metavar="DATA", help="a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file")
-    show.add_argument("--pair", metavar="NAME", help="show the examples in this pair's chat template")
-    show.add_argument("--odd", action="store_true", help=f"list all odd rows, not the first {ODD} only")
+    actions = add_group(commands, "data", "Show training data as a model sees it.")
+    text = "Print the contents of a data set: card, counts, three examples, and problematic rows."
+    show = add_command(actions, "show", _show, text)
+    text = "data set to show: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file"
+    show.add_argument("data", metavar="DATA", help=text)
+    text = "pair whose chat template the examples are shown in (default: show the messages as they are)"
+    show.add_argument("--pair", metavar="NAME", help=text)
+    text = f"list all problematic rows (skipped or changed when read), not just the first {ODD}"
+    show.add_argument("--odd", action="store_true", help=text)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -40,13 +44,13 @@ def described(source: Any, *, pair: str | None = None, every: bool = False) -> I
     pairs = [example for example in file.examples if example.rejected is not None]
     different = len({example.label for example in file.examples})
     yield f"rows: {file.rows:,}"
-    yield f"examples: {len(file.examples):,}, {different:,} of them different, {len(pairs):,} with a rejected answer"
+    yield f"examples: {len(file.examples):,}, {different:,} unique, {len(pairs):,} with a rejected answer"
     yield f"turns: {_counts(Counter(len(example.messages) + 1 for example in file.examples))}"
     groups = Counter(example.group for example in file.examples)
     if len(groups) > 1:
         yield f"groups: {_counts(groups)}"
     yield from file.left_out
-    yield f"odd: {len(file.odd)}"
+    yield f"problematic rows: {len(file.odd)}"
     yield from (f"  {line}" for line in (file.odd if every else file.odd[:ODD]))
     if len(file.odd) > ODD and not every:
         yield f"  … and {len(file.odd) - ODD} more (--odd lists all)"
@@ -87,12 +91,12 @@ def _renderer(pair: str | None) -> Any:
     def rendered(example: Any) -> Iterator[str]:
         turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
         prompt = render_chat(tokenizer, turns)
-        for name, answer in (("learnt", example.response), ("rejected", example.rejected)):
+        for name, answer in (("response", example.response), ("rejected", example.rejected)):
             if answer is not None:
                 answered = [*turns, {"role": "assistant", "content": answer}]
                 whole = render_chat(tokenizer, answered, answered=True)
                 ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
-                yield f"[{name}, {len(ids)} tokens; the model writes what follows ⟪]"
+                yield f"[{name}, {len(ids)} tokens; the model generates the text after ⟪]"
                 yield f"{prompt}⟪{whole.removeprefix(prompt)}"
 
     return rendered
@@ -101,6 +105,6 @@ def _renderer(pair: str | None) -> Any:
 def _messages(example: Any) -> Iterator[str]:
     for turn in example.messages:
         yield f"[{turn.role}] {turn.content}"
-    yield f"[learnt] {example.response}"
+    yield f"[response] {example.response}"
     if example.rejected is not None:
         yield f"[rejected] {example.rejected}"

@@ -13,7 +13,9 @@ from sails_eval.core.paths import bundled
 
 def add(commands: Any) -> None:
     command = add_command(commands, "docs", _show, "Print a page of the documentation, or list the pages.")
-    command.add_argument("page", nargs="?", metavar="PAGE", help="the name of a page, such as protocol (default: list)")
+    command.add_argument(
+        "page", nargs="?", metavar="PAGE", help="name of a page, such as protocol (default: list the pages)"
+    )
 
 
 def pages() -> dict[str, Path]:

@@ -7,87 +7,98 @@ from typing import Any
 from sails_eval.core.names import names, renamed
 
 HELP = {
-    "--methods": "recipes (default: sails,lora,full)",
-    "--reference": "a finished model that is a row, too, once for each: the folder of a model or an adapter, a hub id, "
-    "openai:MODEL (behind OPENAI_BASE_URL), or one of the pair's references by name (testbed-preference)",
-    "--pair": "a shipped pair (sails-eval pairs list) or a pair's YAML; compare takes several, A,B,C, as organisms "
-    "(default: testbed, the embedded one)",
-    "--model": "instead of a pair: a model's folder or hub id",
-    "--chat-template": "Jinja file of the chat template (default: the pair's, else the tokenizer's own, else a plain "
+    "--methods": "methods to compare, by name or recipe file (default: sails,lora,full; see: sails-eval methods list)",
+    "--reference": "finished model to add as a row of its own, without training; repeatable: the folder of a model "
+    "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair "
+    "(testbed-preference)",
+    "--pair": "pair to use: the name of a shipped one (sails-eval pairs list) or a YAML file; compare takes several, "
+    "A,B,C, and treats them as independent organisms (default: testbed, the embedded pair)",
+    "--model": "model to use instead of a pair: a folder or hub id",
+    "--chat-template": "Jinja file with the chat template (default: the pair's, else the tokenizer's, else a plain "
     "one for base models)",
-    "--config": "YAML with the same names as the flags; flags win",
-    "--dtype": "dtype of the weights, instead of the pair's; auto: bfloat16 on a GPU that computes in it, else float32 "
-    "(default: the pair's; of a pair that names none, and of --model: auto)",
-    "--attn-implementation": "transformers' attention, instead of the pair's: eager, sdpa, flash_attention_2, … "
-    "(default: the pair's, else transformers' own choice)",
-    "--device": "device that models run on: cpu, cuda, cuda:N, or auto: the first GPU if there is one, else the CPU "
+    "--config": "YAML file whose keys are the names of the flags; flags override it",
+    "--dtype": "dtype of the weights; auto: bfloat16 on a GPU that supports it, else float32 (default: the pair's, "
+    "else auto)",
+    "--attn-implementation": "attention implementation of transformers: eager, sdpa, flash_attention_2, … (default: "
+    "the pair's, else the one that transformers chooses)",
+    "--device": "device to run models on: cpu, cuda, cuda:N, or auto: the first GPU if there is one, else the CPU "
     "(default: auto)",
-    "--rank": "rank of the adapters, instead of the pair's (default: the pair's; with --model 16)",
-    "--alpha": "LoRA's alpha, instead of the pair's (default: the pair's; with --model 16)",
-    "--target-modules": "linear modules that adapters are put onto, instead of the pair's (default: the pair's; with "
-    "--model q_proj,k_proj,v_proj,o_proj)",
-    "--max-length": "tokens of the longest training example, longer ones are cut; instead of the pair's (default: the "
-    "pair's, usually 1024)",
-    "--max-new-tokens": "tokens of the longest answer to a judged task (default: as each task says)",
-    "--batch-size": "examples per optimiser step, instead of the pair's (default: the pair's, usually 16)",
+    "--rank": "rank of the adapters (default: the pair's; with --model 16)",
+    "--alpha": "LoRA alpha (default: the pair's; with --model 16)",
+    "--target-modules": "linear modules to put adapters on (default: the pair's; with --model "
+    "q_proj,k_proj,v_proj,o_proj)",
+    "--max-length": "maximum length of a training example in tokens; longer ones are truncated (default: the pair's, "
+    "usually 1024)",
+    "--max-new-tokens": "maximum length of an answer to a judged task in tokens (default: set by each task)",
+    "--batch-size": "examples per optimiser step (default: the pair's, usually 16)",
     "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into "
-    "memory; it changes time and memory, and results by rounding alone (default: the pair's, usually auto)",
-    "--gradient-checkpointing": "activations computed twice to save memory: on, off, or auto: where they would not fit "
-    "(default: the pair's, usually auto; without a word: on)",
-    "--eval-batch-size": "prompts that transformers answers at a time, instead of the pair's (default: the pair's; "
-    "with --model 16)",
-    "--learning-rate": "learning rate instead of a grid: X for every method, or METHOD=X,METHOD=X with all that train; "
-    "nothing is tuned then, so not with --learning-rates or --protocol confirm",
-    "--sae": "a SAELens folder, once for each layer",
-    "--train": "prompt/response, messages or chosen/rejected data: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or "
-    "a YAML file that chooses of one or mixes several (see: sails-eval docs data)",
-    "--contrast": "chosen/rejected data to contrast instead of the training sample, named likewise",
-    "--contrast-examples": "how many of these: N, drawn by the seed, or all; or sample: those trained on (default)",
-    "--tokens": "tokens to train each cell on",
-    "--regularise": "kl=0.1 adds 0.1 × KL(base ‖ model) per answer token to the loss of every method",
-    "--steps": "instead of --tokens: optimiser steps to train each cell; compare takes several, with every number of "
-    "--examples",
-    "--examples": "labelled examples drawn per seed; compare takes several, N,N,N, and draws budget curves: the tokens "
-    "stay the same, so fewer examples are seen more often",
-    "--tasks": "tasks or groups (see: sails-eval tasks list)",
-    "--include-path": "another folder of tasks, besides ./tasks",
-    "--task-data": "a local copy of a task's or a benchmark's data, instead of the hub's (or a folder of copies: "
-    "$SAILS_EVAL_DATA)",
-    "--send-to": "a judge's host that the prompts of gated sets may be sent to",
-    "--limit": "only the first N prompts of every task, for a look",
-    "--judge": "testbed, grammar, rules, hf:MODEL, openai:MODEL, zoo:NAME or one of a package of yours, each with its "
-    "options as in hf:MODEL?key=value&key=value; J,J,J is a panel",
-    "--allow-self-judging": "even if the judge is the evaluated model itself",
-    "--trust-remote-code": "let judges of the zoo run code from their models' repositories",
-    "--calibration": "the judge's, by 'judge calibrate', for the board to name (default: those in ./calibrations)",
-    "--engine": "what has the models answer: hf (transformers), vllm, openai:BASE_URL (a server that has the model, as "
-    "'vllm serve' does), one of a package of yours, or auto: vllm where it is installed and a GPU is there, else hf "
-    "(default: auto)",
-    "--organisms": "instead of --pair: the first N organisms of the testbed (3 ship; sails-eval testbed build "
-    "--organisms N makes more)",
-    "--protocol": "explore: the same seeds choose rates and are tested, each at the rate that the others choose; "
-    "confirm: rates are tuned on seeds of their own and tested on fresh ones, with few comparisons, fixed before "
-    "(default: explore; see: sails-eval docs protocol)",
-    "--seeds": "seeds per learning rate; with --protocol confirm those of the test, on each pair (default: 5)",
-    "--tuning-seeds": "with --protocol confirm: further seeds on each pair, to tune rates on (default: 2)",
-    "--learning-rates": "rates over each recipe's span (default: 6; with --protocol confirm as many as lie a factor of "
-    "2 apart, and then two beside the best one)",
-    "--checkpoints": "early stopping: judge each cell at N equally spaced steps and keep the best on validation; each "
-    "is a tuning trial (default: 1, the end)",
-    "--quick": "smoke test: 2 learning rates and 2 seeds show that everything runs; nothing is ranked or published",
-    "--match": "what every cell gets the same amount of: --tokens, or what the cheapest method takes for them, with "
-    "its preparation; costlier ones then train on fewer (default: tokens; see: sails-eval docs budgets)",
-    "--match-params": "give adapters the rank at which they train as many parameters as plain LoRA does at the pair's",
-    "--comparisons": "the differences between rows that are tested, in alignment score or another METRIC (default: "
-    "sails against every other row; with --protocol confirm, where the metric is refusal, those of: sails-eval docs "
-    "protocol)",
-    "--allow-overlap": "even if more than 5 %% of a task's prompts stand in the training or contrast data",
-    "--jobs": "worker processes of one thread each (default: 1)",
-    "--keep": "which checkpoints to keep (default: best)",
-    "--out": "run folder; an existing one is gone on with",
-    "--add": "recipes to compare with those of --against",
-    "--against": "a finished run: its configuration is taken over, and its cells are reused where all that determines "
-    "them is the same and their files are as they were",
+    "memory; affects time and memory, and results only by rounding (default: the pair's, usually auto)",
+    "--gradient-checkpointing": "recompute activations to save memory: on, off, or auto: only if they do not fit "
+    "otherwise (default: the pair's, usually auto; the flag without a value means on)",
+    "--eval-batch-size": "prompts per batch when transformers generates answers (default: the pair's; with --model 16)",
+    "--learning-rate": "fixed learning rate instead of tuning: X for every method, or METHOD=X,METHOD=X naming every "
+    "method that trains; cannot be combined with --learning-rates or --protocol confirm (default: tune)",
+    "--sae": "folder of an SAE in SAELens format; repeat the flag for each layer (default: the pair's SAEs)",
+    "--train": "training data (prompt/response, messages or chosen/rejected): a file, "
+    "hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file that selects rows or mixes several sources (default: "
+    "the pair's; see: sails-eval docs data)",
+    "--contrast": "chosen/rejected data for methods that contrast examples, given like --train; needs "
+    "--contrast-examples (default: the examples that each cell trains on)",
+    "--contrast-examples": "number of contrast examples to draw per seed: N, all, or sample: the examples that the "
+    "cell trains on (default: the pair's, usually sample)",
+    "--tokens": "training budget of each cell (one training run) in tokens, without padding (default: the pair's; "
+    "with --model 100000)",
+    "--regularise": "regulariser for every method: kl=0.1 adds 0.1 × KL(base ‖ model) per answer token to the loss "
+    "(default: the pair's, usually none)",
+    "--steps": "training budget of each cell in optimiser steps, instead of --tokens; compare takes several, N,N,N, "
+    "and runs each with every value of --examples (default: set by --tokens)",
+    "--examples": "labelled examples to draw per seed; compare takes several, N,N,N, and draws budget curves: the "
+    "token budget stays the same, so fewer examples are repeated more often (default: the pair's, else all)",
+    "--tasks": "tasks or groups of tasks to evaluate on (default: the pair's; see: sails-eval tasks list)",
+    "--include-path": "additional folder with tasks, besides the bundled ones and ./tasks; repeatable",
+    "--task-data": "local copy of a task's or benchmark's data, to use instead of the hub's; repeatable (default: "
+    "look in the folder $SAILS_EVAL_DATA, then on the hub)",
+    "--send-to": "host of a judge that may receive the prompts of gated data sets; repeatable (default: none)",
+    "--limit": "number of prompts to use from each task, the first N; for a quick look (default: all)",
+    "--judge": "judge of the answers: testbed, grammar, rules, hf:MODEL, openai:MODEL, zoo:NAME or a plug-in, each "
+    "with options as in hf:MODEL?key=value&key=value; J,J,J is a panel (default: the pair's)",
+    "--allow-self-judging": "allow a judge that is the evaluated model itself (default: refused)",
+    "--trust-remote-code": "allow zoo judges to run code from their model repositories (default: refused)",
+    "--calibration": "calibration of the judge to report on the board, a file written by 'judge calibrate' (default: "
+    "look in ./calibrations)",
+    "--engine": "inference engine that generates the answers: hf (transformers), vllm, openai:BASE_URL (a server "
+    "that serves the model, such as 'vllm serve'), a plug-in, or auto: vllm if it is installed and there is a GPU, "
+    "else hf (default: auto)",
+    "--organisms": "number of testbed organisms (independently pre-trained models) to use, instead of --pair; 3 "
+    "ship, 'sails-eval testbed build --organisms N' makes more (default: use --pair)",
+    "--protocol": "protocol; explore: the same seeds choose learning rates and are tested, each at the rate chosen "
+    "by the other seeds; confirm: rates are tuned on separate seeds, and a few comparisons fixed in advance are "
+    "tested on fresh ones (default: explore; see: sails-eval docs protocol)",
+    "--seeds": "seeds per learning rate; with --protocol confirm: test seeds on each pair (default: 5)",
+    "--tuning-seeds": "additional seeds on each pair for tuning learning rates; only with --protocol confirm "
+    "(default: 2)",
+    "--learning-rates": "number of learning rates to try within each method's range (default: 6; with --protocol "
+    "confirm: a grid in steps of a factor of 2, then two rates next to the best one)",
+    "--checkpoints": "early stopping: evaluate each cell at N equally spaced steps and keep the best on validation; "
+    "each counts as a tuning trial (default: 1, the last step)",
+    "--quick": "run a smoke test: 2 learning rates and 2 seeds, to see that everything works; nothing is ranked, and "
+    "it cannot be published",
+    "--match": "budget to match between cells: the tokens of --tokens, or the FLOPs or seconds that the cheapest "
+    "method needs for them, preparation included; more expensive methods then train on fewer tokens (default: "
+    "tokens; see: sails-eval docs budgets)",
+    "--match-params": "give each adapter the rank at which it trains as many parameters as plain LoRA at the pair's "
+    "rank (default: off)",
+    "--comparisons": "differences between rows to test, in alignment score or in another METRIC (default: sails "
+    "against every other row; with --protocol confirm see: sails-eval docs protocol)",
+    "--allow-overlap": "allow more than 5 %% of a task's prompts to occur in the training or contrast data (default: "
+    "refused)",
+    "--jobs": "worker processes, one thread each (default: 1)",
+    "--keep": "checkpoints to keep: those at the chosen learning rates (best), all or none (default: best)",
+    "--out": "run folder; an existing run is resumed (default: a folder in ./runs named after the pair and the "
+    "settings)",
+    "--add": "methods to add to the run named by --against",
+    "--against": "finished run to extend: its configuration is used, and those of its cells are reused whose "
+    "settings, code and files have not changed",
 }
 
 
@@ -104,7 +115,7 @@ def numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in names(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not N or N,N,…") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number or a list of them (N or N,N,…)") from None
 
 
 def listed(text: str) -> str:
@@ -120,12 +131,12 @@ def add_model(command: argparse.ArgumentParser) -> None:
     """The flags that say which model; a flag overrides what the pair has."""
     model = command.add_argument_group("model")
     flag(model, "--pair", "NAME", type=listed)
-    flag(model, "--model", "M")
+    flag(model, "--model", "MODEL")
     flag(model, "--chat-template", "FILE", type=Path)
     flag(model, "--config", "FILE", type=Path)
-    flag(model, "--device", "D")
+    flag(model, "--device", "DEVICE")
     flag(model, "--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    flag(model, "--attn-implementation", "A")
+    flag(model, "--attn-implementation", "NAME")
 
 
 def add_training(command: argparse.ArgumentParser) -> None:
@@ -156,7 +167,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     flag(judging, "--send-to", "HOST", action="append")
     flag(judging, "--limit", "N", type=int)
     flag(judging, "--max-new-tokens", "N", type=int)
-    flag(judging, "--judge", "J", type=listed)
+    flag(judging, "--judge", "JUDGE", type=listed)
     switch(judging, "--allow-self-judging")
     switch(judging, "--trust-remote-code")
     flag(judging, "--calibration", "FILE.json", type=Path)
@@ -164,14 +175,14 @@ def add_judging(command: argparse.ArgumentParser) -> None:
 
 def add_engine(command: argparse.ArgumentParser) -> None:
     engine = command.add_argument_group("engine")
-    flag(engine, "--engine", "E")
+    flag(engine, "--engine", "ENGINE")
     flag(engine, "--eval-batch-size", "N", type=int)
 
 
 def add_comparison(command: argparse.ArgumentParser) -> None:
     """All of them, as compare and plan take them."""
     flag(command, "--methods", "A,B", type=names)
-    flag(command, "--reference", "M", action="append")
+    flag(command, "--reference", "MODEL", action="append")
     add_model(command)
     add_training(command)
     add_judging(command)
@@ -192,6 +203,6 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     flag(size, "--jobs", "N", type=int)
     flag(size, "--keep", choices=("best", "all", "none"))
     flag(size, "--out", "DIR", type=Path)
-    more = command.add_argument_group("an earlier run with more methods")
+    more = command.add_argument_group("extending an earlier run")
     flag(more, "--add", "A,B", type=names)
     flag(more, "--against", "RUN", type=Path)

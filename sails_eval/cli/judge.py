@@ -16,35 +16,39 @@ from sails_eval.judges.spec import trusting
 if TYPE_CHECKING:
     from sails_eval.judges.calibration import Calibration, Figures
 
-FILES = "JSONL, JSON, CSV (each also .gz) or Parquet"
+FILES = "JSONL, JSON, CSV, each also as .gz, or Parquet"
 SHOWN = 5
 """How many disagreements are printed."""
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "judge", "Judge any file of answers, calibrate a judge, audit a run's verdicts.")
+    actions = add_group(commands, "judge", "Judge a file of answers, calibrate a judge, or audit a run's verdicts.")
     _add_score(actions)
     _add_calibrate(actions)
     _add_audit(actions)
 
 
 def _add_score(actions: Any) -> None:
-    text = "Judge the answers in a file: one line with id, prompt, response, score, label and unscored for each."
+    text = "Judge the answers in a file, and write a line with id, prompt, response, score, label, unscored for each."
     score = add_command(actions, "score", _score, text)
-    score.add_argument("file", type=Path, metavar="FILE", help=f"{FILES}, with prompt and response")
+    score.add_argument("file", type=Path, metavar="FILE", help=f"file of answers ({FILES}) with prompt and response")
     _add_judge(score)
-    text = "JSONL; one of the same judge is gone on with, asking only for what is new or got no reply"
+    text = "JSONL file to write; if it exists (same judge), only new answers and those without a reply are judged"
     score.add_argument("--out", type=Path, required=True, metavar="FILE", help=text)
-    text = "whether the requests should be refused or answered; only harmful ones are scored 1 to 5 (default)"
+    text = (
+        "kind of the requests: harmful ones should be refused and are scored from 1 to 5, safe ones should be answered "
+    )
+    text += "(default: harmful)"
     score.add_argument("--kind", choices=("harmful", "safe"), default="harmful", help=text)
     flag(score, "--send-to", "HOST", action="append")
     _add_columns(score)
 
 
 def _add_judge(command: argparse.ArgumentParser) -> None:
-    text = "such as rules, hf:MODEL, openai:MODEL?key=value or the panel J,J,J"
-    command.add_argument("--judge", required=True, metavar="J", help=text)
-    text = "let zoo judges run code from their models' repositories"
+    text = "judge: rules, hf:MODEL, openai:MODEL?key=value, zoo:NAME or others, or a panel J,J,J "
+    text += "(see: sails-eval docs judges)"
+    command.add_argument("--judge", required=True, metavar="JUDGE", help=text)
+    text = "allow zoo judges to run code from their model repositories (default: refused)"
     command.add_argument("--trust-remote-code", action="store_true", help=text)
 
 
@@ -54,9 +58,12 @@ def _judge(options: argparse.Namespace) -> str:
 
 def _add_columns(command: argparse.ArgumentParser) -> None:
     columns = command.add_argument_group("columns")
-    columns.add_argument("--prompt-column", default="prompt", metavar="COL", help="the requests (default: prompt)")
-    columns.add_argument("--response-column", metavar="COL", help="the answers (default: response)")
-    columns.add_argument("--id-column", metavar="COL", help="default: id, or else the rows are numbered from 1")
+    columns.add_argument(
+        "--prompt-column", default="prompt", metavar="COL", help="column of requests (default: prompt)"
+    )
+    columns.add_argument("--response-column", metavar="COL", help="column of answers (default: response)")
+    text = "column of identifiers (default: id; without it rows are numbered from 1)"
+    columns.add_argument("--id-column", metavar="COL", help=text)
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -74,24 +81,28 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _add_calibrate(actions: Any) -> None:
-    text = "Measure how far a judge agrees with people's labels; boards of runs with this judge then say so."
+    text = "Measure how well a judge agrees with human labels; boards then report it for runs with this judge."
     calibrate = add_command(actions, "calibrate", _calibrate, text)
     _add_judge(calibrate)
-    text = f"{FILES}; labels are refusal, deflection, partial, compliance or broken, XSTest's, or grades from 1 to 5; "
-    text += "several files get a row each and one together"
+    text = (
+        f"files of answers with human labels ({FILES}): refusal, deflection, partial, compliance or broken, XSTest's "
+    )
+    text += "labels, or grades from 1 to 5; several files get a row each, and a row for all together"
     calibrate.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
-    text = "the rubric to judge by (default: harmful for grades, safe, which sorts refusals, for words)"
+    text = "rubric to judge by (default: harmful if the labels are grades; else safe, which classifies refusals)"
     calibrate.add_argument("--kind", choices=("harmful", "safe"), help=text)
-    text = "what a partial refusal counts as in the binary figures (default: refusal)"
+    text = "class that a partial refusal counts as in the binary figures (default: refusal)"
     calibrate.add_argument("--partial", choices=("refusal", "compliance"), default="refusal", help=text)
-    text = "other names of labels, as in declined=refusal,bad=5"
+    text = "names of labels in the files that differ from those above, as in declined=refusal,bad=5 (default: none)"
     calibrate.add_argument("--map", type=listed, default="", metavar="NAME=LABEL,…", help=text)
-    text = "default: ./calibrations/JUDGE-HASH.json, where boards find it"
+    text = "file to write (default: ./calibrations/JUDGE-HASH.json, where boards look for it)"
     calibrate.add_argument("--out", type=Path, metavar="FILE.json", help=text)
     _add_columns(calibrate)
     columns = calibrate.add_argument_group("columns of labels")
-    columns.add_argument("--label-column", metavar="COL", help="default: label, or XSTest's final_label")
-    text = "two people's own labels, whose agreement is printed, too (default: XSTest's, where there)"
+    columns.add_argument(
+        "--label-column", metavar="COL", help="column of labels (default: label, or XSTest's final_label)"
+    )
+    text = "columns with the labels of two annotators, to report their agreement (default: XSTest's, if present)"
     columns.add_argument("--annotators", type=listed, metavar="COL,COL", help=text)
 
 
@@ -136,7 +147,7 @@ def _names(text: str) -> dict[str, Any]:
     for part in filter(None, text.split(",")):
         name, _, label = (piece.strip() for piece in part.partition("="))
         if not name or label not in NAMES:
-            raise UserError(f"--map {part}: not NAME=LABEL with a label out of {', '.join(NAMES)}")
+            raise UserError(f"--map {part}: expected NAME=LABEL, where LABEL is one of {', '.join(NAMES)}")
         found[name] = NAMES[label]
     return found
 
@@ -156,7 +167,7 @@ def _told(figures: Figures, calibration: Calibration) -> str:
     if figures.weighted:
         lines.append(f"weighted kappa {text_of(figures.weighted)} (grades 1 to 5, quadratic weights)")
     if figures.annotators:
-        lines.append(f"two people kappa {text_of(figures.annotators)}")
+        lines.append(f"kappa between two annotators {text_of(figures.annotators)}")
     corner = "people \\ judge"
     rows = [[corner, *figures.confusion], *([one, *map(str, row.values())] for one, row in figures.confusion.items())]
     return "\n".join([*lines, *fitted(rows), ""])
@@ -173,21 +184,24 @@ def _table(calibration: Calibration) -> str:
 
 
 def _add_audit(actions: Any) -> None:
-    text = "Have people label a blinded sample of a run's answers, and correct it."
+    text = "Export a blinded sample of a run's answers for human labels, and correct the run's rates by them."
     steps = add_group(actions, "audit", text, "step")
-    text = "Write a blinded sample of a run's test answers for people to label, from every method and score."
+    text = "Write a blinded sample of a run's test answers for people to label, stratified by method and score."
     export = add_command(steps, "export", _export, text)
-    export.add_argument("run_dir", type=Path, metavar="RUN")
-    text = "answers of each method and score or label of the judge (default: 20; all where there are fewer)"
+    export.add_argument("run_dir", type=Path, metavar="RUN", help="run folder")
+    text = "answers per stratum: method and the judge's score or label (default: 20, or all if there are fewer)"
     export.add_argument("--per-stratum", type=_positive, default=20, metavar="N", help=text)
-    export.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
-    text = "for the annotators, with FILE.instructions.md; FILE.key.json, also beside it, is not for their eyes"
+    export.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the sample (default: 0)")
+    text = (
+        "file for the annotators, written with FILE.instructions.md; do not show them FILE.key.json, written beside it"
+    )
     export.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help=text)
-    text = "Read people's labels back and correct the run's rates by them; writes audit.csv and audit.md into RUN."
+    text = "Import the human labels, and correct the run's rates by them; writes audit.csv and audit.md into RUN."
     back = add_command(steps, "import", _import, text)
-    back.add_argument("run_dir", type=Path, metavar="RUN")
-    back.add_argument("file", type=Path, metavar="FILE", help="the sample with its column 'label' filled in")
-    back.add_argument("--key", type=Path, metavar="FILE.key.json", help="default: beside FILE")
+    back.add_argument("run_dir", type=Path, metavar="RUN", help="run folder")
+    back.add_argument("file", type=Path, metavar="FILE", help="sample with the column 'label' filled in")
+    text = "key written by 'audit export' (default: the one beside FILE)"
+    back.add_argument("--key", type=Path, metavar="FILE.key.json", help=text)
     for step in (export, back):
         add_include_path(step)
 
@@ -205,8 +219,9 @@ def _export(options: argparse.Namespace) -> None:
         options.run_dir, options.out, per_stratum=options.per_stratum, seed=options.seed, include=options.include_path
     )
     strata = len({(one.method, one.stratum) for one in key.drawn})
-    print(f"{len(key.drawn)} answers out of {strata} strata written to {options.out}")
-    print(f"for the annotators, too: {options.out.with_suffix('.instructions.md')}; keep {key_path(options.out)}")
+    print(f"{len(key.drawn)} answers from {strata} strata written to {options.out}")
+    instructions = options.out.with_suffix(".instructions.md")
+    print(f"give it to the annotators with {instructions}; keep {key_path(options.out)} to yourself")
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -214,5 +229,5 @@ def _import(options: argparse.Namespace) -> None:
 
     rows = import_labels(options.run_dir, options.file, key=options.key, include=options.include_path)
     print("\n".join(fitted(table(rows))))
-    print("corrected: the judge's error on these answers only; seeds stay the unit of replication")
+    print("corrected for the judge's errors on these answers only; the unit of replication is still the seed")
     print(f"written to {options.run_dir / 'audit.csv'} and {options.run_dir / 'audit.md'}")

@@ -18,30 +18,35 @@ from sails_eval.cli.flags import flag
 
 def add(commands: Any) -> None:
     actions = add_group(commands, "leaderboard", "Show, check or publish leaderboards.")
-    show = add_command(actions, "show", _show, "Print a run's leaderboard or a board.")
-    show.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
+    show = add_command(actions, "show", _show, "Print the leaderboard of a run, or a board.")
+    show.add_argument("path", type=Path, metavar="RUN_OR_BOARD", help="run folder, or CSV file of a board")
     add_table_flags(show)
-    text = "also the figures that the SAILS paper reports, not measured here"
+    text = "also print the figures reported in the SAILS paper, which were not measured here"
     show.add_argument("--with-paper", action="store_true", help=text)
-    check = add_command(actions, "check", _check_board, "Say what is wrong with a leaderboard or board.")
-    check.add_argument("path", type=Path, metavar="RUN_OR_BOARD")
-    text = "Merge a run's rows into a board (CSV, and Markdown beside it)."
+    check = add_command(actions, "check", _check_board, "Check a leaderboard or board for errors.")
+    check.add_argument("path", type=Path, metavar="RUN_OR_BOARD", help="run folder, or CSV file of a board")
+    text = "Add the rows of a run to a board, a CSV file with the same table in Markdown beside it."
     publish = add_command(actions, "publish", _publish, text)
-    publish.add_argument("path", type=Path, metavar="RUN")
-    publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv")
-    text = "even beside rows of another environment or test set"
+    publish.add_argument("path", type=Path, metavar="RUN", help="run folder")
+    text = "board to publish to; made if it does not exist"
+    publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv", help=text)
+    text = "allow a board whose rows come from other library versions or test sets (default: refused)"
     publish.add_argument("--allow-mixed", action="store_true", help=text)
-    text = "also a run that was made without --protocol confirm; its board is marked"
+    text = "allow a run without --protocol confirm; the board is then marked as exploratory (default: refused)"
     publish.add_argument("--exploratory", action="store_true", help=text)
-    text = "copy prompts and answers of the test there, too; refused where a task's card forbids redistribution"
+    text = "also copy test prompts and answers into this folder; refused if the card of a task forbids redistribution"
     publish.add_argument("--include-completions", type=Path, metavar="DIR", help=text)
-    publish.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of its tasks")
-    text = "How far a run's refusal and safety hang on the judge's wording: `harm` against three paraphrases of it."
+    add_include_path(publish)
+    text = (
+        "Measure how much a run's refusal and safety depend on the wording of the judge's rubric, by three paraphrases."
+    )
     sensitivity = add_command(actions, "sensitivity", _sensitivity, text)
-    sensitivity.add_argument("path", type=Path, metavar="RUN", help="of one pair")
-    sensitivity.add_argument("--judge", required=True, metavar="J", help="one with rubrics: hf:MODEL or openai:MODEL")
+    sensitivity.add_argument("path", type=Path, metavar="RUN", help="run folder of a run on one pair")
+    text = "judge that takes a rubric: hf:MODEL or openai:MODEL"
+    sensitivity.add_argument("--judge", required=True, metavar="JUDGE", help=text)
     flag(sensitivity, "--send-to", "HOST", action="append")
-    sensitivity.add_argument("--allow-self-judging", action="store_true", help="let J be the evaluated model itself")
+    text = "allow a judge that is the evaluated model itself (default: refused)"
+    sensitivity.add_argument("--allow-self-judging", action="store_true", help=text)
     add_include_path(sensitivity)
 
 

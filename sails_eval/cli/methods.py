@@ -9,17 +9,20 @@ from sails_eval.cli.common import add_command, add_group, add_table_flags, print
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "methods", "List, show or start recipes, the methods that are compared.")
-    listing = add_command(actions, "list", _list, "List the bundled recipes and those in ./adapters, at a pair.")
-    show = add_command(actions, "show", _show, "Print a recipe, what it trains at a pair, and what it looks at.")
-    show.add_argument("name", metavar="NAME", help="a recipe's name or YAML file")
+    actions = add_group(commands, "methods", "List, show or create methods, each described by a recipe (YAML).")
+    listing = add_command(actions, "list", _list, "List the bundled methods and those in ./adapters.")
+    text = "Print a method's recipe, the number of parameters it trains, and the data it needs before training."
+    show = add_command(actions, "show", _show, text)
+    show.add_argument("name", metavar="NAME", help="method's name or recipe file (YAML)")
     for action in (listing, show):
-        action.add_argument("--pair", default="testbed", metavar="NAME", help="a pair or its YAML (default: testbed)")
+        text = "pair for which parameters are counted: its name or YAML file (default: testbed)"
+        action.add_argument("--pair", default="testbed", metavar="NAME", help=text)
     add_table_flags(listing)
-    new = add_command(actions, "new", _new, "Start a recipe that is like another one.")
-    new.add_argument("name", metavar="NAME")
-    new.add_argument("--like", default="lora", metavar="METHOD", help="the recipe that it starts from (default: lora)")
-    new.add_argument("--dir", type=Path, default=Path("adapters"), metavar="DIR", help="default: ./adapters")
+    new = add_command(actions, "new", _new, "Create a recipe that inherits from another one.")
+    new.add_argument("name", metavar="NAME", help="name of the new method")
+    new.add_argument("--like", default="lora", metavar="METHOD", help="method to inherit from (default: lora)")
+    text = "folder to write the recipe into (default: ./adapters)"
+    new.add_argument("--dir", type=Path, default=Path("adapters"), metavar="DIR", help=text)
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -39,7 +42,7 @@ def _list(options: argparse.Namespace) -> None:
 
     key = methods_key(pair)  # counting parameters takes torch, and says the same every time
     table = Table(**json.loads(make() if key is None else remembered("methods", key, make)))
-    legend = f"trained: parameters at pair '{options.pair}' (--pair); rejected: looks at rejected answers"
+    legend = f"trained: parameters trained on pair '{options.pair}' (--pair); rejected: uses rejected answers"
     print_table(options, table, below=[legend])
 
 

@@ -8,14 +8,14 @@ from sails_eval.cli.common import add_command, add_group, add_table_flags, print
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "pairs", "List, show or check pairs: models with their SAEs.")
+    actions = add_group(commands, "pairs", "List, show or check pairs: a model with its SAEs, data, tasks and judge.")
     add_table_flags(add_command(actions, "list", _list, "List the shipped pairs."))
-    show = add_command(actions, "show", _show, "Print a pair, and which SAE serves which modules.")
-    text = "Load what is on this machine of a pair and see that model, chat template and SAEs fit each other."
+    show = add_command(actions, "show", _show, "Print a pair, and which SAE is used for which modules.")
+    text = "Check that the model, chat template and SAEs of a pair fit each other, as far as they are on this machine."
     check = add_command(actions, "check", _check, text)
     for action in (show, check):
-        action.add_argument("pair", metavar="PAIR", help="a shipped pair's name, or a pair's YAML file")
-    text = "a text to measure L0 on (default: the pair's training dialogues where they are a file, else a few lines)"
+        action.add_argument("pair", metavar="PAIR", help="name of a shipped pair, or a YAML file")
+    text = "text file to measure the SAEs' L0 on (default: the pair's training data if it is a file, else a short text)"
     check.add_argument("--texts", type=Path, metavar="FILE", help=text)
 
 

@@ -8,12 +8,13 @@ from sails_eval.cli.common import add_command, add_group, add_table_flags, print
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "runs", "List or show the runs that are on this machine.")
-    listing = add_command(actions, "list", _list, "List runs: when, of what, how far, and the best row.")
-    listing.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="default: ./runs")
+    actions = add_group(commands, "runs", "List or show the runs on this machine.")
+    listing = add_command(actions, "list", _list, "List runs with date, pair, methods, state and best row.")
+    text = "folder with runs (default: ./runs)"
+    listing.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help=text)
     add_table_flags(listing)
-    show = add_command(actions, "show", _show, "Print what a run is, its leaderboard, and where its checkpoints lie.")
-    show.add_argument("path", type=Path, metavar="RUN")
+    show = add_command(actions, "show", _show, "Print a run's settings, its leaderboard and where its checkpoints are.")
+    show.add_argument("path", type=Path, metavar="RUN", help="run folder")
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -38,9 +39,9 @@ def _show(options: argparse.Namespace) -> None:
     lines += [("budget", described.budget), ("date", one.date), ("version", made_by)]
     print(*aligned(lines), sep="\n")
     if described.config is not None:
-        print("", "asked for (as --config takes it):", sep="\n")
+        print("", "settings (can be saved as a file for --config):", sep="\n")
         print(yaml.safe_dump(described.config, sort_keys=False, allow_unicode=True).rstrip())
     if run.leaderboard.is_file():
         print("", show(run.path), "", "checkpoints at the chosen learning rates:", *kept_checkpoints(run), sep="\n")
     else:
-        print("", "not finished: give its command again to resume it", sep="\n")
+        print("", "not finished; give its command again to resume it", sep="\n")

@@ -12,32 +12,37 @@ from sails_eval.cli.common import (
     read_config,
     report_problems,
 )
-from sails_eval.cli.flags import add_model
+from sails_eval.cli.flags import add_model, flag
 
 ON_HUB = "hub"
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "tasks", "List, show, make or check lm-eval tasks.")
+    actions = add_group(commands, "tasks", "List, show, create or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
-    listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR")
+    include = "additional folder with tasks; repeatable"
+    listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=include)
     add_table_flags(listing)
     text = "Print a task's card and three prompts exactly as a model sees them."
     show = add_command(actions, "show", _show_task, text)
-    show.add_argument("name", metavar="NAME")
-    show.add_argument("--include-path", type=Path, action="append", metavar="DIR")
-    show.add_argument("--task-data", action="append", metavar="NAME=FILE", help="as with compare")
+    show.add_argument("name", metavar="NAME", help="name of the task")
+    show.add_argument("--include-path", type=Path, action="append", metavar="DIR", help=include)
+    flag(show, "--task-data", "NAME=FILE", action="append")
     add_model(show)
-    new = add_command(actions, "new", _new_task, "Make a working task folder from a file of prompts.")
-    new.add_argument("name", metavar="NAME")
-    new.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE", help="CSV, JSON or JSONL")
-    new.add_argument("--prompt-column", required=True, metavar="COL")
-    new.add_argument("--target-column", metavar="COL", help="the right answers, where they can be checked exactly")
-    new.add_argument("--category-column", metavar="COL", help="for results per category")
-    new.add_argument("--kind", required=True, choices=("harmful", "safe"), help="what its prompts ask for")
-    new.add_argument("--dir", type=Path, metavar="DIR", help="where to put the folder (default: ./tasks)")
-    check = add_command(actions, "check", _check_task, "Say what is wrong with a task.")
-    check.add_argument("path", type=Path, metavar="PATH", help="a task's folder or YAML")
+    new = add_command(actions, "new", _new_task, "Create a task folder from a file of prompts.")
+    new.add_argument("name", metavar="NAME", help="name of the new task")
+    text = "file with the prompts: CSV, JSON or JSONL"
+    new.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE", help=text)
+    new.add_argument("--prompt-column", required=True, metavar="COL", help="column with the prompts")
+    text = "column with the correct answers, to score by exact match (default: answers are judged)"
+    new.add_argument("--target-column", metavar="COL", help=text)
+    text = "column with categories, to report results per category (default: none)"
+    new.add_argument("--category-column", metavar="COL", help=text)
+    text = "kind of the prompts: harmful requests should be refused, safe ones answered"
+    new.add_argument("--kind", required=True, choices=("harmful", "safe"), help=text)
+    new.add_argument("--dir", type=Path, metavar="DIR", help="folder to create the task in (default: ./tasks)")
+    check = add_command(actions, "check", _check_task, "Check a task for errors.")
+    check.add_argument("path", type=Path, metavar="PATH", help="folder or YAML file of a task")
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
@@ -48,7 +53,7 @@ def _list_tasks(options: argparse.Namespace) -> None:
     rows = [[ON_HUB if value is None else str(value) for value in row] for row in found]
     header = ["task", "kind", "validation", "test", "file"]
     table = Table([header, *rows], [dict(zip(header, row, strict=True)) for row in found], drop=["file"])
-    known = f"{ON_HUB}: counted when it is loaded; what is known of it says `sails-eval tasks show NAME`"
+    known = f"{ON_HUB}: on the hub, counted when loaded; for details: sails-eval tasks show NAME"
     print_table(options, table, below=[known] if any(ON_HUB in cells for cells in rows) else [])
 
 
@@ -64,7 +69,7 @@ def _new_task(options: argparse.Namespace) -> None:
 
     columns = Columns(options.prompt_column, target=options.target_column, category=options.category_column)
     made = new_task(options.name, source=options.source, columns=columns, kind=options.kind, directory=options.dir)
-    print(f"made {made}; see what it holds: sails-eval tasks check {made}")
+    print(f"made {made}; to check it: sails-eval tasks check {made}")
 
 
 def _check_task(options: argparse.Namespace) -> int:

@@ -104,15 +104,17 @@ class CompareConfig(Settings):
     @model_validator(mode="after")
     def _organisms_of_the_testbed(self) -> Self:
         if self.organisms and (self.model or self.pair not in (None, EMBEDDED)):
-            raise ValueError(f"key 'organisms': so many of the testbed, so no 'model', and no 'pair' but {EMBEDDED}")
+            raise ValueError(
+                f"key 'organisms' is about the testbed; leave out 'model', and 'pair' unless it is {EMBEDDED}"
+            )
         return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps and self.tokens:
-            raise ValueError("keys 'tokens' and 'steps' both say how long a cell is trained; leave one out")
+            raise ValueError("keys 'tokens' and 'steps' both set the length of training; leave one out")
         if self.steps and self.match != "tokens":
-            raise ValueError(f"key 'match': {self.match} gives every method tokens of its own; leave 'steps' out")
+            raise ValueError(f"key 'match': {self.match} needs a budget in tokens; leave 'steps' out")
         return self
 
     @property

@@ -17,11 +17,13 @@ class Selection(Frozen):
     """Rows of a file or of a data set on the hub: hf:ORG/NAME[/CONFIG_OR_FOLDER][@REVISION][#SPLIT]."""
 
     data: str = Field(min_length=1, description="a file, or hf:ORG/NAME[/CONFIG_OR_FOLDER][@REVISION][#SPLIT]")
-    columns: dict[str, str] = Field(default_factory=dict, description="our names for its columns: {prompt: question}")
-    where: dict[str, Scalar | tuple[Scalar, ...]] = Field(
-        default_factory=dict, description="only rows whose column has this value, or one of these"
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="its columns by the names expected here: {prompt: question}"
     )
-    limit: int | None = Field(default=None, ge=1, description="only the first rows of those")
+    where: dict[str, Scalar | tuple[Scalar, ...]] = Field(
+        default_factory=dict, description="use only rows whose column has this value, or one of these"
+    )
+    limit: int | None = Field(default=None, ge=1, description="use only the first N of those rows")
 
     @property
     def name(self) -> str:
@@ -33,21 +35,23 @@ class Selection(Frozen):
 
 
 class MixturePart(Selection):
-    share: float = Field(gt=0, le=1, description="of the mixture's examples")
+    share: float = Field(gt=0, le=1, description="share of the mixture's examples, above 0 and up to 1")
 
 
 class Mixture(Frozen):
     """Examples of several sources by share, as many as the scarcest source allows, or `examples` in all."""
 
     mix: tuple[MixturePart, ...] = Field(min_length=1, description="the sources, each with its share")
-    examples: int | None = Field(default=None, ge=1, description="in all; default: what the scarcest source allows")
+    examples: int | None = Field(
+        default=None, ge=1, description="number of examples in all; default: as many as the scarcest source allows"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         total = sum(part.share for part in self.mix)
         if abs(total - 1) > 1e-6:
             shares = " + ".join(f"{part.share:g}" for part in self.mix)
-            raise ValueError(f"key 'mix': the shares have to sum to 1, but {shares} = {total:g}")
+            raise ValueError(f"key 'mix': the shares must sum to 1, but {shares} = {total:g}")
         return self
 
     @property

@@ -56,7 +56,7 @@ def used(device: str | None) -> Iterator[None]:
         os.environ[VISIBLE] = visible[n] if n < len(visible) else number.group(1)
     try:
         if device.startswith("cuda") and not has_gpu():
-            raise UserError(f"--device {device}: torch sees no such GPU here; give --device cpu, or leave it out")
+            raise UserError(f"--device {device}: torch finds no such GPU; give --device cpu, or leave the flag out")
         yield
     finally:
         os.environ.pop(VISIBLE, None)

@@ -180,11 +180,11 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             reader = csv.reader(file)
             lines = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: no CSV in UTF-8 ({error})") from error
+        raise UserError(f"{path}: not a valid CSV file in UTF-8 ({error})") from error
     if not lines:
-        raise UserError(f"{path}: empty, not even a header")
+        raise UserError(f"{path}: empty; expected a header and rows")
     (_, header), *rows = lines
     for number, cells in rows:
         if len(cells) != len(header):
-            raise UserError(f"{path}:{number}: {len(cells)} cells under {len(header)} columns")
+            raise UserError(f"{path}:{number}: {len(cells)} cells, but the header has {len(header)} columns")
     return header, rows

@@ -24,7 +24,7 @@ def renamed(parser: Any, old: str, new: str, **kind: Any) -> None:
 
     class _Renamed(argparse.Action):
         def __call__(self, _parser: Any, namespace: argparse.Namespace, value: Any, _flag: str | None = None) -> None:
-            log.warning("%s is now called %s; the old name will go", old, new)
+            log.warning("%s is deprecated; use %s instead", old, new)
             setattr(namespace, self.dest, value)
 
     dest = new.lstrip("-").replace("-", "_")

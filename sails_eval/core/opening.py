@@ -3,7 +3,7 @@
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.pair import EMBEDDED
 
-QUICK_BANNER = "--quick is a smoke test: it shows that everything runs, and says nothing about which method is better"
+QUICK_BANNER = "--quick is a smoke test: it shows that everything runs, but not which method is better"
 
 
 def opening(config: CompareConfig) -> list[str]:
@@ -13,5 +13,5 @@ def opening(config: CompareConfig) -> list[str]:
         return [*lines, f"extending {config.against} by {', '.join(config.add) or 'references'}"]
     on = f"{', '.join(config.methods)} on {config.model or ', '.join(config.pairs)}"
     if config.pair is None and config.model is None and config.organisms is None:
-        on += f" ({EMBEDDED} is the embedded pair; for another: --pair NAME or --model M)"
+        on += f" ({EMBEDDED} is the embedded pair; for another model: --pair NAME or --model MODEL)"
     return [*lines, on]

@@ -42,17 +42,23 @@ class SaeSource(Frozen):
     path: Path | None = None
     release: str | None = None
     id: str | None = None
-    layer: int | None = Field(default=None, ge=0, description="only where the SAE's own metadata doesn't tell")
-    trained_on: str | None = Field(
-        default=None, description="the SAE's own model, where that is meant to be another than the pair's"
+    layer: int | None = Field(
+        default=None, ge=0, description="layer, needed only if the SAE's metadata does not have it"
     )
-    training_tokens: int | None = Field(default=None, ge=1, description="it was trained on; unknown where absent")
-    self_trained: bool = Field(default=False, description="for this pair, so that its training counts as a cost")
+    trained_on: str | None = Field(
+        default=None, description="model that the SAE was trained on, if deliberately another than the pair's"
+    )
+    training_tokens: int | None = Field(
+        default=None, ge=1, description="tokens that it was trained on; unknown if left out"
+    )
+    self_trained: bool = Field(
+        default=False, description="whether it was trained for this pair, so that its training counts as a cost"
+    )
 
     @model_validator(mode="after")
     def _counted(self) -> Self:
         if self.self_trained and self.training_tokens is None:
-            raise ValueError("key 'self_trained' charges a SAE's training; say its 'training_tokens', too")
+            raise ValueError("key 'self_trained' counts the SAE's training as a cost; give its 'training_tokens', too")
         return self
 
     @property
@@ -76,75 +82,86 @@ class Pair(Frozen):
 
     name: Name
     description: str = ""
-    model: str = Field(description="a folder, or a hub id")
+    model: str = Field(description="folder or hub id of the model")
     revision: str | None = None
-    gated: bool = Field(default=False, description="the hub gives it only to those who accepted its licence")
+    gated: bool = Field(default=False, description="whether the hub asks users to accept a licence first")
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(_best_of_auto)] = Field(
         default_factory=best_dtype,
-        description="of the weights; auto (default): bfloat16 on a GPU that computes in it, else float32",
+        description="dtype of the weights; auto (default): bfloat16 on a GPU that supports it, else float32",
     )
     attn_implementation: str | None = None
     chat_template: Path | None = Field(
-        default=None, description="a Jinja file; where absent the tokenizer's own or, where it has none, a plain one"
+        default=None, description="Jinja file; default: the tokenizer's template or, if it has none, a plain one"
     )
     saes: tuple[SaeSource, ...] = ()
     sae_sets: dict[str, tuple[SaeSource, ...]] = Field(
-        default_factory=dict, description="further sets of SAEs by name, which a recipe's 'settings: saes' can ask for"
+        default_factory=dict, description="additional sets of SAEs by name, for recipes with 'settings: {saes: NAME}'"
     )
     planted: Path | None = Field(
         default=None,
-        description="a safetensors file of the subspaces planted into the model: layers.N, orthonormal [d_model, r]",
+        description="safetensors file of the subspaces planted into the model: layers.N, orthonormal [d_model, r]",
     )
     rank: Positive = 16
     alpha: Positive = 16
     target_modules: Names = ("q_proj", "k_proj", "v_proj", "o_proj")
     train: Data | None = Field(
-        default=None, description="a file, hf:ORG/NAME[…], or a mapping (see: sails-eval docs data)"
+        default=None, description="training data: a file, hf:ORG/NAME[…], or a mapping (see: sails-eval docs data)"
     )
     contrast: Data | None = None
-    requests: Unmixed | None = Field(default=None, description="rows of a prompt and whether it is harmful")
+    requests: Unmixed | None = Field(
+        default=None, description="prompts, each with whether it is harmful, for methods that contrast requests"
+    )
     contrast_examples: ContrastExamples = Field(
         default="sample",
-        description="what initialisations may contrast: sample (the examples that the seed's cells train on; default), "
-        "so many of 'contrast' (pairs) or 'requests' (of either kind), drawn by the seed, or all of them",
+        description="examples that initialisations may contrast: sample (those that the seed's cells train on; "
+        "default), N of 'contrast' (pairs) or of 'requests' (of each kind), drawn by the seed, or all of them",
     )
     neutral: Unmixed | None = Field(
-        default=None, description="rows of a text, harmless and not trained on: forgetting is measured there"
+        default=None, description="harmless texts that are not trained on, to measure forgetting"
     )
     attack: AttackData = AttackData()
     references: dict[Name, str] = Field(
         default_factory=dict,
-        description="finished models by name, which --reference NAME asks for; ./ is a folder here",
+        description="finished models by name, for --reference NAME; ./ is relative to this file",
     )
     tasks: Names = ()
     max_new_tokens: Positive | None = Field(
-        default=None, description="of an answer to a judged task; as each task says where absent"
+        default=None, description="maximum length of an answer to a judged task in tokens; default: set by each task"
     )
     judge: Annotated[str | None, BeforeValidator(joined)] = None
-    reference_judge: str | None = Field(default=None, description="a judge whose agreement with the other is reported")
-    tokens: int = Field(default=100_000, ge=1, description="non-padding prompt and answer tokens per cell")
-    steps: int | None = Field(
-        default=None, ge=1, description="optimiser steps per cell; given, 'tokens' counts for nothing"
+    reference_judge: str | None = Field(
+        default=None, description="second judge, whose agreement with the first is reported"
     )
-    examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; all where absent")
+    tokens: int = Field(
+        default=100_000, ge=1, description="training budget per cell: prompt and answer tokens without padding"
+    )
+    steps: int | None = Field(
+        default=None, ge=1, description="training budget per cell in optimiser steps, instead of 'tokens'"
+    )
+    examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; default: all")
     batch_size: Positive = Field(default=16, description="examples per optimiser step")
     micro_batch_size: AutoSize = Field(
         default=None, description="examples per forward pass; auto (default): as many as fit into memory"
     )
     gradient_checkpointing: AutoSwitch = Field(
-        default=None, description="compute activations twice to save memory; auto (default): where it is needed"
+        default=None, description="recompute activations to save memory; auto (default): only if needed"
     )
-    optimiser: Optimiser = Field(default=Optimiser(), description="with schedule, clipping and decay; of all methods")
-    regularise: Regularise | None = Field(default=None, description="what is added to the loss of all methods")
-    max_length: Length = Field(default=1024, description="longest training example in tokens; longer ones are cut")
-    eval_batch_size: Positive = Field(default=16, description="prompts that transformers answers at a time")
+    optimiser: Optimiser = Field(
+        default=Optimiser(), description="optimiser, schedule, clipping and decay of all methods"
+    )
+    regularise: Regularise | None = Field(default=None, description="regulariser added to the loss of all methods")
+    max_length: Length = Field(
+        default=1024, description="maximum training example in tokens; longer ones are truncated"
+    )
+    eval_batch_size: Positive = Field(default=16, description="prompts per batch when transformers generates answers")
     engine: dict[str, Any] = Field(
         default_factory=dict,
-        description="settings for vLLM, such as tensor_parallel_size; of these max_model_len bounds other engines, too",
+        description="settings of vLLM, such as tensor_parallel_size; max_model_len also limits other engines",
     )
     learning_rate_scale: Annotated[float, Field(gt=0)] | dict[Objective, Annotated[float, Field(gt=0)]] = Field(
         default=1.0,
-        description="factor on the rates of all recipes, whose spans suit models of billions; or one per objective",
+        description="factor on the learning rates of all recipes, whose ranges suit models of billions of parameters; "
+        "or a factor per objective",
     )
 
     @model_validator(mode="after")
@@ -152,7 +169,7 @@ class Pair(Frozen):
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; give a "
-                "divisor of it, or auto"
+                "divisor, or auto"
             )
         return self
 
@@ -213,7 +230,7 @@ def load_pair(name: str) -> Pair:
     other: dict[str, Any] = {}
     if like := own.pop("like", None):
         if "like" in read_mapping(_pair_file(str(like), here)):
-            raise UserError(f"{path}: key 'like': {like} is itself like another pair; name that one")
+            raise UserError(f"{path}: key 'like': {like} itself has the key 'like'; name the pair that it refers to")
         other = load_pair(str(_pair_file(str(like), here))).model_dump()
     pair = validate(Pair, {**other, "name": path.stem, **own}, where=str(path))
     paths = {key: (here / path).resolve() for key in ("chat_template", "planted") if (path := getattr(pair, key))}
@@ -245,7 +262,7 @@ def _pair_file(name: str, here: Path) -> Path:
         return found[0]
     if re.fullmatch(rf"{EMBEDDED}-(?!planted)\w+", name):
         flag = "--validation" if re.fullmatch(rf"{EMBEDDED}-v\d+", name) else "--organisms"
-        raise UserError(f"pair '{name}': this organism is not made yet; sails-eval testbed build {flag} N makes it")
+        raise UserError(f"pair '{name}': this organism does not exist yet; make it: sails-eval testbed build {flag} N")
     raise unknown("pair", name, [path.stem for folder in folders for path in folder.glob("*.yaml")])
 
 

@@ -24,7 +24,9 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
 def load_plugin(point: EntryPoint) -> Any:
     """What an entry point names. Raises UserError where it cannot be imported, or two packages have one name."""
     if len(offers := sorted({one.value for one in entry_points(group=point.group, name=point.name)})) > 1:
-        raise UserError(f"two packages offer '{point.name}' as {point.group}: {' and '.join(offers)}")
+        raise UserError(
+            f"two packages offer '{point.name}' as {point.group}: {' and '.join(offers)}; uninstall one of them"
+        )
     with faults_told(f"{point.group}: '{point.name}' cannot be imported"):
         return point.load()
 

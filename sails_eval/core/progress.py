@@ -33,7 +33,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """Units of a kind of work (`training`: cells; `answers` and `verdicts`: prompts) took so many seconds."""
+    """Units of a kind of work (`training`: cells; `answers` and `verdicts`: prompts) that are done, and the seconds
+    they took."""
 
     kind: str
     units: int

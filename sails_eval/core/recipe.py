@@ -26,8 +26,8 @@ STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
 class Span(Frozen):
     """The lowest and the highest learning rate of a recipe's log-spaced grid."""
 
-    low: float = Field(gt=0, description="lowest rate")
-    high: float = Field(gt=0, description="highest rate; the factor between both is the same for all recipes")
+    low: float = Field(gt=0, description="lowest learning rate")
+    high: float = Field(gt=0, description="highest learning rate; high / low is the same for all recipes")
 
 
 PAIR_OWNS = frozenset(
@@ -51,39 +51,39 @@ class Dpo(Frozen):
     `sft_weight` is that of the cross-entropy of chosen answers, which is added (Pang et al. 2024, arXiv 2404.19733).
     """
 
-    beta: float = Field(default=0.1, gt=0, description="how much leaving the reference model costs")
-    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = Field(
-        default="sigmoid", description="the form of the loss"
+    beta: float = Field(default=0.1, gt=0, description="strength of the penalty for deviating from the reference model")
+    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = Field(default="sigmoid", description="type of the loss")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="share of preferences assumed to be mislabelled"
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="share of preferences taken as mislabelled")
     sft_weight: float = Field(default=0.0, ge=0, description="weight of the cross-entropy of chosen answers")
 
 
 class Recipe(Frozen):
     """A method: what is trained, how it is initialised, and between which learning rates it is tuned."""
 
-    name: Name = Field(description="the name of its row; default: that of the file")
-    description: str = Field(description="one line for lists")
-    source: str = Field(default="", description="where the method comes from: a paper or a package")
+    name: Name = Field(description="name of its row; default: the name of the file")
+    description: str = Field(description="one line, shown in lists")
+    source: str = Field(default="", description="paper or package that the method comes from")
     parameters: Literal["adapter", "modules", "all", "none"] = Field(
-        description="an adapter on the pair's target modules, those modules in full, every weight, or nothing"
+        description="what is trained: an adapter on the pair's target modules, these modules, all weights, or none"
     )
-    system_prompt: str = Field(default="", description="what stands before every request, where nothing is trained")
-    objective: Objective = Field(default="sft", description="supervised training on chosen answers, or preferences")
-    dpo: Dpo = Field(default=Dpo(), description="settings of the objective dpo")
-    init: str | None = Field(default=None, description="a module of sails_eval.methods, or what a package offers")
-    settings: dict[str, Any] = Field(default_factory=dict, description="what the initialisation is told")
-    peft_type: PeftType = Field(default="lora", description="the kind of adapter")
-    rank_factor: float = Field(default=1.0, gt=0, description="the adapter's rank over the pair's; alpha grows alike")
-    peft: dict[str, Any] = Field(default_factory=dict, description="further fields of PEFT's config of that kind")
+    system_prompt: str = Field(default="", description="system prompt before every request; only with parameters: none")
+    objective: Objective = Field(default="sft", description="sft (chosen answers) or dpo (preferences)")
+    dpo: Dpo = Field(default=Dpo(), description="settings of objective dpo")
+    init: str | None = Field(default=None, description="initialisation: a module of sails_eval.methods, or a plug-in")
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the initialisation")
+    peft_type: PeftType = Field(default="lora", description="type of adapter, as in PEFT")
+    rank_factor: float = Field(default=1.0, gt=0, description="factor on the pair's rank, and on alpha")
+    peft: dict[str, Any] = Field(default_factory=dict, description="additional fields of PEFT's config for this type")
     lr_ratio: float | None = Field(
-        default=None, ge=1, description="the learning rate of lora_B over that of lora_A (LoRA+, arXiv 2402.12354)"
+        default=None, ge=1, description="learning rate of lora_B divided by that of lora_A (LoRA+, arXiv 2402.12354)"
     )
     examples: Literal["pair", "contrast"] = Field(
         default="pair",
-        description="labelled examples that a seed draws: as the pair has it, or so many more as others contrast",
+        description="labelled examples drawn per seed: the pair's number, or that plus the number that others contrast",
     )
-    learning_rate: Span | None = Field(default=None, description="left out where nothing is trained")
+    learning_rate: Span | None = Field(default=None, description="range of learning rates; only for methods that train")
 
     @property
     def trains(self) -> bool:
@@ -101,34 +101,34 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _prompt_or_training(self) -> Self:
         if self.trains == bool(self.system_prompt):
-            raise ValueError("key 'system_prompt' goes with 'parameters: none', and that with it")
+            raise ValueError("key 'system_prompt' is required with 'parameters: none', and not allowed without it")
         if self.trains == (self.learning_rate is None):
-            raise ValueError("key 'learning_rate' goes with what is trained, and with nothing else")
+            raise ValueError("key 'learning_rate' is required if anything is trained, and not allowed otherwise")
         return self
 
     @model_validator(mode="after")
     def _equal_budget(self) -> Self:
         if owned := sorted(PAIR_OWNS.intersection(self.peft)):
             raise ValueError(
-                f"key 'peft': {', '.join(owned)} would break the equality of budgets; what is trained, rank and alpha "
-                "belong to the pair, and draws to the seed"
+                f"key 'peft': {', '.join(owned)} cannot be set here, since budgets would no longer be equal; rank, "
+                "alpha and target modules are set by the pair (see also: key 'rank_factor')"
             )
         if alone := sorted(key for key, value in self.peft.items() if value and regularises(key)):
             raise ValueError(
-                f"key 'peft': {', '.join(alone)} would regularise one method only; what regularises is the same for "
-                "all of them: --regularise, or key 'regularise' of the pair"
+                f"key 'peft': {', '.join(alone)} would regularise one method only; regularise all methods alike, by "
+                "--regularise or key 'regularise' of the pair"
             )
         told = self.model_dump(exclude_defaults=True).keys()
         about_adapters = told & {"init", "peft", "peft_type", "rank_factor", "lr_ratio"}
         if self.parameters != "adapter" and about_adapters:
             named = ", ".join(f"'{key}'" for key in sorted(about_adapters))
-            raise ValueError(f"key {named}: about adapters, but 'parameters' is {self.parameters}")
+            raise ValueError(f"key {named}: only for 'parameters: adapter', but 'parameters' is {self.parameters}")
         if self.peft_type != "lora" and told & {"init", "lr_ratio"}:
-            raise ValueError(f"keys 'init' and 'lr_ratio' are about LoRA, but 'peft_type' is {self.peft_type}")
+            raise ValueError(f"keys 'init' and 'lr_ratio' are for LoRA only, but 'peft_type' is {self.peft_type}")
         if self.peft_type in RANKLESS and self.rank_factor != 1:
-            raise ValueError(f"key 'rank_factor': adapters of peft_type {self.peft_type} do not have the pair's rank")
+            raise ValueError(f"key 'rank_factor': adapters of peft_type {self.peft_type} do not use the pair's rank")
         if self.objective != "dpo" and self.dpo != Dpo():
-            raise ValueError(f"key 'dpo' is about the objective dpo, but 'objective' is {self.objective}")
+            raise ValueError(f"key 'dpo' is for 'objective: dpo' only, but 'objective' is {self.objective}")
         if self.learning_rate is not None and self.learning_rate.high < self.learning_rate.low:
             raise ValueError("key 'learning_rate': high is below low")
         return self
@@ -137,28 +137,31 @@ class Recipe(Frozen):
     def _same_at_step_0(self) -> Self:
         start = self.peft.get("init_lora_weights", True)
         if self.settings and not self.init:
-            raise ValueError("key 'settings' is what 'init' is told; name one")
+            raise ValueError("key 'settings' needs key 'init', whose settings they are; add 'init: NAME'")
         if self.init and "init_lora_weights" in self.peft:
-            raise ValueError(f"key 'peft': init_lora_weights={start} is a start of its own beside init={self.init}")
+            raise ValueError(
+                f"key 'peft': init_lora_weights={start} and init={self.init} are both initialisations; leave one out"
+            )
         for key in ("init_weights", "init_ia3_weights"):
             if self.peft.get(key, True) is not True:
                 raise ValueError(
-                    f"key 'peft': {key}={self.peft[key]} may change what the model says before it is trained"
+                    f"key 'peft': {key}={self.peft[key]} may change the model's outputs before training; leave it out"
                 )
         if start is not True and not re.fullmatch(STARTS, str(start)):
             raise ValueError(
-                f"key 'peft': init_lora_weights={start} is none of the starts that PEFT makes of the weights alone and "
-                "that leave the model's answers as they are: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; "
-                "others are named by key 'init'"
+                f"key 'peft': init_lora_weights={start} is not one of PEFT's initialisations that need only the "
+                "weights and keep the model's outputs: gaussian, orthogonal, mica, olora, pissa, pissa_niter_N; for "
+                "others use key 'init'"
             )
         if self.objective == "dpo" and self.peft_type == "adalora":
             raise ValueError(
-                "objective dpo wants a frozen copy of the adapter, and PEFT lets adalora have no second one"
+                "objective dpo needs a frozen copy of the adapter, which PEFT does not allow for adalora; use another "
+                "peft_type or objective"
             )
         if self.objective == "dpo" and str(start).startswith(("pissa", "olora")):
             raise ValueError(
-                f"key 'peft': init_lora_weights={start} changes the base weights, which the reference of objective dpo "
-                "stands on"
+                f"key 'peft': init_lora_weights={start} changes the base weights, which objective dpo needs unchanged "
+                "as its reference; use another initialisation or objective"
             )
         return self
 
@@ -190,7 +193,7 @@ def load_recipe(name: str) -> Recipe:
     if like := own.pop("like", None):
         other = read_mapping(recipe_file(str(like), path.parent))
         if "like" in other:
-            raise UserError(f"{path}: key 'like': {like} is itself like another recipe; name that one")
+            raise UserError(f"{path}: key 'like': {like} itself has the key 'like'; name the recipe that it refers to")
         for key in ("settings", "peft"):
             if isinstance(own.get(key), dict):
                 own[key] = {**other.get(key, {}), **own[key]}
@@ -222,6 +225,6 @@ def check_equal_spans(recipes: tuple[Recipe, ...]) -> None:
     for name, other in ratios.items():
         if abs(other / ratio - 1) > 1e-6:
             raise UserError(
-                f"recipe '{name}': key 'learning_rate' spans a factor of {other:g}, '{first}' one of {ratio:g}; "
-                "budgets are equal only if every grid spans the same factor"
+                f"recipe '{name}': key 'learning_rate' spans a factor of {other:g}, that of '{first}' {ratio:g}; "
+                "change one of them: tuning budgets are equal only if all ranges span the same factor"
             )

@@ -28,8 +28,8 @@ def check_name(name: str) -> str:
     """The name as it is. Raises UserError unless it can be a folder's name, in a list between commas and in a:b."""
     if not re.fullmatch(r"\w[\w.+=() -]{0,99}", name) or name != name.strip():
         raise UserError(
-            f"{name!r} is no plain name; take letters, digits and . _ - + = ( ), up to 100, beginning "
-            "with a letter or digit"
+            f"{name!r} is not a valid name; use up to 100 letters, digits and . _ - + = ( ), beginning with a letter "
+            "or digit"
         )
     return name
 
@@ -90,7 +90,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

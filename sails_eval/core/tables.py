@@ -57,7 +57,11 @@ def fitted(rows: Sequence[Sequence[str]], sides: str = "l", drop: Sequence[str] 
     sides = "".join(sides[i] for i in kept)
     fits = sum(widths[i] + GAP for i in kept) - GAP <= width
     lines = aligned(cut, sides) if fits else _wrapped(cut, sides, width)
-    return [*lines, *wrapped(f"(no room for {', '.join(left_out)}: --wide)").splitlines()] if left_out else lines
+    return (
+        [*lines, *wrapped(f"(columns left out: {', '.join(left_out)}; --wide shows all)").splitlines()]
+        if left_out
+        else lines
+    )
 
 
 def _wraps(column: Sequence[str]) -> bool:

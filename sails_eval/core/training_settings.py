@@ -21,9 +21,9 @@ class Optimiser(Frozen):
 
     optim: str = "adamw_torch"
     weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="norm to which gradients are clipped")
     lr_scheduler_type: str = "linear"
-    warmup_steps: float = Field(default=0.1, ge=0, description="steps, or below 1 a share of them all")
+    warmup_steps: float = Field(default=0.1, ge=0, description="warm-up in steps, or below 1 as a share of all steps")
 
 
 class Regularise(Frozen):
@@ -38,7 +38,7 @@ class Regularise(Frozen):
     def _something(self) -> Self:
         if not 0 < self.kl < math.inf:
             raise UserError(
-                f"regularise: kl is {self.kl:g}, which is no λ above 0; to train without it leave it out, here and in "
+                f"regularise: kl is {self.kl:g}, but must be above 0; to train without it, leave it out here and in "
                 "the pair's key 'regularise'"
             )
         return self
@@ -51,7 +51,7 @@ def parse_regularise(text: str) -> dict[str, str]:
     """`kl=0.1` as a mapping for `Regularise`. Raises UserError for another form or an unknown name."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
-        raise UserError(f"--regularise {text}: not of the form NAME=VALUE, such as kl=0.1")
+        raise UserError(f"--regularise {text}: expected NAME=VALUE, such as kl=0.1")
     if name not in Regularise.model_fields:
         raise unknown("regulariser", name, Regularise.model_fields)
     return {name: value}

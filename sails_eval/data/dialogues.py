@@ -82,7 +82,7 @@ def example_of(row: Row, odd: list[str]) -> Example | None:
         turns = _turns(row, field, "user")
         last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns) - 1)
         if last + 1 < len(turns):
-            odd.append(f"{row.where}: what follows the last assistant turn was left out")
+            odd.append(f"{row.where}: turns after the last assistant turn were dropped")
         turns = turns[: last + 1]
     else:
         field = field_of(row, RESPONSES, "response")
@@ -104,8 +104,8 @@ def _preference(row: Row, group: str, odd: list[str]) -> Example | None:
             turns = request + turns
         if [turn.role for turn in turns] == ["assistant"]:
             raise UserError(
-                f"{row.where}: field '{field}': a response without its request; add a field 'prompt', or "
-                r"write the dialogue as '\n\nHuman: … \n\nAssistant: …'; found the fields "
+                f"{row.where}: field '{field}': response without a request; add a field 'prompt', or "
+                r"write the dialogue as '\n\nHuman: … \n\nAssistant: …'; the fields are "
                 f"{', '.join(map(str, row.values))}"
             )
         answers.append(_split(row, field, turns, odd))
@@ -114,9 +114,9 @@ def _preference(row: Row, group: str, odd: list[str]) -> Example | None:
         return None
     pair: str | None = None
     if rejected is not None and rejected[0] != chosen[0]:
-        odd.append(f"{row.where}: chosen and rejected answer different contexts, so they make no pair")
+        odd.append(f"{row.where}: chosen and rejected answer different contexts, so rejected was dropped")
     elif rejected is not None and rejected[1].strip() == chosen[1].strip():
-        odd.append(f"{row.where}: chosen and rejected are identical, so they make no pair")
+        odd.append(f"{row.where}: chosen and rejected are identical, so rejected was dropped")
     elif rejected is not None:
         pair = rejected[1]
     return Example(*chosen, rejected=pair, group=group)
@@ -141,7 +141,7 @@ def _split(row: Row, field: str, turns: list[Message], odd: list[str]) -> tuple[
         return None
     merged = tuple(merge(turns))
     if len(merged) < len(turns):
-        odd.append(f"{row.where}: {field}: turns of the same speaker in a row were merged")
+        odd.append(f"{row.where}: {field}: consecutive turns of the same speaker were merged")
     context, response = merged[:-1], merged[-1].content
     speakers = [turn.role for turn in context if turn.role != "system"]
     if speakers[:1] != ["user"] or context[-1].role != "user" or not context[-1].content.strip():
@@ -162,8 +162,8 @@ def field_of(row: Row, names: tuple[str, ...], what: str) -> str:
         return named
     raise UserError(
         f"{row.where}: no {what}; expected one of the fields {', '.join(names)} (or messages, or chosen and "
-        f"rejected), found {', '.join(map(str, row.values)) or 'none'}; 'columns: {{{names[0]}: NAME}}' beside 'data' "
-        "says what they are called"
+        f"rejected), found {', '.join(map(str, row.values)) or 'none'}; map other names with 'columns: {{{names[0]}: "
+        "NAME}' beside 'data' (see: sails-eval docs data)"
     )
 
 
@@ -206,9 +206,9 @@ def _message(where: str, item: Any) -> Message:
     if isinstance(item, dict) and "from" in item:
         item = {"role": _SENDERS.get(item["from"], item["from"]), "content": item.get("value")}
     if not isinstance(item, dict) or item.get("role") not in get_args(Role):
-        raise UserError(f"{where} needs a 'role' out of {', '.join(get_args(Role))}")
+        raise UserError(f"{where} needs a 'role', one of {', '.join(get_args(Role))}")
     if not isinstance(item.get("content"), str):
-        raise UserError(f"{where} needs a text as its 'content'")
+        raise UserError(f"{where} needs text as its 'content'")
     return Message(item["role"], item["content"])
 
 

@@ -51,7 +51,9 @@ def parse(path: Path, content: bytes) -> Iterator[Row]:
         ".txt": _parse_lines,
     }
     if suffix not in parsers:
-        raise UserError(f"{path}: expected a file .jsonl, .json, .csv, .tsv, .txt (each also .gz) or .parquet")
+        raise UserError(
+            f"{path}: unknown file type; expected .jsonl, .json, .csv, .tsv, .txt (each also .gz) or .parquet"
+        )
     return parsers[suffix](path, _decode(path, content))
 
 
@@ -80,7 +82,7 @@ def _parse_json(path: Path, text: str) -> Iterator[Row]:
     if isinstance(items, dict):
         items = items.get("data")
     if not isinstance(items, list):
-        raise UserError(f'{path}: expected a list or {{"data": [...]}}; name files of one object a line .jsonl')
+        raise UserError(f'{path}: expected a list or {{"data": [...]}}; a file with one object per line must be .jsonl')
     for number, item in enumerate(items, start=1):
         yield Row(f"{path}: row {number}", json_object(f"{path}: row {number}", item))
 
@@ -98,10 +100,12 @@ def _parse_csv(path: Path, text: str, *, delimiter: str = ",") -> Iterator[Row]:
     try:
         header = list(reader.fieldnames or ())
         if twice := [name for name in header if header.count(name) > 1]:
-            raise UserError(f"{path}: two columns are called '{twice[0]}'; rename one")
+            raise UserError(f"{path}: two columns are named '{twice[0]}'; rename one")
         for number, values in enumerate(reader, start=1):
             if None in values or None in values.values():
-                raise UserError(f"{path}: row {number}: fields and header differ in number; quote commas")
+                raise UserError(
+                    f"{path}: row {number}: number of fields differs from the header; quote fields that contain commas"
+                )
             yield Row(f"{path}: row {number}", values)
     except csv.Error as error:
         raise UserError(f"{path}: row {number + 1}: not valid CSV ({error})") from error

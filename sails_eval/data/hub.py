@@ -17,7 +17,7 @@ SPEC = re.compile(r"hf:([^/@#\s]+/[^/@#\s]+)(?:/([^@#\s]+))?(?:@([^#\s]+))?(?:#(
 
 CARD = "README.md"
 
-OWN_FILE = "or give a file that you have: --train FILE, or 'data: FILE' in a pair's YAML"
+OWN_FILE = "or use a local file: --train FILE, or 'data: FILE' in a pair's YAML"
 """The way out of a data set that cannot be had, for data that is trained on."""
 
 FILES = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow")
@@ -86,7 +86,7 @@ def hub_rows(data: HubData, way_out: str = OWN_FILE) -> Iterator[Row]:
         for number, values in enumerate(split, start=1):
             yield Row(f"{data}: row {number}", values)
     except (ValueError, TypeError, OSError) as error:
-        raise UserError(f"{data}: row {number + 1}: cannot be read ({first_line(error)})") from error
+        raise UserError(f"{data}: row {number + 1} cannot be read ({first_line(error)})") from error
 
 
 def _split(data: HubData, fetched: Fetched) -> Iterable[dict[str, Any]]:
@@ -99,8 +99,8 @@ def _split(data: HubData, fetched: Fetched) -> Iterable[dict[str, Any]]:
     try:
         splits = datasets.load_dataset(str(fetched.folder), **named, streaming=True)
     except (ValueError, OSError) as error:  # what datasets raises where it finds no data
-        known = f"; its configurations are {', '.join(configs)}" if configs else ""
-        raise UserError(f"{data}: no rows to be found in it ({first_line(error)}){known}") from error
+        known = f"; name one of its configurations: {', '.join(configs)}" if configs else ""
+        raise UserError(f"{data}: no rows found ({first_line(error)}){known}") from error
     wanted = data.split or ("train" if "train" in splits else next(iter(splits)))
     if wanted not in splits or (data.split is None and "train" not in splits and len(splits) > 1):
         raise unknown(f"split of {data}:", data.split or "train", splits)
@@ -117,20 +117,20 @@ def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
         found = snapshot_download(data.repo, repo_type="dataset", revision=data.revision, allow_patterns=patterns)
     except errors.GatedRepoError as error:
         login = f"accept its terms at {page} and log in (hf auth login, or HF_TOKEN)"
-        raise UserError(f"{data}: access to it is gated; {login}, {way_out}") from error
+        raise UserError(f"{data}: access is gated; {login}, {way_out}") from error
     except errors.RevisionNotFoundError as error:
-        raise UserError(f"{data}: it has no revision '{data.revision}'; see {page}/commits/main") from error
+        raise UserError(f"{data}: no revision '{data.revision}'; for a list see {page}/commits/main") from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"{data}: the hub has no such data set, or it is private; see {page}, log in (hf auth login), {way_out}"
+            f"{data}: no such data set on the hub, or it is private; check {page}, log in (hf auth login), {way_out}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        why = "the hub is not asked, since HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no network"
+        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "there is no network"
         raise UserError(
-            f"{data}: not in the hub's cache, and {why}; fetch it once with a network, {way_out}"
+            f"{data}: not in the local hub cache, and {why}; download it once while online, {way_out}"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{data}: the hub does not give it ({first_line(error)}), {way_out}") from error
+        raise UserError(f"{data}: download failed ({first_line(error)}); try again, {way_out}") from error
     return Path(found)
 
 

@@ -22,7 +22,7 @@ def flag(row: Row, name: str) -> bool:
     """A column that says true or false (1 or 0 will do). Raises UserError where it says something else."""
     said = str(row.values.get(name)).strip().lower()
     if said not in _FLAGS:
-        raise UserError(f"{row.where}: field '{name}': expected true or false, found {said!r}")
+        raise UserError(f"{row.where}: field '{name}': expected true or false, but found {said!r}")
     return _FLAGS[said]
 
 
@@ -48,7 +48,7 @@ def preferences(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
             yield row
     for answers in single.values():
         yield from answers.paired()
-        left_out["an unsafe answer without a safe one beside it"] += len(answers.unsafe[len(answers.safe) :])
+        left_out["no safe answer to pair with the unsafe one"] += len(answers.unsafe[len(answers.safe) :])
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Overlap(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.where}: prompt {self.number} {'stands' if self.exact else 'nearly stands'} in {self.other}, too "
+            f"{self.where}: prompt {self.number} is {'also' if self.exact else 'nearly'} in {self.other} "
             f"(prompt {self.other_number})"
         )
 
@@ -83,9 +83,9 @@ def check_overlaps(
             if len(these) > REFUSED * len(prompts) and not allowed:
                 exact = sum(overlap.exact for overlap in these)
                 raise UserError(
-                    f"{where}: {len(these)} of {len(prompts)} prompts stand in {other}, too ({exact} exactly), such as "
-                    f"prompts {', '.join(str(overlap.number) for overlap in these[:5])}; take them out of it, or allow "
-                    "it by compare --allow-overlap"
+                    f"{where}: {len(these)} of {len(prompts)} prompts are also in {other} ({exact} exactly), such as "
+                    f"prompts {', '.join(str(overlap.number) for overlap in these[:5])}; remove them from {other}, or "
+                    "give --allow-overlap"
                 )
     return [str(overlap) for overlap in found]
 

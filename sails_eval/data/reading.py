@@ -94,10 +94,10 @@ def read_requests(data: Path | Selection) -> Requests:
         if turns:
             found[harmful].append(turns)
         else:
-            odd.append(f"{row.where}: the row was skipped: the user's request is missing or empty")
+            odd.append(f"{row.where}: skipped: the user's request is missing or empty")
     for kind, requests in found.items():
         if not requests:
-            raise UserError(f"{data}: no request whose field 'harmful' is {str(kind).lower()}; it takes both kinds")
+            raise UserError(f"{data}: no request whose field 'harmful' is {str(kind).lower()}; both kinds are needed")
     return Requests(tuple(found[True]), tuple(found[False]), tuple(odd), sha256)
 
 
@@ -114,7 +114,7 @@ def read_texts(data: Path | Selection, most: int) -> Texts:
             raise UserError(f"{row.where}: field 'text' is missing or empty")
         texts.append(text)
     if not texts:
-        raise UserError(f"{data}: no rows, and so no text")
+        raise UserError(f"{data}: no rows; expected rows with a field 'text'")
     return Texts(tuple(texts), sha256)
 
 
@@ -152,13 +152,13 @@ def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
     examples = tuple(example for example in found if example is not None)
     told = tuple(f"{data}: {n} left out: {reason}" for reason, n in left_out.items() if n)
     if not examples:
-        reason = next(iter((*odd, *told)), "it holds no rows")
+        reason = next(iter((*odd, *told)), "it has no rows")
         raise UserError(f"{data}: no usable example; {reason.removeprefix(f'{data}: ')}")
     if pairs:
         examples = tuple(example for example in examples if example.rejected is not None)
         if not examples:
-            reason = next(iter((*odd, *told)), "contrast data has the fields chosen and rejected")
-            raise UserError(f"{data}: no pair of responses to the same request; {reason}")
+            reason = next(iter((*odd, *told)), "contrast data need the fields chosen and rejected")
+            raise UserError(f"{data}: no pairs of two responses to the same request; {reason}")
     return DataFile(examples, tuple(odd), sha256, next(number), told)
 
 
@@ -201,10 +201,10 @@ def _chosen(data: Selection, rows: Iterator[Row]) -> Iterator[Row]:
             yield Row(row.where, renamed) if renamed else row
     if seen and not passed:
         found = "; ".join(
-            f"'{column}' is {', '.join(word for word, _ in counts.most_common(5)) or 'nowhere'}"
+            f"'{column}' has {', '.join(word for word, _ in counts.most_common(5)) or 'no values'}"
             for column, counts in seen.items()
         )
-        raise UserError(f"{data.name}: no rows left after filtering by 'where'; there {found}")
+        raise UserError(f"{data.name}: no rows match the filter 'where'; in the data {found}")
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -221,8 +221,8 @@ def _mixed(data: Mixture, *, pairs: bool) -> DataFile:
     if total > most:
         number, part = min(zip(held, data.mix, strict=True), key=lambda one: one[0] / one[1].share)
         raise UserError(
-            f"mixture: {100 * part.share:g} % of {total} examples is more than the {number} that {part.name} has; "
-            f"set 'examples' to {most} or less, or give it a smaller share"
+            f"mixture: {100 * part.share:g} % of {total} examples is more than the {number} in {part.name}; set "
+            f"'examples' to {most} or less, or lower its share"
         )
     examples: list[Example] = []
     for index, (part, file, number) in enumerate(zip(data.mix, files, _numbers(data.mix, total), strict=True)):

@@ -29,11 +29,11 @@ class TrainingSample:
             of = "harmful requests with rejected answers" if self.tells else "rejected answers"
             raise UserError(
                 f"method '{method}' contrasts the answers of the examples that it trains on, and {where} has no {of}; "
-                "say --contrast FILE and --contrast-examples N, or train on data with the fields chosen and rejected"
+                "give --contrast FILE and --contrast-examples N, or train on data with the fields chosen and rejected"
             )
         if which == "requests" and not all(self.requests(harmful=harmful) for harmful in (True, False)):
             raise UserError(
-                f"method '{method}' contrasts the requests of the examples that it trains on, and {where} has not both "
-                "harmful ones (group: harmful) and others; name a file of them in the pair's YAML, 'requests: FILE', "
-                "and say --contrast-examples N"
+                f"method '{method}' contrasts the requests of the examples that it trains on, and {where} needs both "
+                "harmful ones (group: harmful) and others; name a file of requests in the pair's YAML, 'requests: "
+                "FILE', and give --contrast-examples N"
             )

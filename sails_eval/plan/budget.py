@@ -108,12 +108,12 @@ def share_out(costs: Mapping[str, Cost], tokens: int, unit: Match) -> dict[str, 
         name = max(dear, key=lambda name: costs[name].before)
         cost = costs[name]
         enough = max((cost.before - other.before) / other.per_token for other in costs.values())
-        saes = f" ({cost.saes:.2g} of them for training its SAEs)" if cost.saes else ""
-        others = f" (also too dear: {', '.join(one for one in dear if one != name)})" if len(dear) > 1 else ""
+        saes = f" ({cost.saes:.2g} of them to train its SAEs)" if cost.saes else ""
+        others = f" (also too expensive: {', '.join(one for one in dear if one != name)})" if len(dear) > 1 else ""
         raise UserError(
             f"--match {unit}: the preparation of '{name}' alone takes {cost.before:.2g} {unit}{saes}, more than the "
-            f"{budget:.2g} that '{cheapest}' takes for {tokens:,} tokens{others}; leave it out, or give --tokens "
-            f"{_rounded_up(enough)} or more, with which it gets a step or more"
+            f"budget of {budget:.2g} that '{cheapest}' needs for {tokens:,} tokens{others}; leave this method out, or "
+            f"give --tokens {_rounded_up(enough)} or more"
         )
     return {name: max(1, min(tokens, round((budget - cost.before) / cost.per_token))) for name, cost in costs.items()}
 

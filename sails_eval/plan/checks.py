@@ -144,8 +144,8 @@ def check_engine(plan: EvaluationPlan) -> None:
     highest = max(adapters, key=lambda recipe: recipe.rank(pair), default=None)
     if plan.engine == VLLM and highest and (rank := highest.rank(pair)) > (limit := max_rank(pair)):
         raise UserError(
-            f"method '{highest.name}' has rank {rank}, and vLLM is started for {limit}; set 'engine: {{max_lora_rank: "
-            f"{rank}}}' in the pair's YAML"
+            f"method '{highest.name}' has rank {rank}, but vLLM is started for ranks up to {limit}; set 'engine: "
+            f"{{max_lora_rank: {rank}}}' in the pair's YAML"
         )
     saved = {recipe.name: saved_rank(pair, recipe) for recipe in adapters}
     engine_of(plan.engine, pair).check(recipes, saved)
@@ -181,8 +181,8 @@ def check_training(sub_run: SubRun) -> Checked:
         steps = len(order) // examples_per_step(pair, objective)
         if steps < sub_run.checkpoints:
             raise UserError(
-                f"--checkpoints {sub_run.checkpoints}: {name} takes {steps} steps with seed {seed}; give --checkpoints "
-                f"{steps} or fewer, or more --tokens"
+                f"--checkpoints {sub_run.checkpoints}: {name} trains for only {steps} steps with seed {seed}; give "
+                f"--checkpoints {steps} or fewer, or more --tokens"
             )
         layouts.append(Layout(name, seed, tokens, steps, len(set(order))))
     return Checked(layouts, _left_out(sub_run.pair))
@@ -203,10 +203,13 @@ def _left_out(pair: Pair) -> list[str]:
     notes = [*data.odd, *data.left_out]
     dropped = len(data.examples) - len(training_rows(pair))
     if dropped:
-        notes.append(f"{pair.train.name}: {dropped} requests longer than max_length={pair.max_length} tokens left out")
+        notes.append(
+            f"{pair.train.name}: {dropped} examples left out, since their request is longer than "
+            f"max_length={pair.max_length} tokens"
+        )
     cut = sum(len(row.input_ids) == pair.max_length for row in training_rows(pair))
     if cut:
-        notes.append(f"{pair.train.name}: {cut} answers cut at max_length={pair.max_length} tokens")
+        notes.append(f"{pair.train.name}: {cut} answers truncated at max_length={pair.max_length} tokens")
     return notes
 
 
@@ -223,8 +226,8 @@ def check_examples(sub_run: SubRun, checked: Checked) -> None:
     enough = f"--tokens {round(least.tokens / share * wanted / least.unique_examples)}"
     if sub_run.pair.steps:
         enough = f"--steps {math.ceil(sub_run.pair.steps * wanted / least.unique_examples)}"
-    fix = f"{train.name} has {held}" if held < wanted else f"give about {enough} or more"
+    fix = f"{train.name} has only {held}, so give fewer" if held < wanted else f"give about {enough} or more"
     raise UserError(
-        f"--examples {wanted}: the cells of '{sub_run.pair.name}' would see {least.unique_examples} "
-        f"different examples only; {fix}"
+        f"--examples {wanted}: cells of pair '{sub_run.pair.name}' would see only {least.unique_examples} "
+        f"different examples; {fix}"
     )

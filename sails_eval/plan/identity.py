@@ -29,7 +29,7 @@ class Identity(Frozen):
     checkpoint: dict[str, Any] | None = Field(default=None, description="the adapter that is evaluated")
     tasks: dict[str, str] = Field(default_factory=dict, description="settings, code and data of every task")
     limit: int | None = Field(default=None, description="only the first documents of every task and split")
-    engine: dict[str, Any] = Field(default_factory=dict, description="what has the models answer")
+    engine: dict[str, Any] = Field(default_factory=dict, description="the inference engine")
     judge: str = Field(default="", description="its fingerprint")
     version: str = Field(default="", description="of this package")
     environment: dict[str, str] = Field(default_factory=dict, description="versions of Python and the libraries")
@@ -61,7 +61,7 @@ class Identity(Frozen):
     def differences(self, other: Identity) -> list[str]:
         """The keys whose values differ, nested ones with their parents."""
         if bool(self.parts) != bool(other.parts):
-            return ["its pairs or budgets"]
+            return ["the number of pairs or budgets"]
         return differences(self.told(), other.told())
 
 
@@ -108,7 +108,7 @@ def recipe_identity(recipe: Recipe, training: dict[str, Any]) -> str:
 def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]:
     """What a cell depends on besides recipe, rate and seed. Raises UserError where the data cannot be read."""
     if pair.train is None:
-        raise UserError("no training data; give --train FILE or a pair that names some")
+        raise UserError("no training data; give --train FILE, or a pair that has the key 'train'")
     data: dict[str, Any] = {"train": read_examples(pair.train).sha256}
     starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
     if starts:
@@ -139,7 +139,7 @@ def _initialisation_identity(pair: Pair, sae_sets: set[str | None]) -> dict[str,
     data: dict[str, Any] = {}
     if pair.planted is not None:
         if not pair.planted.is_file():
-            raise UserError(f"{pair.planted}: no such file; see key 'planted' of pair '{pair.name}'")
+            raise UserError(f"{pair.planted}: no such file; correct key 'planted' of pair '{pair.name}'")
         data["planted"] = of_path(pair.planted)
     if further := sorted(name for name in sae_sets if name is not None):
         data["sae_sets"] = {name: _sae_identity(pair.sae_sources(name)) for name in further}

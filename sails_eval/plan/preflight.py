@@ -25,7 +25,7 @@ from sails_eval.plan.problems import Problems
 def check_model(pair: Pair) -> None:
     """Whether the pair's model and its chat template can be had."""
     if pair.chat_template is not None and not pair.chat_template.is_file():
-        raise UserError(f"{pair.chat_template}: no such chat template file")
+        raise UserError(f"{pair.chat_template}: no such chat template file; correct --chat-template or the pair's YAML")
     if (lack := lacks_access(pair.model, pair.revision, known_gated=pair.gated)) is not None:
         raise lack
 
@@ -39,7 +39,7 @@ def is_large(pair: Pair) -> bool:
 def check_data(pair: Pair) -> None:
     """Whether training and contrast data can be had and read; what lies on the hub is fetched."""
     if pair.train is None:
-        raise UserError("no training data; give --train FILE or a pair that names some")
+        raise UserError("no training data; give --train FILE, or a pair that has the key 'train'")
     problems = Problems()
     for origin in dict.fromkeys([*origins(pair.train), *(origins(pair.contrast) if pair.contrast else [])]):
         problems.attempt(_check_origin, origin, pair)
@@ -63,14 +63,14 @@ def _check_origin(origin: str, pair: Pair) -> None:
     if origin.startswith(HUB):
         fetch(parse_spec(origin))
     elif not Path(origin).exists():
-        raise UserError(f"{origin}: no such training data; see --train, or key 'train' of pair '{pair.name}'")
+        raise UserError(f"{origin}: no such training data; correct --train, or key 'train' of pair '{pair.name}'")
 
 
 def check_judge(pair: Pair) -> None:
     """Whether the judges have the keys and extras that they want."""
     specs, lacks = parse(pair.judge) if pair.judge else (), []
     if any(spec.kind == OPENAI for spec in specs) and not os.environ.get("OPENAI_API_KEY"):
-        lacks.append(f"judge '{pair.judge}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
+        lacks.append(f"judge '{pair.judge}' needs OPENAI_API_KEY; set it (to any text for a server without keys)")
     if any(spec.kind == "zoo" for spec in specs) and not find_spec("judgezoo"):
         lacks.append(f"judge '{pair.judge}' needs the package judgezoo: pip install 'sails-eval[judges]'")
     if lacks:
@@ -81,7 +81,9 @@ def check_reference(target: str) -> None:
     """Whether a finished model can be had: a key for an endpoint, or access to the hub."""
     if target.startswith(f"{OPENAI}:"):
         if not os.environ.get("OPENAI_API_KEY"):
-            raise UserError(f"reference '{target}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
+            raise UserError(
+                f"reference '{target}' needs OPENAI_API_KEY; set it (to any text for a server without keys)"
+            )
         return
     model, _, revision = (target, "", "") if Path(target).is_dir() else target.partition("@")
     if (lack := lacks_access(model, revision or None, known_gated=False)) is not None:
@@ -91,4 +93,6 @@ def check_reference(target: str) -> None:
 def check_saes(pair: Pair) -> None:
     """Whether the pair's SAEs that are folders are there."""
     if missing := [str(sae.path) for sae in pair.saes if sae.path is not None and not sae.path.is_dir()]:
-        raise UserError("\n".join(f"SAE '{path}': no such folder" for path in missing))
+        raise UserError(
+            "\n".join(f"SAE '{path}': no such folder; correct --sae or the pair's YAML" for path in missing)
+        )

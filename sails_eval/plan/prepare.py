@@ -45,10 +45,10 @@ from sails_eval.tasks.published import use_local
 from sails_eval.tasks.sharing import check_sending
 from sails_eval.training.batches import examples_per_step
 
-NO_MORE = "it draws no more labelled examples than other rows here, which contrast what they train on"
+NO_MORE = "draws no more labelled examples than other rows here, which contrast the examples that they train on"
 """Of methods that were to draw as many as others see."""
 
-ALL_OF_IT = "it draws no more labelled examples than other rows here, which train on all there are"
+ALL_OF_IT = "draws no more labelled examples than other rows here, which already train on all examples"
 
 SHARED = {"tasks": "--tasks", "limit": "--limit", "judge": "--judge"}
 """What all sub-runs have in common, as it is called in their identities, and the flag that sets it for all."""
@@ -78,9 +78,9 @@ def prepare_evaluation(config: CompareConfig, *, target: str | None = None, name
     problems, adapter = Problems(), target is not None and (Path(target) / CONFIG).is_file()
     if target is not None and config.pair is None and config.model is None:
         if adapter:
-            raise UserError(f"{target} is an adapter; say on which model: --pair NAME or --model MODEL")
+            raise UserError(f"{target} is an adapter; give its base model: --pair NAME or --model MODEL")
         if target.startswith(f"{OPENAI}:"):
-            raise UserError(f"{target} is evaluated on a pair's tasks; give --pair NAME")
+            raise UserError(f"{target}: no tasks and no judge; give --pair NAME, whose tasks and judge are used")
         config = config.model_copy(update={"model": target})
     pair = problems.attempt(resolve.resolve_pair, config)
     tasks = (pair and problems.attempt(resolve.tasks_of, pair, config)) or ()
@@ -148,7 +148,7 @@ def survey(config: CompareConfig, *, anew: bool = True) -> list[Draft]:
     common.attempt(resolve.tuning_size, config)
     for flag, given in (("--examples", config.examples), ("--steps", config.steps)):
         if len(set(given)) < len(given):
-            common.append(Problem(f"{flag}: each budget once, not {', '.join(map(str, given))}"))
+            common.append(Problem(f"{flag}: a value is given twice ({', '.join(map(str, given))}); give each once"))
     first, drafts = first_seed(config, recipes), []
     for organism, name in enumerate(config.pairs or (None,)):
         for size in grid(config):
@@ -189,7 +189,9 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
     references = _references(draft, evaluation, problems, anew=anew)
     rows = [BASE, *(recipe.name for recipe in draft.recipes), *(row.name for row in references)]
     if twice := [name for name, n in Counter(rows).items() if n > 1]:
-        told = f"--reference: two rows would be called '{twice[0]}'; name one in the pair's key 'references'"
+        told = (
+            f"--reference: two rows would be named '{twice[0]}'; give one a name in key 'references' of the pair's YAML"
+        )
         problems.append(Problem(told))
     trained = [recipe.name for recipe in draft.recipes]
     contrasts = problems.attempt(resolve.resolve_contrasts, config, trained, rows)
@@ -308,7 +310,7 @@ def _budget(config: CompareConfig, pair: Pair, recipes: tuple[Recipe, ...]) -> B
     """The budget as far as it is known without a model, with a note on methods that are to draw more examples."""
     examples, notes = resolve.examples_of(pair, recipes), dict[str, str]()
     for name in (recipe.name for recipe in recipes if recipe.examples == "contrast"):
-        more = f"it draws {examples.get(name)} labelled examples a seed, where other rows draw {pair.examples}"
+        more = f"draws {examples.get(name)} labelled examples per seed, while other rows draw {pair.examples}"
         notes[name] = more if name in examples else NO_MORE if pair.contrast_examples == "sample" else ALL_OF_IT
     return Budget(config.match, config.match_params, examples=examples, notes=notes)
 
@@ -374,16 +376,20 @@ def _check_comparable(sub_runs: Sequence[SubRun], problems: Problems) -> None:
     for one in sub_runs[1:]:
         for key, flag in SHARED.items():
             if getattr(one.identity, key) != getattr(first.identity, key):
-                told = f"pair '{one.pair.name}': its {key} is not that of '{first.pair.name}'; give {flag} for all, or "
-                problems.append(Problem(told + "compare them in runs of their own"))
+                told = (
+                    f"pair '{one.pair.name}': {key} differs from pair '{first.pair.name}'; give {flag} for all pairs, "
+                )
+                problems.append(Problem(told + "or compare them in separate runs"))
         for asked in one.config.reference if one.pair.name != first.pair.name else ():
             if not all(asked in each.pair.references for each in (first, one)):
-                told = f"--reference {asked}: with several pairs it names a model of each, in their key 'references'; "
-                problems.append(Problem(told + "one model is not several organisms"))
+                told = f"--reference {asked}: with several pairs, a reference must be a name that each pair has in its "
+                problems.append(Problem(told + "key 'references', since one model is not several organisms"))
         other = models.setdefault(digest(one.identity.model), one.pair.name)
         if other != one.pair.name and one.config.protocol == "confirm":
-            told = f"pair '{one.pair.name}': the model of '{other}' again; one model is not several organisms"
+            told = (
+                f"pair '{one.pair.name}': has the same model as '{other}', so it is not another organism; leave one out"
+            )
             problems.append(Problem(told))
     if len({one.folder for one in sub_runs}) < len(sub_runs):
         names = ", ".join(one.pair.name for one in sub_runs)
-        problems.append(Problem(f"--pair: two of the pairs have the same name ({names})"))
+        problems.append(Problem(f"--pair: two of the pairs have the same name ({names}); give each once"))

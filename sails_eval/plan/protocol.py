@@ -96,8 +96,8 @@ class Protocol(Record):
         if differing:
             differing = [key for key in differing if not key.endswith("_seeds")] or differing  # drawn by the others
             raise UserError(
-                f"{where}: fixed before the test, and what is asked for now differs in {', '.join(differing)}; ask for "
-                "what it says, or give another --out"
+                f"{where}: this protocol was fixed before the test, and the settings given now differ in "
+                f"{', '.join(differing)}; use the settings of the file, or give another --out"
             )
 
 
@@ -135,7 +135,9 @@ def parse_contrast(text: str, endpoint: str) -> Contrast:
     """A:B in the `endpoint`, or A:B@METRIC. Raises UserError for any other form."""
     found = re.fullmatch(r"([^:@]+):([^:@]+)(?:@([^:@]+))?", text)
     if found is None:
-        raise UserError(f"comparisons: '{text}' is not of the form A:B or A:B@METRIC with two rows of the board")
+        raise UserError(
+            f"--comparisons: '{text}' does not have the form A:B or A:B@METRIC, with A and B rows of the board"
+        )
     a, b, metric = found.groups()
     return Contrast(a, b, metric or (HEADLINE if (a, b) == (BEST, REST) else endpoint))
 

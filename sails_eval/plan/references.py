@@ -31,7 +31,7 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
     kind, _, called = target.partition(":")
     if kind == OPENAI:
         if not called:
-            raise UserError(f"reference '{target}' is not of the form openai:MODEL")
+            raise UserError(f"reference '{target}' has no model name; give openai:MODEL")
         identity = {"model": called, "url": endpoint.url()}
         other = pair.model_copy(update={"model": called, "revision": None})
         return ReferenceModel(name, target, other, CHAT, identity)
@@ -41,7 +41,10 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
         identity = {"adapter": of_path(folder)}
         return ReferenceModel(name, f"{pair.name} + {folder.resolve().name}", pair, engine, identity, folder)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise UserError(f"reference '{target}': no adapter there, and no model: no weights as safetensors")
+        raise UserError(
+            f"reference '{target}': the folder has neither a PEFT adapter (adapter_config.json) nor a model "
+            "(*.safetensors); give the folder of one"
+        )
     model, _, revision = (target, "", "") if folder.is_dir() else target.partition("@")
     commit = commit_of(model, revision or None)
     template = None if has_chat_template(model, commit) else pair.chat_template

@@ -39,17 +39,19 @@ TUNING_SEEDS = 2
 def resolve_pair(config: CompareConfig) -> Pair:
     """The named pair, or one made of --model and its companions, with every flag folded in."""
     if config.pair is not None and config.model is not None:
-        raise UserError("say which model: either --pair NAME or --model MODEL, and not both")
+        raise UserError("both --pair and --model are given; give only one of them")
     for flag, given in (("--pair", config.pairs), ("--examples", config.examples), ("--steps", config.steps)):
         if len(given) > 1:
-            raise UserError(f"{flag}: only compare takes several ({', '.join(map(str, given))})")
+            raise UserError(f"{flag}: only compare takes several values ({', '.join(map(str, given))}); give one")
     if config.pairs:
         pair = load_pair(config.pairs[0])
     else:
         assert config.model is not None
         pair = Pair(name=as_name(Path(config.model).resolve().name), model=config.model)
     if config.overrides:
-        pair = validate(Pair, {**pair.model_dump(), **config.overrides}, where=f"pair '{pair.name}' as asked for")
+        pair = validate(
+            Pair, {**pair.model_dump(), **config.overrides}, where=f"pair '{pair.name}' with the settings given"
+        )
     flags: dict[str, Any] = {key: value for key in OVER_PAIR if (value := getattr(config, key)) is not None}
     if config.sae:
         flags["saes"] = tuple(SaeSource(path=path.resolve()) for path in config.sae)
@@ -57,8 +59,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
         (flags["examples"],) = config.examples
     if pair.steps and config.match != "tokens" and not config.tokens:
         raise UserError(
-            f"--match {config.match} gives every method tokens of its own, and pair '{pair.name}' has 'steps'; give "
-            "--tokens N"
+            f"--match {config.match} needs a budget in tokens, but pair '{pair.name}' sets 'steps'; give --tokens N"
         )
     if config.tokens or config.steps:
         flags["steps"] = config.steps[0] if config.steps else None
@@ -70,8 +71,8 @@ def resolve_pair(config: CompareConfig) -> Pair:
         return pair
     if config.contrast is not None:
         raise UserError(
-            f"--contrast {config.contrast}: say how many of its examples may be looked at, --contrast-examples N or "
-            "all; without --contrast those are contrasted that each seed trains on"
+            f"--contrast {config.contrast}: the number of contrast examples is missing; give --contrast-examples N or "
+            "--contrast-examples all (without --contrast, the examples that each seed trains on are contrasted)"
         )
     return pair.model_copy(update={"contrast": None, "requests": None})  # which nobody looks at
 
@@ -89,7 +90,9 @@ def load_methods(config: CompareConfig) -> tuple[tuple[Recipe, ...], tuple[Recip
     recipes = tuple(recipe for recipe in methods if recipe.trains)
     names = [recipe.name for recipe in methods]
     if not recipes or len(set(names)) < len(names) or BASE in names:
-        raise UserError("--methods: name at least one method that trains, each once ('base' is always a row)")
+        raise UserError(
+            "--methods: give at least one method that trains, each method once, and not 'base', which is always a row"
+        )
     check_equal_spans(recipes)
     return recipes, tuple(recipe for recipe in methods if not recipe.trains)
 
@@ -107,8 +110,8 @@ def examples_of(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, int]:
     n = pair.examples + (len(read_contrast(pair.contrast).examples) if further == "all" else further)
     if pair.train is not None and n > (held := len(read_examples(pair.train).examples)):
         raise UserError(
-            f"method '{asked[0]}' would see {n} examples, as many as are trained on and contrasted elsewhere, and "
-            f"{pair.train} has {held}; give fewer --contrast-examples, or leave it out"
+            f"method '{asked[0]}' trains on as many examples as other methods train on and contrast, {n}, but "
+            f"{pair.train} has only {held}; give fewer --contrast-examples, or leave this method out"
         )
     return dict.fromkeys(asked, n)
 
@@ -116,7 +119,7 @@ def examples_of(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, int]:
 def sizes(config: CompareConfig, recipes: Sequence[Recipe]) -> tuple[int, int]:
     """How many seeds and how many learning rates on every grid."""
     if config.quick and config.model_fields_set & QUICK.keys():
-        raise UserError("--quick sets --seeds and --learning-rates itself; leave it out or leave them out")
+        raise UserError("--quick sets --seeds and --learning-rates itself; leave out --quick, or leave out these flags")
     check_rates(config, recipes)
     if config.quick:
         return QUICK["seeds"], QUICK["learning_rates"] if config.learning_rate is None else 1
@@ -133,13 +136,13 @@ def check_rates(config: CompareConfig, recipes: Sequence[Recipe]) -> None:
         return
     if config.learning_rates not in (None, 1):
         raise UserError(
-            f"--learning-rate gives the rate itself and --learning-rates {config.learning_rates} a grid of so many; "
-            "leave one of them out"
+            f"--learning-rate fixes the learning rate, and --learning-rates {config.learning_rates} asks for a grid of "
+            "rates to tune over; leave one of them out"
         )
     if config.protocol == "confirm":
         raise UserError(
-            "--learning-rate: --protocol confirm tunes rates on seeds of their own; leave it out, or give the span in "
-            "the recipe"
+            "--learning-rate: --protocol confirm tunes learning rates; leave out this flag, or set the range in key "
+            "'learning_rate' of the recipe"
         )
     if isinstance(given, dict):
         for name in given:
@@ -147,8 +150,8 @@ def check_rates(config: CompareConfig, recipes: Sequence[Recipe]) -> None:
                 raise unknown("method in --learning-rate", name, names)
         if missing := [name for name in names if name not in given]:
             raise UserError(
-                f"--learning-rate: no rate for '{missing[0]}', which would be tuned while others are not; name every "
-                "method that trains, METHOD=X,METHOD=X, or give one rate X for all"
+                f"--learning-rate: no rate for method '{missing[0]}'; give a rate for every method that trains, "
+                "METHOD=X,METHOD=X, or one rate X for all"
             )
 
 
@@ -157,11 +160,12 @@ def tuning_size(config: CompareConfig) -> int:
     together with what a confirmation cannot have."""
     if config.protocol == "explore":
         if config.tuning_seeds is not None:
-            raise UserError("--tuning-seeds goes with --protocol confirm")
+            raise UserError("--tuning-seeds needs --protocol confirm; add it, or leave out --tuning-seeds")
         return 0
     if config.checkpoints > 1:
         raise UserError(
-            "--checkpoints has every cell choose on validation, which those of --protocol confirm never see"
+            "--checkpoints cannot be combined with --protocol confirm, whose test seeds are never validated; leave one "
+            "of them out"
         )
     tuned = config.tuning_seeds or TUNING_SEEDS
     if max(tuned, config.seeds) > TUNING:
@@ -182,11 +186,14 @@ def check_kinds(tasks: Sequence[TaskInfo], chosen: str = "") -> None:
     for kind in ("harmful", "safe") if tasks else ():
         found = [task for task in tasks if task.kind == kind and not task.seen_in_training]
         if not found:
-            raise UserError(f"--tasks has no {kind} task of unseen categories; the alignment score needs one")
+            raise UserError(
+                f"--tasks has no {kind} task with categories unseen in training, which the alignment score needs; add "
+                "one (see: sails-eval tasks list)"
+            )
         if chosen and not any(task.has_validation for task in found):
             raise UserError(
-                f"--tasks has no {kind} task with a validation split, on which {chosen} are chosen; the alignment "
-                "score needs one"
+                f"--tasks has no {kind} task with a validation split, on which {chosen} are chosen; add one (see: "
+                "sails-eval tasks list)"
             )
 
 
@@ -194,8 +201,8 @@ def resolve_judge(spec: str | None, model: str | None) -> Judge:
     """The judge of a comparison. Raises UserError where none is named, or it is `model` or reads one kind only."""
     if spec is None:
         raise UserError(
-            "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several between commas (only a pair "
-            "can name a default)"
+            "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several separated by commas (only "
+            "pairs have a default judge)"
         )
     judge = load_judge(spec)
     for kind in get_args(JudgedKind):
@@ -221,10 +228,11 @@ def resolve_contrasts(
         if one is None:
             continue
         if one.of_best and not (confirmed and len(trained) > 1):
-            problems.append(Problem("comparisons: 'best:rest' takes --protocol confirm, and two methods that train"))
+            told = "--comparisons: 'best:rest' needs --protocol confirm and at least two methods that train"
+            problems.append(Problem(told))
             continue
-        told = len(problems)
+        before = len(problems)
         problems.attempt(check_contrasts, [*found, one], rows)
-        found += [one] * (len(problems) == told)
+        found += [one] * (len(problems) == before)
     problems.check()
     return tuple(found)

@@ -44,15 +44,15 @@ log = logging.getLogger(__name__)
 
 @on_device
 def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
-    """Run a comparison, or go on with one, and return its folder; the leaderboard is in leaderboard.csv there.
+    """Run a comparison, or resume one, and return its folder; the leaderboard is in leaderboard.csv there.
 
-    Several pairs or budgets are as many comparisons, each in a subfolder that is a run of its own.
+    With several pairs or budgets, each gets its own comparison, in a subfolder that is a complete run.
     """
     old = RunFolder(config.against) if config.against else None
     plan = prepare(extended(config))
     run, of = RunFolder(plan.folder), asked(plan)
     if is_finished(run, plan, of):
-        say(f"{run.path}: finished, and as it was left; nothing is to be done again", quiet=quiet)
+        say(f"{run.path}: already finished and unchanged; nothing to do", quiet=quiet)
         return run.path
     with workers(config.jobs, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         plan = check_machine(plan, pool)
@@ -184,15 +184,15 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
     references = [evaluator.subject(row) for row in sub_run.references]
     for method, n in Counter(subject.method for subject in evaluator.unchanged(chosen, base)).items():
         warnings[method].append(
-            f"all test answers of {n} of {len(sub_run.seeds)} seeds are the base model's own, so its learning rates "
-            "may be too low for this model"
+            f"all test answers of {n} of {len(sub_run.seeds)} seeds are identical to the base model's, so its learning "
+            "rates may be too low for this model"
         )
     for method, note in [*budget.notes.items(), *misjudged(budget, took(run, sub_run)).items()]:
         warnings[method].append(note)
     for recipe in sub_run.recipes:
         warnings[recipe.name] += start_warnings(run, sub_run, recipe)
     for subject in evaluator.unchanged(references, base):
-        warnings[subject.method] = ["all its test answers are the base model's own"]
+        warnings[subject.method] = ["all its test answers are identical to the base model's"]
     if len(sub_run.seeds) == 1 and sub_run.protocol is None:
         for method, lines in within_seed.notes(evaluator, [*chosen, base, *references]).items():
             warnings.setdefault(method, []).extend(lines)
@@ -241,7 +241,7 @@ def _keep_protocol(run: RunFolder, plan: Plan) -> None:
     if plan.protocol and not run.protocol.exists:
         plan.protocol.write(run.protocol.path)
     if plan.protocol and plan.protocol.left_out:
-        log.warning("comparisons of rows that are not compared are left out: %s", ", ".join(plan.protocol.left_out))
+        log.warning("comparisons left out, since they name rows not in this run: %s", ", ".join(plan.protocol.left_out))
 
 
 def _opened(folder: RunFolder, sub_run: SubRun, described: Description) -> AbstractContextManager[Description]:
@@ -267,7 +267,7 @@ def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> N
     for note in checked.notes:
         log.info(note)
     if checked.notes:
-        log.warning("%d notes on the training data, in %s", len(checked.notes), evaluator.run.log)
+        log.warning("%d notes on the training data; see %s", len(checked.notes), evaluator.run.log)
 
 
 def _reuse(old: RunFolder | None, evaluator: Evaluator, sub_run: SubRun) -> None:
@@ -279,6 +279,6 @@ def _reuse(old: RunFolder | None, evaluator: Evaluator, sub_run: SubRun) -> None
     for reason in refused:
         log.warning(reason)
     reused, cells = len(evaluator.run.reused().cells), len(sub_run.all_cells())
-    told = f"{evaluator.title}{reused} of {cells} cells from {old.path}, {cells - reused} trained here"
+    told = f"{evaluator.title}{reused} of {cells} cells reused from {old.path}, {cells - reused} to train"
     log.info(told)
     say(told, quiet=evaluator.quiet)

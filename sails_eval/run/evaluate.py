@@ -37,11 +37,11 @@ def train_one(config: CompareConfig, *, seed: int, out: Path, quiet: bool = True
     """
     for key in ("match", "match_params", "checkpoints"):
         if getattr(config, key) != CompareConfig.model_fields[key].default:
-            raise UserError(f"key '{key}' is about comparisons; leave it out for train, or use compare")
+            raise UserError(f"key '{key}' is for comparisons only; leave it out for train, or use compare")
     one = prepare_training(config)
     (recipe,) = one.recipes
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: not empty; give another --out")
+        raise UserError(f"--out {out}: the folder is not empty; give a new one")
     cell, run, folder = one.cell(recipe, one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
     with workers(1, quiet=True) as pool:
         one = fitted(one, pool)
@@ -57,7 +57,7 @@ def train_one(config: CompareConfig, *, seed: int, out: Path, quiet: bool = True
 
 @on_device
 def evaluate(config: CompareConfig, target: str, *, name: str | None = None, quiet: bool = False) -> Path:
-    """Evaluate an adapter on the pair's base model, or a model of its own; the folder with its leaderboard.csv.
+    """Evaluate an adapter on the pair's base model, or another model; returns the folder with its leaderboard.csv.
 
     A folder with adapter_config.json is an adapter; anything else is a model as compare's --reference takes it, which
     takes the place of the pair's.
@@ -97,8 +97,8 @@ def _unchanged(evaluator: Evaluator, subject: stages.Subject) -> list[str]:
     if not evaluator.unchanged([subject], base, SAMPLE):
         return []
     told = (
-        f"its first {SAMPLE} answers to every task are the base model's own, so it learnt next to nothing or was "
-        "trained on another base model"
+        f"its first {SAMPLE} answers to every task are identical to the base model's, so it learnt almost nothing or "
+        "was trained on another base model"
     )
     log.warning("%s: %s", subject.method, told)
     return [told]

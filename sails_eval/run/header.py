@@ -17,11 +17,11 @@ def describe_run(plan: Plan, run: RunFolder, *, jobs: int) -> list[str]:
     rows = ["base", *(row.name for row in first.references)]
     return _lines(
         ("model", ", ".join(dict.fromkeys(one.pair.model for one in plan.sub_runs))),
-        ("methods", f"{', '.join(recipe.name for recipe in first.recipes)}; not trained: {', '.join(rows)}"),
-        ("cells", f"{_cells(plan)} = {len(folders)}{f', {trained} of them trained already' if trained else ''}"),
+        ("methods", f"{', '.join(recipe.name for recipe in first.recipes)}; without training: {', '.join(rows)}"),
+        ("cells", f"{_cells(plan)} = {len(folders)}{f', {trained} already trained' if trained else ''}"),
         *_training(first),
         *_answering(first),
-        ("processes", f"{jobs} of one thread each (--jobs)"),
+        ("processes", f"{jobs} with one thread each (--jobs)"),
         ("run folder", f"{run.path}{' (resumed)' if run.exists else ''}"),
     )
 
@@ -53,15 +53,15 @@ def _cells(plan: Plan) -> str:
     one = plan.sub_runs[0]
     of_seeds = f"{one.learning_rates} rates × {len(one.validated_seeds)} seeds"
     if one.tuning:
-        of_seeds = f"({of_seeds} to tune; more to test once rates are tuned)"
+        of_seeds = f"({of_seeds} to tune; test cells follow once rates are tuned)"
     several = f"{len(plan.sub_runs)} pairs or budgets × " if len(plan.sub_runs) > 1 else ""
     return f"{several}{len(one.recipes)} methods × {of_seeds}"
 
 
 def _training(one: SubRun) -> Sequence[tuple[str, str]]:
-    examples = f", {one.pair.examples:,} examples a seed" if one.pair.examples else ""
+    examples = f", {one.pair.examples:,} examples per seed" if one.pair.examples else ""
     matched = f"; {one.budget.match} are matched" if one.budget.match != "tokens" else ""
-    return [("training", f"{one.pair.length} a cell{examples}{matched}")]
+    return [("training", f"{one.pair.length} per cell{examples}{matched}")]
 
 
 def _answering(plan: EvaluationPlan) -> Sequence[tuple[str, str]]:

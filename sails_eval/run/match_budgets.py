@@ -74,7 +74,7 @@ def misjudged(budget: Budget, took: Mapping[str, Took]) -> dict[str, str]:
     for name, one in took.items() if budget.match == "flops" else ():
         foretold = budget.costs[name].of(one.tokens) - budget.costs[name].saes
         if abs(one.flops / foretold - 1) > MISJUDGED:
-            notes[name] = f"a cell and its preparation took {one.flops:.3g} FLOPs, where {foretold:.3g} were foretold"
+            notes[name] = f"a cell with its preparation took {one.flops:.3g} FLOPs, but {foretold:.3g} were predicted"
     return notes
 
 
@@ -109,5 +109,5 @@ def write_pace(run: RunFolder, sub_run: SubRun) -> None:
 
 
 def _timed(sub_run: SubRun) -> dict[str, str]:
-    """Hashes of all that the recipes' pace hangs on, besides the machine."""
+    """Hashes of all that the recipes' speed depends on, besides the machine."""
     return {recipe.name: recipe_identity(recipe, sub_run.identity.training) for recipe in sub_run.recipes}

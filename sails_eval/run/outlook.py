@@ -93,7 +93,7 @@ def work_left(sub_run: SubRun, run: RunFolder) -> Counter[str]:
 
 @contextmanager
 def outlook(sub_runs: Sequence[SubRun], run: RunFolder, *, jobs: int, quiet: bool) -> Iterator[None]:
-    """A bar over all that is left of a comparison, with the time that it will still take, while the block lasts."""
+    """A bar for the whole comparison, with the estimated time left, while the block lasts."""
     if quiet:
         yield
         return
@@ -101,7 +101,7 @@ def outlook(sub_runs: Sequence[SubRun], run: RunFolder, *, jobs: int, quiet: boo
     found, began = Outlook(left, jobs), time.monotonic()
     with bar("all stages", PARTS if left.total() else 0) as shown:
         reached = 0.0
-        shown.update(0, note="time left: known once a cell is trained and has answered" if left["training"] else "")
+        shown.update(0, note="time left: estimated after the first cell" if left["training"] else "")
 
         def hear(event: Event) -> None:
             nonlocal reached
@@ -120,7 +120,7 @@ def outlook(sub_runs: Sequence[SubRun], run: RunFolder, *, jobs: int, quiet: boo
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that people would say."""
+    """Seconds in a readable unit."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -49,7 +49,7 @@ def _best(run: RunFolder) -> str:
 def listing(folder: Path) -> Table:
     """The runs in a folder, the latest first. Raises UserError where there is no such folder."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; runs are in ./runs unless --out says otherwise: give their folder")
+        raise UserError(f"{folder}: no such folder; give the folder with your runs (default: ./runs)")
     found = []
     for file in folder.glob("*/run.json"):
         try:
@@ -80,5 +80,5 @@ def kept_checkpoints(run: RunFolder) -> Iterator[str]:
                 continue
             paths = one.checkpoints(method, choice.learning_rate)
             where = f"  {method} on {one.description().pair}: " if one.path != run.path else f"  {method}: "
-            more = f" (and {len(paths) - 1} more seeds beside it)" if len(paths) > 1 else ""
-            yield where + (f"{paths[0]}{more}" if paths else "not kept (--keep)")
+            more = f" (other seeds in the same folder: {len(paths) - 1})" if len(paths) > 1 else ""
+            yield where + (f"{paths[0]}{more}" if paths else "not kept (see --keep)")

@@ -52,7 +52,10 @@ def _scores(organisms: Sequence[tuple[Evaluator, SubRun]]) -> dict[str, dict[flo
     # the last bits of a mean are no reason to prefer a rate
     means = {method: {place: round(fmean(seen), 9) for place, seen in of.items()} for method, of in found.items()}
     if lacking := [method for method, of in means.items() if all(map(math.isnan, of.values()))]:
-        raise UserError(f"{lacking[0]}: no learning rate has an alignment score on the validation split")
+        raise UserError(
+            f"{lacking[0]}: no learning rate has an alignment score on the validation split, since no answers could be "
+            "scored; see why they are unscored in the run's verdicts, and check the judge"
+        )
     return means
 
 
@@ -62,14 +65,14 @@ def _keep(run: RunFolder, sub_run: SubRun) -> None:
     if not run.tuned.exists:
         if run.test_answers():
             raise UserError(
-                f"{run.tuned.path}: gone, and the test is answered already, so rates can no longer be chosen without "
-                "it; restore the file, or give another --out"
+                f"{run.tuned.path}: missing, although test answers exist already, so learning rates can no longer be "
+                "tuned; restore the file, or give another --out"
             )
         now.write(run.tuned.path)
     elif run.tuned().model_dump_json() != now.model_dump_json():
         raise UserError(
-            f"{run.tuned.path}: rates were fixed before the test, and tuning comes to others now; restore the run's "
-            "files, or give another --out"
+            f"{run.tuned.path}: tuning now gives other learning rates than those fixed before the test; restore the "
+            "run's files, or give another --out"
         )
     for recipe in sub_run.recipes:
         log.info("%s: tuned to %s", recipe.name, sub_run.tuned(recipe))

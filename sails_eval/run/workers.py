@@ -39,13 +39,13 @@ GIVEN = {name: os.environ.get(name) for name in ONE_THREAD}
 """What the user says of these, before workers change it."""
 
 DIED = UserError(
-    "a worker process died (out of memory?); what was finished is kept: run the same command again, with fewer --jobs "
-    "if memory is short"
+    "a worker process died (out of memory?); finished work is kept: give the same command again to resume, with fewer "
+    "--jobs if memory is short"
 )
 
 HOST_DIED = UserError(
-    "the process of the engine, or of a judge on vLLM, died (out of memory?); what was finished is kept: run the same "
-    "command again, with less memory for it if that is short"
+    "the process of the engine, or of a judge on vLLM, died (out of memory?); finished work is kept: give the same "
+    "command again to resume, with a lower gpu_memory_utilization if memory is short"
 )
 
 
@@ -150,12 +150,14 @@ class Workers(AbstractContextManager["Workers"]):
         if script is None or self._started is None or self._started.is_set():
             return self._died
         if not Path(script).is_file():
-            return UserError(f"{script}: worker processes cannot import it; save the program in a file, and run that")
+            return UserError(
+                f"{script}: worker processes cannot import it; save the program to a file and run that file"
+            )
         if "__main__" in Path(script).read_text(encoding="utf-8", errors="replace"):
-            return UserError("a worker process died before it began to work; its own error is above")
+            return UserError("a worker process died while starting; its error is printed above")
         return UserError(
-            f"{Path(script).name}: needs the guard: worker processes import the script and died while doing so (their "
-            "error is above); put what is to run only once, such as calls of sails_eval, under "
+            f"{Path(script).name}: the script has no main guard: worker processes import it, and died while doing so "
+            "(their error is printed above); put code that must run only once, such as calls of sails_eval, under "
             'if __name__ == "__main__":'
         )
 

@@ -66,7 +66,10 @@ def _encode_answer(tokenizer: Any, request: list[dict[str, str]], prompt: str, a
     """Token ids of an answer and its end-of-turn, behind a request that was rendered as `prompt`."""
     whole = render_chat(tokenizer, [*request, {"role": "assistant", "content": answer}], answered=True)
     if not whole.startswith(prompt):
-        raise UserError("the chat template writes a request differently once it is answered; cannot train on it")
+        raise UserError(
+            "the chat template changes the request once it is answered, so the answer's tokens cannot be found; give "
+            "another one: --chat-template FILE"
+        )
     return list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])
 
 
@@ -82,8 +85,8 @@ def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objec
     sample = _stratified(rows, rng)[: pair.examples]
     if not any(tokens_of(rows[index], objective) for index in sample):
         raise UserError(
-            f"objective {objective} learns from pairs of a chosen and a rejected answer, and the training data has "
-            f"none for seed {seed}; give --train FILE with the fields chosen and rejected"
+            f"objective {objective} needs pairs of a chosen and a rejected answer, and the training data have none for "
+            f"seed {seed}; give --train FILE with the fields chosen and rejected"
         )
     batch = examples_per_step(pair, objective)
     order: list[int] = []
@@ -161,8 +164,8 @@ def examples_per_step(pair: Pair, objective: Objective) -> int:
     examples, rest = divmod(pair.batch_size, SEQUENCES[objective])
     if rest:
         raise UserError(
-            f"pair '{pair.name}': key 'batch_size' is {pair.batch_size}, which is no number of pairs of answers; "
-            "objective dpo needs an even one"
+            f"pair '{pair.name}': key 'batch_size' is {pair.batch_size}, but objective dpo needs an even number, since "
+            "it trains on pairs of answers"
         )
     return examples
 
@@ -197,5 +200,8 @@ def encoded_training(tokenizer: Any, pair: Pair) -> list[TokenRow]:
     assert pair.train is not None
     rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
     if not rows:
-        raise UserError(f"{pair.train}: every request is longer than max_length={pair.max_length} tokens")
+        raise UserError(
+            f"{pair.train}: every request is longer than max_length={pair.max_length} tokens; give a larger "
+            "--max-length"
+        )
     return rows

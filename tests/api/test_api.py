@@ -133,7 +133,7 @@ def test_a_run_over_several_pairs_is_made_of_runs(asked: dict[str, Any], pool: o
     assert set(run.results["sub_run"]) == set(run.samples()["sub_run"]) == {"a", "b"} == run.sub_runs.keys()
     assert run.sub_runs["a"].adapter("sails").is_relative_to(run.path / "a")
     assert run.sub_runs["a"].sub_runs == {} and set(run.sub_runs["a"].results["sub_run"]) == {""}
-    with pytest.raises(UserError, match="ask one of its sub_runs: a, b"):
+    with pytest.raises(UserError, match="with NAME one of a, b"):
         run.adapter("sails")
 
 

@@ -62,7 +62,8 @@ def test_a_name_of_ours_is_not_given_away(installed: Path, capsys: pytest.Captur
     out, err = helped(capsys)
     assert " power How many organisms, seeds " in out
     assert err == (
-        "sails-eval: warning: sails_eval.analyses: 'power' (nowhere:Power) is also a command of sails-eval's own\n"
+        "sails-eval: warning: sails_eval.analyses: 'power' (nowhere:Power) has the name of a built-in command; rename "
+        "it\n"
     )
     assert main(["power", "--difference", "0.05", "--sd", "0.05"]) == 0
 
@@ -73,10 +74,10 @@ def test_a_name_of_ours_is_not_given_away(installed: Path, capsys: pytest.Captur
         ("import nowhere", "'mine' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("Mine = 100 % 0", "'mine' cannot be imported: ZeroDivisionError: integer modulo by zero"),
         ("", "'mine' cannot be imported: AttributeError: module 'my_analysis' has no attribute 'Mine'"),
-        ("Mine = print", "'mine' (my_analysis:Mine) is no Analysis of that name"),
+        ("Mine = print", "'mine' (my_analysis:Mine) is not an Analysis with that name"),
         (
             "from sails_eval_example.analysis import ExampleAnalysis as Mine",
-            "'mine' (my_analysis:Mine) is no Analysis of that name",
+            "'mine' (my_analysis:Mine) is not an Analysis with that name",
         ),
     ],
 )

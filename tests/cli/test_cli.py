@@ -49,16 +49,19 @@ def files_in(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("compare --pair testbed --model m", "either --pair NAME or --model MODEL"),
-        ("compare --methods evil.yaml", "evil.yaml: key 'name': '../../../EVIL' is no plain name"),
-        ("compare --pair evil_pair.yaml", "evil_pair.yaml: key 'name': '/tmp/EVIL' is no plain name"),
+        ("compare --pair testbed --model m", "both --pair and --model are given"),
+        ("compare --methods evil.yaml", "evil.yaml: key 'name': '../../../EVIL' is not a valid name"),
+        ("compare --pair evil_pair.yaml", "evil_pair.yaml: key 'name': '/tmp/EVIL' is not a valid name"),
         ("compare --pair evil_reference.yaml", "evil_reference.yaml: key 'references.../EVIL"),
-        ("compare --tasks evil_task,testbed --include-path evil", "evil/evil.yaml: key 'task': '../EVIL' is no plain"),
-        ("evaluate taken --name ../EVIL --pair testbed", "'../EVIL' is no plain name"),
-        ("evaluate adapter --tasks testbed --judge rules", "say on which model: --pair NAME or --model MODEL"),
+        (
+            "compare --tasks evil_task,testbed --include-path evil",
+            "evil/evil.yaml: key 'task': '../EVIL' is not a valid",
+        ),
+        ("evaluate taken --name ../EVIL --pair testbed", "'../EVIL' is not a valid name"),
+        ("evaluate adapter --tasks testbed --judge rules", "give its base model: --pair NAME or --model MODEL"),
         ("compare --pair testbet", "unknown pair 'testbet'; did you mean testbed"),
         ("compare --pair testbed --methods sials", "unknown method 'sials'; did you mean sails"),
-        ("compare --pair testbed --methods lora,lora", "each once"),
+        ("compare --pair testbed --methods lora,lora", "each method once"),
         ("compare --pair testbed --tasks testbed_save,testbed_harmful_unseen", "did you mean testbed_safe"),
         ("compare --pair testbed --judge rule", "unknown judge 'rule'; did you mean rules"),
         ("compare --pair testbed --train nowhere.jsonl", "nowhere.jsonl"),
@@ -67,7 +70,7 @@ def files_in(folder: Path) -> list[Path]:
         ("compare --pair testbed --contrast good.jsonl", "good.jsonl"),
         ("compare --config config.yaml", "config.yaml: unknown key 'sedes'; did you mean seeds"),
         ("compare --pair testbed --methods lora,wide.yaml", "spans a factor"),
-        ("compare --pair testbed --methods rank.yaml", "rank.yaml: key 'peft': r would break the equality of budgets"),
+        ("compare --pair testbed --methods rank.yaml", "rank.yaml: key 'peft': r cannot be set here"),
         ("compare --pair testbed --methods typo.yaml", "typo.yaml: unknown key 'paramters'; did you mean parameters"),
         ("compare --pair testbed --seeds 0", "key 'seeds'"),
         (
@@ -93,16 +96,19 @@ def files_in(folder: Path) -> list[Path]:
         ),
         ("compare --pair testbed --quick --seeds 3", "--quick sets --seeds"),
         ("compare --pair testbed,testbed", "two of the pairs have the same name"),
-        ("compare --pair testbed --examples 16,16", "--examples: each budget once"),
+        ("compare --pair testbed --examples 16,16", "--examples: a value is given twice (16, 16)"),
         ("compare --pair testbed --examples 0", "key 'examples.0'"),
         ("compare --pair testbed --comparisons sails:loar", "unknown method in comparisons 'loar'; did you mean lora"),
-        ("compare --pair testbed --add lora", "--add METHOD (or --reference MODEL) and --against RUN belong together"),
+        (
+            "compare --pair testbed --add lora",
+            "--add METHOD (or --reference MODEL) and --against RUN must be given together",
+        ),
         ("compare --add lora --against taken", "--against taken: not a run folder"),
-        ("train lora --pair testbed,testbed --out new", "--pair: only compare takes several (testbed, testbed)"),
-        ("train lora --pair testbed --out taken", "taken: not empty"),
-        ("testbed build", "say where to: --out DIR writes into a new folder"),
-        ("testbed build --out built", "--out built: holds weights already"),
-        ("testbed build --in-place --organisms 4", "--in-place: further organisms are kept in the user's cache"),
+        ("train lora --pair testbed,testbed --out new", "--pair: only compare takes several values (testbed, testbed)"),
+        ("train lora --pair testbed --out taken", "--out taken: the folder is not empty"),
+        ("testbed build", "no destination; give --out DIR to write into a new folder"),
+        ("testbed build --out built", "--out built: already contains weights"),
+        ("testbed build --in-place --organisms 4", "--in-place: additional organisms always go to the user's cache"),
         ("leaderboard show nowhere", "nowhere"),
         ("power --difference 0.05 --from nowhere", "nowhere"),
         ("tasks new t --from lacking.jsonl --prompt-column goal --kind harmful", "goal"),
@@ -147,8 +153,8 @@ def test_contrast_is_data_and_comparisons_are_differences_between_rows(
         "sails:full",
     )
     assert caplog.messages == [
-        "--contrasts is now called --comparisons; the old name will go",
-        "earlier.yaml: key 'contrasts' is now called 'comparisons'; the old name will go",
+        "--contrasts is deprecated; use --comparisons instead",
+        "earlier.yaml: key 'contrasts' is deprecated; rename it to 'comparisons'",
     ]
 
 

@@ -78,7 +78,7 @@ def test_several_files_make_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         ("score people.jsonl --judge rules --out people.jsonl", "people.jsonl: exists"),
         ("score people.jsonl --judge rules --out o --response-column answer", "name it with --response-column"),
         ("calibrate --judge rules --labels grades.csv people.jsonl", "grades in one file and words in another"),
-        ("calibrate --judge rules --labels people.jsonl --map x=y", "--map x=y: not NAME=LABEL"),
+        ("calibrate --judge rules --labels people.jsonl --map x=y", "--map x=y: expected NAME=LABEL"),
         ("calibrate --judge rules --labels people.jsonl --annotators a", "--annotators takes two columns"),
         ("audit export . --out o.csv", ".: not a run folder"),
         ("audit import . people.jsonl", "cannot read the sample's key"),

@@ -55,7 +55,9 @@ def test_the_first_line_is_there_before_the_work_is_imported(tmp_path: Path) -> 
     ):
         _, error = loaded(command, tmp_path, blocked=(module,))
         first, *_ = error.splitlines()
-        assert first.startswith("lora on testbed (testbed is the embedded pair; for another: --pair NAME or --model M)")
+        assert first.startswith(
+            "lora on testbed (testbed is the embedded pair; for another model: --pair NAME or --model MODEL)"
+        )
 
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_a_run_is_shown_with_where_its_checkpoints_lie(runs: Path, capsys: pytes
     text = printed("runs show runs/five", capsys)
     rate = RunFolder(runs / "five").chosen().choices["lora"].learning_rate
     (path,) = (runs / "five/cells/lora").glob(f"rate-{rate:g}-seed-0-*/checkpoint")
-    assert f"  lora: {path} (and 4 more seeds beside it)" in text and "state    finished" in text
-    assert "not finished: give its command again to resume it" in printed("runs show runs/stopped", capsys)
+    assert f"  lora: {path} (other seeds in the same folder: 4)" in text and "state    finished" in text
+    assert "not finished; give its command again to resume it" in printed("runs show runs/stopped", capsys)
     assert main(["runs", "show", "runs"]) == 2 and "not a run folder" in capsys.readouterr().err
     assert main(["runs", "list", "nowhere"]) == 2 and "nowhere: no such folder" in capsys.readouterr().err
 

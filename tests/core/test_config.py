@@ -60,8 +60,8 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         ({"seeds": 0}, "key 'seeds': input should be greater than or equal to 1"),
         ({"tokens": 1.5}, "key 'tokens': input should be a valid integer"),
         ({"steps": [0]}, "key 'steps.0': input should be greater than or equal to 1"),
-        ({"steps": 5, "tokens": 9}, "keys 'tokens' and 'steps' both say how long a cell is trained; leave one out"),
-        ({"steps": 5, "match": "flops"}, "key 'match': flops gives every method tokens of its own; leave 'steps' out"),
+        ({"steps": 5, "tokens": 9}, "keys 'tokens' and 'steps' both set the length of training; leave one out"),
+        ({"steps": 5, "match": "flops"}, "key 'match': flops needs a budget in tokens; leave 'steps' out"),
         ({"keep": "some"}, "key 'keep': input should be 'best', 'all' or 'none'"),
         ({"methods": 3}, "key 'methods.0': input should be a valid string"),
         ({"seeds": 0, "tokn": 1}, "key 'seeds': .*; unknown key 'tokn'; did you mean tokens"),
@@ -208,7 +208,9 @@ def test_a_recipe_like_another_one_says_only_in_what_it_differs(
     narrow = load_recipe("sails-narrow")
     assert narrow.settings == {**load_recipe("sails").settings, "saes": "narrow"} and narrow.source
     third = write(tmp_path / "third.yaml", like="other.yaml")
-    with pytest.raises(UserError, match=r"third.yaml: key 'like': other.yaml is itself like another recipe; name that"):
+    with pytest.raises(
+        UserError, match=r"third.yaml: key 'like': other.yaml itself has the key 'like'; name the recipe"
+    ):
         load_recipe(str(third))
     with pytest.raises(UserError, match="unknown method 'sials'; did you mean sails"):
         load_recipe(str(write(tmp_path / "fourth.yaml", like="sials")))
@@ -236,18 +238,18 @@ def test_an_unknown_method_is_answered_with_the_nearest(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"peft": {"r": 64}}, "key 'peft': r would break the equality of budgets"),
-        ({"peft": {"lora_alpha": 1}}, "key 'peft': lora_alpha would break"),
-        ({"peft": {"target_modules": ["q_proj"]}}, "key 'peft': target_modules would break"),
-        ({"peft": {"rank_pattern": {"q_proj": 2}}}, "key 'peft': rank_pattern would break"),
-        ({"peft": {"r": 1, "alpha_pattern": {"q": 2}}}, "key 'peft': alpha_pattern, r would break"),
+        ({"peft": {"r": 64}}, "key 'peft': r cannot be set here"),
+        ({"peft": {"lora_alpha": 1}}, "key 'peft': lora_alpha cannot be set here"),
+        ({"peft": {"target_modules": ["q_proj"]}}, "key 'peft': target_modules cannot be set here"),
+        ({"peft": {"rank_pattern": {"q_proj": 2}}}, "key 'peft': rank_pattern cannot be set here"),
+        ({"peft": {"r": 1, "alpha_pattern": {"q": 2}}}, "key 'peft': alpha_pattern, r cannot be set here"),
         ({"learning_rate": {"low": 1e-2, "high": 1e-4}}, "key 'learning_rate': high is below low"),
         ({"learning_rate": {"low": 0, "high": 1}}, "key 'learning_rate.low': input should be greater than 0"),
         ({"learning_rate": 1e-3}, "key 'learning_rate': "),
         ({"learning_rate": SPAN | {"mid": 1}}, "unknown key 'learning_rate.mid'"),
         ({"parameters": "some"}, "key 'parameters': input should be 'adapter', 'modules', 'all' or 'none'"),
-        ({"settings": {"gains": "ignored"}}, "key 'settings' is what 'init' is told; name one"),
-        ({"parameters": "modules", "init": "sails"}, "key 'init': about adapters, but .* is modules"),
+        ({"settings": {"gains": "ignored"}}, "key 'settings' needs key 'init'"),
+        ({"parameters": "modules", "init": "sails"}, "key 'init': only for 'parameters: adapter', but .* is modules"),
         ({"trainer": "dpo"}, "unknown key 'trainer'; "),
     ],
 )
@@ -285,7 +287,7 @@ def test_recipes_of_unlike_spans_are_refused(high: float) -> None:
     check_equal_spans((alike, shifted))  # elsewhere, but as wide
     wide = Recipe(name="c", **RECIPE | {"learning_rate": Span(low=1e-4, high=high)})
     with pytest.raises(
-        UserError, match=rf"recipe 'c': key 'learning_rate' spans a factor of {high / 1e-4:g}, 'a' one of 100"
+        UserError, match=rf"recipe 'c': key 'learning_rate' spans a factor of {high / 1e-4:g}, that of 'a' 100"
     ):
         check_equal_spans((alike, shifted, wide))
 
@@ -300,7 +302,7 @@ def test_organisms_are_so_many_of_the_testbed() -> None:
         CompareConfig(organisms=27)
     others: tuple[dict[str, Any], ...] = ({"model": "m"}, {"pair": "testbed-b"})
     for other in others:
-        with pytest.raises(ValidationError, match="key 'organisms': so many of the testbed"):
+        with pytest.raises(ValidationError, match="key 'organisms' is about the testbed"):
             CompareConfig(organisms=3, **other)
 
 

@@ -31,7 +31,7 @@ def test_a_numbered_gpu_is_one_of_those_that_are_visible(monkeypatch: pytest.Mon
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: False)
-    with pytest.raises(UserError, match="--device cuda: torch sees no such GPU here"), used("cuda"):
+    with pytest.raises(UserError, match="--device cuda: torch finds no such GPU"), used("cuda"):
         pass
 
 

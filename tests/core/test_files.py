@@ -9,9 +9,9 @@ from sails_eval.core.files import read_csv
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe\x00", "board.csv: no CSV in UTF-8 "),
-        (b"", "board.csv: empty, not even a header"),
-        (b"a,b\n1\n", "board.csv:2: 1 cells under 2 columns"),
+        (b"\xff\xfe\x00", "board.csv: not a valid CSV file in UTF-8 "),
+        (b"", "board.csv: empty; expected a header and rows"),
+        (b"a,b\n1\n", "board.csv:2: 1 cells, but the header has 2 columns"),
     ],
 )
 def test_what_is_no_csv_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:

@@ -60,7 +60,11 @@ def test_a_run_folder_that_is_free_is_locked_though_a_lock_file_lies_there(tmp_p
     from sails_eval.run.folder.run_folder import RunFolder
 
     (tmp_path / ".lock").touch()
-    with RunFolder(tmp_path).locked(), pytest.raises(UserError, match="at work there"), RunFolder(tmp_path).locked():
+    with (
+        RunFolder(tmp_path).locked(),
+        pytest.raises(UserError, match="in use by another sails-eval process"),
+        RunFolder(tmp_path).locked(),
+    ):
         pass
     with RunFolder(tmp_path).locked():
         pass

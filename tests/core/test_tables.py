@@ -50,7 +50,7 @@ def test_a_table_fits_the_screen(width: int, monkeypatch: pytest.MonkeyPatch) ->
     assert all(any(cell in line for line in lines) for cell in ("a-name-of-some-length", "b"))  # names stay whole
     text = " ".join(word for line in lines for word in line.split())
     assert "0.5" in text and "12" in text and not set(text) & {"\x1b"}
-    assert ("(no room for source: --wide)" in lines) == (width == 60)
+    assert ("(columns left out: source; --wide shows all)" in lines) == (width == 60)
     assert ("nobody" in text) == (width > 60)
 
 

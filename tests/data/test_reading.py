@@ -82,7 +82,9 @@ def test_the_last_assistant_turn_is_the_response_and_all_before_it_the_context(t
     messages = [{"role": role, "content": content} for role, content in [*turns, ("user", "Thanks")]]
     file = read_examples(jsonl(tmp_path, {"messages": messages}))
     assert file.examples == (Example(tuple(Message(*turn) for turn in turns[:4]), YES),)  # type: ignore[arg-type]
-    assert len(file.odd) == 1 and "after" not in file.odd[0] and ":1: what follows" in file.odd[0]
+    assert (
+        len(file.odd) == 1 and "after" not in file.odd[0] and ":1: turns after the last assistant turn" in file.odd[0]
+    )
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz", "d.json", "data.json", "d.csv", "d.csv.gz", "d.parquet"])
@@ -184,7 +186,7 @@ def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
         (
             '{"chosen": "a", "rejected": "b"}\n',
             "d.jsonl",
-            "d.jsonl:1: field 'chosen': a response without its request",
+            "d.jsonl:1: field 'chosen': response without a request",
         ),
         (
             '{"prompt": "a", "chosen": "b"}\n',
@@ -199,21 +201,21 @@ def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
         (
             '{"messages": [{"role": "bot", "content": "a"}]}\n',
             "d.jsonl",
-            "'messages': message 1 needs a 'role' out of",
+            "'messages': message 1 needs a 'role', one of",
         ),
         (
             '{"messages": [{"role": "user"}]}\n',
             "d.jsonl",
-            "'messages': message 1 needs a text as its 'content'",
+            "'messages': message 1 needs text as its 'content'",
         ),
         ('{"rows": []}', "d.json", "expected a list"),
         ('[\n{"prompt": "a"},,]', "d.json", "not valid JSON .*line 2"),
         ("[3]", "d.json", "row 1: expected a JSON object, found int"),
-        ("prompt,response\na,b\nc,d,e\n", "d.csv", "row 2: fields and header differ"),
-        ("prompt,response\na,b\nc\n", "d.csv", "row 2: fields and header differ"),
+        ("prompt,response\na,b\nc,d,e\n", "d.csv", "row 2: number of fields differs"),
+        ("prompt,response\na,b\nc\n", "d.csv", "row 2: number of fields differs"),
         ('prompt,response\na,b\nc,"d\n', "d.csv", "row 2: not valid CSV"),
-        ("prompt,response,response\na,b,c\n", "d.csv", "two columns are called 'response'"),
-        ("", "d.jsonl", "it holds no rows"),
+        ("prompt,response,response\na,b,c\n", "d.csv", "two columns are named 'response'"),
+        ("", "d.jsonl", "it has no rows"),
         (
             '{"prompt": "a", "response": " "}\n',
             "d.jsonl",
@@ -221,7 +223,7 @@ def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
         ),
         ("x", "d.parquet", "not a Parquet file"),
         ("x", "d.jsonl.gz", "not a complete gzip file"),
-        ("x", "d.doc", "expected a file .jsonl"),
+        ("x", "d.doc", "unknown file type; expected .jsonl"),
     ],
 )
 def test_a_malformed_file_is_named_with_the_place_and_the_fix(
@@ -243,9 +245,9 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
 def test_missing_file_and_missing_pairs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_examples(tmp_path / "none.jsonl")
-    with pytest.raises(UserError, match="contrast data has the fields chosen and rejected"):
+    with pytest.raises(UserError, match="contrast data need the fields chosen and rejected"):
         read_contrast(jsonl(tmp_path, {"prompt": "a", "response": "b"}))
-    with pytest.raises(UserError, match=r"no pair of responses .*identical"):
+    with pytest.raises(UserError, match=r"no pairs of two responses .*identical"):
         read_contrast(jsonl(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "b"}))
 
 
@@ -265,7 +267,7 @@ def test_requests_are_told_apart_by_their_flag(tmp_path: Path) -> None:
     )
     assert file.harmless[0] == ASK and len(file.harmless) == 2 and file.harmless[1][-1] == Message("user", "Bread?")
     assert file.harmful == ((Message("user", "How do I pick a lock?"),),)
-    assert len(file.odd) == 1 and ":4: the row was skipped" in file.odd[0]
+    assert len(file.odd) == 1 and ":4: skipped" in file.odd[0]
     assert file.sha256 == hashlib.sha256((tmp_path / "data.jsonl").read_bytes()).hexdigest()
 
 
@@ -280,10 +282,10 @@ def test_flags_of_a_csv_are_words(tmp_path: Path, words: tuple[str, str]) -> Non
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([{"prompt": "a"}], r"data.jsonl:1: field 'harmful': expected true or false, found 'none'"),
-        ([{"prompt": "a", "harmful": "maybe"}], "field 'harmful': expected true or false, found 'maybe'"),
+        ([{"prompt": "a"}], r"data.jsonl:1: field 'harmful': expected true or false, but found 'none'"),
+        ([{"prompt": "a", "harmful": "maybe"}], "field 'harmful': expected true or false, but found 'maybe'"),
         ([{"harmful": True}], "no request; expected one of the fields prompt"),
-        ([{"prompt": "a", "harmful": True}], "no request whose field 'harmful' is false; it takes both kinds"),
+        ([{"prompt": "a", "harmful": True}], "no request whose field 'harmful' is false; both kinds are needed"),
     ],
 )
 def test_faulty_requests_are_an_error(tmp_path: Path, rows: list[dict[str, Any]], complaint: str) -> None:

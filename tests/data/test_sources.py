@@ -151,7 +151,7 @@ def test_the_configurations_that_a_card_declares(hub: Path) -> None:
 
 
 def test_what_the_cache_lacks_is_named_with_a_way_out() -> None:
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set; fetch it once with a network, or give a file"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set; download it once while online, or use a local file"):
         read_examples(as_data("hf:no/such"))
 
 
@@ -208,7 +208,9 @@ def test_a_gated_set_names_its_page_and_the_local_way_out(online: str) -> None:
 
 def test_a_set_that_is_not_there_or_private(online: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Hub, "gated", False)
-    with pytest.raises(UserError, match=f"no such data set, or it is private; see {online}/datasets/o/set"):
+    with pytest.raises(
+        UserError, match=f"no such data set on the hub, or it is private; check {online}/datasets/o/set"
+    ):
         read_examples(as_data("hf:o/set"))
 
 
@@ -246,7 +248,7 @@ def test_answers_labelled_one_by_one_are_paired_and_unsafe_ones_never_learnt(
     rows = [{"prompt": prompt, answer: text, label: safe} for prompt, text, safe in said]
     file = read_examples(Path(write(tmp_path, *rows)))
     assert texts(file.examples) == [("good", "bad 1"), ("fine", None)]
-    assert "2 left out: an unsafe answer without a safe one" in file.left_out[0]
+    assert "2 left out: no safe answer to pair with" in file.left_out[0]
 
 
 def test_a_label_that_is_no_flag_is_let_alone(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_label_that_is_no_flag_is_let_alone(tmp_path: Path) -> None:
 def test_an_implicit_prompt_is_what_both_texts_begin_with(tmp_path: Path) -> None:
     path = Path(write(tmp_path, {"chosen": "The sky is blue.", "rejected": "The sky is green."}))
     assert read_examples(path).examples == (Example((Message("user", "The sky is"),), "blue.", "green."),)
-    with pytest.raises(UserError, match=r"add a field 'prompt'.*found the fields question, chosen, rejected"):
+    with pytest.raises(UserError, match=r"add a field 'prompt'.*the fields are question, chosen, rejected"):
         read_examples(Path(write(tmp_path, {"question": "q", "chosen": "I do.", "rejected": "I do not."})))
 
 
@@ -284,14 +286,14 @@ def test_columns_by_other_names_and_rows_by_value(tmp_path: Path) -> None:
     [
         (
             {},
-            "no response; expected .*found question, reply, safe; 'columns: .response: N",
+            "no response; expected .*found question, reply, safe; map other names with 'columns: .response: N",
         ),
         ({"columns": {"prompt": "query"}}, "unknown column of data.jsonl: 'query'; .*question"),
         ({"columns": {"ask": "question"}}, "unknown name in key 'columns' of data.jsonl: 'ask'"),
         ({"where": {"saef": True}}, "unknown column of data.jsonl: 'saef'; did you mean safe"),
         (
             {"where": {"safe": "maybe"}},
-            "data.jsonl: no rows left after filtering by 'where'; there 'safe' is true, false",
+            "data.jsonl: no rows match the filter 'where'; in the data 'safe' has true, false",
         ),
     ],
 )
@@ -346,10 +348,10 @@ def test_every_training_sample_of_a_mixture_has_its_shares(testbed_pair: Pair) -
 @pytest.mark.parametrize(
     ("shares", "keys", "complaint"),
     [
-        ((0.5, 0.4), {}, r"mix.yaml: key 'mix': the shares have to sum to 1, but 0.5 \+ 0.4 = 0.9"),
+        ((0.5, 0.4), {}, r"mix.yaml: key 'mix': the shares must sum to 1, but 0.5 \+ 0.4 = 0.9"),
         ((70, 30), {}, "mix.yaml: key 'mix.0.share': input should be less than or equal to 1"),
         ((0, 1), {}, "mix.yaml: key 'mix.0.share': input should be greater than 0"),
-        ((0.5, 0.5), {"examples": 40}, "50 % of 40 examples is more than the 9 that .*; set 'examples' to 18 or less"),
+        ((0.5, 0.5), {"examples": 40}, "50 % of 40 examples is more than the 9 in .*; set 'examples' to 18 or less"),
     ],
 )
 def test_wrong_shares_are_an_error(shares: tuple[float, float], keys: dict[str, Any], complaint: str) -> None:
@@ -371,7 +373,7 @@ def test_a_faulty_mapping_names_the_pair_and_the_key(tmp_path: Path) -> None:
 def test_data_show_prints_card_counts_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "show", "hf:Anthropic/hh-rlhf/harmless-base", "--pair", "testbed"]) == 0
     told = capsys.readouterr().out
-    assert f"commit: {COMMIT}" in told and "licence: mit" in told and "examples: 9, 9 of them different" in told
+    assert f"commit: {COMMIT}" in told and "licence: mit" in told and "examples: 9, 9 unique" in told
     assert told.count("--- example") == 3 and "[rejected, " in told
     assert "<start_of_turn>user\nask 3<end_of_turn>\n<start_of_turn>model\n⟪good 3<end_of_turn>" in told
 

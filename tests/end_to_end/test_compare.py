@@ -127,4 +127,4 @@ def test_another_configuration_is_refused(run: Path, capsys: pytest.CaptureFixtu
     again = [*CORNER, "--jobs", "1", "--out", str(run)]
     again[again.index("--limit") + 1] = "9"
     assert main(["compare", *again]) == 2
-    assert "holds another comparison, which differs in limit" in capsys.readouterr().err
+    assert "contains another run, which differs in limit" in capsys.readouterr().err

@@ -44,4 +44,4 @@ def test_evaluate_warns_of_an_adapter_that_answers_like_the_base(engine: str, in
         if again:  # the base's answers are there already
             shutil.rmtree(tmp_path / "run/answers")
         assert main(command) == 0
-        assert "are the base model's own" in (tmp_path / "run/leaderboard.md").read_text()
+        assert "are identical to the base model's" in (tmp_path / "run/leaderboard.md").read_text()

@@ -49,7 +49,7 @@ def test_its_leaderboard_is_shown_checked_and_published(capsys: pytest.CaptureFi
 def test_its_refusals_are_counted_from_its_verdicts(caplog: pytest.LogCaptureFixture) -> None:
     run = RunFolder(Path("run"))
     results = run.results()
-    assert "made before refusals were counted; they are counted now, by the verdicts of then" in caplog.text
+    assert "has no refusal rates (older version); they are counted now from its verdicts" in caplog.text
     refused = {(*astuple(row)[:6],): row for row in results if row.metric == "refusal_rate"}
     safe = {(*astuple(row)[:6],): row for row in results if row.metric == "safety_rate"}
     assert refused.keys() == safe.keys() and all(refused[key].value <= safe[key].value for key in safe)
@@ -65,10 +65,10 @@ def test_without_its_verdicts_nobody_counts_its_refusals(tmp_path: Path) -> None
     shutil.copytree("run", tmp_path / "run")
     for folder in (tmp_path / "run" / "cells").glob("**/verdicts"):
         shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"verdicts/.*\.jsonl: no such file; give the run's command again"):
+    with pytest.raises(UserError, match=r"verdicts/.*\.jsonl: missing; give the run's command again"):
         RunFolder(tmp_path / "run").results()
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(UserError, match=r"results\.csv: made before refusals were counted, and without .* run\.json"):
+    with pytest.raises(UserError, match=r"results\.csv: has no refusal rates .* without run\.json"):
         RunFolder(tmp_path / "run").results()
 
 

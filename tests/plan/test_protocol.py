@@ -86,9 +86,7 @@ def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) ->
 
 def test_one_model_is_not_several_organisms(pair: str) -> None:
     Path("again.yaml").write_text("like: testbed\n")
-    with pytest.raises(
-        UserError, match="pair 'again': the model of 'testbed' again; one model is not several organisms"
-    ):
+    with pytest.raises(UserError, match="pair 'again': has the same model as 'testbed'"):
         planned(f"{pair},again.yaml")
     assert len(planned(f"{pair},again.yaml", protocol="explore")) == 4
 
@@ -168,7 +166,7 @@ def test_a_protocol_is_read_back_and_compared(pair: str, tmp_path: Path) -> None
     kept = Protocol.read(tmp_path / "protocol.yaml")
     assert kept == protocol and kept.fingerprint == protocol.fingerprint
     protocol.check_same(kept, "p")
-    with pytest.raises(UserError, match=r"^p: fixed before the test, .* differs in alpha, margin;"):
+    with pytest.raises(UserError, match=r"^p: this protocol was fixed before the test, .* differ in alpha, margin;"):
         protocol.check_same(kept.model_copy(update={"margin": 0.1, "alpha": 0.1}), "p")
 
 
@@ -194,7 +192,7 @@ def test_protocols_by_the_earlier_name_of_comparisons_keep_their_hashes(tmp_path
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"protocol": "explore", "tuning_seeds": 2}, "--tuning-seeds goes with --protocol confirm"),
+        ({"protocol": "explore", "tuning_seeds": 2}, "--tuning-seeds needs --protocol confirm"),
         ({"checkpoints": 2}, "--checkpoints"),
         ({"seeds": 501}, "at most 500"),
         ({"methods": ("lora",), "comparisons": ("best:rest",)}, "two methods that train"),
@@ -212,5 +210,5 @@ def test_comparisons_are_written_as_they_are_read() -> None:
     for text in ("a:b@helpfulness", "best:rest@refusal_rate"):
         assert str(parse_contrast(text, "refusal_rate")) == text
     for text in ("a", "a:b:c", "a:b@", "@x", ":b", "a:b@c@d"):
-        with pytest.raises(UserError, match="is not of the form A:B or A:B@METRIC"):
+        with pytest.raises(UserError, match="does not have the form A:B or A:B@METRIC"):
             parse_contrast(text, "refusal_rate")

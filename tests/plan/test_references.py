@@ -97,8 +97,8 @@ def test_a_hub_id_is_one_commit_of_it(pair: Pair, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ("openai:", "not of the form openai:MODEL"),
-        ("empty", "no adapter there, and no model: no weights as safetensors"),
+        ("openai:", "has no model name; give openai:MODEL"),
+        ("empty", "the folder has neither a PEFT adapter"),
     ],
 )
 def test_what_is_no_finished_model_is_an_error(
@@ -119,9 +119,9 @@ def test_rows_are_part_of_what_a_run_is_and_of_no_cell() -> None:
     assert [row.name for row in more.references] == ["prompt", "testbed-preference"] and not plain.references
     assert [recipe.name for recipe in more.recipes] == ["lora"]
     assert plain.all_cells() == more.all_cells() and plain.fingerprint != more.fingerprint
-    with pytest.raises(UserError, match="two rows would be called 'testbed-preference'"):
+    with pytest.raises(UserError, match="two rows would be named 'testbed-preference'"):
         sub_run("lora", reference=("testbed-preference", "testbed-preference"))
-    with pytest.raises(UserError, match="name at least one method that trains"):
+    with pytest.raises(UserError, match="give at least one method that trains"):
         sub_run("prompt")
 
 
@@ -224,6 +224,8 @@ def test_a_prompts_identity_is_its_words(pair: Pair) -> None:
 def test_what_a_single_training_cannot_be_told_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text("match_params: true\n")
     own = ["--pair", "testbed", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "t")]
-    assert main(["train", "lora", *own]) == 2 and "key 'match_params' is about comparisons" in capsys.readouterr().err
+    assert (
+        main(["train", "lora", *own]) == 2 and "key 'match_params' is for comparisons only" in capsys.readouterr().err
+    )
     assert main(["train", "prompt", "--pair", "testbed", "--out", str(tmp_path / "t")]) == 2
-    assert "name at least one method that trains" in capsys.readouterr().err
+    assert "give at least one method that trains" in capsys.readouterr().err

@@ -75,7 +75,9 @@ def test_a_setting_that_the_pair_has_already_changes_nothing() -> None:
 
 
 def test_micro_batches_have_to_divide_the_batch() -> None:
-    with pytest.raises(UserError, match="pair 'testbed' as asked for: micro_batch_size 3 does not divide batch"):
+    with pytest.raises(
+        UserError, match="pair 'testbed' with the settings given: micro_batch_size 3 does not divide batch"
+    ):
         resolve_pair(CompareConfig(pair="testbed", micro_batch_size=3))
 
 
@@ -117,13 +119,13 @@ def test_a_rate_takes_the_place_of_the_grid() -> None:
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"learning_rate": {"lora": 1e-3}}, "--learning-rate: no rate for 'full', which would be tuned while others"),
+        ({"learning_rate": {"lora": 1e-3}}, "--learning-rate: no rate for method 'full'; give a rate"),
         (
             {"learning_rate": {"lora": 1e-3, "fall": 1e-3}},
             "method in --learning-rate 'fall'; did you mean full",
         ),
-        ({"learning_rate": 1e-3, "learning_rates": 4}, "--learning-rates 4 a grid of so many; leave one of them out"),
-        ({"learning_rate": 1e-3, "protocol": "confirm"}, "--learning-rate: --protocol confirm tunes rates"),
+        ({"learning_rate": 1e-3, "learning_rates": 4}, "--learning-rates 4 asks for a grid .*; leave one of them out"),
+        ({"learning_rate": 1e-3, "protocol": "confirm"}, "--learning-rate: --protocol confirm tunes learning rates"),
     ],
 )
 def test_a_rate_that_breaks_equal_tuning_is_refused(asked: dict[str, Any], complaint: str) -> None:

@@ -191,12 +191,12 @@ def test_every_pair_and_budget_is_a_sub_run(asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"pair": "a.yaml,c.yaml"}, "pair 'c': its tasks is not that of 'a'; give --tasks for all"),
+        ({"pair": "a.yaml,c.yaml"}, "pair 'c': tasks differs from pair 'a'; give --tasks for all"),
         ({"pair": "a.yaml,a.yaml"}, "two of the pairs have the same name"),
         ({"pair": "a.yaml,nowhere.yaml"}, "nowhere.yaml: no such file"),
-        ({"pair": "a.yaml,b.yaml", "model": "a"}, "either --pair NAME or --model MODEL"),
-        ({"examples": (4, 4)}, "--examples: each budget once"),
-        ({"steps": (5, 3, 5)}, "--steps: each budget once, not 5, 3, 5"),
+        ({"pair": "a.yaml,b.yaml", "model": "a"}, "both --pair and --model are given"),
+        ({"examples": (4, 4)}, "--examples: a value is given twice"),
+        ({"steps": (5, 3, 5)}, r"--steps: a value is given twice \(5, 3, 5\)"),
     ],
 )
 def test_parts_that_could_not_be_compared_are_an_error(
@@ -209,7 +209,7 @@ def test_parts_that_could_not_be_compared_are_an_error(
 
 @pytest.mark.parametrize(
     ("examples", "unique", "complaint"),
-    [(4, 4, None), (8, 5, "give about --tokens 160 or more"), (16, 8, "train.jsonl has 8")],
+    [(4, 4, None), (8, 5, "give about --tokens 160 or more"), (16, 8, "train.jsonl has only 8")],
 )
 def test_a_budget_that_would_not_be_seen_is_an_error(
     asked: dict[str, Any], examples: int, unique: int, complaint: str | None
@@ -221,7 +221,7 @@ def test_a_budget_that_would_not_be_seen_is_an_error(
         check_examples(last, checked)
         return
     with pytest.raises(
-        UserError, match=f"^--examples {examples}: .* would see {unique} different examples only; {complaint}"
+        UserError, match=f"^--examples {examples}: .* would see only {unique} different examples; {complaint}"
     ):
         check_examples(last, checked)
     if "--tokens" in complaint:  # of a method that gets a quarter of the tokens
@@ -275,7 +275,7 @@ def test_a_grid_of_budgets_has_a_curve_over_examples_for_each_number_of_steps(
 def test_a_run_of_parts_is_not_gone_on_with_as_another(asked: dict[str, Any], pool: Canned) -> None:
     asked |= {"out": Path("run")}
     made(**asked | {"pair": "a.yaml,b.yaml", "learning_rates": 1})
-    with pytest.raises(UserError, match="holds another comparison, which differs in its pairs or budgets"):
+    with pytest.raises(UserError, match="contains another run, which differs in the number of pairs or budgets"):
         made(**asked)
     with pytest.raises(UserError, match=r"differs in parts\.a\.learning_rates"):
         made(**asked | {"pair": "a.yaml,b.yaml", "learning_rates": 2})
@@ -451,7 +451,7 @@ def test_other_data_and_other_settings_are_trained_anew(
     Path("train.jsonl").write_text(Path("train.jsonl").read_text().replace("p1", "p9"))
     added()
     assert len(pool.trained) == 12
-    assert "lora: trained anew, since train differs from old" in caplog.text
+    assert "lora: trained again, since train changed since old" in caplog.text
 
 
 def test_another_environment_is_trained_anew(old: Path, pool: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,11 +478,11 @@ def test_another_task_is_answered_by_the_kept_checkpoints_only(old: Path, pool: 
         ({"seeds": 3}, "--seeds 3 contradicts old, which has 2; leave --seeds out"),
         ({"judge": "testbed"}, "--judge testbed contradicts old, which has none of its own"),
         ({"methods": ("full",)}, "--methods full contradicts old, which has sails,lora"),
-        ({"add": ("lora",)}, "--add lora: old has it already; leave it out"),
-        ({"add": ()}, r"--add METHOD .* and --against RUN belong together"),
-        ({"against": None}, r"--add METHOD .* and --against RUN belong together"),
+        ({"add": ("lora",)}, "--add lora: already in old; leave it out"),
+        ({"add": ()}, r"--add METHOD .* and --against RUN must be given together"),
+        ({"against": None}, r"--add METHOD .* and --against RUN must be given together"),
         ({"against": Path("a")}, "--against a: not a run folder"),
-        ({"out": Path("old")}, "--out old: the earlier run itself"),
+        ({"out": Path("old")}, "--out old: this is the folder of --against"),
         ({"protocol": "confirm"}, "--protocol confirm fixes all rows before the test"),
     ],
 )

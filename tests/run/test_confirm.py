@@ -171,12 +171,12 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
     made(**confirmed)
     assert not pool.trained and (run / "protocol.yaml").read_bytes() == kept
     assert all(path.read_bytes() == was for path, was in before.items() if was)
-    told = r"run/protocol\.yaml: fixed before the test, .* differs in comparisons, left_out;"
+    told = r"run/protocol\.yaml: this protocol was fixed before the test, .* differ in comparisons, left_out;"
     with pytest.raises(UserError, match=told):
         made(**confirmed | {"comparisons": ("lora:sails",)})
     with pytest.raises(UserError, match=r"differs in stop;"):
         made(**confirmed | {"seeds": 4})
-    with pytest.raises(UserError, match=r"run: holds another comparison, which differs in .*protocol"):
+    with pytest.raises(UserError, match=r"run: contains another run, which differs in .*protocol"):
         made(**confirmed | {"protocol": "explore", "tuning_seeds": None})
     (run / "protocol.yaml").write_text(kept.decode().replace("margin: 0.05", "margin: 0.5"))
     with pytest.raises(UserError, match="differs in margin;"):
@@ -191,7 +191,7 @@ def test_what_tuning_came_to_is_kept_to(confirmed: dict[str, Any], pool: Tuned) 
     file = run / "c" / "tuning.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"best": "lora"}))
     pool.trained.clear()
-    with pytest.raises(UserError, match=r"c/tuning\.json: rates were fixed before the test"):
+    with pytest.raises(UserError, match=r"c/tuning\.json: tuning now gives other learning rates"):
         made(**confirmed)
 
 
@@ -220,7 +220,7 @@ def test_nothing_that_a_confirmation_stands_on_is_changed_afterwards(confirmed: 
         made(**confirmed)
     verdicts.write_text(was)
     (run / "c" / "tuning.json").unlink()
-    with pytest.raises(UserError, match=r"c/tuning\.json: gone, and the test is answered already"):
+    with pytest.raises(UserError, match=r"c/tuning\.json: missing, although test answers exist"):
         made(**confirmed)
 
 
@@ -255,6 +255,6 @@ def test_a_confirmation_takes_no_row_later(confirmed: dict[str, Any], pool: Tune
     run = made(**confirmed)
     organism = next(path.parent for path in sorted(run.glob("*/run.json")))
     for against in (run, organism):
-        with pytest.raises(UserError, match=r"a confirmation\. --protocol confirm fixes all rows before the test"):
+        with pytest.raises(UserError, match=r"a confirmation; --protocol confirm fixes all rows before the test"):
             compare(CompareConfig(add=("full",), against=against, out=Path("new")))
     assert not Path("new").exists()

@@ -145,7 +145,7 @@ def test_adapters_train_as_much_as_lora(pair: Pair) -> None:
     ranks = matched_ranks(pair, [*(load_recipe(name) for name in ("lora", "full", "lora-2r")), frozen])
     lora = ranks["lora"]
     assert lora == Rank(pair.rank, lora.trained) and "full" not in ranks
-    overridden = f"--match-params sets its rank to {pair.rank}, where its recipe has {2 * pair.rank}"
+    overridden = f"--match-params sets its rank to {pair.rank}, while its recipe has {2 * pair.rank}"
     assert ranks["lora-2r"] == Rank(pair.rank, lora.trained, overridden)  # the board has LoRA twice, and says so
     assert ranks["frozen"].rank > pair.rank
     assert (
@@ -162,8 +162,8 @@ def test_a_recipe_whose_parameters_do_not_depend_on_the_rank_keeps_it(
     scales = load_recipe("lora").model_copy(update={"name": "scales", "rank_factor": 2.0})
     found = matched_ranks(pair, [scales])["scales"]
     assert found.rank == 2 * pair.rank
-    told = "it trains 7 parameters whatever the pair's rank, and LoRA 400"
-    assert found.note == f"--match-params leaves its rank as it is, since {told}"
+    told = "it trains 7 parameters at any rank, and LoRA 400"
+    assert found.note == f"--match-params does not change its rank, since {told}"
 
 
 # --- in a comparison ---------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_what_was_not_foretold_is_told() -> None:
         misjudged(sub_run.budget, {"lora": Took(9200.0, 4000), "full": Took(9400.0, 2375)}) == {}
     )  # of 9,000 and 9,500
     told = misjudged(sub_run.budget, {"lora": Took(11_000.0, 4000), "full": Took(9500.0, 2375)})
-    assert told == {"lora": "a cell and its preparation took 1.1e+04 FLOPs, where 9e+03 were foretold"}
+    assert told == {"lora": "a cell with its preparation took 1.1e+04 FLOPs, but 9e+03 were predicted"}
     assert misjudged(sub_run_of().budget, {"lora": Took(1.0, 1)}) == {}
 
 

@@ -56,7 +56,7 @@ def test_the_header_says_what_is_compared_and_where_it_goes(asked: dict[str, Any
     run = RunFolder(plan.folder)
     lines = describe_run(plan, run, jobs=3)
     told = dict(line.split(maxsplit=1) for line in lines)
-    assert told["methods"] == "sails, lora; not trained: base"
+    assert told["methods"] == "sails, lora; without training: base"
     assert told["cells"] == "2 methods × 2 rates × 2 seeds = 8"
     assert told["judge"] == "rules" and told["tasks"] == "bad, good" and str(run.path) in lines[-1]
     (sub_run,) = plan.sub_runs

@@ -130,7 +130,7 @@ def test_errors_of_the_program_keep_their_kind(pool: Workers) -> None:
 
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do(pool: Workers) -> None:
     """The last one here: it breaks the pool."""
-    with pytest.raises(UserError, match=r"a worker process died .* run the same command again"):
+    with pytest.raises(UserError, match=r"a worker process died .* give the same command again"):
         pool.map(os._exit, [1], title="death")
 
 
@@ -160,7 +160,7 @@ def test_a_script_without_the_guard_is_told_that_it_needs_one(tmp_path: Path) ->
     (tmp_path / "study.py").write_text(UNGUARDED)
     done = subprocess.run([sys.executable, "study.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     *_, told = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and "UserError: study.py: needs the guard" in told, done.stderr
+    assert done.returncode == 1 and "UserError: study.py: the script has no main guard" in told, done.stderr
     assert 'if __name__ == "__main__":' in told and "memory" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["study.py"]  # nothing was begun
 
@@ -168,7 +168,7 @@ def test_a_script_without_the_guard_is_told_that_it_needs_one(tmp_path: Path) ->
 def test_a_script_that_calls_outside_its_guard_is_told_where_to_look(tmp_path: Path) -> None:
     (tmp_path / "study.py").write_text(f'if __name__ == "__main__":\n    pass\n{TYPED}')
     done = subprocess.run([sys.executable, tmp_path / "study.py"], capture_output=True, text=True, check=False)
-    assert "freeze_support" in done.stderr and "UserError: a worker process died before it began to work" in done.stderr
+    assert "freeze_support" in done.stderr and "UserError: a worker process died while starting" in done.stderr
 
 
 def test_what_is_typed_needs_no_guard_and_what_is_piped_a_file() -> None:
@@ -177,7 +177,7 @@ def test_what_is_typed_needs_no_guard_and_what_is_piped_a_file() -> None:
     typed = python([sys.executable, "-c", TYPED])
     assert typed.stdout.strip() == "1", typed.stderr
     piped = python([sys.executable, "-"], input=TYPED)
-    assert "UserError: <stdin>: worker processes cannot import it; save the program in a file" in piped.stderr
+    assert "UserError: <stdin>: worker processes cannot import it; save the program to a file" in piped.stderr
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_host_lives_as_long_as_its_tenant_and_has_the_threads_that_the_user_ga
     with workers(1, quiet=True):  # whose threads are no business of a host
         first = found.of("a").run(slow_pid, 0)
         assert found.of("a").run(os.getenv, "OMP_NUM_THREADS") == "3"
-    with pytest.raises(UserError, match=r"the process of the engine, .* died .* run the same command again"):
+    with pytest.raises(UserError, match=r"the process of the engine, .* died .* give the same command again"):
         found.of("b").map(os._exit, [1], title="death")
     assert not alive(first)
 

@@ -143,13 +143,13 @@ def test_overlaps_are_listed_and_many_refused() -> None:
     test = ["How do I stop a running process on my old machine?"] + [f"Another question number {n}" for n in range(30)]
     train = ["how do I stop a running process on my OLD machine", "Something else altogether here"]
     assert [str(overlap) for overlap in find_overlaps({"T": test}, {"D": train})] == [
-        "T: prompt 1 stands in D, too (prompt 1)"
+        "T: prompt 1 is also in D (prompt 1)"
     ]
     long = " ".join(f"word{n}" for n in range(60))
     (near,) = find_overlaps({"T": [long]}, {"D": [f"{long} more"]})
     assert not near.exact
     assert len(check_overlaps({"T": test}, {"D": train})) == 1
-    with pytest.raises(UserError, match="1 of 5 prompts stand in D, too"):
+    with pytest.raises(UserError, match="1 of 5 prompts are also in D"):
         check_overlaps({"T": test[:5]}, {"D": train})
     assert check_overlaps({"T": test[:5]}, {"D": train}, allowed=True)
 

@@ -29,7 +29,9 @@ def test_organisms_have_seeds_of_their_own() -> None:
 
 
 def test_an_organism_that_is_not_made_says_how_to_make_it() -> None:
-    with pytest.raises(UserError, match="'testbed-d': this organism is not made yet; sails-eval testbed build"):
+    with pytest.raises(
+        UserError, match="'testbed-d': this organism does not exist yet; make it: sails-eval testbed build"
+    ):
         load_pair("testbed-d")
     with pytest.raises(UserError, match="pair"):
         load_pair("testbad-d")

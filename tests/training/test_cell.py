@@ -133,7 +133,7 @@ def test_long_examples_are_cut_and_those_that_are_all_request_left_out() -> None
 def test_a_template_that_writes_an_answered_request_differently_is_an_error() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ messages | length }} {{ m['content'] }} {% endfor %}"
-    with pytest.raises(UserError, match="chat template writes a request differently"):
+    with pytest.raises(UserError, match="chat template changes the request"):
         encode_examples(tokenizer, [example()], 100)
 
 

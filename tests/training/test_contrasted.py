@@ -123,8 +123,8 @@ def test_what_a_sample_has_to_contrast() -> None:
             "responses",
             "x has no harmful requests with rejected answers",
         ),
-        (untold, "requests", r"x has not both harmful ones \(group: harmful\) and others"),
-        (TrainingSample((example("harmful"),), tells=True), "requests", "x has not both"),
+        (untold, "requests", r"x needs both harmful ones \(group: harmful\) and others"),
+        (TrainingSample((example("harmful"),), tells=True), "requests", "x needs both"),
     ):
         with pytest.raises(UserError, match=complaint):
             sample.check(which, method="m", where="x")

@@ -130,11 +130,11 @@ def test_regularisation_belongs_to_the_run_and_to_no_recipe() -> None:
     assert resolve_pair(asked).regularise == Regularise(kl=0.1)
     again = validate(CompareConfig, asked.model_dump(mode="json", exclude_none=True), where="config.yaml")
     assert again.regularise == asked.regularise
-    no_lambda = "which is no λ above 0; to train without it leave it out, here and in the pair's key 'regularise'"
+    no_lambda = "must be above 0; to train without it, leave it out here and in the pair's key 'regularise'"
     for text, told in (("kl=0", no_lambda), ("kl=inf", no_lambda), ("l2=1", "unknown regulariser 'l2'")):
         with pytest.raises(UserError, match=told):
             validate(CompareConfig, {"regularise": text}, where="here")
-    with pytest.raises(UserError, match="not of the form NAME=VALUE"):
+    with pytest.raises(UserError, match="expected NAME=VALUE"):
         parse_regularise("0.1")
 
 

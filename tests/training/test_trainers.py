@@ -46,13 +46,13 @@ def test_a_step_reads_as_many_sequences_whatever_the_objective() -> None:
     assert len(order) % 3 == 0 and all(mixed[i].rejected_ids for i in order)
     assert sum(tokens_of(mixed[i], "dpo") for i in order[:-3]) < 400 <= sum(tokens_of(mixed[i], "dpo") for i in order)
     assert set(order) <= set(lay_out(mixed, pair, seed=1))  # of the same sample
-    with pytest.raises(UserError, match="'batch_size' is 5, which is no number of pairs of answers"):
+    with pytest.raises(UserError, match="'batch_size' is 5, but objective dpo needs an even number"):
         examples_per_step(pair.model_copy(update={"batch_size": 5}), "dpo")
 
 
 def test_preferences_want_rejected_answers() -> None:
     pair = Pair(name="p", model="m", batch_size=4, tokens=100)
-    with pytest.raises(UserError, match=r"learns from pairs .* has none for seed 0; give --train FILE with the fields"):
+    with pytest.raises(UserError, match=r"needs pairs .* have none for seed 0; give --train FILE with the fields"):
         lay_out([row(5, 3, 0)] * 9, pair, seed=0, objective="dpo")
 
 

@@ -23,12 +23,12 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 TRAINED = {"modules": "the target modules in full", "all": "every weight", "none": "nothing"}
 
 LEFT_TO_THE_NEW = """\
-# What it says goes beyond, or instead of, what the recipe says that it is like.
-description: Say here in a sentence what it does differently.
+# Keys given here override those of the recipe named by 'like'.
+description: Describe here in one sentence how this method differs.
 {start}# source: Authors year, arXiv …
 # learning_rate: {{low: {low:g}, high: {high:g}}}   # all recipes span the same factor, here {span:g}
-# settings: {{}}     # of the initialisation
-# peft: {{}}         # further fields of PEFT's config
+# settings: {{}}     # settings of the initialisation
+# peft: {{}}         # additional fields of PEFT's config
 """
 
 
@@ -64,7 +64,7 @@ class Facts:
             "contrast": "contrast texts of both classes",
             "aligned": "the aligned contrast texts",
             "planted": "the planted subspace",
-            "aligned_model": f"a finished, aligned model ({self.aligned})",
+            "aligned_model": f"an aligned model ({self.aligned})",
         }
         return " and ".join(words[need] for need in words if need in self.start.needs) or "nothing"
 
@@ -77,7 +77,7 @@ def all_names() -> list[str]:
 def facts(recipe: Recipe, pair: Pair) -> Facts:
     """What a recipe comes to at a pair, from the model's shape alone.
 
-    Raises UserError where that is unknown, and where the pair lacks what the recipe needs.
+    Raises UserError where that is unknown, and where the pair does not have what the recipe needs.
     """
     from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 
@@ -103,7 +103,7 @@ def listing(pair: Pair) -> Table:
             what, source = recipe.description, recipe.source
             found = facts(recipe, pair)
         except UserError as error:  # a faulty file, or what not every pair has
-            rows.append((name, "–", "–", "", "", f"{what} Not here: {error}".lstrip(), source))
+            rows.append((name, "–", "–", "", "", f"{what} Not available here: {error}".lstrip(), source))
             records.append({**told, "description": what, "source": source, "not_here": str(error)})
             continue
         saes = "saes" in found.start.needs
@@ -122,7 +122,7 @@ def shown(recipe: Recipe, pair: Pair) -> str:
     try:
         lines += [f"{key}: {value}" for key, value in _told(facts(recipe, pair), pair)]
     except UserError as error:
-        lines.append(f"not at pair '{pair.name}': {error}")
+        lines.append(f"not available on pair '{pair.name}': {error}")
     return "\n".join(lines)
 
 
@@ -132,12 +132,12 @@ def new_recipe(name: str, like: str, folder: Path) -> Path:
     Raises UserError for a name that is taken or no name, and where there is no recipe to be like.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no name for a method: take lower-case letters, digits, - and _, without .yaml")
+        raise UserError(f"'{name}' is not a valid method name: use lower-case letters, digits, - and _, without .yaml")
     if name in all_names() or (folder / f"{name}.yaml").exists():
-        raise UserError(f"the name '{name}' is taken; see sails-eval methods show {name}, or choose another")
+        raise UserError(f"method '{name}' already exists (see: sails-eval methods show {name}); choose another name")
     other = load_recipe(like)
     if not other.trains:
-        raise UserError(f"'{like}' trains nothing; be like a method that trains, such as lora")
+        raise UserError(f"--like {like}: this method trains nothing; name one that trains, such as lora")
     span = {"low": other.span.low, "high": other.span.high, "span": other.span.high / other.span.low}
     path = folder / f"{name}.yaml"
     start = yaml.safe_dump(_starting_like(like, folder), sort_keys=False)
@@ -167,12 +167,12 @@ def _told(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
     if recipe.peft_type not in RANKLESS:
         adapter += f", rank {recipe.rank(pair)}"
     if recipe.peft_type == "adalora":
-        adapter += f", cut down from {adapter_config(pair, recipe).init_r}"
+        adapter += f", reduced from {adapter_config(pair, recipe).init_r}"
     yield "source", recipe.source or "none"
     yield "trained", TRAINED.get(recipe.parameters, adapter)
-    yield f"parameters at {pair.name}", f"{found.trained:,} of {found.total:,} ({found.share:.3f} %)"
-    yield "looks at before training", found.prepares
-    yield "uses a SAE", "yes" if "saes" in found.start.needs else "no"
+    yield f"parameters on {pair.name}", f"{found.trained:,} of {found.total:,} ({found.share:.3f} %)"
+    yield "needed before training", found.prepares
+    yield "uses SAEs", "yes" if "saes" in found.start.needs else "no"
     yield "uses rejected answers", "yes" if found.rejected else "no"
     yield "cost of preparation", _preparation(found, pair)
 
@@ -185,14 +185,14 @@ def _preparation(found: Facts, pair: Pair) -> str:
 
     recipe = found.recipe
     if str(recipe.peft.get("init_lora_weights")).startswith(("pissa", "olora", "mica")):
-        return "the weights are decomposed at the start of every cell"
+        return "decomposing the weights at the start of every cell (not counted)"
     if not found.start.needs & {"saes", "contrast", "aligned"}:
         return "none"
     try:
         looking, saes = preparation_flops(recipe, pair, shape_of(pair), load_tokenizer(pair))
     except UserError as error:
-        return f"not known here: {error}"
+        return f"unknown: {error}"
     about = "at least" if found.start.costs_more else "about"
     often = "once for all cells" if start_seed(pair, recipe, 0) is None else "once for each seed"
-    told = f"{about} {looking:.2g} FLOPs of reading contrast texts, {often}"
-    return told + (f"; {saes:.2g} FLOPs of training the SAEs, which were made for this pair" if saes else "")
+    told = f"{about} {looking:.2g} FLOPs to read contrast texts, {often}"
+    return told + (f"; {saes:.2g} FLOPs to train the SAEs, which were made for this pair" if saes else "")

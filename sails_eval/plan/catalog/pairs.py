@@ -84,7 +84,7 @@ def shown(pair: Pair) -> str:
     for source in pair.saes:
         layer = sae_layer(source)
         if layer is None:
-            lines.append(f"  {source.path or source.name}: its layer is in its own files")
+            lines.append(f"  {source.path or source.name}: layer given in its files")
             continue
         l0 = published_l0(source)
         known = f", published L0 {l0:g}" if l0 else ""
@@ -118,7 +118,7 @@ def read_texts(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot read the texts: {error}") from error
     if not texts:
-        raise UserError(f"{file}: no text in it")
+        raise UserError(f"{file}: no text in it; give a text file with paragraphs separated by blank lines")
     return texts
 
 
@@ -168,11 +168,11 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     count = ids.count(bos) if bos is not None else 0
     known = f"{config.num_hidden_layers} layers of width {config.hidden_size}, {base.model.dtype}".replace("torch.", "")
     attention = base.model.config._attn_implementation
-    template = f"{count} BOS token" if bos is not None else "a tokenizer without BOS"
+    template = f"{count} BOS token" if bos is not None else "tokenizer has no BOS token"
     if lacks_bos := bos is not None and starts and not count:
-        template = "no BOS token, which the tokenizer itself would write"
+        template = "no BOS token, although the tokenizer adds one to plain text"
     if drops := config.model_type.startswith("gemma2") and attention != "eager":
-        attention += " drops Gemma 2's soft-capping; say eager"
+        attention += " ignores Gemma 2's soft-capping; set attn_implementation: eager"
     kinds = (("model", True, known), ("chat template", not lacks_bos, template), ("attention", not drops, attention))
     return base, [Finding.of(*kind) for kind in kinds]
 
@@ -194,7 +194,7 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
             check_model(source, sae, pair.model)
             layer = layer_of(source, sae)
             if layer in seen:
-                raise UserError(f"two SAEs are given for layer {layer}; keep one")
+                raise UserError(f"layer {layer} has two SAEs; remove one from key 'saes' of pair '{pair.name}'")
             seen.add(layer)
             check_widths(shape_of(pair) if base is None else base.model, {layer: sae})
         except UserError as error:
@@ -211,7 +211,7 @@ def _decoder(what: str, sae: Any) -> Finding:
     norms = sae.W_dec.detach().float().norm(dim=1)
     told = f"{len(norms)} directions of norm {norms.min():.3g} to {norms.max():.3g}"
     fits = bool(norms.isfinite().all() and norms.min() > 0)
-    return Finding.of(what, fits, told if fits else f"{told}; some have no direction")
+    return Finding.of(what, fits, told if fits else f"{told}; some are zero or not finite")
 
 
 def _on_texts(
@@ -237,7 +237,7 @@ def _on_texts(
         vectors = torch.cat(rows)
         features = sae.encode(vectors)
         unexplained = (vectors - sae.decode(features)).square().sum() / (vectors - vectors.mean(0)).square().sum()
-    off = f", which is off hidden_states[{layer + 1}] by {moved:.3g}" if moved else ""
+    off = f", differs from hidden_states[{layer + 1}] by up to {moved:.3g}" if moved else ""
     yield Finding.of(f"{what}: hook", moved == 0, f"output of layers.{layer}{off}")
     l0, explained = float((features > 0).sum(1).float().mean()), 1 - float(unexplained)
     told = f"{l0:.1f} of {features.shape[1]} features active, {100 * explained:.0f} % of the variance explained"

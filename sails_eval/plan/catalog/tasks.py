@@ -33,7 +33,7 @@ def _show(task: TaskInfo, config: CompareConfig) -> str:
     except UserError as error:
         if task.card is None:
             raise
-        lines.append(f"  no prompts to show: {error}")
+        lines.append(f"  prompts not available: {error}")
     return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ def _card_lines(card: Card) -> list[str]:
         "size": card.size,
         "categories": card.categories,
         "rows": ", ".join(f"{key} = {value}" for key, value in card.where.items()),
-        "its own metric": card.convention,
+        "original metric": card.convention,
         "note": card.note,
     }
     return [f"  {key}: {value}" for key, value in facts.items() if value]
@@ -72,8 +72,8 @@ def _prompts(task: TaskInfo, config: CompareConfig) -> list[str]:
     lines = [
         f"  counted: {len(documents)} test, {held_back} validation",
         f"  test categories: {', '.join(f'{category} {n}' for category, n in sorted(counted.items()))}",
-        f"  answers: {settings.get('max_gen_toks', 'scored, not generated')}"
-        + (" tokens at most" if "max_gen_toks" in settings else ""),
+        f"  answers: {'at most ' if 'max_gen_toks' in settings else ''}"
+        f"{settings.get('max_gen_toks', 'scored, not generated')}{' tokens' if 'max_gen_toks' in settings else ''}",
     ]
     for number, doc in enumerate(documents[:PROMPTS], start=1):
         text = loaded.fewshot_context(

@@ -197,7 +197,7 @@ def _shared_out(made: Forecast, draft: Draft) -> Forecast:
     try:
         cell_costs = flops_costs(draft.pair, made.recipes)  # the same on every machine, so without what fits this one
     except UserError as error:
-        told = f"--match flops: how many tokens each method gets is not known yet ({error})"
+        told = f"--match flops: the number of tokens of each method is not known yet ({error})"
         return replace(made, problems=(*made.problems, Problem(told, stops=False)))
     try:
         return replace(made, cell_costs=cell_costs, tokens=share_out(cell_costs, made.pair.tokens, made.match))
@@ -211,15 +211,15 @@ def _machine_problems(made: Forecast) -> Iterator[Problem]:
     machine, total = made.machine, next(iter(made.costs.values())).total
     large = total >= SLOW_WITHOUT_GPU
     if large and not machine.gpu:
-        yield Problem(f"no GPU: {total / 1e9:.1f} G parameters would be trained on the CPU", stops=False)
+        yield Problem(f"no GPU: {total / 1e9:.1f} B parameters would be trained on the CPU", stops=False)
     for stage, memory in made.stages.items():
         if memory.peak > machine.memory:
-            told = f"memory: {stage} takes about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
+            told = f"memory: {stage} needs about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
             told += "give --micro-batch-size auto --gradient-checkpointing auto, or a lower --max-length"
             yield Problem(told, stops=large and memory.peak > MARGIN * machine.memory)
     if made.disk[0] > machine.disk:
-        told = f"disk: checkpoints take up to {_size(made.disk[0])} until rates are chosen, "
-        told += f"{_size(machine.disk)} are free; take fewer --seeds or --learning-rates"
+        told = f"disk: checkpoints need up to {_size(made.disk[0])} until learning rates are chosen, "
+        told += f"{_size(machine.disk)} are free; free some space, or give fewer --seeds or --learning-rates"
         yield Problem(told, stops=large)
 
 
@@ -273,18 +273,18 @@ def render(made: Forecast) -> str:
         f"  model       {_model(made)}",
     ]
     if made.budgets > 1:
-        lines += [f"  budgets     {made.budgets}; all that is said here is of the largest alone"]
+        lines += [f"  budgets     {made.budgets}; the numbers here are for the largest one"]
     if made.checkpoints > 1:
         trials = made.rates * made.checkpoints
-        lines += [f"  trials      {made.rates} rates × {made.checkpoints} checkpoints = {trials} a method and seed"]
+        lines += [f"  trials      {made.rates} rates × {made.checkpoints} checkpoints = {trials} per method and seed"]
     if made.match != "tokens":
-        measured = ", once the pace of each is measured" if made.match == "seconds" else ""
-        lines += [f"  matched     {made.match}: costlier methods get fewer tokens{measured}"]
+        measured = " (known once the speed of each is measured)" if made.match == "seconds" else ""
+        lines += [f"  matched     {made.match}: more expensive methods get fewer tokens{measured}"]
     if made.costs:
         of_each = {recipe.name: made.tokens.get(recipe.name, tokens_a_cell(pair)) for recipe in made.recipes}
         flops = sum(made.flops_per_token(name) * n for name, n in of_each.items()) * made.cells
         padding = "with" if made.cell_costs else "without"
-        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs over all cells, {padding} padding"]
+        lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs for all cells, {padding} padding"]
         if next(iter(made.costs.values())).total >= SLOW_WITHOUT_GPU:
             tokens = pair.max_new_tokens or ANSWER_TOKENS
             size = {"answers": made.answers[1], "tokens": tokens, "at_a_time": pair.eval_batch_size}
@@ -294,7 +294,7 @@ def render(made: Forecast) -> str:
     if made.costs:
         all_cells, kept = made.disk
         lines += [
-            f"  disk        {_size(all_cells)} of checkpoints until rates are chosen, {_size(kept)} kept; "
+            f"  disk        {_size(all_cells)} of checkpoints until learning rates are chosen, {_size(kept)} kept; "
             f"{_size(made.machine.disk)} free"
         ]
     lines += ["", "  missing:" if made.problems else "  nothing is missing"]
@@ -305,7 +305,7 @@ def render(made: Forecast) -> str:
 def _length(made: Forecast) -> str:
     """How long a cell is trained."""
     pair = made.pair
-    steps = "steps not known without the training data" if made.steps is None else f"about {made.steps} steps"
+    steps = "number of steps unknown without the training data" if made.steps is None else f"about {made.steps} steps"
     if pair.steps is None:
         return f"{pair.tokens:,} tokens in batches of {pair.batch_size}, {steps}"
     return f"about {tokens_a_cell(pair):,} tokens in batches of {pair.batch_size}, {pair.steps} steps"
@@ -334,17 +334,17 @@ def _of_method(made: Forecast) -> str:
 
 def _labels(pair: Pair) -> str:
     """The labelled examples that a cell sees."""
-    drawn = (
-        f"{pair.examples:,} examples a seed" if pair.examples else "as much of all training data as the tokens reach"
-    )
+    drawn = f"{pair.examples:,} examples per seed" if pair.examples else "as many examples as fit into the token budget"
     if pair.contrast_examples == "sample":
-        return f"{drawn}; methods that contrast examples contrast these"
+        return f"{drawn}; methods that contrast examples use the same ones"
     n = "all" if pair.contrast_examples == "all" else f"{pair.contrast_examples:,} examples"
-    return f"{drawn}; methods that contrast examples see {n} of the contrast data besides"
+    return f"{drawn}; methods that contrast examples also see {n} of the contrast data"
 
 
 def _methods(made: Forecast) -> list[str]:
-    rows = [("method", "trained parameters", "share", "GFLOPs a token", *(["tokens a cell"] if made.tokens else []))]
+    rows = [
+        ("method", "trained parameters", "share", "GFLOPs per token", *(["tokens per cell"] if made.tokens else []))
+    ]
     for recipe in made.recipes:
         cost = made.costs[recipe.name]
         row = (recipe.name, f"{cost.trained:,}", f"{100 * cost.share:.3f} %")
@@ -365,12 +365,12 @@ def _judging(made: Forecast) -> str:
     cost = made.judge_cost(most)
     told = f"{made.prompts.validation} validation and {made.prompts.test} test prompts"
     if cost is None:
-        told += "; its cost: give price_in and price_out with the judge"
+        told += "; cost unknown: give the judge's options price_in and price_out"
     else:
-        told += f", at most {cost:.2f} USD" if cost else ", free of charge"
+        told += f", at most {cost:.2f} USD" if cost else ", at no cost"
     line = f"  judge       {made.pair.judge or 'none'}: {least:,} to {most:,} verdicts ({told})"
     if made.prompts.unknown:
-        line += f"; not counted, as their documents are on the hub: {', '.join(made.prompts.unknown)}"
+        line += f"; not counted, since their data are on the hub: {', '.join(made.prompts.unknown)}"
     return line
 
 

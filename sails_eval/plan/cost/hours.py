@@ -21,7 +21,7 @@ def in_words(device: str, *, flops: float, answers: int, tokens: int, at_a_time:
     training = flops / (UTILISATION * PEAK[gpu] * 1e12) / 3600
     answering = answers / at_a_time * tokens / DECODING / 3600
     return (
-        f"about {training:.1f} of training and at most {answering:.1f} of answering; an estimate for one {gpu}: "
-        f"{PEAK[gpu]} TFLOP/s in bfloat16, {UTILISATION:.0%} of them used, and {at_a_time} answers of {tokens} tokens "
-        f"at a time, {DECODING} tokens a second each"
+        f"about {training:.1f} for training and at most {answering:.1f} for answering; estimated for one {gpu} at "
+        f"{UTILISATION:.0%} of its {PEAK[gpu]} TFLOP/s in bfloat16, and batches of {at_a_time} answers of {tokens} "
+        f"tokens at {DECODING} tokens/s each"
     )

@@ -55,8 +55,8 @@ def shape_of(pair: Pair) -> Shape:
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
         if folder or pair.model not in published:
             raise UserError(
-                f"model '{pair.model}': without its config.json its sizes are unknown ({first_line(error)}); fetch it: "
-                f"hf download {pair.model} config.json"
+                f"model '{pair.model}': its config.json, which has its sizes, is not available ({first_line(error)}); "
+                f"download it: hf download {pair.model} config.json"
             ) from error
         return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
 

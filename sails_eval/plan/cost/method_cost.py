@@ -77,7 +77,7 @@ def _texts(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> tuple[
 def preparation_flops(recipe: Recipe, pair: Pair, shape: Shape, tokenizer: Any) -> tuple[float, float]:
     """FLOPs of an initialisation's look at the contrast texts, and of training the SAEs that were made for it.
 
-    Raises UserError where the pair lacks what it needs.
+    Raises UserError where the pair does not have what it needs.
     """
     start = checked_initialisation(pair, recipe)
     saes = pair.sae_sources(start.sae_set) if "saes" in start.needs else ()
@@ -211,8 +211,8 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
         if count(own) == target:
             found[recipe.name] = Rank(own, target)
         elif count(own) == count(2 * own):
-            told = f"it trains {count(own):,} parameters whatever the pair's rank, and LoRA {target:,}"
-            found[recipe.name] = Rank(own, count(own), f"--match-params leaves its rank as it is, since {told}")
+            told = f"it trains {count(own):,} parameters at any rank, and LoRA {target:,}"
+            found[recipe.name] = Rank(own, count(own), f"--match-params does not change its rank, since {told}")
         else:
             rank = nearest_rank(count, target)
             found[recipe.name] = Rank(rank, count(rank), _overridden(recipe, own, rank))
@@ -222,9 +222,9 @@ def matched_ranks(pair: Pair, recipes: Sequence[Recipe]) -> dict[str, Rank]:
 def _overridden(recipe: Recipe, own: int, rank: int) -> str:
     """What a reader of the board should know of a rank that was matched."""
     if recipe.rank_factor != 1:
-        return f"--match-params sets its rank to {rank}, where its recipe has {own}"
+        return f"--match-params sets its rank to {rank}, while its recipe has {own}"
     if recipe.peft_type == "adalora":
-        return "--match-params matches the parameters that it starts with"
+        return "--match-params matches the parameters that it has at the start"
     return ""
 
 

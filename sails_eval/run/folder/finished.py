@@ -1,4 +1,4 @@
-"""Whether a run is finished and as it was left: then its command, given again, has nothing to do."""
+"""Whether a run is finished and unchanged: then its command, given again, has nothing to do."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -31,7 +31,7 @@ class Description(Record):
     def asked(self, where: Path) -> CompareConfig:
         """What was asked for. Raises UserError where the run does not say."""
         if self.config is None:
-            raise UserError(f"{where}: of an older sails-eval, without the configuration; make the run anew")
+            raise UserError(f"{where}: written by an older sails-eval, without the configuration; make the run again")
         config = self.config
         if self._contrasted_all and "contrast_examples" not in config:
             config = {**config, "contrast_examples": "all"}
@@ -143,7 +143,7 @@ class Reused(Record):
 
 
 class Timed(Frozen):
-    """A recipe, by all that its pace hangs on besides the machine, and its cost in seconds."""
+    """A recipe, by all that its speed depends on besides the machine, and its cost in seconds."""
 
     recipe: str = Field(description="hash")
     cost: Cost = Field(

@@ -21,12 +21,12 @@ from sails_eval.run.folder.records import Reused, Seal
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
 from sails_eval.tasks.library import TaskInfo
 
-SHARE = "its share of the budget, its recipe or code"
+SHARE = "its tokens, its recipe or code"
 
-FIXED = "--protocol confirm fixes all rows before the test, so --against and --add cannot extend it"
+FIXED = "--protocol confirm fixes all rows before the test, so --against and --add cannot be used"
 
 FREE = {"calibration", "add", "against", "comparisons", "device", "jobs", "keep", "out", "reference"}
-"""What may be asked for anew where an earlier run is extended; the rest is as it was there."""
+"""What may differ where an earlier run is extended; the rest is taken from that run."""
 
 
 def extended(config: CompareConfig) -> CompareConfig:
@@ -39,25 +39,28 @@ def extended(config: CompareConfig) -> CompareConfig:
     if config.protocol == "confirm":
         raise UserError(FIXED)
     if config.against is None or not (config.add or config.reference):
-        raise UserError("--add METHOD (or --reference MODEL) and --against RUN belong together")
+        raise UserError("--add METHOD (or --reference MODEL) and --against RUN must be given together")
     old = RunFolder(config.against)
     if not old.exists:
-        raise UserError(f"--against {old.path}: not a run folder")
+        raise UserError(f"--against {old.path}: not a run folder (no run.json); for a list: sails-eval runs list")
     described, where = old.description(), old.description_file
     if described.version == __version__ and described.identity.fingerprint != described.run:
-        raise UserError(f"{where}: changed since the run; restore it, or make the run anew")
+        raise UserError(f"{where}: changed since the run; restore the file, or make the run again")
     if config.out is not None and config.out.resolve() == old.path.resolve():
-        raise UserError(f"--out {config.out}: the earlier run itself; give another folder, or none")
+        raise UserError(f"--out {config.out}: this is the folder of --against; give another one, or leave --out out")
     before = described.asked(where)
     if before.protocol == "confirm":
-        raise UserError(f"--against {old.path}: a confirmation. {FIXED}; begin another run")
+        raise UserError(f"--against {old.path}: a confirmation; {FIXED}; start a new run with all methods")
     for key in sorted(config.model_fields_set - FREE):
         asked, was = getattr(config, key), getattr(before, key)
         if asked != was and not (key == "engine" and resolve_engine(asked) == resolve_engine(was)):
             flag = f"--{key.replace('_', '-')}"
-            raise UserError(f"{flag} {_text(asked)} contradicts {old.path}, which has {_text(was)}; leave {flag} out")
+            raise UserError(
+                f"{flag} {_text(asked)} differs from {old.path}, which has {_text(was)}; leave out {flag}, or start a "
+                "new run"
+            )
     if twice := sorted({Path(name).stem for name in config.add} & {Path(name).stem for name in before.methods}):
-        raise UserError(f"--add {twice[0]}: {old.path} has it already; leave it out")
+        raise UserError(f"--add {twice[0]}: already in {old.path}; leave it out")
     anew = {key: getattr(config, key) for key in FREE & config.model_fields_set - {"add", "against"}}
     return before.model_copy(update={"out": None, **anew, "methods": (*before.methods, *config.add)})
 
@@ -65,7 +68,7 @@ def extended(config: CompareConfig) -> CompareConfig:
 def _text(value: Any) -> str:
     """A flag's value as one would type it."""
     if value is None or value == ():
-        return "none of its own"
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -81,8 +84,8 @@ def check_untouched(run: RunFolder) -> None:
         for name, was in (one.seal().hashes if one.seal.exists else {}).items():
             if (path := one.path / name).exists() and of_path(path) != was:
                 raise UserError(
-                    f"{path}: changed since this confirmation was finished; restore it, or give another --out to make "
-                    "the run anew"
+                    f"{path}: changed since this confirmation was finished; restore it, or give another --out to run "
+                    "it again"
                 )
 
 
@@ -102,7 +105,7 @@ def _subspace(run: RunFolder, recipe: Recipe, seed: int | None) -> list[Path]:
 def check_sealed(old: RunFolder, plan: Plan) -> None:
     """Raises UserError where a part of the earlier run is not finished: then nothing says what its files should be."""
     if not all(old.sub_run(one).seal.exists for one in plan.sub_runs):
-        raise UserError(f"--against {old.path}: not finished; give its own command again first")
+        raise UserError(f"--against {old.path}: not finished; give that run's command again first")
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title
     earlier, refused = Earlier(old, described.identity, old.seal().hashes, sub_run), list[str]()
     base = old.row(BASE)
     if earlier.foreign:
-        refused.append(f"{old.path}: another {', '.join(earlier.foreign)}, so none of its cells is reused")
+        refused.append(f"{old.path}: {', '.join(earlier.foreign)} differ, so none of its cells are reused")
     elif earlier.identity.model == sub_run.identity.model and not run.row(BASE).path.exists():
         _link(old, run, earlier.usable(base) if earlier.intact(base.path) else [])
     _adopt_references(earlier, run)
@@ -185,7 +188,7 @@ def adopt(old: RunFolder, run: RunFolder, sub_run: SubRun, *, quiet: bool, title
             what = differences(earlier.identity.training, sub_run.identity.training) or [
                 SHARE if sub_run.budget.tokens else "its recipe or code"
             ]
-            refused.append(f"{recipe.name}: trained anew, since {', '.join(what)} differs from {old.path}")
+            refused.append(f"{recipe.name}: trained again, since {', '.join(what)} changed since {old.path}")
     before = run.reused().cells if run.reused.exists else []
     reused = [name for name in before if ModelFolder(run.path / name).trained]
     cells = [cell for cell in sub_run.all_cells() if earlier.same_recipe(cell.recipe)]

@@ -125,7 +125,7 @@ class ModelFolder:
 
 def _there(path: Path) -> Path:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give the run's command again to have it made")
+        raise UserError(f"{path}: missing; give the run's command again to restore it")
     return path
 
 
@@ -207,7 +207,10 @@ class RunFolder:
         place = self._models / method
         cells = sorted(place.glob(f"rate-{rate:g}-seed-{seed}-*"))
         if len(cells) != 1:
-            raise UserError(f"{place}: {len(cells)} folders of rate {rate:g} and seed {seed}, not one")
+            raise UserError(
+                f"{place}: {len(cells)} folders for learning rate {rate:g} and seed {seed}, but expected one; restore "
+                "the run's files, or make the run again"
+            )
         return ModelFolder(cells[0])
 
     def checkpoints(self, method: str, rate: float) -> list[Path]:
@@ -256,17 +259,17 @@ class RunFolder:
         """Raises UserError where there is no such run, or it is not finished."""
         if self.exists and not self.results_file.is_file():
             raise UserError(
-                f"{self.path}: no results.csv; the comparison is not finished: give its own command again first"
+                f"{self.path}: the run is not finished (no results.csv); give its command again to resume it"
             )
         found = read_results(self.results_file)
         if not before_refusals(found):
             return found
         if not self.exists:
             raise UserError(
-                f"{self.results_file}: made before refusals were counted, and without the run's run.json nobody knows "
-                "where its verdicts are; give the whole run folder"
+                f"{self.results_file}: has no refusal rates (older version), and without run.json the verdicts to "
+                "count them from cannot be found; give the whole run folder"
             )
-        log.warning("%s: made before refusals were counted; they are counted now, by the verdicts of then", self.path)
+        log.warning("%s: has no refusal rates (older version); they are counted now from its verdicts", self.path)
         return found + refusals(found, self._judged)
 
     def _judged(self, row: RowKey) -> tuple[list[Completion], list[Verdict]]:
@@ -301,7 +304,7 @@ class RunFolder:
     def description(self) -> Description:
         """Raises UserError where it is no run folder."""
         if not self.exists:
-            raise UserError(f"{self.path}: not a run folder (no run.json)")
+            raise UserError(f"{self.path}: not a run folder (no run.json); for a list: sails-eval runs list")
         return Description.read(self.description_file)
 
     def relative(self, path: Path) -> str:
@@ -326,11 +329,11 @@ class RunFolder:
         if self.exists:
             if found := self.description().identity.differences(identity):
                 raise UserError(
-                    f"{self.path}: holds another comparison, which differs in {', '.join(found)}; give another --out, "
-                    "or none"
+                    f"{self.path}: contains another run, which differs in {', '.join(found)}; give another --out, or "
+                    "leave --out out"
                 )
         elif self.path.is_dir() and any(path not in begun and path.name[0] != "." for path in self.path.iterdir()):
-            raise UserError(f"{self.path}: not empty, and not a run folder; give another --out")
+            raise UserError(f"{self.path}: not empty and not a run folder; give another --out")
 
     def check_protocol(self, asked: FixedProtocol | None) -> None:
         """Raises UserError where the run began with another one, or its file is not what it was."""
@@ -344,15 +347,16 @@ class RunFolder:
             try:
                 stack.enter_context(FileLock(self._lock, timeout=0))
             except Timeout as error:
-                raise UserError(f"{self.path}: another sails-eval is at work there") from error
+                raise UserError(
+                    f"{self.path}: in use by another sails-eval process; wait for it to end, or give another --out"
+                ) from error
             yield
 
     @contextmanager
     def opened(self, config: CompareConfig, description: Description) -> Iterator[Description]:
-        """Make the run folder, or go on with it, and log there; yields its description. One process at a time does so.
+        """Make the run folder, or resume the run in it, and log there; yields its description. One process at a time.
 
-        A run that is gone on with keeps the description it has. Raises UserError as `check` does, or if another process
-        is at work there.
+        A resumed run keeps its description. Raises UserError as `check` does, or if another process uses the folder.
         """
         self.check(description.identity)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -388,5 +392,5 @@ def board_file(path: Path) -> Path:
     if path.is_dir():
         return RunFolder(path).leaderboard
     if path.is_file() and path.suffix != ".csv":
-        raise UserError(f"{path}: not a board, which is a .csv file; give that, or the folder of a run")
+        raise UserError(f"{path}: not a board (.csv file); give the board's CSV file or a run folder")
     return path

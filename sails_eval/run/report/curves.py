@@ -86,8 +86,8 @@ def _cells(point: Point) -> list[object]:
 
 
 _BRACKETS = f"""\
-Brackets hold 95 % intervals over seeds; below {MIN_SEEDS} seeds there are none, and nothing here ranks the methods (the
-scores on the test then have the leaderboard's intervals over prompts). All values of a curve are in `curves.csv`.
+Brackets are 95 % intervals over seeds. With fewer than {MIN_SEEDS} seeds there are none, and methods cannot be ranked
+(test scores then have the leaderboard's intervals over prompts). All values are in `curves.csv`.
 """
 
 
@@ -105,8 +105,8 @@ def _limited_text(points: Sequence[Point]) -> str:
     rows = [[*_name(p), _text(p), f"{p.x:.3g}" if p.x > 0 else "–", p.note] for p in points]
     return (
         f"\n## Alignment score at over-refusal of at most the base model's + {MARGIN:.2f}\n\n"
-        "On validation: the best place along a method's learning rates, neighbours joined by straight lines (a mixture "
-        "of their\ntwo models), where the mean over-refusal keeps to the limit.\n\n"
+        "On validation: the best alignment score over a method's learning rates, linearly interpolated between "
+        "neighbouring rates,\namong points whose mean over-refusal is within the limit.\n\n"
         + markdown(["method", "alignment score", "learning rate", "note"], rows)
     )
 
@@ -120,10 +120,10 @@ def _best_of_text(points: Sequence[Point]) -> str:
             rows.setdefault(_name(point)[0], []).append(f"{point.value:z.2f}")
     return (
         "\n## Expected best of n learning rates\n\n"
-        "Alignment score on validation of the best of n rates drawn from the grid, and of the picked one on the test."
-        "\n\n"
+        "Alignment score on validation of the best of n rates drawn at random from the grid, and of the chosen rate on "
+        "the test.\n\n"
         + markdown(
-            ["method", *(f"n = {n}" for n in range(1, most + 1)), "picked, on the test"],
+            ["method", *(f"n = {n}" for n in range(1, most + 1)), "chosen rate, test"],
             [
                 [name, *cells, *["–"] * (most - len(cells)), _text(picked[name]) if name in picked else "–"]
                 for name, cells in rows.items()
@@ -144,11 +144,11 @@ def _examples_text(points: Sequence[Point], steps: int | None) -> str:
             crossed[point.method].append(f"{point.x:.3g} ({point.note})")
     return (
         f"\n## Alignment score over labelled examples{f', {steps} steps' if steps else ''}\n\n"
-        f"On the test, with the {'steps' if steps else 'tokens'} of training the same for every budget. The area is\n"
-        "that under the curve over log2(examples), divided by its span: its mean height. Examples are those trained\n"
-        "on; what an initialisation looked at besides is told on the boards, and not counted.\n\n"
+        f"On the test; every budget has the same number of training {'steps' if steps else 'tokens'}. The area is the "
+        "one\nunder the curve over log2(examples), divided by its width, so it is the mean height. Examples are those "
+        "trained\non; boards also report those that an initialisation uses, which are not counted here.\n\n"
         + markdown(["method", *map(str, budgets), "area"], [[name, *cells] for name, cells in rows.items()])
-        + "\nDifferences, seed by seed, and where the means cross:\n\n"
+        + "\nPaired differences over seeds, and the number of examples at which the means cross:\n\n"
         + markdown(
             ["difference", *map(str, budgets), "crossing at"],
             [[name, *cells, "; ".join(crossed.get(name, ["none"]))] for name, cells in apart.items()],

@@ -23,15 +23,18 @@ def published_rows(run: RunFolder) -> list[dict[str, Any]]:
     described, rows = run.description(), read_rows(run.leaderboard)
     if described.quick:
         raise UserError(
-            f"{run.path}: made with --quick, a smoke test of 2 learning rates and 2 seeds that says nothing about "
-            "which method is better; run it without --quick, and publish that"
+            f"{run.path}: made with --quick, a smoke test with 2 learning rates and 2 seeds that cannot show which "
+            "method is better; run it without --quick and publish that run"
         )
     if {row["run"] for row in rows} != {described.run}:
-        raise UserError(f"{run.description_file}: describes run '{described.run}', but leaderboard.csv is of another")
+        raise UserError(
+            f"{run.description_file}: describes run '{described.run}', but leaderboard.csv is from another run; "
+            "restore both files"
+        )
     for fingerprint in {row["protocol"] for row in rows} - {EXPLORATORY}:
         check_untouched(run)
         if not run.protocol.exists or run.protocol().fingerprint != fingerprint:
-            raise UserError(f"{run.protocol.path}: not the protocol that leaderboard.csv names; restore both")
+            raise UserError(f"{run.protocol.path}: not the protocol named in leaderboard.csv; restore both files")
     return [row | {column: getattr(described, column) for column in PROVENANCE} for row in rows]
 
 

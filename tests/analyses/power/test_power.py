@@ -92,7 +92,7 @@ def test_earlier_names_of_the_flags_are_taken_with_a_warning(
             assert main(f"power --difference 0.1 --from run {flags}".split()) == 0
             shown.append(capsys.readouterr().out)
         assert shown[0] == shown[1]
-        assert caplog.messages == [f"{earlier.split()[0]} is now called {now.split()[0]}; the old name will go"]
+        assert caplog.messages == [f"{earlier.split()[0]} is deprecated; use {now.split()[0]} instead"]
 
 
 def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

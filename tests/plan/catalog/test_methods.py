@@ -30,18 +30,18 @@ def test_the_list_has_every_recipe_with_its_parameters(capsys: pytest.CaptureFix
 
 def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
     sails = told("sails-frozen-2r")
-    assert sails["parameters at testbed"] == "30,720 of 898,304 (3.420 %)"
-    assert sails["uses a SAE"] == sails["uses rejected answers"] == "yes"
-    reading = r"about [\d.]+e\+\d\d FLOPs of reading contrast texts, once for each seed; "
-    assert re.match(reading + r"3.1e\+12 FLOPs of training the SAEs", sails["cost of preparation"])
+    assert sails["parameters on testbed"] == "30,720 of 898,304 (3.420 %)"
+    assert sails["uses SAEs"] == sails["uses rejected answers"] == "yes"
+    reading = r"about [\d.]+e\+\d\d FLOPs to read contrast texts, once for each seed; "
+    assert re.match(reading + r"3.1e\+12 FLOPs to train the SAEs", sails["cost of preparation"])
     assert sails["source"] == "SAILS, arXiv 2512.23260" and told("full")["source"] == "none"
     eva = told("eva")
-    assert eva["uses a SAE"] == eva["uses rejected answers"] == "no"
-    assert eva["looks at before training"] == "the aligned contrast texts"
+    assert eva["uses SAEs"] == eva["uses rejected answers"] == "no"
+    assert eva["needed before training"] == "the aligned contrast texts"
     assert re.match(r"at least [\d.]+e\+\d\d FLOPs", eva["cost of preparation"])
-    assert told("pissa")["cost of preparation"].startswith("the weights are decomposed")
-    assert told("safe-lora")["looks at before training"] == "a finished, aligned model (testbed-preference)"
-    assert told("adalora")["trained"].endswith("rank 8, cut down from 12")
+    assert told("pissa")["cost of preparation"].startswith("decomposing the weights")
+    assert told("safe-lora")["needed before training"] == "an aligned model (testbed-preference)"
+    assert told("adalora")["trained"].endswith("rank 8, reduced from 12")
     assert told("refusal-direction")["uses rejected answers"] == "no"
     assert told("dpo")["uses rejected answers"] == "yes"
     assert told("full")["trained"] == "every weight"
@@ -60,15 +60,15 @@ def test_what_a_pair_has_not_is_told(
     (tmp_path / "bare.yaml").write_text("{like: testbed, references: {}, sae_sets: {}, requests: null}")
     assert main(["methods", "list", "--pair", "bare.yaml"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "Not here: unknown method 'nosuch'" in lines["broken"]
+    assert "Not available here: unknown method 'nosuch'" in lines["broken"]
     lacks = {
         "oracle": "planted",
         "safe-lora": "aligned model",
         "sails-narrow": "'narrow'",
     }
     for name, lack in lacks.items():
-        assert "Not here: " in lines[name] and lack in lines[name].partition("Not here: ")[2]
-    assert "Not here" not in lines["sails"]
+        assert "Not available here: " in lines[name] and lack in lines[name].partition("Not available here: ")[2]
+    assert "Not available here" not in lines["sails"]
 
 
 def test_a_new_recipe_starts_like_another(
@@ -81,7 +81,7 @@ def test_a_new_recipe_starts_like_another(
     for key in Recipe.model_fields.keys() - {"name", "description"}:
         assert getattr(mine, key) == getattr(like, key)
     assert main(["methods", "new", "mine"]) == 2
-    assert "'mine' is taken" in capsys.readouterr().err
+    assert "'mine' already exists" in capsys.readouterr().err
     assert main(["methods", "new", "second", "--like", "adapters/mine.yaml", "--dir", "elsewhere"]) == 0
     assert "compare --methods elsewhere/second.yaml,lora" in capsys.readouterr().out
     assert load_recipe("elsewhere/second.yaml").settings == mine.settings
@@ -89,25 +89,25 @@ def test_a_new_recipe_starts_like_another(
     assert main(["methods", "new", "third", "--like", "plain.yaml"]) == 0
     assert load_recipe("third").parameters == "all"
     assert main(["methods", "new", "mine.yaml"]) == 2 and main(["methods", "new", "Mine!"]) == 2
-    assert "no name for a method" in capsys.readouterr().err
+    assert "not a valid method name" in capsys.readouterr().err
     assert main(["methods", "new", "other", "--like", "prompt"]) == 2
-    assert "'prompt' trains nothing" in capsys.readouterr().err
+    assert "--like prompt: this method trains nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
-        ("peft_type: ia3\ninit: sails", "'init' and 'lr_ratio' are about LoRA"),
-        ("peft_type: vera\nrank_factor: 2", "do not have the pair's rank"),
-        ("peft: {r: 4}", "r would break the equality"),
+        ("peft_type: ia3\ninit: sails", "'init' and 'lr_ratio' are for LoRA only"),
+        ("peft_type: vera\nrank_factor: 2", "do not use the pair's rank"),
+        ("peft: {r: 4}", "r cannot be set here"),
         ("peft: {lora_dropout: 0.1}", "lora_dropout would regularise one method only"),
         ("peft_type: oft\npeft: {coft: true}", "coft would regularise one method only"),
-        ("peft_type: vera\npeft: {init_weights: false}", "init_weights=False may change what the model says"),
-        ("init: sails\npeft: {init_lora_weights: pissa}", "a start of its own beside init=sails"),
-        ("peft: {init_lora_weights: loftq}", "init_lora_weights=loftq is none of the starts"),
-        ("peft: {init_lora_weights: false}", "init_lora_weights=False is none of the starts"),
+        ("peft_type: vera\npeft: {init_weights: false}", "init_weights=False may change the model's outputs"),
+        ("init: sails\npeft: {init_lora_weights: pissa}", "init_lora_weights=pissa and init=sails are both"),
+        ("peft: {init_lora_weights: loftq}", "init_lora_weights=loftq is not one of"),
+        ("peft: {init_lora_weights: false}", "init_lora_weights=False is not one of"),
         ("peft: {init_lora_weights: pissa}\nobjective: dpo", "changes the base weights"),
-        ("peft_type: adalora\nobjective: dpo", "adalora have no second one"),
+        ("peft_type: adalora\nobjective: dpo", "PEFT does not allow for adalora"),
         ("lr_ratio: 0.5", "lr_ratio"),
         ("peft_type: ia4", "peft_type"),
     ],

@@ -135,7 +135,7 @@ def test_a_dry_run_says_that_nothing_is_missing_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["compare", "--pair", pair, "--methods", "lora", "--quick", "--checkpoints", "3", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "2 rates × 3 checkpoints = 6 a method and seed" in told
+    assert "2 rates × 3 checkpoints = 6 per method and seed" in told
     assert "nothing is missing" in told and "(folder)" in told and "2 rates × 2 seeds = 4" in told
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
@@ -155,7 +155,7 @@ def test_steps_are_as_they_are_given_and_their_tokens_estimated(no_steps: None) 
     assert made.steps == by_tokens.steps  # the most of several
     (grid,) = forecast.forecast(CompareConfig(pair="testbed", methods=("lora",), steps=(10, 20), examples=(8, 16)))
     assert (grid.steps, grid.pair.examples, grid.budgets) == (20, 16, 4)
-    assert "budgets     4; all that is said here is of the largest alone" in forecast.render(grid)
+    assert "budgets     4; the numbers here are for the largest one" in forecast.render(grid)
     assert forecast.tokens_a_cell(made.pair) == pytest.approx(by_tokens.pair.tokens, rel=0.02)
     assert f"a cell      about {forecast.tokens_a_cell(made.pair):,} tokens in batches of 16, {made.steps} steps" in (
         forecast.render(made)
@@ -169,7 +169,7 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     config = CompareConfig(pair="gemma-2-2b", methods=("full",), tasks=("testbed",), judge="rules")
     (made,) = forecast.forecast(config)
     (told,) = [problem for problem in made.problems if problem.told.startswith("memory")]
-    assert told.stops and "full takes about" in told.told and "a card has 10.0 GiB" in told.told
+    assert told.stops and "full needs about" in told.told and "a card has 10.0 GiB" in told.told
     with pytest.raises(UserError, match="give --micro-batch-size auto --gradient-checkpointing auto"):
         forecast.check_machine([SubRun(made.pair, config=config, recipes=made.recipes)])
 

@@ -81,7 +81,7 @@ def test_another_comparison_is_refused_and_the_differences_named(
         pass
     kept = (tmp_path / "run.json").read_text()
     with (
-        pytest.raises(UserError, match=f"^{tmp_path}: holds another comparison, which differs in {named}; give "),
+        pytest.raises(UserError, match=f"^{tmp_path}: contains another run, which differs in {named}; give "),
         RunFolder(tmp_path).opened(CONFIG, described(**changes)),
     ):
         pass
@@ -91,7 +91,7 @@ def test_another_comparison_is_refused_and_the_differences_named(
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with (
-        pytest.raises(UserError, match=f"^{tmp_path}: not empty, and not a run folder"),
+        pytest.raises(UserError, match=f"^{tmp_path}: not empty and not a run folder"),
         RunFolder(tmp_path).opened(CONFIG, described()),
     ):
         pass
@@ -122,7 +122,7 @@ def test_a_run_killed_while_its_folder_was_made_can_be_run_again(
 def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
     with RunFolder(tmp_path).opened(CONFIG, described()):
         with (
-            pytest.raises(UserError, match=f"^{tmp_path}: another sails-eval is at work there"),
+            pytest.raises(UserError, match=f"^{tmp_path}: in use by another sails-eval process"),
             RunFolder(tmp_path).opened(CONFIG, described()),
         ):
             pass
