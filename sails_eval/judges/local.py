@@ -146,7 +146,7 @@ class LocalJudge(Judge):
         try:
             return fetch(self.model_name)
         except (OSError, ValueError) as error:
-            problem = f"judge model '{self.model_name}' is no folder, and the hub doesn't give it"
+            problem = f"judge model '{self.model_name}' is not a folder, and cannot be fetched from the hub"
             raise UserError(f"{problem}: {first_line(error)}") from error
 
     @cached_property

@@ -67,7 +67,7 @@ class TaskRow(NamedTuple):
 def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
     """Every task in the bundled folder, in `./tasks` and in `extra`, by name.
 
-    Raises UserError where a YAML file is broken or lacks its kind, or two files define the same name.
+    Raises UserError where a YAML file is broken or has no kind, or two files define the same name.
     """
     return {name: task_info(entry) for name, entry in sorted(scan(search_path("tasks", extra)).tasks.items())}
 

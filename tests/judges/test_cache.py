@@ -97,7 +97,7 @@ def test_a_file_that_is_something_else_is_refused_and_kept(own_cache: Path) -> N
     own_cache.unlink()
     with closing(sqlite3.connect(own_cache)) as foreign:
         foreign.execute("CREATE TABLE verdicts (key TEXT PRIMARY KEY, verdict TEXT)")
-    with pytest.raises(UserError, match="no cache of verdicts"):
+    with pytest.raises(UserError, match="not a cache of verdicts"):
         VerdictCache()
 
 

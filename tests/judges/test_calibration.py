@@ -173,7 +173,7 @@ def test_other_names_are_mapped() -> None:
 @pytest.mark.parametrize(
     ("pairs", "columns", "words"),
     [
-        ([("refusal", "refusal"), (3, 3)], {}, "grades .* and words stand side by side"),
+        ([("refusal", "refusal"), (3, 3)], {}, "the labels mix grades .* and words"),
         ([("", "refusal")], {}, "a.jsonl:1: column 'label': unknown label ''"),
         ([(None, "refusal")], {}, "a.jsonl:1: column 'label': unknown label 'None'"),
         ([(2.5, "refusal")], {}, "a.jsonl:1: column 'label': unknown label '2.5'"),

@@ -267,7 +267,9 @@ def test_check_accepts_a_good_model_without_loading_it(words: Path) -> None:
 
 
 def test_check_misses_the_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="judge model 'nobody/nothing' is no folder, and the hub doesn't give it"):
+    with pytest.raises(
+        UserError, match="judge model 'nobody/nothing' is not a folder, and cannot be fetched from the hub"
+    ):
         LocalJudge("nobody/nothing").check()
     with pytest.raises(UserError, match="has no weights as safetensors"):
         LocalJudge(str(tmp_path)).check()

@@ -246,7 +246,8 @@ def test_one_model_is_one_whose_seeds_are_counted(confirmed: dict[str, Any], poo
     rows = {row["method"]: row for row in read_rows(run / "leaderboard.csv")}
     assert "same sign" not in rows["sails"]["contrasts"] and "sails - lora, refusal: " in rows["sails"]["contrasts"]
     assert (
-        "One organism: the intervals are for other trainings of this base model" in (run / "leaderboard.md").read_text()
+        "One organism: the intervals apply to other training runs of this base model"
+        in (run / "leaderboard.md").read_text()
     )
     assert Protocol.read(run / "protocol.yaml").unit.startswith("seed: one model")
 

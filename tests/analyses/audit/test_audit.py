@@ -253,7 +253,7 @@ def test_the_key_must_be_of_this_run_and_these_verdicts(run: Path, tmp_path: Pat
         import_labels(run, out, key=tmp_path / "other.json")
     key["drawn"][0]["stratum"] = "harmful 3"
     (tmp_path / "moved.json").write_text(json.dumps(key))
-    with pytest.raises(UserError, match="is gone, or judged otherwise"):
+    with pytest.raises(UserError, match="is missing, or its verdict changed"):
         import_labels(run, out, key=tmp_path / "moved.json")
 
 
