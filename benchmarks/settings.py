@@ -72,7 +72,7 @@ Those that have one setting more than another variant are compared with that one
 OWN_RECIPES: dict[str, Any] = {"decoder": "permuted", "output_filter": 4, "score": "random"}
 """Values that a shipped recipe has, as a control or a neighbour of SAILS; the board of methods compares those."""
 
-BESIDE = {"lora": "`lora`, no basis at all", "sails-literal": "`sails-literal`, as digests of the paper tell it"}
+BESIDE = {"lora": "`lora`, no basis at all", "sails-literal": "`sails-literal`, as summaries of the paper describe it"}
 """Recipes that are compared with `sails`, too, by the titles of their rows."""
 
 

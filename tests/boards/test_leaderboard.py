@@ -318,7 +318,7 @@ def test_unscored_answers_show_bounds_above_one_percent_and_cost_the_rank_above_
         "lora: 2.0% of the answers are unscored and left out; if all of them were scored worst, or all best, "
         "its alignment score would be 0.70 or 0.74.",
         "full: 2.9% of the answers are unscored and left out; if all of them were scored worst, or all best, "
-        "its alignment score would be 0.28 or 0.34, and so it has no rank.",
+        "its alignment score would be 0.28 or 0.34, so it has no rank.",
     ]
 
 
@@ -355,7 +355,7 @@ def test_organisms_are_a_level_of_their_own() -> None:
     text = to_markdown(frame)
     assert "- lora: tiny 0.32 at 0.001; tiny-b 0.73 at 0.01\n" in text
     assert "same sign on 1 of 2 organisms" in text and "One organism" not in text
-    assert "hold organism uncertainty only: base" in text
+    assert "reflect organism uncertainty only: base" in text
 
 
 def test_organisms_have_the_same_seeds() -> None:
@@ -364,7 +364,7 @@ def test_organisms_have_the_same_seeds() -> None:
     with pytest.raises(UserError, match="sails: its seeds on tiny differ from those on other organisms"):
         build(results, TASKS, known, provenance=PROVENANCE)
     results["tiny-b"] = [replace(r, seed=None if r.seed is None else r.seed + 1) for r in organisms()[0]["tiny-b"]]
-    with pytest.raises(UserError, match="they have to be the same, or as many and all different"):
+    with pytest.raises(UserError, match="use the same seeds on all, or as many on each"):
         build(results, TASKS, known, provenance=PROVENANCE)  # seeds 1 to 4 are shared, 0 and 5 are not
 
 
@@ -416,7 +416,7 @@ def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
     simultaneous = alone.interval(1 - 0.05 / 3)
     assert f"[{simultaneous.low:+.3f}, {simultaneous.high:+.3f}]" in told[2]
     text = to_markdown(frame)
-    assert "Student's t over the organisms' means" in text and "## Secondary endpoints" in text
+    assert "Student's t intervals over the organisms' means" in text and "## Secondary endpoints" in text
     assert sails["refusal_rate_vs_base_low"] == pytest.approx(refused.low - 0.2, abs=1e-6)
 
 
@@ -425,7 +425,7 @@ def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:
     frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
     assert frame["rank"].notna().all()
     [scope] = [note for note in notes(frame) if note.startswith("Fewer than 5 organisms")]
-    assert scope.endswith("other trainings of these base models, not for other models.")
+    assert scope.endswith("other training runs of these base models, not to other models.")
     short = build(*confirmed(n=3)[:1], TASKS, confirmed(n=3)[1], provenance=CONFIRMED, design=DECLARED)
     assert short["rank"].isna().all() and not short["contrasts"].any()
 
@@ -451,7 +451,7 @@ def test_on_a_board_of_several_runs_every_run_speaks_for_itself() -> None:
     text = notes(frame)
     assert any(note.startswith("One organism (r2, r3):") for note in text)
     assert any(note.endswith("reflect prompt uncertainty only: base (r2), base (r3).") for note in text)
-    assert any(note.endswith("hold organism uncertainty only: base (r1).") for note in text)
+    assert any(note.endswith("reflect organism uncertainty only: base (r1).") for note in text)
     ranks = {
         run: rank
         for run, method, rank in zip(frame["run"], frame["method"], frame["rank"], strict=True)

@@ -97,9 +97,9 @@ def test_earlier_names_of_the_flags_are_taken_with_a_warning(
 
 def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
-        ("--difference 3 --sd 0.1", "--difference 3: has to be above 0 and below 2"),
+        ("--difference 3 --sd 0.1", "--difference 3: give a value above 0 and below 2"),
         ("--difference 0.1 --sd 0.1 --power 1", "--power 1"),
-        ("--difference 0.1 --sd 0.1 --n-comparisons 0", "--n-comparisons has to be 1 or more"),
+        ("--difference 0.1 --sd 0.1 --n-comparisons 0", "give --n-comparisons of 1 or more"),
         ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
         ("--difference 0.1 --from nowhere", "nowhere/results.csv: no such file"),
         ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd works with --sd only"),
