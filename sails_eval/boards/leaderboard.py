@@ -262,7 +262,7 @@ def estimates(
 ) -> dict[str, dict[str, Interval]]:
     """The headline metrics on the test with 95 % intervals, per method at the rates of its choice; one organism.
 
-    NaN where a seed lacks the metric. Raises UserError if a method was not tested at its rates.
+    NaN where a seed does not have the metric. Raises UserError if a method was not tested at its rates.
     """
     rows = tested({"this model": results}, tasks, {method: [choice] for method, choice in choices.items()})
     return {method: {metric: row.interval(metric) for metric in METRICS} for method, row in rows.items()}

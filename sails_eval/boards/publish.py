@@ -110,7 +110,7 @@ def _protocol_problems(board: Path, fingerprints: Sequence[str]) -> Iterator[str
     for fingerprint in fingerprints:
         file = protocol_file(board, fingerprint)
         if not file.is_file():
-            yield f"{board}: {file.name}, the protocol of its rows, is missing beside it; publish the run again"
+            yield f"{board}: {file.name}, the protocol of its rows, is missing in its folder; publish the run again"
         elif protocol_hash(read_mapping(file)) != fingerprint:
             yield f"{file}: changed since it was published; publish the run again"
 

@@ -115,7 +115,7 @@ class VerdictCache:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
-            raise UserError(f"{where} can't be used ({error}); set {PLACE} to a file elsewhere") from error
+            raise UserError(f"{where} can't be used ({error}); set {PLACE} to another file") from error
         except sqlite3.DatabaseError as error:
             raise UserError(f"{where} is damaged ({error}); move it away, or set {PLACE} to another file") from error
 

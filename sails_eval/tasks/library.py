@@ -235,7 +235,7 @@ def read_entry(path: Path, root: Path) -> Entry | None:
     try:
         config = _lm_eval_yaml().load_yaml(path, resolve_func=False)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: a broken task file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not a valid task file: {' '.join(str(error).split())}") from error
     if config.keys() & {"task", "group"}:
         return Entry(path, root, config)
     if path.name.startswith("_"):

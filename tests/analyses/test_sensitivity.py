@@ -145,7 +145,7 @@ def test_bad_input_is_named_before_anything_is_judged(run: Path, tmp_path: Path)
     with pytest.raises(UserError, match=r"no results\.csv"):
         measure(tmp_path / "nothing", "hf:me")
     (run / "cells" / "base").rename(run / "elsewhere")
-    with pytest.raises(UserError, match="the answers of 'base' are not there"):
+    with pytest.raises(UserError, match="the answers of 'base' are missing"):
         measure(run, "hf:me")
     assert Worded.asked == 0
 

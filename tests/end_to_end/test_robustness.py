@@ -168,7 +168,7 @@ def test_a_cell_without_a_checkpoint_is_left_out(run: Path, caplog: pytest.LogCa
         (one,) = finished_runs(run)
         assert [model.method for model in one.models] == ["base"]
         one.warn_of_missing()
-        assert "lora: the checkpoints of 1 of 1 seeds are not kept" in caplog.text
+        assert "lora: the checkpoints of 1 of 1 seeds were not kept" in caplog.text
     finally:
         checkpoint.with_name("elsewhere").rename(checkpoint)
 

@@ -112,7 +112,7 @@ def test_a_damaged_file_is_told(own_cache: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"can't be used .*set SAILS_EVAL_CACHE to a file elsewhere"):
+    with pytest.raises(UserError, match=r"can't be used .*set SAILS_EVAL_CACHE to another file"):
         VerdictCache(tmp_path / "file" / "verdicts.sqlite")
     with pytest.raises(UserError, match="can't be used"):
         VerdictCache(tmp_path)

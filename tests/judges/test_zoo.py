@@ -145,7 +145,7 @@ def test_the_other_kind_of_request_needs_another_judge(package: Package) -> None
     ("spec", "message"),
     [
         ("zoo:harmbnch", "unknown judge zoo: 'harmbnch'; did you mean harmbench"),
-        ("zoo:jail_judge", "judge 'zoo:jail_judge' is not offered: where its reply has no score"),
+        ("zoo:jail_judge", "judge 'zoo:jail_judge' is not offered: if its reply has no score"),
         ("zoo:md_judge", "judge 'zoo:md_judge' runs code from .* OpenSafetyLab/.*--trust-remote-code"),
         ("zoo:md_judge?trust_remote_code=no", "judge 'zoo:md_judge' runs code"),
         ("zoo:xstest", "judge 'zoo:xstest' is a prompt for a chat model; name one: zoo:xstest.model="),

@@ -133,7 +133,7 @@ def test_the_organism_is_the_unit_and_the_board_says_which_protocol_it_followed(
     assert check(Path("board.csv")) == [f"{beside}: changed since it was published; publish the run again"]
     beside.unlink()
     (problem,) = check(Path("board.csv"))
-    assert problem == f"board.csv: {beside}, the protocol of its rows, is not beside it; publish the run again"
+    assert problem == f"board.csv: {beside}, the protocol of its rows, is missing in its folder; publish the run again"
     text = Path("board.md").read_text()
     assert "Student's t over the organisms' means" in text and f"- protocol: {protocol.fingerprint}" in text
     assert "Exploratory" not in text and "## Secondary endpoints" in text

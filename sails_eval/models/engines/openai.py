@@ -91,7 +91,7 @@ class OpenAIEngine(Engine):
         elif (checkpoint / CONFIG).is_file():
             model, loaded = self._adapter(checkpoint, name)
         else:
-            raise UserError(f"{checkpoint}: no adapter, and a server cannot take other weights")
+            raise UserError(f"{checkpoint}: not an adapter, and a server cannot take other weights; give --engine hf")
         try:
             yield self._lm(model)
         except (ClientError, TimeoutError, ConnectionError) as error:

@@ -69,7 +69,7 @@ def test_what_stands_in_an_attacks_way(testbed_pair: Pair, monkeypatch: pytest.M
     assert HARMFUL.obstacle(testbed_pair) is None
     assert "has only 128 examples" in str(Attack("benign", 129).obstacle(testbed_pair))
     bare = Pair(name="mine", model="m")
-    assert "give its YAML 'attack: {harmful: FILE}'" in str(HARMFUL.obstacle(bare))
+    assert "add 'attack: {harmful: FILE}' to its YAML" in str(HARMFUL.obstacle(bare))
     assert Attack("merge").obstacle(bare) is None
     monkeypatch.setattr(attacks, "find_spec", lambda name: None)
     assert "pip install 'sails-eval[quantise]'" in str(Attack("quantise").obstacle(bare))
