@@ -169,8 +169,9 @@ each of the {seeds} seeds with the mean over them, and between recovery and the 
 {chr(10).join(families)}
 
 The methods are few and chosen by hand: the intervals apply to other training runs of them, not to other methods, and
-a ρ of three means is 1 or −1 by chance one time in three. Within a seed, the noise of one training run biases ρ towards 0.
-The oracles start from a basis at the planted layer only, all others at every layer: they differ in more than recovery.
+a ρ of three means is 1 or −1 by chance one time in three. Within a seed, the noise of one training run biases ρ towards
+0. The oracles start from a basis at the planted layer only, all others at every layer: they differ in more than
+recovery.
 
 Made by `python benchmarks/recovery.py {run}`; the [script](../benchmarks/recovery.py) names the run's command.
 """
