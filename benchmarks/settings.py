@@ -240,7 +240,7 @@ def page(
             "with their defaults. Each row changes one setting of `sails` or, where it says so, of another row, whose",
             "basis is narrower than the rank or which has an SAE at only one layer: there the setting matters.",
             "Scores are those on validation, each seed at the learning rate that the other seeds choose, the mean over",
-            "pairs; the test is not used. Intervals are 95 % t intervals over seeds: what other trainings of these",
+            "pairs; the test is not used. Intervals are 95 % t intervals over seeds: what other training runs of these",
             "models would score. Differences are paired, and p is adjusted by Holm's method over",
             f"{len(told)} rows; the intervals are not: of twenty rows without an effect, one excludes 0 on average.",
             "",
