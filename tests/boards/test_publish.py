@@ -173,5 +173,5 @@ def test_show_renders_a_run_and_a_board(tmp_path: Path) -> None:
     assert "sails (r2)" in show(tmp_path / "tiny.csv")
     with pytest.raises(UserError, match="no such file"):
         show(tmp_path / "nothing.csv")
-    with pytest.raises(UserError, match=r"tiny\.md: not a board, which not a \.csv file"):
+    with pytest.raises(UserError, match=r"tiny\.md: not a board, which is a \.csv file"):
         show(tmp_path / "tiny.md")
