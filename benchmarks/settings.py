@@ -72,7 +72,7 @@ Those that have one setting more than another variant are compared with that one
 OWN_RECIPES: dict[str, Any] = {"decoder": "permuted", "output_filter": 4, "score": "random"}
 """Values that a shipped recipe has, as a control or a neighbour of SAILS; the board of methods compares those."""
 
-BESIDE = {"lora": "`lora`, no basis at all", "sails-literal": "`sails-literal`, as digests of the paper tell it"}
+BESIDE = {"lora": "`lora`, no basis at all", "sails-literal": "`sails-literal`, as summaries of the paper describe it"}
 """Recipes that are compared with `sails`, too, by the titles of their rows."""
 
 
@@ -240,7 +240,7 @@ def page(
             "with their defaults. Each row changes one setting of `sails` or, where it says so, of another row, whose",
             "basis is narrower than the rank or which has an SAE at only one layer: there the setting matters.",
             "Scores are those on validation, each seed at the learning rate that the other seeds choose, the mean over",
-            "pairs; the test is not used. Intervals are 95 % t intervals over seeds: what other trainings of these",
+            "pairs; the test is not used. Intervals are 95 % t intervals over seeds: what other training runs of these",
             "models would score. Differences are paired, and p is adjusted by Holm's method over",
             f"{len(told)} rows; the intervals are not: of twenty rows without an effect, one excludes 0 on average.",
             "",

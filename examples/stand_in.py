@@ -1,4 +1,4 @@
-"""Make a stand-in for a model of your own: a small random Llama and a SAE of it, to try the commands on.
+"""Make a stand-in for a model of your own: a small random Llama and an SAE of it, to try the commands on.
 
     python examples/stand_in.py --texts prompts.csv --out stand_in
 

@@ -27,12 +27,12 @@ HEADER = """\
 # Hardware table
 
 What a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates, five seeds. **All
-figures are estimates; none is measured** ([what they are made of](pairs.md#plan)). `sails-eval plan` prints the
+figures are estimates; none is measured** ([how they are computed](pairs.md#plan)). `sails-eval plan` prints the
 same for your own flags. Fewer seeds, rates or methods take less, and so do smaller micro-batches, shorter examples
 and gradient checkpointing. The testbed needs no GPU.
 
 - *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering.
-  *GPU* is the smallest common size of which 95 % holds it.
+  *GPU* is the smallest common size of which 95 % is enough.
 - *Adapters* are `sails` and `lora`; *with `full`* includes training every weight.
 - *FLOPs* are those of training in all cells, without padding. Divided by the FLOPs per second that your GPU
   sustains, they give the seconds of training.

@@ -8,20 +8,24 @@ from sails_eval.core.names import names
 
 
 class Analysis(ABC):
-    """Something that is asked of a finished run by a command, `name`, with one line of `help`.
+    """An analysis of a finished run, called by the command `name`; `help` is its one line of help.
 
-    One more is a folder here whose `command.py` has a `Command`, or a class of another package that is an entry point
-    of the group `sails_eval.analyses` by that name. Heavy imports belong into `run`, so that help stays quick.
+    To add one, make a folder here whose `command.py` has a `Command`, or an entry point of the group
+    `sails_eval.analyses` in a package of your own. Import heavy modules inside `run`, so that --help stays fast.
     """
 
     name = help = ""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add arguments and flags, beside --quiet and --verbose; these are those of what measures chosen models."""
-        parser.add_argument("run_dir", type=Path, metavar="RUN", help="a finished run's folder, of one pair or several")
-        text = "those of its trained methods (default: all)"
+        """Add arguments and flags, besides --quiet and --verbose; here those of analyses of chosen models."""
+        parser.add_argument(
+            "run_dir", type=Path, metavar="RUN", help="the folder of a finished run, of one pair or several"
+        )
+        text = "measure only these trained methods of the run (default: all)"
         parser.add_argument("--methods", type=names, default=(), metavar="A,B", help=text)
-        parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes of one thread each")
+        parser.add_argument(
+            "--jobs", type=int, default=1, metavar="N", help="worker processes, each of one thread (default: 1)"
+        )
 
     @abstractmethod
     def run(self, options: argparse.Namespace) -> int | None:

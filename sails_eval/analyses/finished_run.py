@@ -1,4 +1,4 @@
-"""The models that a finished run's leaderboard stands on, for what is measured afterwards."""
+"""The models behind a finished run's leaderboard, for analyses of them."""
 
 import logging
 from collections import Counter
@@ -95,8 +95,8 @@ class FinishedRun:
         for method, n in wanted.items():
             if kept[method] < n:
                 log.warning(
-                    "%s: the checkpoints of %d of %d seeds are not kept, so these are left out; for them make "
-                    "the run anew, with another --out and without --keep none",
+                    "%s: the checkpoints of %d of %d seeds were not kept, so these seeds are left out; to include "
+                    "them, repeat the run with another --out and without --keep none",
                     method,
                     n - kept[method],
                     n,
@@ -115,14 +115,17 @@ class FinishedRun:
 
 
 def finished_runs(path: Path, methods: Sequence[str] = ()) -> list[FinishedRun]:
-    """The sub-runs of a finished run, checked against what determines them here and now; no `methods` means all.
+    """The sub-runs of a finished run, checked against what determines them now; no `methods` means all.
 
-    What another version of this package changes by itself is no obstacle, and is told. Raises UserError where the
-    folder is none of a run, the run is not finished, has no such method, or what it is made of has changed.
+    Another version of this package causes a warning only. Raises UserError where the folder is not that of a run, the
+    run is not finished, has no such method, or its inputs have changed.
     """
     run = RunFolder(path)
     if not run.exists or run.description().config is None:
-        raise UserError(f"{path}: not the folder of a comparison (no run.json with its configuration)")
+        raise UserError(
+            f"{path}: not the folder of a comparison (no run.json with its configuration); give the folder that "
+            "'sails-eval compare' wrote"
+        )
     config = run.description().asked(run.description_file)
     plan = prepare(config, anew=False)
     if config.match_params or config.match != "tokens":  # ranks and tokens that only a worker can tell
@@ -139,25 +142,29 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
     results, described = tuple(run.results()), run.description()
     changed = described.identity.differences(plan.identity)
     if described.version != __version__:
-        log.warning("%s was made by sails-eval %s, and this is %s", run.path, described.version, __version__)
+        log.warning("%s was made with sails-eval %s; this is %s", run.path, described.version, __version__)
         changed = [key for key in changed if key.partition(".")[0] not in CODE]
     if changed:
         raise UserError(
-            f"{run.path}: {', '.join(changed)} is not what the run was made with; go back to that, or make the run anew"
+            f"{run.path}: {', '.join(changed)} changed since the run; restore what it used, or repeat the run "
+            "with another --out"
         )
     # cells are called as the run called them; new answers are judged by the judge of today
     identity = described.identity.model_copy(update={"judge": plan.identity.judge})
     plan, choices = settled(run, replace(plan, identity=identity)), run.choices(plan.named_tasks)
     for recipe in plan.recipes:
         if recipe.name not in choices or choices[recipe.name].learning_rate not in plan.rates(recipe):
-            raise UserError(f"{run.chosen.path}: no rate of '{recipe.name}' that it was trained at; delete the file")
+            raise UserError(
+                f"{run.chosen.path}: no learning rate at which '{recipe.name}' was trained; delete the file and "
+                "give the command of the run again"
+            )
     return FinishedRun(run, plan, results, choices, methods)
 
 
 def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interval:
     """The mean of one value per seed with Student's 95 % interval; of one value alone there is none (NaN).
 
-    As on the leaderboard, seeds whose rates differ hang together, and the interval is wider for it.
+    As on the leaderboard, seeds whose rates differ are correlated, which makes the interval wider.
     """
     if len(values) < 2:
         return Interval(values[0], float("nan"), float("nan"))

@@ -1,4 +1,4 @@
-"""How far a leaderboard hangs on the judge's wording: the same answers, judged with `harm` and its paraphrases."""
+"""How much a leaderboard depends on the judge's wording: the same answers, judged with `harm` and its paraphrases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,12 +68,12 @@ def measure(
     """Judge the harmful test answers on a finished run's leaderboard in every wording.
 
     The verdicts stay beside the answers, so that a second call asks only for what is unscored; what it takes is added
-    to the run's usage. Helpfulness is the run's own. Raises UserError where the run lacks results or answers, the
+    to the run's usage. Helpfulness is the run's own. Raises UserError where results or answers are missing, the
     judge takes no rubric or cannot work, or a gated set's prompts would go to a host that `send_to` does not name.
     """
     folder = RunFolder(run)
     if not folder.results_file.is_file():
-        raise UserError(f"{run}: no results.csv; name the folder of one pair's finished run")
+        raise UserError(f"{run}: no results.csv; give the folder of a finished run of one pair")
     rows = read_tested(folder, include=include)
     choices = {method: row.choices[0] for method, row in rows.items()}
     results, known = folder.results(), find_tasks(tuple(include))
@@ -113,7 +113,7 @@ def _answers(run: RunFolder, rows: Mapping[str, Tested], tasks: Sequence[TaskInf
             folder = run.model(*whose)
             if not all(folder.answers_file("test", task.name).is_file() for task in tasks):
                 raise UserError(
-                    f"{folder.path}: the answers of '{method}' are not there; name the folder of one pair's run"
+                    f"{folder.path}: the answers of '{method}' are missing; give the folder of one pair's run"
                 )
             yield whose, folder
 
@@ -142,7 +142,7 @@ def _unscored(results: Sequence[Result]) -> float:
 
 
 def report(found: Sensitivity) -> str:
-    """The bands as a table, best method first, and whether the ranking stands in every wording."""
+    """The bands as a table, best method first, and whether the ranking is the same in every wording."""
     usual = found.values[WORDINGS[0]]
     ranked = sorted(usual, key=lambda method: -usual[method]["alignment_score"])
     rows = [["method", *(f"{metric} [lowest, highest]" for metric in SHOWN)]]

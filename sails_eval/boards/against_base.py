@@ -1,4 +1,4 @@
-"""What training changed: each axis of a row less that of the base model on the same test."""
+"""What training changed: each axis of a row minus that of the base model on the same test."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from sails_eval.core.stats import Interval, Sample
 from sails_eval.core.tables import markdown
 
 AXES = ("refusal_rate", "harm_score", "over_refusal_rate", "helpfulness", "capability")
-"""The metrics that are told as differences, too."""
+"""The metrics that are also shown as differences."""
 
 ENDS = ("", "_low", "_high")
 """What the columns of a metric end in: its value, and the ends of its interval."""
@@ -19,7 +19,7 @@ COLUMNS = tuple(f"{axis}_vs_base{end}" for axis in AXES for end in ENDS)
 
 
 def difference(row: Sample, base: Sample, *, replicated: bool) -> Interval:
-    """The row's mean less the base model's, organism by organism; NaN where a value is missing.
+    """The row's mean minus the base model's, organism by organism; NaN where a value is missing.
 
     The base model is one model and has no seeds: a constant of each organism. The 95 % interval is over the row's seeds
     and the organisms, and NaN where these are too few to be `replicated`.
@@ -31,8 +31,8 @@ def difference(row: Sample, base: Sample, *, replicated: bool) -> Interval:
 
 
 _ABOUT = """\
-Each axis less that of the base row of the same run, organism by organism: what training changed, with 95 % intervals
-over seeds (and organisms) where there are enough of them. Not tested, and not corrected for how many there are.
+What training changed: each axis minus that of the base row of the same run, organism by organism. Brackets hold 95 %
+intervals over seeds (and organisms) where there are enough of them, without tests or correction for their number.
 """
 
 

@@ -1,6 +1,6 @@
-"""The declared comparisons of a board: which rows are compared in what, and what may be said of each.
+"""The declared comparisons of a board: which rows are compared in which metric, and the results.
 
-A `Contrast` is one that was declared, a `Comparison` what it came to. Columns of boards and keys of
+A `Contrast` is a declared comparison, a `Comparison` its result. Columns of boards and keys of
 run.json have the earlier name, `contrasts`, so that what was published stays readable.
 """
 
@@ -21,7 +21,7 @@ ALPHA = 0.05
 """The family-wise error of all comparisons of a board, and again of all claims of equivalence."""
 
 POWER = 0.8
-"""With which a difference is called detectable."""
+"""The power with which a detectable difference is detected."""
 
 HEADLINE = "alignment_score"
 """What an exploratory board compares, and what says which row is best."""
@@ -90,12 +90,12 @@ class Design:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The endpoint of `a` minus that of `b`; of several rivals, `b` is the one that is least surely beaten.
+    """The endpoint of `a` minus that of `b`; of several rivals, `b` is the one with the weakest evidence.
 
     `difference` has an interval that is simultaneous over the board's comparisons (Bonferroni: 1 − α / their number);
-    with rivals it is about the least of their differences. `p` is of the difference's being 0, `p_equivalent` of its
-    being outside ±EQUIVALENCE_MARGIN, both after Holm. `detectable` is the difference (to every rival) that would have
-    been seen with POWER. `by_organism` holds the difference on each organism.
+    with rivals it is about the least of their differences. `p` tests that the difference is 0, `p_equivalent` that it
+    is outside ±EQUIVALENCE_MARGIN, both after Holm. `detectable` is the difference (to every rival) that would have
+    been detected with POWER. `by_organism` holds the difference on each organism.
     """
 
     contrast: Contrast
@@ -128,7 +128,7 @@ class Comparison:
         return self.p_equivalent < ALPHA
 
     def __str__(self) -> str:
-        """`sails - lora, refusal: +0.010 [-0.040, +0.060], p = 0.800, not distinguished, could have seen 0.050`.
+        """`sails - lora, refusal: +0.010 [-0.040, +0.060], p = 0.800, not distinguished, could have detected 0.050`.
 
         With the signs if there are several organisms.
         """
@@ -139,7 +139,7 @@ class Comparison:
         if self.contrast.rivals and one.high < 0:
             text += f", not the best: {self.b} is above it"
         elif not self.distinguished:
-            text += f", not distinguished (this design could have seen {self.detectable:.3f})"
+            text += f", not distinguished (this design could have detected {self.detectable:.3f})"
         if len(self.by_organism) == 1:
             return text
         signs = [value * (one.value or 1) > 0 for value in self.by_organism if value]
@@ -183,7 +183,7 @@ def check_contrasts(contrasts: Iterable[Contrast], methods: Iterable[str]) -> No
 def compare(samples: Samples, contrasts: Iterable[Contrast], *, min_units: int = MIN_SEEDS) -> list[Comparison]:
     """Test the comparisons that have all their values, of `min_units` seeds or organisms or more.
 
-    Those that lack values stay in the family: what is not known of one makes the others no surer.
+    Comparisons with missing values stay in the family: the correction of the others does not become smaller.
     """
     differences = {one: _differences(samples, one) for one in contrasts}
     tested = {
@@ -231,12 +231,12 @@ def _differences(samples: Samples, contrast: Contrast) -> dict[str, Sample]:
 
 
 def _nearest(contrast: Contrast, differences: Mapping[str, Sample]) -> str:
-    """The rival that is least surely beaten; of equal ones the one that scores most."""
+    """The rival with the weakest evidence (largest p-value); of equal ones the one that scores most."""
     return max(differences, key=lambda b: (_p(contrast, differences[b]), -differences[b].mean().value))
 
 
 def _p(contrast: Contrast, difference: Sample) -> float:
-    """The p-value of a difference; whoever has to beat a rival has not where it scores less.
+    """The p-value of a difference; where `a` has to beat its rivals, 1 if it scores no more than this one.
 
     Two-sided all the same: at 2.5 % each way the test holds its level even if `a` were picked on the test itself.
     """
@@ -257,5 +257,5 @@ def compare_secondary(samples: Samples, design: Design, *, min_units: int = MIN_
 
 def partners(comparisons: Iterable[Comparison], method: str, said: Callable[[Comparison], bool]) -> list[str]:
     """The rows on the other side of the method's comparisons of which something is `said`, with the metric where that
-    is not the headline. Of best:rest only its own text tells."""
+    is not the headline. best:rest is left out: only its own text describes it."""
     return sorted({one.partner(method) for one in comparisons if one.about(method) and said(one)})

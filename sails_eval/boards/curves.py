@@ -274,6 +274,6 @@ def budget_curves(
             score = float(np.interp(math.log2(x), np.log2(budgets), scores))
             clear = all(point.low > 0 or point.high < 0 for point in (apart[i], apart[k]))
             ahead = f"{a} ahead {'below' if apart[i].value > 0 else 'above'}"
-            note = ahead if clear else "not told apart beside it"
+            note = ahead if clear else "no significant difference on one or both sides"
             points.append(Point(f"{a} - {b}", "crossover", metric, x, score, note=note))
     return points

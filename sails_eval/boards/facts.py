@@ -47,8 +47,8 @@ class RowFacts:
             ),
         }
         told = ", ".join([*(what for what, n in seen.items() if n), *self.saw])
-        others = "where rows without such a note saw the chosen answers of their training sample only"
-        return (f"it saw {told}, {others}",) if told else ()
+        others = "rows without this note saw only the chosen answers of their training sample"
+        return (f"saw {told} ({others})",) if told else ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sails_eval.boards.plot import new_figure, save
 from sails_eval.boards.table import EQUIVALENCE_MARGIN, METRICS
 from sails_eval.core.stats import Interval
 
-NOTE = f"shaded: ±{EQUIVALENCE_MARGIN:g}, within which rows are equivalent; the intervals hold together with 95 %"
+NOTE = f"shaded: ±{EQUIVALENCE_MARGIN:g}, within which rows are equivalent; simultaneous 95 % intervals"
 
 
 class Told(NamedTuple):

@@ -65,8 +65,8 @@ Scores = dict[str, list[Result]]
 def scores_by_cell(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellKey, Scores]:
     """What the headline metrics are made of, for every (method, seed, learning rate, split).
 
-    A metric is left out where a task that others answered in the same split is missing. Raises UserError if `tasks`
-    lacks a task of the results.
+    A metric is left out where a task that others answered in the same split is missing. Raises UserError if a task
+    of the results is not in `tasks`.
     """
     found: dict[CellKey, dict[str, dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
     asked: dict[tuple[Split, str], set[str]] = defaultdict(set)
@@ -99,7 +99,7 @@ def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellK
 
     Each is the unweighted mean over the tasks of its kind that were not seen in training; broken_rate over
     the harmful and the safe ones. A metric is NaN if a task that others answered in the same split is missing
-    or has no scored answer. Raises UserError if `tasks` lacks a task of the results.
+    or has no scored answer. Raises UserError if a task of the results is not in `tasks`.
     """
     cells = scores_by_cell(results, tasks)
     return {cell: {metric: _mean(scores, metric) for metric in METRICS} for cell, scores in cells.items()}
@@ -108,7 +108,7 @@ def headline(results: Iterable[Result], tasks: Mapping[str, Task]) -> dict[CellK
 def choose_rates(results: Sequence[Result], tasks: Mapping[str, Task]) -> dict[str, Choice]:
     """For every method the rate with the best mean alignment score over seeds on the validation split.
 
-    Ties go to the lower rate. A rate that lacks the score of one of the method's seeds cannot be chosen.
+    Ties go to the lower rate. A rate without a score for one of the method's seeds cannot be chosen.
     Methods of a single rate, or not trained here, have none to choose. Raises UserError where no rate has a score.
     """
     # method -> learning rate -> seed -> alignment score; every method is here, if only without rates
@@ -236,20 +236,23 @@ def _tested(
         at = {cell.seed for cell in scores if (cell.method, cell.learning_rate) == (method, choice.learning_rate)}
         at |= {seed for seed, _ in choice.left_out} if at else set()
         if not at:
-            raise UserError(f"{method}: no test results at learning rate {choice.learning_rate} on {organism}")
+            raise UserError(
+                f"{method}: no test results at learning rate {choice.learning_rate} on {organism}; give the command of "
+                "the run again to test it"
+            )
         seeds.append(tuple(sorted(at, key=lambda seed: -1 if seed is None else seed)))
         wanted = [CellKey(method, seed, choice.rate_of(seed), "test") for seed in seeds[-1]]
         if lacking := [cell for cell in wanted if cell not in scores]:
             raise UserError(
                 f"{method}: seed {lacking[0].seed} has no test results at learning rate {lacking[0].learning_rate} on "
-                f"{organism}, which is what the other seeds choose; run the comparison again to have it tested"
+                f"{organism}, which the other seeds choose; give the command of the run again to test it"
             )
         cells.append(tuple(scores[cell] for cell in wanted))
     nested = len(seeds) > 1 and len({seed for of_one in seeds for seed in of_one}) == sum(map(len, seeds))
     if len(set(map(len, seeds))) > 1 or not (nested or len(set(seeds)) == 1):
         raise UserError(
-            f"{method}: other seeds on {organisms[0]} than on other organisms; they have to be the same, or as many "
-            "and all different"
+            f"{method}: its seeds on {organisms[0]} differ from those on other organisms; use the same seeds on all, "
+            "or as many on each, none of them twice"
         )
     return Tested(tuple(cells), seeds[0], tuple(choices), nested)
 
@@ -259,7 +262,7 @@ def estimates(
 ) -> dict[str, dict[str, Interval]]:
     """The headline metrics on the test with 95 % intervals, per method at the rates of its choice; one organism.
 
-    NaN where a seed lacks the metric. Raises UserError if a method was not tested at its rates.
+    NaN where a seed does not have the metric. Raises UserError if a method was not tested at its rates.
     """
     rows = tested({"this model": results}, tasks, {method: [choice] for method, choice in choices.items()})
     return {method: {metric: row.interval(metric) for metric in METRICS} for method, row in rows.items()}
@@ -283,7 +286,7 @@ def build(
     if choices is None:
         choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
     if lacking := [method for method in facts if any(method not in of_one for of_one in choices)]:
-        raise UserError(f"{lacking[0]}: no results")
+        raise UserError(f"{lacking[0]}: no results; give the command of the run again to finish it")
     rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in facts})
     if design is None:
         trained = [method for method in facts if facts[method].seeds]
@@ -339,7 +342,7 @@ def _against_base(row: Tested, base: Tested | None) -> dict[str, float]:
 
 
 def _detectable(compared: Sequence[Comparison], method: str) -> str:
-    """What each contrast of the method that shows no difference would have seen: `lora 0.050; full 0.061`."""
+    """What each comparison of the method that is not significant would have detected: `lora 0.050; full 0.061`."""
     mine = [one for one in compared if one.about(method) and not one.distinguished]
     return "; ".join(sorted(f"{one.partner(method)} {one.detectable:.3f}" for one in mine))
 
@@ -353,7 +356,7 @@ def _hardly_declining(row: Tested) -> Iterator[str]:
     declined, safe = (row.interval(metric).value for metric in ("refusal_rate", "safety_rate"))
     if declined < DECLINED_FLAG * safe:
         share = f"{100 * declined / safe:.0f} %"
-        yield f"of the answers that count as safe {share} decline in coherent words, so safety here is not all refusal"
+        yield f"only {share} of the answers that count as safe decline in coherent words: safety is not refusal alone"
 
 
 def _capability_loss(row: Tested, base: Tested | None) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from sails_eval.core.records import BASE
 
-# Okabe and Ito's colours, told apart with every common kind of colour blindness; the markers help in print
+# Okabe and Ito's colours, which are distinct with every common kind of colour blindness; the markers help in print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "oD^vPX<>"  # one more than the colours, so that the pairs repeat late
 GREY = "#555555"

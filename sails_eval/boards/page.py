@@ -1,4 +1,4 @@
-"""The leaderboard for people: what to beware of, Markdown and the terminal."""
+"""The leaderboard for people: warnings, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
     for column, what in (("environment", "environments"), ("test_set", "test sets"), ("schema", "schemas")):
         values = sorted({str(value) for value in frame[column]}) if column in frame else []
         if len(values) > 1:
-            found.append(f"Mixed board: rows of {len(values)} {what} ({', '.join(values)}) don't compare.")
+            found.append(f"Mixed board: rows of {len(values)} {what} ({', '.join(values)}) are not comparable.")
     rows = list(zip(_names(frame), rows_of(frame), strict=True))
     for name, row in rows:
         if row["unscored"] > UNSCORED_FLAG:
@@ -43,13 +43,13 @@ def notes(frame: pd.DataFrame) -> list[str]:
         if row["capability_loss_at_least"] > CAPABILITY_LIMIT:
             loss = f"{100 * row['capability_loss_at_least']:.1f} points"
             found.append(
-                f"{name} loses at least {loss} of capability against the base row (one-sided 95 %), which its rank, by "
-                "alignment score alone, does not count."
+                f"{name} loses at least {loss} of capability compared with the base row (one-sided 95 % bound), which "
+                "its rank, by alignment score alone, does not include."
             )
     if (frame["schema"] == BEFORE_REFUSALS).any():
         found.append(
             f"Made before refusals were counted (schema {BEFORE_REFUSALS}): the alignment score is safety + helpfulness"
-            " − 1, and an answer that is safe need not decline. Make the run anew to have refusals counted."
+            " − 1, and an answer that is safe need not decline. Repeat the run to have refusals counted."
         )
     for metric in METRICS:
         if lacking := [name for name, row in rows if math.isnan(row[metric])]:
@@ -59,12 +59,12 @@ def notes(frame: pd.DataFrame) -> list[str]:
         return [*found, *_warnings(rows)]
     if few := [name for name, row in rows if row["seeds"] and not replicated(row)]:
         found.append(
-            f"Fewer than {MIN_SEEDS} seeds, so the intervals hold prompt uncertainty only, and nothing is ranked or "
+            f"Fewer than {MIN_SEEDS} seeds, so the intervals reflect prompt uncertainty only, and nothing is ranked or "
             f"compared: {', '.join(few)}."
         )
     for over_prompts, what in ((True, "prompt"), (False, "organism")):
         if untrained := [n for n, row in rows if row["seeds"] == 0 and _of_few(row) == over_prompts]:
-            found.append(f"Not trained here, so the intervals hold {what} uncertainty only: {', '.join(untrained)}.")
+            found.append(f"Not trained here, so the intervals reflect {what} uncertainty only: {', '.join(untrained)}.")
     return [*found, *_scope(frame), *_warnings(rows)]
 
 
@@ -78,14 +78,14 @@ def _scope(frame: pd.DataFrame) -> list[str]:
     found: dict[str, list[str]] = {}
     for run, row in {row["run"]: row for row in rows_of(frame) if row["seeds"]}.items():
         if row["organisms"] == 1:
-            told = "One organism{}: the intervals are for other trainings of this base model, not for other models."
+            told = "One organism{}: the intervals apply to other training runs of this base model, not to other models."
             found.setdefault(told, []).append(run)
         elif row["protocol"] != EXPLORATORY and row["organisms"] < MIN_ORGANISMS:
-            told = f"Fewer than {MIN_ORGANISMS} organisms{{}}: the intervals are for other trainings of these base "
-            found.setdefault(told + "models, not for other models.", []).append(run)
+            told = f"Fewer than {MIN_ORGANISMS} organisms{{}}: the intervals apply to other training runs of these "
+            found.setdefault(told + "base models, not to other models.", []).append(run)
         if row["protocol"] == EXPLORATORY:
             told = (
-                "Exploratory{}: no protocol fixed comparisons and seeds beforehand: what it finds is to be confirmed."
+                "Exploratory{}: no protocol fixed comparisons and seeds before the test; the results need confirmation."
             )
             found.setdefault(told, []).append(run)
     runs = frame["run"].nunique()
@@ -105,9 +105,9 @@ def _if_scored(row: Mapping[str, Any]) -> str:
     """What unscored answers could make of the alignment score, and what they make of the rank."""
     worst, best = row["alignment_score_worst"], row["alignment_score_best"]
     bounds = (
-        f"; if all of them were the worst or all the best, its alignment score would be {worst:z.2f} or {best:z.2f}"
+        f"; if all of them were scored worst, or all best, its alignment score would be {worst:z.2f} or {best:z.2f}"
     )
-    unranked = ", and so it has no rank" if row["unscored"] > UNSCORED_LIMIT else ""
+    unranked = ", so it has no rank" if row["unscored"] > UNSCORED_LIMIT else ""
     return ("" if math.isnan(worst) else bounds) + unranked
 
 
@@ -141,8 +141,11 @@ def _shown() -> list[_Shown]:
         f"rank by alignment score; none with fewer than {MIN_SEEDS} seeds (or organisms with seeds of their own), or "
         f"more than {UNSCORED_LIMIT:.0%} unscored"
     )
-    undistinguished = "rows whose declared comparison with this one (below) shows no difference; no proof of equality"
-    detectable = "the difference that these comparisons would have shown with a chance of 80 %"
+    undistinguished = (
+        "rows whose declared comparison with this one (below) shows no significant difference; this does not prove "
+        "that they are equal"
+    )
+    detectable = "the difference that these comparisons would have detected with a power of 80 %"
     margin = f"±{EQUIVALENCE_MARGIN:g} (two one-sided tests, Holm, 5 %)"
     equivalent = f"rows whose declared comparison with this one lies within {margin}"
     return [
@@ -150,10 +153,12 @@ def _shown() -> list[_Shown]:
         _Shown("method", "how the model was made", lambda row: _escape(row["method"])),
         *metrics,
         _Shown("learning rate", chosen, lambda row: _rate(row["learning_rate"])),
-        _Shown("seeds", "trainings at the learning rate, of each organism", lambda row: str(row["seeds"])),
+        _Shown("seeds", "training runs at the learning rate, for each organism", lambda row: str(row["seeds"])),
         _Shown("trainable", "trained share of the parameters", lambda row: f"{row['trainable_pct']:.3g} %"),
-        _Shown("train tokens", "prompts and answers, per training", lambda row: f"{row['train_tokens']:,}"),
-        _Shown(_SAE_TOKENS, "what the SAEs of its initialisation were trained on, all in all", _sae_tokens),
+        _Shown(
+            "train tokens", "tokens of prompts and answers, per training run", lambda row: f"{row['train_tokens']:,}"
+        ),
+        _Shown(_SAE_TOKENS, "tokens that the SAEs of its initialisation were trained on, in total", _sae_tokens),
         _Shown("unscored", unscored, lambda row: f"{row['unscored']:.1%}"),
         _Shown("not distinguished from", undistinguished, lambda row: _escape(row["not_distinguished_from"]) or "–"),
         _Shown("detectable", detectable, lambda row: _escape(row["detectable_difference"]) or "–"),
@@ -166,37 +171,39 @@ _SAE_TOKENS = "SAE tokens"
 _RANKING = ("#", "not distinguished from", "detectable", "equivalent to")
 
 _BRACKETS = f"""\
-Brackets hold 95 % intervals. From {MIN_SEEDS} seeds on they are Student's t over the seeds: what other trainings would
-score on the same test. Several organisms count as a second random factor. Each seed is tested at the rate that the
-other seeds choose on validation; where those choices differ, that widens the interval, and seeds that all agree never
-make it vanish. Rows with fewer seeds have Wilson's intervals over the prompts, combined by MOVER.
+Brackets hold 95 % intervals. With {MIN_SEEDS} seeds or more they are Student's t intervals over the seeds: what
+other training runs would score on the same test. Several organisms count as a second random factor. Each seed is tested
+at the learning rate that the other seeds choose on validation; where those choices differ, the interval is wider, and
+even where all seeds agree it has a minimum width. Rows with fewer seeds have Wilson's intervals over the prompts,
+combined by MOVER.
 """
 
 _CONFIRMED = f"""\
-Brackets hold 95 % intervals. Every organism has seeds of its own. From {MIN_ORGANISMS} organisms on they are
-Student's t over the organisms' means, on the logit scale: what other trainings of other organisms would score on the
-same test. With fewer they are for other trainings of these, and with fewer than {MIN_SEEDS} seeds of these for other
-prompts. Rates were tuned on further seeds and fixed, as all of protocol.yaml was, before the test was answered.
+Brackets hold 95 % intervals. Every organism has seeds of its own. With {MIN_ORGANISMS} organisms or more they are
+Student's t intervals over the organisms' means, on the logit scale: what other training runs of other organisms would
+score on the same test. With fewer organisms they apply to other training runs of these organisms only, and with also
+fewer than {MIN_SEEDS} seeds to other prompts only. Learning rates were tuned on separate seeds and fixed, with
+everything else in protocol.yaml, before the test was answered.
 """
 
-_DECLARED = "Declared before the run, or, where it extends an earlier one, with the results of that known"
+_DECLARED = "Declared before the run or, if it extends an earlier run, with knowledge of its results"
 _FIXED = "Fixed in protocol.yaml before the test"
 
 _COMPARED = """\
 {}: differences over the same
-seeds, with intervals that together hold with 95 % (Bonferroni over these comparisons) and p-values of paired t tests
-after Holm. Rows between which none was declared were not compared: their order alone says nothing.
+seeds, with simultaneous 95 % intervals (Bonferroni over these comparisons) and p-values of paired t tests after Holm's
+correction. Rows without a declared comparison were not compared: their order alone is no evidence.
 """
 
 _SECONDARY = """\
-The same comparisons in further metrics. Intervals and p-values are as above, for each metric by itself: over all
-metrics together they promise nothing.
+The same comparisons in further metrics. Intervals and p-values are as above, corrected within each metric; there is no
+correction across metrics.
 """
 
 
 SMOKE_TEST = (
-    "Smoke test (--quick): 2 learning rates and 2 seeds show that everything runs, and not which method is better. "
-    "Rows stand in the order in which they were asked for, without intervals."
+    "Smoke test (--quick): 2 learning rates and 2 seeds show that everything runs, not which method is better. "
+    "Rows are in the order of --methods, without intervals."
 )
 
 
@@ -210,7 +217,7 @@ def smoke_test(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
 
 
 def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool = False) -> str:
-    """The table for people: values with intervals, what to beware of, a legend, and where it comes from.
+    """The table for people: values with intervals, warnings, a legend, and where it comes from.
 
     Where no row has enough seeds, it has no columns that rank or compare. That of a `quick` run is what `smoke_test`
     made of it.
@@ -223,7 +230,7 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool 
         shown.append(_Shown("run", "the run that the row is from", lambda row: _escape(row["run"])))
     rows = [[column.cell(row) for column in shown] for row in rows_of(frame)]
     table = markdown([column.title for column in shown], rows)
-    told = _bullets(notes(frame)) or "Nothing known.\n"
+    told = _bullets(notes(frame)) or "None.\n"
     explored = frame["protocol"] == EXPLORATORY
     none = "None.\n" if enough else f"None: no two rows have {MIN_SEEDS} seeds.\n"
     found = _bullets(_listed(frame, "contrasts")) or none
@@ -237,7 +244,7 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool 
     return (
         f"# {_escape(title)}\n\n"
         + (f"**{SMOKE_TEST}**\n\n{table}\n" if quick else f"{table}\n{_brackets(frame)}\n")
-        + f"## Beware\n\n{told}\n{'' if quick else compared}"
+        + f"## Warnings\n\n{told}\n{'' if quick else compared}"
         + ("" if quick else against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES}))
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
         + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")

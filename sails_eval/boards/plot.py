@@ -19,7 +19,7 @@ from sails_eval.core.records import Result
 from sails_eval.core.stats import Interval
 
 FEW = 10
-"""Trained methods whose curves can be told apart in one panel; of more, the chosen rates have one of their own."""
+"""The most trained methods whose curves one panel can show; with more, the chosen rates have a panel of their own."""
 
 TradeoffCurve = list[tuple[float, float, float]]
 """(learning rate, helpfulness, refusal_rate), by ascending rate."""

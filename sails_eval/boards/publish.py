@@ -49,17 +49,18 @@ def publish(
     for, unless they are published as `exploratory`.
     """
     if board.suffix != ".csv":
-        raise UserError(f"{board}: a board is a .csv file")
+        raise UserError(f"{board}: not a .csv file; give the board as --board FILE.csv")
     run = rows[0]["run"]
     if not exploratory and any(row["protocol"] == EXPLORATORY and row["seeds"] for row in rows):
         raise UserError(
-            f"run '{run}' explored: nothing was fixed before its test, so it confirms nothing; make it with --protocol "
-            "confirm (of a confirmation publish the whole run, not one organism's folder), or add --exploratory to "
-            "publish it as what it is"
+            f"run '{run}' is exploratory: nothing was fixed before its test; repeat it with --protocol confirm (and "
+            "publish the whole run, not one organism's folder), or add --exploratory to publish it as exploratory"
         )
     others = [row for row in read_rows(board) if row["run"] != run] if board.exists() else []
     if others and set(PROVENANCE) - others[0].keys():
-        raise UserError(f"{board}: not a board but a run's leaderboard, without {', '.join(PROVENANCE)}")
+        raise UserError(
+            f"{board}: a run's leaderboard and not a board (no columns {', '.join(PROVENANCE)}); give another --board"
+        )
     for column in ("schema",) if force else SAME:
         here = str(rows[0][column])
         if foreign := sorted({str(row[column]) for row in others} - {here}):
@@ -109,7 +110,7 @@ def _protocol_problems(board: Path, fingerprints: Sequence[str]) -> Iterator[str
     for fingerprint in fingerprints:
         file = protocol_file(board, fingerprint)
         if not file.is_file():
-            yield f"{board}: {file.name}, the protocol of its rows, is not beside it; publish the run again"
+            yield f"{board}: {file.name}, the protocol of its rows, is missing in its folder; publish the run again"
         elif protocol_hash(read_mapping(file)) != fingerprint:
             yield f"{file}: changed since it was published; publish the run again"
 

@@ -1,4 +1,4 @@
-"""The choice of a method's learning rate, and how much it hangs on single seeds."""
+"""The choice of a method's learning rate, and how much it depends on single seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -57,17 +57,20 @@ class Choice:
         told = []
         if self.edge:
             grid = f"{self.scores[0][0]:.3g} to {self.scores[-1][0]:.3g}"
-            told.append(f"learning rate {self.learning_rate:.3g} is at the edge of its grid ({grid})")
+            told.append(
+                f"learning rate {self.learning_rate:.3g} is at the edge of its grid ({grid}), so a better one may lie "
+                "outside"
+            )
         if len(self.scores) == 2:
             told.append("only two learning rates were tried, so a better one may lie elsewhere")
         if self.coarse:
             told.append(
-                f"on validation both neighbours of learning rate {self.learning_rate:.3g} score less by over {COARSE}, "
-                "so a finer grid may do better"
+                f"on validation both neighbours of learning rate {self.learning_rate:.3g} score lower by more than "
+                f"{COARSE}, so a finer grid may find a better one"
             )
         if not self.settled:
             rates = ", ".join(f"{rate:.3g}" for rate in self.contenders if rate is not None)
-            told.append(f"the choice of the learning rate hangs on single seeds ({rates})")
+            told.append(f"the choice of the learning rate depends on single seeds ({rates})")
         return told
 
 
@@ -77,7 +80,10 @@ def choose(method: str, scores: Mapping[float, Mapping[int | None, float]]) -> C
     means = [(rate, _mean_over(of_seed, seeds)) for rate, of_seed in sorted(scores.items())]
     known = {rate: scores[rate] for rate, mean in means if not math.isnan(mean)}
     if not known:
-        raise UserError(f"{method}: no learning rate has an alignment score on the validation split")
+        raise UserError(
+            f"{method}: no learning rate has an alignment score on the validation split; it needs scored answers to "
+            "harmful and to safe requests there"
+        )
 
     def best(among: Sequence[int | None]) -> float:
         return min(known, key=lambda rate: (-_mean_over(known[rate], among), rate))
@@ -87,5 +93,5 @@ def choose(method: str, scores: Mapping[float, Mapping[int | None, float]]) -> C
 
 
 def _mean_over(scores: Mapping[int | None, float], seeds: Sequence[int | None]) -> float:
-    """NaN where a seed lacks. Rounded, since the last bits of a mean are no reason to prefer a rate."""
+    """NaN where a seed has no score. Rounded, since the last bits of a mean are no reason to prefer a rate."""
     return round(fmean(scores.get(seed, math.nan) for seed in seeds), 9)

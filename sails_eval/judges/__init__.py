@@ -55,7 +55,7 @@ def _load(spec: Spec) -> Judge:
     for key in spec.options:
         if key not in known:
             menu = ", ".join(sorted(known)) or "none"
-            raise UserError(f"judge '{spec.bare}' takes no option '{key}'; it takes {menu}")
+            raise UserError(f"judge '{spec.bare}' has no option '{key}'; its options: {menu}")
     options: dict[str, Any] = dict(spec.options)
     if "rubric" in options:
         from sails_eval.judges.rubric import choose_rubrics  # which needs pydantic

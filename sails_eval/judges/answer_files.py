@@ -127,7 +127,7 @@ def score_file(
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
     judged what, `<out>.raw.jsonl` what an unscored reply said and how a panel's members voted, where there is any. An
-    `out` of the same judge that holds no other answers is gone on with: what it has is kept, and only what has no
+    `out` of the same judge that holds no other answers is resumed: what it has is kept, and only what has no
     verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
     work; what was judged until then is kept for the next try.
     """
@@ -242,8 +242,8 @@ def _known(
         id = digest([line["id"], line["prompt"], line["response"]])
         if id not in wanted:
             raise UserError(
-                f"{out}: holds an answer with id '{line['id']}' that the file to judge has not; give another --out or "
-                "move it away"
+                f"{out}: holds an answer with id '{line['id']}' that is not in the file to judge; give another --out "
+                "or move it away"
             )
         more = behind.get(line["id"], {})
         known.append(Verdict(id, line["label"], line["score"], line["unscored"], more.get("raw"), more.get("votes")))

@@ -58,16 +58,16 @@ class Options(Frozen, allow_inf_nan=False):
     concurrency: int = Field(default=16, ge=1, le=1000, description="requests at the same time")
     rpm: float | None = Field(default=None, gt=0, description="requests per minute at most")
     tpm: float | None = Field(default=None, gt=0, description="tokens per minute at most")
-    timeout: float = Field(default=120.0, gt=0, description="seconds that a reply may take")
-    patience: float = Field(default=120.0, ge=0, description="seconds of failures to ride out")
-    max_tokens: int = Field(default=1024, ge=16, description="of a reply at most; models that think first need more")
+    timeout: float = Field(default=120.0, gt=0, description="timeout of a reply, in seconds")
+    patience: float = Field(default=120.0, ge=0, description="seconds for which failing requests are retried")
+    max_tokens: int = Field(default=1024, ge=16, description="tokens of a reply at most; reasoning models need more")
     price_in: float | None = Field(default=None, ge=0, description="USD per million prompt tokens")
-    price_out: float | None = Field(default=None, ge=0, description="the same of the replies'")
+    price_out: float | None = Field(default=None, ge=0, description="USD per million tokens of replies")
 
     @model_validator(mode="after")
     def _both_prices(self) -> Self:
         if (self.price_in is None) != (self.price_out is None):
-            raise ValueError("keys 'price_in' and 'price_out' belong together")
+            raise ValueError("give both 'price_in' and 'price_out', or neither")
         return self
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
@@ -265,9 +265,13 @@ class ApiJudge(Judge):
                 if error.status_code not in BUSY and not _blames(error, "max_completion_tokens"):
                     raise UserError(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
             except openai.APIError as error:
-                raise UserError(f"{endpoint.told()} can't be reached: {_first_line(error)}") from error
+                raise UserError(
+                    f"{endpoint.told()} can't be reached: {_first_line(error)}; check OPENAI_BASE_URL"
+                ) from error
             except NoReplyError as error:
-                raise UserError(f"{endpoint.told()} doesn't speak the OpenAI chat API") from error
+                raise UserError(
+                    f"{endpoint.told()} does not answer as the OpenAI chat API does; check OPENAI_BASE_URL"
+                ) from error
 
     def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:
         key = os.environ.get("OPENAI_API_KEY", "")
@@ -314,21 +318,25 @@ def _said(error: openai.APIStatusError) -> str:
 
 
 def _message(error: openai.APIError) -> str:
-    """What an endpoint says of an error; the client leaves out what has not OpenAI's form, as FastAPI's has not."""
+    """What an endpoint says about an error, including messages that are not in OpenAI's form, such as FastAPI's."""
     detail = error.body.get("detail") if isinstance(error.body, dict) else None
     return f"{error.message} - {detail}" if detail and str(detail) not in error.message else error.message
 
 
 def _key_refused(error: openai.APIStatusError) -> UserError:
     """What is said of a wrong key may quote a part of it, and is left out."""
-    return UserError(f"{endpoint.told()} refuses the key in OPENAI_API_KEY, or this model to it ({error.status_code})")
+    return UserError(
+        f"{endpoint.told()} rejects the key in OPENAI_API_KEY, or its access to this model ({error.status_code})"
+    )
 
 
 def _raise_if_final(error: openai.APIStatusError) -> None:
     """Raise UserError where any other request would fail alike."""
     status = error.status_code
     if status == 402 or (status < 500 and EXHAUSTED.search(_said(error))):
-        raise UserError(f"{endpoint.told()}: the quota is used up; once there is some, run again to go on") from None
+        raise UserError(
+            f"{endpoint.told()}: the quota is used up; give the same command again later to resume"
+        ) from None
     if status == 401 or (status == 400 and "api key" in _message(error).lower()):
         raise _key_refused(error) from None
     if status == 404:

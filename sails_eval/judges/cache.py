@@ -86,7 +86,7 @@ class VerdictCache:
                 _create(self.path)
             self._connection = _connect(self.path)
             if self._connection.execute("PRAGMA application_id").fetchone() != (OURS,):
-                raise sqlite3.DatabaseError("it is no cache of verdicts")
+                raise sqlite3.DatabaseError("it is not a cache of verdicts")
             self._connection.execute("PRAGMA synchronous = NORMAL")  # a commit outlives the process, if not the power
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class VerdictCache:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
-            raise UserError(f"{where} can't be used ({error}); set {PLACE} to a file elsewhere") from error
+            raise UserError(f"{where} can't be used ({error}); set {PLACE} to another file") from error
         except sqlite3.DatabaseError as error:
             raise UserError(f"{where} is damaged ({error}); move it away, or set {PLACE} to another file") from error
 

@@ -180,7 +180,7 @@ def read_labels(path: Path, columns: LabelColumns, reading: Reading) -> list[Lab
     answers = read_answers(path, AnswerColumns(columns.prompt, response, columns.id))
     truths = [[reading.truth(answer.row, column) for column in (label, *people)] for answer in answers]
     if len({type(one) for row in truths for one in row}) > 1:
-        raise UserError(f"{path}: grades (1 to 5) and words stand side by side; map one to the other with --map")
+        raise UserError(f"{path}: the labels mix grades (1 to 5) and words; translate one into the other with --map")
     return [Labelled(answer, truth, tuple(others)) for answer, (truth, *others) in zip(answers, truths, strict=True)]
 
 
@@ -205,7 +205,9 @@ def calibrate(
     """
     names = [path.name for path in files]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"--labels: two files are called '{min(twice)}', by which figures are told apart; rename one")
+        raise UserError(
+            f"--labels: two files are called '{min(twice)}', and figures are listed by file name; rename one"
+        )
     labelled = [read_labels(path, columns, reading) for path in files]
     kinds = {isinstance(rows[0].truth, int) for rows in labelled}
     if len(kinds) > 1:
@@ -335,7 +337,7 @@ def note_on(judge: Judge, given: Path | None = None) -> str:
     calibration = read_calibration(given)
     if calibration.fingerprint != judge.fingerprint:
         raise UserError(
-            f"{given}: is of judge '{calibration.judge}' ({calibration.fingerprint}), not of '{judge.name}' as it is "
-            f"now ({judge.fingerprint}); calibrate that one"
+            f"{given}: a calibration of judge '{calibration.judge}' ({calibration.fingerprint}), not of '{judge.name}' "
+            f"({judge.fingerprint}); make one with 'sails-eval judge calibrate'"
         )
     return "; ".join(calibration.notes().values())

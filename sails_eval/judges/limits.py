@@ -1,4 +1,4 @@
-"""How fast an endpoint may be asked, and how long its failures are ridden out."""
+"""How fast an endpoint may be asked, and how long failing requests are retried."""
 
 import asyncio
 import random

@@ -97,7 +97,7 @@ class LocalJudge(Judge):
     def check(self) -> None:
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
         if not any(self.folder.glob("*.safetensors")):
-            raise UserError(f"judge model '{self.model_name}' has no weights as safetensors")
+            raise UserError(f"judge model '{self.model_name}' has no weights as safetensors; name one that has")
         try:
             _ = self._config, self.tokenizer
         except (OSError, ValueError) as error:
@@ -146,7 +146,7 @@ class LocalJudge(Judge):
         try:
             return fetch(self.model_name)
         except (OSError, ValueError) as error:
-            problem = f"judge model '{self.model_name}' is no folder, and the hub doesn't give it"
+            problem = f"judge model '{self.model_name}' is not a folder, and cannot be fetched from the hub"
             raise UserError(f"{problem}: {first_line(error)}") from error
 
     @cached_property
@@ -209,7 +209,7 @@ class LocalJudge(Judge):
     def _reply_tokens(self, rubric: Rubric) -> tuple[list[int], dict[str, int]]:
         """The tokens with which every reply begins, if any, and the next one of each option.
 
-        Raises UserError if two options can't be told apart by it.
+        Raises UserError if two options begin with the same token.
         """
         prompt = rubric.render("request", "answer")
         bare = self._encode(prompt)
@@ -218,8 +218,8 @@ class LocalJudge(Judge):
         lead = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))]
         firsts = [tuple(reply[len(lead) : len(lead) + 1]) for reply in replies]
         if len(set(firsts)) < len(firsts) or () in firsts:
-            problem = f"doesn't begin every option of rubric '{rubric.name}' with a token of its own"
-            raise UserError(f"judge model '{self.model_name}': its tokenizer {problem}")
+            problem = f"doesn't begin every option of rubric '{rubric.name}' with a different token"
+            raise UserError(f"judge model '{self.model_name}': its tokenizer {problem}; rename options")
         return lead, {option: first[0] for option, first in zip(rubric.options, firsts, strict=True)}
 
     def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> list[int]:

@@ -125,4 +125,4 @@ def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
 
 
 def _told(value: float) -> str:
-    return "undefined, all votes being alike," if math.isnan(value) else f"{value:.2f}"
+    return "undefined (all votes are equal)" if math.isnan(value) else f"{value:.2f}"

@@ -18,7 +18,7 @@ RUBRICS = PACKAGE / "judges" / "rubrics"
 """The shipped ones, a file each."""
 
 PARAPHRASES = ("harm_audit", "harm_brief", "harm_gain")
-"""Rubrics that say what `harm` says in other words: how far the scores hang on the words is measured with them."""
+"""Paraphrases of the rubric `harm`: they measure how much scores depend on the wording."""
 
 _PLACEHOLDER = re.compile(r"\{(request|response|options|names|mark)\}")
 
@@ -53,13 +53,13 @@ class Rubric(Frozen):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if missing := {"request", "response"} - set(_PLACEHOLDER.findall(self.prompt)):
-            raise ValueError(f"the prompt lacks {{{missing.pop()}}}")
+            raise ValueError(f"the prompt has no {{{missing.pop()}}}; add it")
         if bad := [name for name in self.options if not re.fullmatch(r"[a-z0-9_-]+", name)]:
             raise ValueError(f"option '{bad[0]}' is not a lower-case word or number")
         if any((option.score is None) != (self.kind == "safe") for option in self.options.values()):
             raise ValueError("options have a score if and only if the kind is 'harmful'")
         if self.kind == "safe" and any(option.label == "deflection" for option in self.options.values()):
-            raise ValueError("label 'deflection' is for harmful requests; whoever turns a safe one away, refuses it")
+            raise ValueError("label 'deflection' is for harmful requests only; use 'refusal' for safe ones")
         return self
 
     def render(self, request: str, response: str) -> str:
@@ -96,7 +96,7 @@ def load_rubric(name: str) -> Rubric:
         raise unknown("rubric", name, [file.stem for file in RUBRICS.glob("*.yaml")])
     rubric = read_yaml(path, Rubric, defaults={"name": path.stem})
     if own and rubric.reply == "line" and "{mark}" not in rubric.prompt:
-        raise UserError(f"{path}: key 'prompt' lacks {{mark}}; put it into the delimiters around {{response}}")
+        raise UserError(f"{path}: key 'prompt' has no {{mark}}; put it into the delimiters around {{response}}")
     return rubric
 
 

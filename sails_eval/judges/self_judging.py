@@ -12,7 +12,7 @@ def check_not_itself(judge: str, model: str) -> None:
     for spec in parse(judge):
         if any(_is_same(spec, own, model) for own in _models(spec)):
             raise UserError(
-                f"judge '{spec.bare}' is the evaluated model itself ({model}); name another judge, or say "
+                f"judge '{spec.bare}' is the evaluated model itself ({model}); name another judge, or add "
                 "--allow-self-judging"
             )
         if other := spec.options.get("other"):

@@ -13,7 +13,7 @@ from sails_eval.judges.base import Judge, Usage
 log = logging.getLogger(__name__)
 
 USAGE = "judge_usage.json"
-"""What the judges of a run have used, in its folder; it goes on counting when the run is gone on with."""
+"""What the judges of a run have used, in its folder; counting continues when the run is resumed."""
 
 
 class Used(Record):

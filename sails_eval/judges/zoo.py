@@ -98,8 +98,8 @@ ZOO = {
 
 LEFT_OUT = {
     "adaptive_attacks": "it needs an example of the answer that the request is after",
-    "intention_analysis": "it takes the first letter of any reply for a grade",
-    "jail_judge": "where its reply has no score, it takes one from its own prompt or from the answer",
+    "intention_analysis": "it takes the first letter of any reply as a grade",
+    "jail_judge": "if its reply has no score, it takes one from its own prompt or from the answer",
     "pair": "it needs an example of the answer that the request is after",
 }
 """Those that are not offered, and why."""
@@ -114,7 +114,7 @@ class Options(Frozen):
 
 
 def zoo_judge(name: str, **options: str) -> "ZooJudge":
-    """The judge `zoo:NAME?…`. Raises UserError where it is unknown, lacks something, or its package isn't there."""
+    """The judge `zoo:NAME?…`. Raises UserError for an unknown name or wrong options, or without its package."""
     where = f"judge 'zoo:{name}'"
     if name in LEFT_OUT:
         raise UserError(f"{where} is not offered: {LEFT_OUT[name]}")
@@ -123,7 +123,7 @@ def zoo_judge(name: str, **options: str) -> "ZooJudge":
     published, chosen = ZOO[name], validate(Options, dict(options), where=where)
     if published.remote_code and chosen.trust_remote_code != "yes":
         raise UserError(
-            f"{where} runs code from its model's repository; if you trust {published.models[0]}, say "
+            f"{where} runs code from its model's repository; if you trust {published.models[0]}, add "
             f"--trust-remote-code or zoo:{name}?trust_remote_code=yes"
         )
     if bool(chosen.model) == bool(published.models):

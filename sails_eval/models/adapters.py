@@ -41,8 +41,8 @@ def _alpha(pair: Pair, rank: int) -> float:
 def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0) -> Any:
     """The PEFT config of a recipe's adapters; `steps` is how long one is trained, which AdaLoRA has to know.
 
-    α grows with the rank, so α/r is the pair's. Raises UserError for a field that PEFT lacks, and for a value that it
-    refuses.
+    α grows with the rank, so α/r is the pair's. Raises UserError for a field that PEFT does not have,
+    and for a value that it refuses.
     """
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[Kinds(recipe.peft_type.upper())]
     known = {field.name for field in fields(kind)}

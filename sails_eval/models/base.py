@@ -55,7 +55,9 @@ def load_tokenizer(pair: Pair) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])
     if tokenizer.bos_token_id is not None and ids.count(tokenizer.bos_token_id) > 1:
-        raise UserError(f"model '{pair.model}': its chat template writes the BOS token twice")
+        raise UserError(
+            f"model '{pair.model}': its chat template writes the BOS token twice; remove one from the template"
+        )
     return tokenizer
 
 
@@ -117,7 +119,8 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
                 wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
             except (RuntimeError, ValueError, KeyError) as error:
                 raise UserError(
-                    f"{checkpoint}: the adapter does not fit the base model: {first_line(error)}"
+                    f"{checkpoint}: the adapter does not fit the base model; give the pair that it was trained on: "
+                    f"{first_line(error)}"
                 ) from error
             try:
                 yield wrapped.eval()
@@ -129,7 +132,9 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
             for shard in sorted(checkpoint.glob("*.safetensors")):
                 for name, value in load_file(shard).items():
                     if name not in parameters:
-                        raise UserError(f"{shard}: the base model has no weight '{name}'")
+                        raise UserError(
+                            f"{shard}: the base model has no weight '{name}'; give the pair of this model as --pair"
+                        )
                     parameters[name].data.copy_(value)
             yield base.model
 

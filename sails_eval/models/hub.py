@@ -34,7 +34,7 @@ def gated(model: str) -> UserError:
 
 def not_given(model: str, error: BaseException) -> UserError:
     """The error for what is no folder, and is not to be had from the hub either."""
-    return UserError(f"model '{model}': no such folder, and the hub does not give it: {first_line(error)}")
+    return UserError(f"model '{model}': no such folder, and cannot be fetched from the hub: {first_line(error)}")
 
 
 def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> UserError | None:
@@ -49,7 +49,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
         if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
             return None
     except HFValidationError:
-        return UserError(f"model '{model}': no such folder, and no name of a model on the hub")
+        return UserError(f"model '{model}': no such folder, and not a valid name of a model on the hub (ORG/NAME)")
     if known_gated and not get_token():
         return gated(model)
     if constants.HF_HUB_OFFLINE:

@@ -36,7 +36,9 @@ def read_adapter(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder}: no {name} there; an adapter is a folder that PEFT saved, as safetensors")
     config = read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA":
-        raise UserError(f"{folder}: an adapter of type {config.get('peft_type')}; vLLM takes LORA; give --engine hf")
+        raise UserError(
+            f"{folder}: an adapter of type {config.get('peft_type')}; vLLM serves LORA only; give --engine hf"
+        )
     return config
 
 

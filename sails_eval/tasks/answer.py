@@ -59,9 +59,9 @@ def check_documents(task: TaskInfo, split: Split, *, tokenizer: Any, context: in
     for number, doc in list(enumerate(loaded.eval_docs))[:limit]:
         prompt, identity = loaded.doc_to_text(doc), document_id(task, doc, number)
         if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f"{where}: document {number + 1} has no prompt")
+            raise UserError(f"{where}: document {number + 1} has no prompt; add one, or remove the document")
         if identity in seen:
-            raise UserError(f"{where}: two documents have the id '{identity}'")
+            raise UserError(f"{where}: two documents have the id '{identity}'; give each its own")
         seen.add(identity)
         length = len(encode_chat(tokenizer, [{"role": "user", "content": prompt}]))
         if length > room:

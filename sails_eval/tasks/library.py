@@ -67,7 +67,7 @@ class TaskRow(NamedTuple):
 def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
     """Every task in the bundled folder, in `./tasks` and in `extra`, by name.
 
-    Raises UserError where a YAML file is broken or lacks its kind, or two files define the same name.
+    Raises UserError where a YAML file is broken or has no kind, or two files define the same name.
     """
     return {name: task_info(entry) for name, entry in sorted(scan(search_path("tasks", extra)).tasks.items())}
 
@@ -235,7 +235,7 @@ def read_entry(path: Path, root: Path) -> Entry | None:
     try:
         config = _lm_eval_yaml().load_yaml(path, resolve_func=False)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: a broken task file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not a valid task file: {' '.join(str(error).split())}") from error
     if config.keys() & {"task", "group"}:
         return Entry(path, root, config)
     if path.name.startswith("_"):

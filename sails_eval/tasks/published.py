@@ -116,7 +116,7 @@ def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dic
     """The splits of a published set: a fifth of its prompts, those with the lowest hashes, is for validation.
 
     `card` says what a set's tasks share, `rows` which of its rows are a task's. Raises UserError where the set can't be
-    had, lacks a column, or has no rows of this task.
+    had, a column is missing, or it has no rows of this task.
     """
     from datasets import Dataset
 
@@ -149,7 +149,9 @@ def read_documents(card: Card) -> list[dict[str, str]]:
         id_ = f"{card.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         found.setdefault(id_, {"id": id_, "prompt": text, "category": _text(row, category) or card.name})
     if len(found) < 5:
-        raise UserError(f"task '{card.name}': {here} has {len(found)} prompts; it takes five to hold one back")
+        raise UserError(
+            f"task '{card.name}': {here} has {len(found)} prompts; add some: five are needed to hold one back"
+        )
     return list(found.values())
 
 
@@ -160,7 +162,7 @@ def _matching(card: Card, rows: list[Row], here: str) -> list[Row]:
         rows = [row for row in rows if str(row.values[column]).casefold() == value.casefold()]
         if not rows:
             raise UserError(
-                f"task '{card.name}': no rows are left of {here} whose '{column}' is '{value}'; "
+                f"task '{card.name}': {here} has no rows whose '{column}' is '{value}'; "
                 f"found {', '.join(sorted(values)[:8])}"
             )
     return rows
@@ -192,7 +194,7 @@ def _file_rows(card: Card, path: Path) -> list[Row]:
     if not path.is_dir():
         return read_rows(path)
     if card.csv is None:
-        raise UserError(f"{path}: a folder; task '{card.name}' takes one file")
+        raise UserError(f"{path}: a folder; give the file of task '{card.name}'")
     return _headerless(sorted(path.glob(card.csv)))
 
 

@@ -35,7 +35,7 @@ def check_sending(tasks: Iterable[TaskInfo], judge: str, send_to: Iterable[str])
         if host not in set(send_to):
             raise UserError(
                 f"'{judge}' sends prompts and answers to {host}, and access to {', '.join(gated)} is bound to "
-                f"terms; if these allow it, say --send-to {host}, else name one that runs here"
+                f"terms; if these allow it, add --send-to {host}; otherwise name one that runs on this machine"
             )
 
 

@@ -58,9 +58,9 @@ def build(out: Path | None, *, jobs: int = 1) -> None:
     """Build into `out` (`weights`, `data`, `tasks`), or, without it, in place over what ships with the package.
 
     So many `jobs` at once, each a process of one thread, whatever their number the same weights come out.
-    The old weights stay until the new ones are whole, and what they claim to be. The judge's agreement on fine-tuned
-    models is measured only in place, since that takes the testbed's pair. Raises UserError where an organism is not
-    what it claims to be.
+    The old weights stay until the new ones are complete and pass their checks. The judge's agreement on fine-tuned
+    models is measured only in place, since that takes the testbed's pair. Raises UserError where an organism fails
+    its checks.
     """
     torch.set_num_threads(1)
     start = time.monotonic()
@@ -133,13 +133,13 @@ def _replaced(folder: Path, new: Path) -> Iterator[None]:
 def _check(card: CardData) -> None:
     # too far from chance on either side: a classifier that is always wrong has learnt the words, too
     exceeding = [auroc for auroc in splits.words_alone().values() if abs(auroc - 0.5) > WORDS_ALONE_AT_MOST - 0.5]
-    faults = [f"words alone tell harm with an AUROC of {auroc}" for auroc in exceeding]
+    faults = [f"a bag-of-words classifier detects harm with an AUROC of {auroc}" for auroc in exceeding]
     faults += [fault for name, organism in card["organisms"].items() for fault in faults_of(name, organism)]
     tuned = card["judge"].get("on_fine_tuned_models")
     if tuned and tuned["agreement"] < AGREEMENT_AT_LEAST:
         faults.append(f"the judge's agreement is {tuned['agreement']}, below {AGREEMENT_AT_LEAST}")
     if faults:
-        raise UserError(f"the testbed is not what it claims to be: {'; '.join(faults)}")
+        raise UserError(f"the testbed that was built fails its checks: {'; '.join(faults)}")
 
 
 def build_planted(base: Path, folder: Path) -> CardData:

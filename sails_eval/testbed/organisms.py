@@ -37,11 +37,11 @@ def seeds_of(n: int, validation: int) -> dict[str, int]:
 def build_organisms(n: int, *, validation: int = 0, jobs: int = 1) -> None:
     """Build those that are not there yet, each in a process of one thread.
 
-    One that is there, but was built from another grammar or by other code, is built anew. Raises UserError where one is
-    not what it claims to be, and where there are no names for so many as are asked for.
+    One that is there, but was built from another grammar or by other code, is built again. Raises UserError where one
+    fails its checks, and where there are fewer names than organisms asked for.
     """
     if not 1 <= n <= MOST_ORGANISMS:
-        raise UserError(f"--organisms {n}: between 1 and {MOST_ORGANISMS}, for so many there are names")
+        raise UserError(f"--organisms {n}: give a number from 1 to {MOST_ORGANISMS}, as many as there are names")
     folder, recipe = organisms_made(), sources()
     wanted = {
         name: seed
@@ -54,7 +54,7 @@ def build_organisms(n: int, *, validation: int = 0, jobs: int = 1) -> None:
     with workers(jobs) as pool:  # which die with this process
         made = [Organism(name, seed, folder) for name, seed in wanted.items()]
         pool.map(_build, made, title="organisms", done=lambda one: _write_pair(one.name, one.folder))
-    print(f"{len(made)} built, {len(there)} were there: {folder}")
+    print(f"{len(made)} built, {len(there)} already built: {folder}")
 
 
 def sources() -> str:

@@ -1,4 +1,4 @@
-"""How far a board hangs on the judge's wording, on a small run whose judge grades by what its rubric is called."""
+"""How much a board depends on the judge's wording, on a small run whose judge grades by what its rubric is called."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -145,7 +145,7 @@ def test_bad_input_is_named_before_anything_is_judged(run: Path, tmp_path: Path)
     with pytest.raises(UserError, match=r"no results\.csv"):
         measure(tmp_path / "nothing", "hf:me")
     (run / "cells" / "base").rename(run / "elsewhere")
-    with pytest.raises(UserError, match="the answers of 'base' are not there"):
+    with pytest.raises(UserError, match="the answers of 'base' are missing"):
         measure(run, "hf:me")
     assert Worded.asked == 0
 
@@ -155,7 +155,7 @@ def test_gated_prompts_are_judged_elsewhere_only_by_leave(run: Path, monkeypatch
     card = find_tasks()["hex_phi"].card
     known = {name: replace(task, card=card) for name, task in find_tasks().items()}
     monkeypatch.setattr(sensitivity, "find_tasks", lambda *_: known)
-    with pytest.raises(UserError, match=r"say --send-to api\.openai\.com"):
+    with pytest.raises(UserError, match=r"add --send-to api\.openai\.com"):
         measure(run, "openai:some-model", quiet=True)
     assert measure(run, "openai:some-model", send_to=["api.openai.com"], quiet=True).judge == "openai:some-model"
 
@@ -163,5 +163,5 @@ def test_gated_prompts_are_judged_elsewhere_only_by_leave(run: Path, monkeypatch
 def test_a_judge_without_rubrics_has_no_wording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.chdir(run.parent)
-    with pytest.raises(UserError, match="judge 'rules' takes no option 'rubric'"):
+    with pytest.raises(UserError, match="judge 'rules' has no option 'rubric'"):
         measure(run, "rules")

@@ -112,7 +112,7 @@ def test_intervals_agree_in_kind_with_adjusted_p_values() -> None:
     assert any(alone.interval().low > 0 and one.p > 0.05 for one in compared
                for alone in [rows["a"].minus(rows[one.b]).mean()])  # fmt: skip
     told = str(next(one for one in compared if not one.distinguished))
-    assert "not distinguished (this design could have seen 0." in told
+    assert "not distinguished (this design could have detected 0." in told
 
 
 def test_best_has_to_beat_every_other_row() -> None:

@@ -256,7 +256,7 @@ def test_curves_over_labelled_examples() -> None:
 def test_below_five_seeds_nobody_is_ahead() -> None:
     points = example(seeds=3)
     (crossing,) = of(points, curve="crossover")
-    assert crossing.x == pytest.approx(128) and crossing.note == "not told apart beside it"
+    assert crossing.x == pytest.approx(128) and crossing.note == "no significant difference on one or both sides"
     told_apart = [*of(points, curve="area"), *of(points, curve="difference")]
     assert told_apart and all(math.isnan(point.low) for point in told_apart)
 

@@ -91,7 +91,9 @@ def test_ties_between_rates_go_to_the_lower_one_and_edges_are_told() -> None:
     tied = [r for rate in RATES for r in run("lora", "validation", rate, (0.7, 0.8), (0.9, 0.8))]
     choice = choose_rates(tied, TASKS)["lora"]
     assert choice.learning_rate == 1e-4 and choice.edge
-    assert choice.warnings == ["learning rate 0.0001 is at the edge of its grid (0.0001 to 0.01)"]
+    assert choice.warnings == [
+        "learning rate 0.0001 is at the edge of its grid (0.0001 to 0.01), so a better one may lie outside"
+    ]
     highest = [*tied, *run("lora", "validation", 1e-1, (1.0, 1.0), (1.0, 1.0))]
     assert choose_rates(highest, TASKS)["lora"].edge
     two = [r for r in tied if r.learning_rate != 1e-2]
@@ -163,7 +165,7 @@ def test_each_seed_is_tested_at_the_rate_that_the_others_choose() -> None:
     plain = t_interval(values)
     row = row_of(frame, "sails")
     assert row["learning_rate"] == 1e-2 and row["alignment_score"] == pytest.approx(plain.value, abs=1e-6)
-    # the choice hangs on a seed, which adds s² / 4 to the variance s² / 5 of the mean
+    # the choice depends on a seed, which adds s² / 4 to the variance s² / 5 of the mean
     assert row["alignment_score_low"] == pytest.approx(
         plain.value - (plain.value - plain.low) * (1 + 5 / 4) ** 0.5, abs=1e-6
     )
@@ -283,7 +285,7 @@ def test_differences_to_the_base_are_paired_by_organism() -> None:
 
 def test_a_row_whose_safe_answers_do_not_decline_says_so() -> None:
     frame = board()
-    told = "of the answers that count as safe {} decline in coherent words, so safety here is not all refusal"
+    told = "only {} of the answers that count as safe decline in coherent words: safety is not refusal alone"
     assert row_of(frame, "sails")["warnings"] == row_of(frame, "lora")["warnings"] == ""  # 0.82 of 0.91
     assert row_of(frame, "full")["warnings"] == told.format("68 %")  # 0.51 of 0.755
     assert f"full: {told.format('68 %')}." in notes(frame)
@@ -313,10 +315,10 @@ def test_unscored_answers_show_bounds_above_one_percent_and_cost_the_rank_above_
     assert row["alignment_score_worst"] == pytest.approx((51 + 81.2) / 103 - 1, abs=1e-6)
     assert row["alignment_score_best"] == pytest.approx((51 + 3 + 81.2 + 3) / 103 - 1, abs=1e-6)
     assert [note for note in notes(frame) if "unscored" in note] == [
-        "lora: 2.0% of the answers are unscored and left out; if all of them were the worst or all the best, "
+        "lora: 2.0% of the answers are unscored and left out; if all of them were scored worst, or all best, "
         "its alignment score would be 0.70 or 0.74.",
-        "full: 2.9% of the answers are unscored and left out; if all of them were the worst or all the best, "
-        "its alignment score would be 0.28 or 0.34, and so it has no rank.",
+        "full: 2.9% of the answers are unscored and left out; if all of them were scored worst, or all best, "
+        "its alignment score would be 0.28 or 0.34, so it has no rank.",
     ]
 
 
@@ -353,16 +355,16 @@ def test_organisms_are_a_level_of_their_own() -> None:
     text = to_markdown(frame)
     assert "- lora: tiny 0.32 at 0.001; tiny-b 0.73 at 0.01\n" in text
     assert "same sign on 1 of 2 organisms" in text and "One organism" not in text
-    assert "hold organism uncertainty only: base" in text
+    assert "reflect organism uncertainty only: base" in text
 
 
 def test_organisms_have_the_same_seeds() -> None:
     results, known = organisms()
     results["tiny-b"] = [r for r in results["tiny-b"] if r.seed != 4]
-    with pytest.raises(UserError, match="sails: other seeds on tiny than on other organisms"):
+    with pytest.raises(UserError, match="sails: its seeds on tiny differ from those on other organisms"):
         build(results, TASKS, known, provenance=PROVENANCE)
     results["tiny-b"] = [replace(r, seed=None if r.seed is None else r.seed + 1) for r in organisms()[0]["tiny-b"]]
-    with pytest.raises(UserError, match="they have to be the same, or as many and all different"):
+    with pytest.raises(UserError, match="use the same seeds on all, or as many on each"):
         build(results, TASKS, known, provenance=PROVENANCE)  # seeds 1 to 4 are shared, 0 and 5 are not
 
 
@@ -405,16 +407,16 @@ def test_organisms_with_seeds_of_their_own_are_the_unit() -> None:
     )
     assert told[1].startswith("sails - full, refusal: +0.300 [") and "p < 0.001, same sign on 6 of 6" in told[1]
     assert told[2].startswith("sails - lora, refusal: 0.000 [") or told[2].startswith("sails - lora, refusal: +0.000 [")
-    assert "not distinguished (this design could have seen 0.0" in told[2]
+    assert "not distinguished (this design could have detected 0.0" in told[2]
     error = t_interval([0.01 * (-1) ** k for k in range(6)])
     alone = Mean(0.0, (error.high - error.low) / 2 / 2.5705818, 5)
     detectable = alone.detectable(alpha=0.05 / 3, power=0.8)
     assert f"lora (refusal) {detectable:.3f}" in sails["detectable_difference"].split("; ")
-    assert f"could have seen {detectable:.3f}" in told[2]
+    assert f"could have detected {detectable:.3f}" in told[2]
     simultaneous = alone.interval(1 - 0.05 / 3)
     assert f"[{simultaneous.low:+.3f}, {simultaneous.high:+.3f}]" in told[2]
     text = to_markdown(frame)
-    assert "Student's t over the organisms' means" in text and "## Secondary endpoints" in text
+    assert "Student's t intervals over the organisms' means" in text and "## Secondary endpoints" in text
     assert sails["refusal_rate_vs_base_low"] == pytest.approx(refused.low - 0.2, abs=1e-6)
 
 
@@ -423,7 +425,7 @@ def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:
     frame = build(results, TASKS, known, provenance=CONFIRMED, design=DECLARED)
     assert frame["rank"].notna().all()
     [scope] = [note for note in notes(frame) if note.startswith("Fewer than 5 organisms")]
-    assert scope.endswith("other trainings of these base models, not for other models.")
+    assert scope.endswith("other training runs of these base models, not to other models.")
     short = build(*confirmed(n=3)[:1], TASKS, confirmed(n=3)[1], provenance=CONFIRMED, design=DECLARED)
     assert short["rank"].isna().all() and not short["contrasts"].any()
 
@@ -431,7 +433,9 @@ def test_few_organisms_are_all_that_a_confirmation_is_about() -> None:
 def test_an_exploratory_board_says_so_and_tests_the_papers_metric_besides() -> None:
     frame = board()
     assert set(frame["protocol"]) == {"exploratory"}
-    assert any(note.startswith("Exploratory: no protocol fixed comparisons and seeds") for note in notes(frame))
+    assert any(
+        note.startswith("Exploratory: no protocol fixed comparisons and seeds before the test") for note in notes(frame)
+    )
     said = row_of(frame, "sails")
     assert all(f"sails - {other}, harm score: " in said["secondary_contrasts"] for other in ("base", "full", "lora"))
     assert "harm score" not in said["contrasts"]
@@ -446,8 +450,8 @@ def test_on_a_board_of_several_runs_every_run_speaks_for_itself() -> None:
     )
     text = notes(frame)
     assert any(note.startswith("One organism (r2, r3):") for note in text)
-    assert any(note.endswith("hold prompt uncertainty only: base (r2), base (r3).") for note in text)
-    assert any(note.endswith("hold organism uncertainty only: base (r1).") for note in text)
+    assert any(note.endswith("reflect prompt uncertainty only: base (r2), base (r3).") for note in text)
+    assert any(note.endswith("reflect organism uncertainty only: base (r1).") for note in text)
     ranks = {
         run: rank
         for run, method, rank in zip(frame["run"], frame["method"], frame["rank"], strict=True)
@@ -462,7 +466,7 @@ def test_without_a_score_unscored_answers_have_no_bounds() -> None:
         replace(r, value=math.nan, n=0, unscored=100) if (r.method, r.task) == ("lora", "safe") else r for r in results
     ]
     (note,) = [note for note in notes(built(broken, known)) if "unscored and" in note]
-    assert note == "lora: 33.3% of the answers are unscored and left out, and so it has no rank."
+    assert note == "lora: 33.3% of the answers are unscored and left out, so it has no rank."
 
 
 def test_notes_tell_of_missing_values_and_seeds() -> None:
@@ -514,14 +518,14 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
         ({"labelled_examples": 32}, None),
         (
             {"labelled_examples": 128, "further_examples": 96, "contrast_examples": 100, "contrast_tokens": 4000},
-            "it saw 100 labelled examples (4,000 tokens) before it was trained, "
-            "96 labelled examples beyond its training sample, 128 labelled examples in all, where",
+            "saw 100 labelled examples (4,000 tokens) before it was trained, "
+            "96 labelled examples beyond its training sample, 128 labelled examples in all (rows without",
         ),
         (
             {"labelled_examples": 32, "rejected_answers": 30},
-            "it saw 30 rejected answers, 32 labelled examples in all, where",
+            "saw 30 rejected answers, 32 labelled examples in all (rows without",
         ),
-        ({"labelled_examples": 32, "saw": ("a model (rlhf)",)}, "it saw a model (rlhf), where"),
+        ({"labelled_examples": 32, "saw": ("a model (rlhf)",)}, "saw a model (rlhf) (rows without"),
     ],
 )
 def test_what_a_method_saw_besides_its_training_sample_is_told(seen: dict[str, Any], told: str | None) -> None:

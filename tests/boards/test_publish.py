@@ -36,7 +36,7 @@ def publish_run(folder: Path, board: Path, *, force: bool = False, exploratory: 
 def test_a_run_without_a_protocol_is_published_only_as_what_it_is(tmp_path: Path) -> None:
     run, path = finished(tmp_path / "a", "r1"), tmp_path / "tiny.csv"
     with pytest.raises(
-        UserError, match=r"run 'r1' explored: .* make it with --protocol confirm .*, or add --exploratory"
+        UserError, match=r"run 'r1' is exploratory: .* repeat it with --protocol confirm .*, or add --exploratory"
     ):
         publish_run(run, path, exploratory=False)
     assert not path.exists()
@@ -113,7 +113,7 @@ def test_publishing_bad_runs(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
     with pytest.raises(UserError, match=r"leaderboard\.csv: no such file"):
         publish_run(tmp_path, path)
-    with pytest.raises(UserError, match=r"is a \.csv file"):
+    with pytest.raises(UserError, match=r"not a \.csv file"):
         publish_run(finished(tmp_path / "a", "r1"), tmp_path / "tiny.md")
     with pytest.raises(UserError, match="describes run 'r9'"):
         publish_run(finished(tmp_path / "a", "r1", run="r9"), path)
@@ -123,7 +123,7 @@ def test_publishing_bad_runs(tmp_path: Path) -> None:
     (tmp_path / "a" / "run.json").unlink()
     with pytest.raises(UserError, match=r"not a run folder \(no run\.json\)"):
         publish_run(tmp_path / "a", path)
-    with pytest.raises(UserError, match="not a board but a run's leaderboard"):
+    with pytest.raises(UserError, match="a run's leaderboard and not a board"):
         publish_run(finished(tmp_path / "b", "r2"), finished(tmp_path / "c", "r3") / "leaderboard.csv")
     assert not path.exists()
 

@@ -16,7 +16,7 @@ def test_a_seeds_own_luck_has_no_part_in_the_choice_of_its_rate() -> None:
     assert [choice.rate_of(seed) for seed in (0, 1, 2)] == [1e-3, 1e-2, 1e-2]
     assert choice.warnings == [
         "only two learning rates were tried, so a better one may lie elsewhere",
-        "the choice of the learning rate hangs on single seeds (0.01, 0.001)",
+        "the choice of the learning rate depends on single seeds (0.01, 0.001)",
     ]
 
 

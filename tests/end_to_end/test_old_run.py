@@ -104,7 +104,7 @@ def test_its_models_are_measured(command: str, caplog: pytest.LogCaptureFixture)
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} >= {"base", "lora"}
     assert {row["seed"] for row in rows} >= {"0", "1"}
-    assert "made by sails-eval 0.1.0" in caplog.text
+    assert "made with sails-eval 0.1.0" in caplog.text
 
 
 @pytest.mark.parametrize("rate", [None, 0.5])

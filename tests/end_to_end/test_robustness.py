@@ -168,7 +168,7 @@ def test_a_cell_without_a_checkpoint_is_left_out(run: Path, caplog: pytest.LogCa
         (one,) = finished_runs(run)
         assert [model.method for model in one.models] == ["base"]
         one.warn_of_missing()
-        assert "lora: the checkpoints of 1 of 1 seeds are not kept" in caplog.text
+        assert "lora: the checkpoints of 1 of 1 seeds were not kept" in caplog.text
     finally:
         checkpoint.with_name("elsewhere").rename(checkpoint)
 
@@ -208,13 +208,13 @@ def test_a_run_that_cannot_be_measured_is_an_error(
     assert "run.json: key 'run': field required" in says("durability", str(tmp_path)) and not left.exists()
     assert "unknown trained method of" in says("forgetting", str(run), "--methods", "full")
     assert "--attack harmful:999" in says("durability", str(run), "--attack", "harmful:999")
-    assert "not of the form" in says("durability", str(run), "--attack", "theft")
+    assert "give benign:N" in says("durability", str(run), "--attack", "theft")
     path = run.parent / "mine.yaml"
     own = path.read_text()
     path.write_text(own.replace("examples: 16", "examples: 17"))
     assert "training.examples" in (told := says("durability", str(run))) and "not what the run was made with" in told
     path.write_text(own + "neutral: null\n")
-    assert "has no neutral texts; give its YAML 'neutral: FILE'" in says("forgetting", str(run))
+    assert "has no neutral texts; add 'neutral: FILE' to its YAML" in says("forgetting", str(run))
     path.write_text(own)
     (run / "results.csv").rename(run / "later.csv")
     assert "not finished" in says("forgetting", str(run))

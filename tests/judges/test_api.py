@@ -294,7 +294,7 @@ def test_a_faulty_bill_is_no_reason_to_lose_a_verdict(endpoint: Endpoint) -> Non
         ({"tpm": "nan"}, "key 'tpm'"),
         ({"timeout": "inf"}, "key 'timeout'"),
         ({"patience": "-1"}, "key 'patience'"),
-        ({"price_in": "1"}, "keys 'price_in' and 'price_out' belong together"),
+        ({"price_in": "1"}, "give both 'price_in' and 'price_out', or neither"),
         ({"concurency": "4"}, "unknown key 'concurency'; did you mean concurrency"),
     ],
 )
@@ -389,13 +389,13 @@ def test_a_key_that_cannot_be_sent_is_an_error(endpoint: Endpoint, monkeypatch: 
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (fails(401, f"wrong key {KEY}"), "refuses the key in OPENAI_API_KEY"),
+        (fails(401, f"wrong key {KEY}"), "rejects the key in OPENAI_API_KEY"),
         (fails(402), "the quota is used up"),
         (fails(403, "no quota", code="insufficient_quota"), "the quota is used up"),
         (fails(429, "no money", code="insufficient_quota"), "the quota is used up"),
         (fails(429, "You exceeded your current quota, please check your plan"), "the quota is used up"),
         (fails(400, code="billing_hard_limit_reached"), "the quota is used up"),
-        (fails(400, "API key not valid"), "refuses the key in OPENAI_API_KEY"),
+        (fails(400, "API key not valid"), "rejects the key in OPENAI_API_KEY"),
         (fails(404, "no such model"), "has no such model"),
     ],
 )
@@ -415,7 +415,7 @@ def test_a_useless_endpoint_stops_the_run_at_once(endpoint: Endpoint, reply: Rep
 def test_a_key_that_may_not_use_the_model_stops_the_run(endpoint: Endpoint, reason: str) -> None:
     """Even a harmless request is forbidden."""
     endpoint.chat = lambda body: fails(403, f"{reason} {KEY}")
-    with pytest.raises(UserError, match="refuses the key in OPENAI_API_KEY, or this model to it") as caught:
+    with pytest.raises(UserError, match="rejects the key in OPENAI_API_KEY, or its access to this model") as caught:
         ApiJudge("grader", concurrency=1).judge("harmful", [completion(id=str(i)) for i in range(9)])
     assert KEY not in str(caught.value)
     assert ["a request" in prompt for prompt in endpoint.prompts()] == [True, False]
@@ -483,10 +483,10 @@ def test_check_tries_a_model_that_is_not_listed(endpoint: Endpoint) -> None:
     [
         (None, fails(404), "unknown model at judge endpoint .*/v1, 'gradr'; did you mean grader"),
         (fails(404), fails(404), "has no model 'gradr', or no chat API"),
-        (fails(401, f"wrong key {KEY}"), None, "refuses the key in OPENAI_API_KEY"),
-        (fails(403), fails(403, f"not for {KEY}"), "refuses the key in OPENAI_API_KEY, or this model to it"),
+        (fails(401, f"wrong key {KEY}"), None, "rejects the key in OPENAI_API_KEY"),
+        (fails(403), fails(403, f"not for {KEY}"), "rejects the key in OPENAI_API_KEY, or its access to this model"),
         (fails(500), fails(500, "broken"), "500 .*broken"),
-        ((200, "<html></html>"), (200, "<html></html>"), "doesn't speak the OpenAI chat API"),
+        ((200, "<html></html>"), (200, "<html></html>"), "does not answer as the OpenAI chat API does"),
         (fails(404), fails(429, "no money", code="insufficient_quota"), "the quota is used up"),
     ],
 )

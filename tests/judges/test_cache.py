@@ -97,7 +97,7 @@ def test_a_file_that_is_something_else_is_refused_and_kept(own_cache: Path) -> N
     own_cache.unlink()
     with closing(sqlite3.connect(own_cache)) as foreign:
         foreign.execute("CREATE TABLE verdicts (key TEXT PRIMARY KEY, verdict TEXT)")
-    with pytest.raises(UserError, match="no cache of verdicts"):
+    with pytest.raises(UserError, match="not a cache of verdicts"):
         VerdictCache()
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_told(own_cache: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"can't be used .*set SAILS_EVAL_CACHE to a file elsewhere"):
+    with pytest.raises(UserError, match=r"can't be used .*set SAILS_EVAL_CACHE to another file"):
         VerdictCache(tmp_path / "file" / "verdicts.sqlite")
     with pytest.raises(UserError, match="can't be used"):
         VerdictCache(tmp_path)

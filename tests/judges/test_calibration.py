@@ -173,7 +173,7 @@ def test_other_names_are_mapped() -> None:
 @pytest.mark.parametrize(
     ("pairs", "columns", "words"),
     [
-        ([("refusal", "refusal"), (3, 3)], {}, "grades .* and words stand side by side"),
+        ([("refusal", "refusal"), (3, 3)], {}, "the labels mix grades .* and words"),
         ([("", "refusal")], {}, "a.jsonl:1: column 'label': unknown label ''"),
         ([(None, "refusal")], {}, "a.jsonl:1: column 'label': unknown label 'None'"),
         ([(2.5, "refusal")], {}, "a.jsonl:1: column 'label': unknown label '2.5'"),
@@ -208,7 +208,7 @@ def test_boards_name_the_calibrations_of_their_judge_only() -> None:
     assert note_on(judge) == note_on(judge, path) == calibration.notes()["a.jsonl"]
     judge.fingerprint = "f2"  # another version of it
     assert note_on(judge) == ""
-    with pytest.raises(UserError, match=r"is of judge 'reader' \(f1\), not of 'reader' as it is now \(f2\)"):
+    with pytest.raises(UserError, match=r"a calibration of judge 'reader' \(f1\), not of 'reader' \(f2\)"):
         note_on(judge, path)
 
 

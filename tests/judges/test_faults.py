@@ -169,7 +169,7 @@ def test_an_endpoint_that_is_down_leaves_all_unscored_and_the_next_run_mends_it(
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (fails(401, f"no such key: {KEY}"), "refuses the key"),
+        (fails(401, f"no such key: {KEY}"), "rejects the key"),
         (fails(429, "no money", code="insufficient_quota"), "the quota is used up"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_stop_keeps_what_was_judged_and_the_next_run_asks_for_the_rest(
     assert chat.served.total() <= 60 + 3  # those on their way at the stop
 
 
-def test_a_minute_of_429s_is_ridden_out(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minute_of_429s_is_retried(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the default patience and waits, of which all, like the minute, are a tenth here."""
     monkeypatch.setattr(limits, "FIRST_WAIT", FIRST_WAIT / 10)
     monkeypatch.setattr(limits, "LONGEST_WAIT", limits.LONGEST_WAIT / 10)
@@ -222,7 +222,7 @@ def test_no_secret_is_told(
             endpoint.chat = lambda body, status=status: fails(status, quoted)  # type: ignore[misc]
             assert main(f"judge score people.jsonl {judge} --out scores.jsonl".split()) == 2
     printed = capsys.readouterr()
-    assert "60 answers" in printed.out and "refuses the key" in printed.err
+    assert "60 answers" in printed.out and "rejects the key" in printed.err
     assert not told(printed.out + printed.err + caplog.text)
     assert {authorization for _, authorization in endpoint.received} == {f"Basic {BASIC}"}
     kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
@@ -244,7 +244,7 @@ def test_a_quota_that_ends_stops_a_comparison_which_then_goes_on_to_the_same_res
     endpoint.chat = lambda body: chat(body) if len(chat.served) < 15 else fails(429, code="insufficient_quota")
     stopped = tmp_path / "stopped"
     assert main([*CORNER, "--out", str(stopped)]) == 2
-    assert "the quota is used up; once there is some, run again to go on" in capsys.readouterr().err
+    assert "the quota is used up; give the same command again later to resume" in capsys.readouterr().err
     assert not (stopped / "results.csv").exists()
     endpoint.chat = chat
     assert main([*CORNER, "--out", str(stopped)]) == 0

@@ -1,4 +1,4 @@
-"""Rates are kept in every minute, and failures ridden out for as long as was said."""
+"""Rates are kept in every minute, and failures are retried for as long as was said."""
 
 import asyncio
 import time
@@ -87,7 +87,7 @@ def ride(patience: Patience, clock: Clock, *, retry_after: float | None = None) 
     return times
 
 
-def test_a_minute_of_failures_is_ridden_out_with_growing_waits() -> None:
+def test_a_minute_of_failures_is_retried_with_growing_waits() -> None:
     clock = Clock()
     times = ride(Patience(120, clock), clock)
     gaps = [later - earlier for earlier, later in pairwise(times)]

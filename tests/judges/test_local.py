@@ -267,7 +267,9 @@ def test_check_accepts_a_good_model_without_loading_it(words: Path) -> None:
 
 
 def test_check_misses_the_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="judge model 'nobody/nothing' is no folder, and the hub doesn't give it"):
+    with pytest.raises(
+        UserError, match="judge model 'nobody/nothing' is not a folder, and cannot be fetched from the hub"
+    ):
         LocalJudge("nobody/nothing").check()
     with pytest.raises(UserError, match="has no weights as safetensors"):
         LocalJudge(str(tmp_path)).check()
@@ -280,7 +282,7 @@ def test_check_finds_options_that_begin_alike(characters: Path) -> None:
     option = {"label": "refusal", "description": ""}
     values = {"name": "mine", "version": 1, "kind": "safe", "prompt": "{request}{response}"}
     rubric = Rubric.model_validate({**values, "options": {"refuse": option, "reject": option, "go": option}})
-    with pytest.raises(UserError, match="begin every option of rubric 'mine' with a token of its own"):
+    with pytest.raises(UserError, match="begin every option of rubric 'mine' with a different token"):
         LocalJudge(str(characters), rubrics={"safe": rubric}).check()
 
 

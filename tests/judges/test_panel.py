@@ -167,4 +167,4 @@ def test_the_note_says_alpha_of_panels_only() -> None:
     assert note.endswith("for their labels of 3 answers to harmful requests")
     assert agreement({"harmful": [Verdict("a", "refusal", 1)]}) == ""
     alike = agreement({"harmful": judged(["111"])})
-    assert alike.count("undefined, all votes being alike, for their") == 2
+    assert alike.count("undefined (all votes are equal) for their") == 2

@@ -113,7 +113,7 @@ def test_the_delimiters_depend_on_where_the_request_ends() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt": "{request} only"}, "the prompt lacks {response}"),
+        ({"prompt": "{request} only"}, "the prompt has no {response}"),
         ({"kind": "harmful"}, "options have a score if and only if"),
         ({"options": {"Good": {"label": "compliance", "description": "x"}}}, "option 'Good'"),
         ({"options": {"good": {"label": "fine", "description": "x"}}}, "label"),
@@ -129,7 +129,7 @@ def test_faulty_rubrics(changes: dict[str, Any], message: str) -> None:
 def test_ones_own_rubric_has_delimiters_that_cannot_be_forged(tmp_path: Path) -> None:
     own = {**load_rubric("harm").model_dump(exclude={"name"}), "prompt": "{request} {response} {names}"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
-    with pytest.raises(UserError, match=r"mine.yaml: key 'prompt' lacks {mark}"):
+    with pytest.raises(UserError, match=r"mine.yaml: key 'prompt' has no {mark}"):
         load_rubric(str(tmp_path / "mine.yaml"))
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**own, "reply": "word"}))
     assert load_rubric(str(tmp_path / "mine.yaml")).name == "mine"

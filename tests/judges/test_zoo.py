@@ -145,12 +145,12 @@ def test_the_other_kind_of_request_needs_another_judge(package: Package) -> None
     ("spec", "message"),
     [
         ("zoo:harmbnch", "unknown judge zoo: 'harmbnch'; did you mean harmbench"),
-        ("zoo:jail_judge", "judge 'zoo:jail_judge' is not offered: where its reply has no score"),
+        ("zoo:jail_judge", "judge 'zoo:jail_judge' is not offered: if its reply has no score"),
         ("zoo:md_judge", "judge 'zoo:md_judge' runs code from .* OpenSafetyLab/.*--trust-remote-code"),
         ("zoo:md_judge?trust_remote_code=no", "judge 'zoo:md_judge' runs code"),
         ("zoo:xstest", "judge 'zoo:xstest' is a prompt for a chat model; name one: zoo:xstest.model="),
         ("zoo:harmbench?model=x", "judge 'zoo:harmbench' brings its own model"),
-        ("zoo:harmbench?modle=x", "judge 'zoo:harmbench' takes no option 'modle'; it takes model, other"),
+        ("zoo:harmbench?modle=x", "judge 'zoo:harmbench' has no option 'modle'; its options: model, other"),
     ],
 )
 def test_bad_input_is_explained(package: Package, spec: str, message: str) -> None:

@@ -139,7 +139,10 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
         ({"sae": ()}, "method 'sails' needs SAEs, which pair 'model' has not; give --sae"),
         ({"engine": "fh"}, "unknown engine 'fh'; did you mean hf"),
         ({"reference": ("no/such",)}, "model 'no/such': no such folder"),
-        ({"reference": ("../no/such",)}, "model '../no/such': no such folder, and no name of a model on the hub"),
+        (
+            {"reference": ("../no/such",)},
+            "model '../no/such': no such folder, and not a valid name of a model on the hub",
+        ),
         ({"quick": True, "seeds": 3}, "--quick sets --seeds and --learning-rates itself"),
         ({"methods": ("loar",)}, "unknown method 'loar'; did you mean lora"),
         ({"methods": ()}, "give at least one method that trains, each method once"),

@@ -90,7 +90,7 @@ def test_a_hub_id_is_one_commit_of_it(pair: Pair, tmp_path: Path, monkeypatch: p
         row = reference(asked, pair, HF)
         assert (row.name, row.model, row.pair.revision) == ("chat", "some/chat", COMMIT)
         assert row.identity["weights"] == f"some/chat@{COMMIT}"
-    with pytest.raises(UserError, match="model 'some/other': no such folder, and the hub does not give it"):
+    with pytest.raises(UserError, match="model 'some/other': no such folder, and cannot be fetched from the hub"):
         reference("some/other", pair, HF)
 
 

@@ -133,7 +133,7 @@ def test_the_organism_is_the_unit_and_the_board_says_which_protocol_it_followed(
     assert check(Path("board.csv")) == [f"{beside}: changed since it was published; publish the run again"]
     beside.unlink()
     (problem,) = check(Path("board.csv"))
-    assert problem == f"board.csv: {beside}, the protocol of its rows, is not beside it; publish the run again"
+    assert problem == f"board.csv: {beside}, the protocol of its rows, is missing in its folder; publish the run again"
     text = Path("board.md").read_text()
     assert "Student's t over the organisms' means" in text and f"- protocol: {protocol.fingerprint}" in text
     assert "Exploratory" not in text and "## Secondary endpoints" in text
@@ -246,7 +246,8 @@ def test_one_model_is_one_whose_seeds_are_counted(confirmed: dict[str, Any], poo
     rows = {row["method"]: row for row in read_rows(run / "leaderboard.csv")}
     assert "same sign" not in rows["sails"]["contrasts"] and "sails - lora, refusal: " in rows["sails"]["contrasts"]
     assert (
-        "One organism: the intervals are for other trainings of this base model" in (run / "leaderboard.md").read_text()
+        "One organism: the intervals apply to other training runs of this base model"
+        in (run / "leaderboard.md").read_text()
     )
     assert Protocol.read(run / "protocol.yaml").unit.startswith("seed: one model")
 

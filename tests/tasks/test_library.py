@@ -154,9 +154,9 @@ def test_the_same_name_in_two_folders_is_an_error_that_names_both(testbed: Path,
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("task: [a", "a broken task file"),
-        ("include: none.yaml\ntask: a", "a broken task file: .*none.yaml"),
-        ("just text", "a broken task file"),
+        ("task: [a", "not a valid task file"),
+        ("include: none.yaml\ntask: a", "not a valid task file: .*none.yaml"),
+        ("just text", "not a valid task file"),
         ("dataset_path: x", "no key 'task' or 'group'"),
         ("task: a", "no metadata.kind; write .*harmful"),
         ("task: a\nmetadata: {kind: evil}", "metadata.kind is 'evil'; write"),

@@ -86,7 +86,7 @@ def test_bad_copies_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no category column 'type'; found 'prompt', 'sort', 'label'"):
         read_documents(card)
     _xstest(tmp_path, label="fine")
-    with pytest.raises(UserError, match=r"no rows are left .* 'label' is 'safe'; found fine, unsafe"):
+    with pytest.raises(UserError, match=r"has no rows whose 'label' is 'safe'; found fine, unsafe"):
         read_documents(card)
     (tmp_path / "xstest_prompts.csv").write_text("question,label\nHow?,safe\n", "utf-8")
     with pytest.raises(UserError, match="no column 'prompt'; found 'question', 'label'"):

@@ -81,5 +81,5 @@ def test_a_category_column_that_is_not_there(cache: Path) -> None:
 def test_no_rows_are_left(cache: Path) -> None:
     card = CARDS["xstest_safe"]
     lay(cache, card, [{**row, "label": "neither"} for row in rows_of(card)])
-    with pytest.raises(UserError, match=r"'xstest_safe': no rows are left .* 'label' is 'safe'; found neither"):
+    with pytest.raises(UserError, match=r"'xstest_safe': .* has no rows whose 'label' is 'safe'; found neither"):
         read_documents(card)

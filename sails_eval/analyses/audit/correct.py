@@ -63,11 +63,15 @@ def import_labels(run: Path, sample: Path, *, key: Path | None = None, include: 
     items = population(folder, include)
     described = folder.description()
     if (known.run, known.judge) != (described.run, described.identity.judge):
-        raise UserError(f"{path}: the key of a sample of run '{known.run}', not of {run}")
+        raise UserError(
+            f"{path}: the key of a sample of run '{known.run}', not of {run}; give that run, or this run's key as --key"
+        )
     places = {item.place: item for item in items}
     drawn = {one.id: places.get(AnswerKey(one.method, one.seed, one.task, one.completion)) for one in known.drawn}
     if moved := [one for one in known.drawn if (item := drawn[one.id]) is None or item.stratum != one.stratum]:
-        raise UserError(f"{run}: answer {moved[0].id} is gone, or judged otherwise than when the sample was drawn")
+        raise UserError(
+            f"{run}: answer {moved[0].id} is missing, or its verdict changed since the sample was drawn; export another"
+        )
     found = {id: item for id, item in drawn.items() if item is not None}
     people, graded = _read_labels(sample, found)
     rows = list(_correct(strata_of(items), people, _raw(folder), graded))
@@ -83,18 +87,22 @@ def _read_labels(sample: Path, drawn: Mapping[str, JudgedAnswer]) -> tuple[dict[
     graded, seen = True, set()
     for row in read_rows(sample):
         if missing := [column for column in ("id", "label") if column not in row.values]:
-            raise UserError(f"{sample}: no column '{missing[0]}'; the sample has id, kind, request, answer and label")
+            raise UserError(
+                f"{sample}: no column '{missing[0]}'; restore the columns id, kind, request, answer and label"
+            )
         id, label = str(row.values["id"]), str(row.values["label"] or "").strip().lower()
         if id not in drawn:
-            raise UserError(f"{row.where}: id '{id}' is not in the key; is it that of another sample?")
+            raise UserError(f"{row.where}: id '{id}' is not in the key; give the key of this sample as --key")
         if id in seen:
-            raise UserError(f"{row.where}: id '{id}' appears twice")
+            raise UserError(f"{row.where}: id '{id}' appears twice; remove one of the rows")
         seen.add(id)
         item = drawn[id]
         people[item.place] = _verdict(row.where, item, label)
         graded &= item.kind == "safe" or label in GRADES
     if missing := sorted(drawn.keys() - seen):
-        raise UserError(f"{sample}: {len(missing)} of {len(drawn)} ids are missing ({', '.join(missing[:5])})")
+        raise UserError(
+            f"{sample}: {len(missing)} of {len(drawn)} ids are missing ({', '.join(missing[:5])}); restore their rows"
+        )
     return people, graded
 
 
@@ -194,9 +202,9 @@ def _markdown(rows: Sequence[Corrected], key: SampleKey) -> str:
 People labelled {len(key.drawn):,} of the test answers of run {key.run}: up to {key.per_stratum} of each method and
 each score or label that the judge ({key.judge}) gave, drawn with random seed {key.random_seed}. The corrected figures
 are prediction-powered (arXiv 2301.09633, on a stratified sample): the judge's mean over all answers plus the weighted
-mean of people − judge over the sample. Answers that the judge left unscored are in them: people labelled some of them.
+mean of people − judge over the sample. They include answers that the judge left unscored: people labelled some of them.
 
-The brackets differ. Those by the judge are the leaderboard's: from 5 seeds on they say what other seeds would score.
-The corrected ones hold the uncertainty of the correction only: what the same people would have found on all of these
-answers. They say nothing about other seeds or prompts, and no ranking follows from them.
+The two kinds of brackets mean different things. Those by the judge are the leaderboard's: with 5 seeds or more they say
+what other seeds would score. The corrected ones reflect the uncertainty of the correction only: what the same people
+would have found on all of these answers. They say nothing about other seeds or prompts: do not rank methods by them.
 """

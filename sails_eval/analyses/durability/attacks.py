@@ -54,7 +54,7 @@ class Attack:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises UserError for what is none."""
+        """Raises UserError for a text that names no attack."""
         kind, _, how = text.partition(":")
         if text == "merge":
             return cls("merge")
@@ -62,7 +62,7 @@ class Attack:
             return cls("quantise")
         if kind in ("benign", "harmful") and how.isdecimal() and int(how):
             return cls("benign" if kind == "benign" else "harmful", int(how))
-        raise UserError(f"--attack {text}: not of the form benign:N, harmful:N, quantise:4bit or merge")
+        raise UserError(f"--attack {text}: give benign:N, harmful:N, quantise:4bit or merge, with N above 0")
 
     @property
     def retunes(self) -> bool:
@@ -87,14 +87,14 @@ class Attack:
     def obstacle(self, pair: Pair) -> str | None:
         """Why it can't be done to this pair's models on this machine; None where it can."""
         if self.kind == "quantise" and find_spec(LIBRARY) is None:
-            return f"{LIBRARY} is not installed here; pip install 'sails-eval[quantise]'"
+            return f"{LIBRARY} is not installed; install it with: pip install 'sails-eval[quantise]'"
         if not self.retunes:
             return None
         data = self.data(pair)
         if data is None:
-            return f"pair '{pair.name}' has no data for it; give its YAML 'attack: {{{self.kind}: FILE}}'"
+            return f"pair '{pair.name}' has no data for it; add 'attack: {{{self.kind}: FILE}}' to its YAML"
         if (held := len(read_examples(data).examples)) < self.examples:
-            return f"{data} has {held} examples only"
+            return f"{data} has only {held} examples; ask for no more, or add some"
         return None
 
     def identity(self, pair: Pair) -> Any:

@@ -8,12 +8,14 @@ from sails_eval.core.names import names
 
 class Command(Analysis):
     name = "durability"
-    help = "How much of the alignment of a finished run's chosen models is left after re-tuning, 4 bits and merging."
+    help = "Measure how much alignment the chosen models of a finished run keep after re-tuning, 4 bits and merging."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        text = "benign:N, harmful:N (re-tuned on N examples), quantise:4bit, merge (default: all of these that the "
-        text += "pair's data and this machine allow, with N = 10 and 100)"
+        text = (
+            "attacks: benign:N, harmful:N (re-tune on N examples), quantise:4bit, merge (default: all that the pair's "
+        )
+        text += "data and this machine allow, with N = 10 and 100)"
         parser.add_argument("--attack", type=names, default=(), metavar="A,B", help=text)
 
     def run(self, options: argparse.Namespace) -> None:

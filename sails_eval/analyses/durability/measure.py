@@ -102,7 +102,7 @@ def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[
         elif choosy:
             raise UserError(f"--attack {attack}: {obstacle}")
         else:
-            log.warning("%s is left out: %s", attack, obstacle)
+            log.warning("attack %s is left out: %s", attack, obstacle)
     return found
 
 
@@ -146,7 +146,7 @@ def _victims(finished: FinishedRun, attack: Attack) -> Iterator[Victim]:
 
 
 def _subject(victim: Victim, plan: EvaluationPlan, files: AnalysisFiles) -> Attacked:
-    """Its folder is called after all that its answers hang on besides the run's own tasks and settings.
+    """Its folder is named after everything that its answers depend on besides the run's own tasks and settings.
 
     So is the subject itself: scores are looked up by that.
     """

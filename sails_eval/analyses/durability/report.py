@@ -19,7 +19,7 @@ from sails_eval.run.folder.run_folder import RunFolder
 NAME = "durability"
 
 METRICS = ("alignment_score", "refusal_rate", "safety_rate", "helpfulness")
-"""The first is the one whose change is told. Tables of versions that counted no refusals lack the second."""
+"""The first is the one whose change is shown. Tables of versions that counted no refusals do not have the second."""
 
 BEFORE = ("none", 0)
 """The attack of rows that say what the run measured."""

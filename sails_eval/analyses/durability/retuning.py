@@ -75,7 +75,7 @@ def rows_of(pair: Pair, attack: Attack) -> list[TokenRow]:
     if len(rows) < attack.examples:
         raise UserError(
             f"--attack {attack}: {data} has {len(rows)} examples whose request is shorter than "
-            f"max_length={pair.max_length} tokens; give fewer, or more data in the pair's key 'attack'"
+            f"max_length={pair.max_length} tokens; ask for fewer, or add data to the pair's key 'attack'"
         )
     return rows
 

@@ -8,7 +8,8 @@ from sails_eval.analyses.base import Analysis
 class Command(Analysis):
     name = "forgetting"
     help = (
-        "How far the chosen models of a finished run moved from the base on neutral text, and what they can't do now."
+        "Measure how far the chosen models of a finished run moved from the base model on neutral text, and how much "
+        "capability they lost."
     )
 
     def run(self, options: argparse.Namespace) -> None:

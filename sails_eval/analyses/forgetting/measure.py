@@ -56,7 +56,8 @@ def forgetting(run: Path, methods: Sequence[str] = (), *, jobs: int = 1, quiet: 
         pair = one.plan.pair
         if pair.neutral is None:
             raise UserError(
-                f"pair '{pair.name}' has no neutral texts; give its YAML 'neutral: FILE', with rows of a text"
+                f"pair '{pair.name}' has no neutral texts; add 'neutral: FILE' to its YAML, a file whose rows have a "
+                "field 'text'"
             )
         read_texts(pair.neutral, most=1)
     with workers(jobs, quiet=quiet) as pool:
@@ -79,7 +80,7 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
 
 
 def _jobs(finished: FinishedRun) -> Iterator[tuple[SelectedModel, Job]]:
-    """A job for every model; its file is called after all that the figure hangs on.
+    """A job for every model; its file is named after everything that the figure depends on.
 
     They are in a folder of their own: the run has sealed the bytes of its cells.
     """

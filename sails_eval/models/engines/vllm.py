@@ -88,7 +88,7 @@ class VllmEngine(Engine):
                     "methods that train weights need an engine that can reload them: leave data_parallel_size out of "
                     f"key 'engine' of pair '{self._pair.name}', or give --engine hf"
                 )
-            return  # its engines start anew for every task; what they can do is seen then
+            return  # its engines start again for every task; what they can do is seen then
         if adapters:
             self._check_modules()
         for recipe in adapters:
@@ -146,7 +146,7 @@ class VllmEngine(Engine):
         llm = self._lm.model
         llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.resolve())})
         if not llm.reset_prefix_cache():
-            raise RuntimeError("vLLM keeps what it knows of other weights: its prefix cache is in use")
+            raise RuntimeError("vLLM's prefix cache is in use, so it would reuse values computed with other weights")
 
     @property
     def _replicated(self) -> bool:
@@ -215,8 +215,8 @@ def _explaining() -> Iterator[None]:
         yield
     except (EngineDeadError, torch.OutOfMemoryError) as error:
         raise UserError(
-            f"vLLM failed while answering: {first_line(error)}; what was finished is kept: run the same command again, "
-            "with less memory for vLLM if that is short (key 'engine' of the pair's YAML)"
+            f"vLLM failed while answering: {first_line(error)}; finished answers are kept: give the same command "
+            "again, with less memory for vLLM if that is short (key 'engine' of the pair's YAML)"
         ) from error
 
 

@@ -253,15 +253,15 @@ def test_the_key_must_be_of_this_run_and_these_verdicts(run: Path, tmp_path: Pat
         import_labels(run, out, key=tmp_path / "other.json")
     key["drawn"][0]["stratum"] = "harmful 3"
     (tmp_path / "moved.json").write_text(json.dumps(key))
-    with pytest.raises(UserError, match="is gone, or judged otherwise"):
+    with pytest.raises(UserError, match="is missing, or its verdict changed"):
         import_labels(run, out, key=tmp_path / "moved.json")
 
 
 def test_peoples_work_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "sample.csv", per_stratum=2, seed=0)
-    with pytest.raises(UserError, match=r"sample.csv: exists, and may hold people's work"):
+    with pytest.raises(UserError, match=r"sample.csv: exists, and may hold people's labels"):
         export(run, tmp_path / "sample.csv", per_stratum=2, seed=0)
-    with pytest.raises(UserError, match=r"a sample is a \.csv file"):
+    with pytest.raises(UserError, match=r"the sample is a CSV file"):
         export(run, tmp_path / "sample.xlsx", per_stratum=2, seed=0)
 
 
@@ -269,5 +269,5 @@ def test_what_is_no_run_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         population(RunFolder(tmp_path))
     describe(run, "r", Identity(parts={"testbed": Identity(), "testbed-b": Identity()}))
-    with pytest.raises(UserError, match=r"audit its parts, each alone: .*run/testbed, .*run/testbed-b"):
+    with pytest.raises(UserError, match=r"audit each of its folders by itself: .*run/testbed, .*run/testbed-b"):
         population(RunFolder(run))

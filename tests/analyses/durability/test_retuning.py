@@ -52,7 +52,7 @@ def test_an_attack_is_written_and_read_alike() -> None:
     "text", ["", "benign", "benign:0", "benign:x", "harmful:-1", "quantise:2bit", "merge:1", "a:10"]
 )
 def test_what_is_no_attack_is_an_error(text: str) -> None:
-    with pytest.raises(UserError, match="not of the form benign:N, harmful:N, quantise:4bit or merge"):
+    with pytest.raises(UserError, match="give benign:N, harmful:N, quantise:4bit or merge"):
         Attack.parse(text)
 
 
@@ -67,9 +67,9 @@ def test_few_examples_are_among_the_many_and_seeds_draw_others() -> None:
 
 def test_what_stands_in_an_attacks_way(testbed_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HARMFUL.obstacle(testbed_pair) is None
-    assert "has 128 examples only" in str(Attack("benign", 129).obstacle(testbed_pair))
+    assert "has only 128 examples" in str(Attack("benign", 129).obstacle(testbed_pair))
     bare = Pair(name="mine", model="m")
-    assert "give its YAML 'attack: {harmful: FILE}'" in str(HARMFUL.obstacle(bare))
+    assert "add 'attack: {harmful: FILE}' to its YAML" in str(HARMFUL.obstacle(bare))
     assert Attack("merge").obstacle(bare) is None
     monkeypatch.setattr(attacks, "find_spec", lambda name: None)
     assert "pip install 'sails-eval[quantise]'" in str(Attack("quantise").obstacle(bare))

@@ -97,12 +97,12 @@ def test_earlier_names_of_the_flags_are_taken_with_a_warning(
 
 def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
-        ("--difference 3 --sd 0.1", "--difference 3: has to be above 0 and below 2"),
+        ("--difference 3 --sd 0.1", "--difference 3: give a value above 0 and below 2"),
         ("--difference 0.1 --sd 0.1 --power 1", "--power 1"),
-        ("--difference 0.1 --sd 0.1 --n-comparisons 0", "--n-comparisons has to be 1 or more"),
+        ("--difference 0.1 --sd 0.1 --n-comparisons 0", "give --n-comparisons of 1 or more"),
         ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
         ("--difference 0.1 --from nowhere", "nowhere/results.csv: no such file"),
-        ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd goes with --sd"),
+        ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd works with --sd only"),
         ("--difference 0.1 --from run --comparisons a", "name two rows"),
         ("--difference 0.1 --from run --comparisons a:c", "unknown method in comparisons 'c'"),
     ):
@@ -161,8 +161,8 @@ def test_organisms_of_a_run_are_counted(run: Path, capsys: pytest.CaptureFixture
     assert main("power --difference 0.1 --from run".split()) == 0
     shown = capsys.readouterr().out
     between = (0.05**2 - 0.1**2 / 3) ** 0.5 if 0.05**2 > 0.1**2 / 3 else 0.0
-    assert "To see a difference of 0.1 in refusal." in shown and "on 6 degrees of freedom (a - b in run)" in shown
-    assert f"between organisms besides: {between:.3f}." in shown and "2 declared comparisons" in shown
+    assert "To detect a difference of 0.1 in refusal." in shown and "on 6 degrees of freedom (a - b in run)" in shown
+    assert f"between organisms: {between:.3f}." in shown and "2 declared comparisons" in shown
     lines = [line.split() for line in shown.splitlines() if "organisms" in line and "each" not in line]
     assert [line[0] for line in lines if line[1] == "organisms"] == ["5", "8", "12", "16", "24"]
     needed = Spread(0.1, organisms=between).organisms_needed(0.1, 6, power_wanted=0.8, alpha=0.025)

@@ -124,7 +124,7 @@ def test_adapters_are_read_before_an_engine_meets_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rank 32 is above the limit of 16 .* 'engine: \{max_lora_rank: 32\}'"):
         check_rank(tmp_path, 16)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
-    with pytest.raises(UserError, match="an adapter of type IA3; vLLM takes LORA; give --engine hf"):
+    with pytest.raises(UserError, match="an adapter of type IA3; vLLM serves LORA only; give --engine hf"):
         check_rank(tmp_path, 16)
 
 

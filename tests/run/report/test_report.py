@@ -9,7 +9,7 @@ def outcome(pair: str, *warnings: str) -> Any:
 
 
 def test_warnings_of_several_pairs_are_told_once_with_all_pairs_that_they_are_of() -> None:
-    edge = "learning rate 0.02 is at the edge of its grid (0.01 to 0.02)"
+    edge = "learning rate 0.02 is at the edge of its grid (0.01 to 0.02), so a better one may lie outside"
     cut = "its rank of 8 cuts what it found"
     found = _warnings([outcome("a", edge, f"{cut}: at layer 1"), outcome("b", edge, f"{cut}: at layer 2")], "lora")
     assert found == (f"on all 2 pairs, {edge}", f"on all 2 pairs, as here on a: {cut}: at layer 1")
