@@ -28,8 +28,8 @@ def notes(evaluator: Evaluator, subjects: Sequence[Subject]) -> dict[str, list[s
     for a, b in ((one.a, one.b) for one in contrasts):
         tested = ", ".join(f"{told} {_tested(answered[kind], a, b)}" for kind, told in TOLD.items())
         lines.setdefault(a, []).append(
-            f"against {b} within the one seed, by McNemar's exact test: {tested}; this is about these two training "
-            "runs, not about the methods"
+            f"against {b} within the one seed, by McNemar's exact test: {tested} (about these two training "
+            "runs, not about the methods)"
         )
     return lines
 

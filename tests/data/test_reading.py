@@ -83,7 +83,7 @@ def test_the_last_assistant_turn_is_the_response_and_all_before_it_the_context(t
     file = read_examples(jsonl(tmp_path, {"messages": messages}))
     assert file.examples == (Example(tuple(Message(*turn) for turn in turns[:4]), YES),)  # type: ignore[arg-type]
     assert (
-        len(file.odd) == 1 and "after" not in file.odd[0] and ":1: turns after the last assistant turn" in file.odd[0]
+        len(file.odd) == 1 and "Thanks" not in file.odd[0] and ":1: turns after the last assistant turn" in file.odd[0]
     )
 
 

@@ -116,7 +116,7 @@ def test_a_choice_that_was_not_trained_is_refused(rate: float | None, capsys: py
         assert main("forgetting run --methods lora -q".split()) == 2
     finally:
         run.chosen.path.unlink()
-    assert "choices.json: no rate of 'lora'" in capsys.readouterr().err
+    assert "choices.json: no learning rate at which 'lora' was trained" in capsys.readouterr().err
 
 
 def test_another_model_is_refused(old_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

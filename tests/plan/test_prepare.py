@@ -131,7 +131,7 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
             {"contrast": None, "contrast_examples": None},
             r"method 'sails' contrasts the answers of the examples that it trains on, .*train.jsonl has no rejected",
         ),
-        ({"methods": ("more",), "examples": (1,)}, r"'more' would see 2 examples.*train.jsonl has 1; give fewer"),
+        ({"methods": ("more",), "examples": (1,)}, r"'more' trains on as many examples as .*, 2, but .*train.jsonl has only 1; give fewer"),
         ({"chat_template": Path("none.jinja")}, "none.jinja: no such chat template file"),
         ({"judge": "rulez"}, "unknown judge 'rulez'; did you mean rules"),
         ({"judge": "hf:"}, "judge 'hf:' is not of the form 'hf:MODEL'"),
@@ -199,8 +199,8 @@ def test_what_is_wrong_with_every_pair_is_told_once(asked: dict[str, Any]) -> No
     assert [line.split(";")[0] for line in told] == [
         "unknown method 'loar'",
         "unknown judge 'rulez'",
-        f"SAE '{Path('sae-one').resolve()}': no such folder; correct --sae or the pair's YAML",
-        f"SAE '{Path('sae-two').resolve()}': no such folder; correct --sae or the pair's YAML",
+        f"SAE '{Path('sae-one').resolve()}': no such folder",
+        f"SAE '{Path('sae-two').resolve()}': no such folder",
         "three.yaml: no such file",
     ]
 
@@ -243,7 +243,7 @@ def test_a_recipe_that_breaks_equality_is_refused(asked: dict[str, Any]) -> None
     recipe = {"description": "d", "parameters": "adapter", "learning_rate": {"low": 1e-4, "high": 1e-3}}
     Path("adapters").mkdir()
     Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(UserError, match="recipe 'mine': key 'learning_rate' spans a factor of 10, 'lora' one of 8"):
+    with pytest.raises(UserError, match="recipe 'mine': key 'learning_rate' spans a factor of 10, that of 'lora' 8"):
         planned(CompareConfig(**asked, methods=("lora", "mine")))
     Path("adapters/mine.yaml").write_text(yaml.safe_dump(recipe | {"peft": {"r": 2}}))
     with pytest.raises(UserError, match="r cannot be set here"):
@@ -489,8 +489,8 @@ def test_comparisons_are_pairs_of_rows(asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("contrast", "complaint"),
     [
-        ("sails", "'sails' is not of the form A:B"),
-        ("sails:lora:full", "'sails:lora:full' is not of the form A:B"),
+        ("sails", "'sails' does not have the form A:B"),
+        ("sails:lora:full", "'sails:lora:full' does not have the form A:B"),
         ("sails:sails", "'sails' against 'sails': name two different rows"),
         ("sails:loar", "unknown method in comparisons 'loar'; did you mean lora"),
         ("lora:sails", "'lora' against 'sails': .*each pair once"),
@@ -575,7 +575,7 @@ def test_what_takes_no_model_is_told_with_all_the_rest(asked: dict[str, Any], tm
     told = str(error.value).splitlines()
     for line, words in zip(
         told,
-        ("'rulez'", "'grammer'", "'batch_size' is 5", "'lora' is not of the form A:B", "comparisons 'zz'"),
+        ("'rulez'", "'grammer'", "'batch_size' is 5", "'lora' does not have the form A:B", "comparisons 'zz'"),
         strict=True,
     ):
         assert words in line

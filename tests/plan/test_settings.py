@@ -145,7 +145,13 @@ def test_a_rate_is_a_number_above_0(rate: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a,b", "a b", "a, b", ["a", "b"]])
 def test_lists_of_a_file_have_commas_or_spaces(text: Any) -> None:
-    config = CompareConfig(methods=text, tasks=text, reference=text, sae=text)
-    assert config.methods == config.tasks == config.reference == ("a", "b") and config.sae == (Path("a"), Path("b"))
+    config = CompareConfig(methods=text, tasks=text, send_to=text)
+    assert config.methods == config.tasks == config.send_to == ("a", "b")
     assert CompareConfig(examples="16 64").examples == CompareConfig(examples="16,64").examples == (16, 64)  # type: ignore[arg-type]
     assert CompareConfig(examples=16, reference="a").examples == (16,)  # type: ignore[arg-type]
+
+
+def test_a_path_of_a_file_may_hold_spaces_and_commas() -> None:
+    config = CompareConfig(reference="a b/m", sae="a, b/s", task_data="x=a b/f.csv", include_path=["a", "b"])  # type: ignore[arg-type]
+    assert (config.reference, config.sae, config.task_data) == (("a b/m",), (Path("a, b/s"),), ("x=a b/f.csv",))
+    assert config.include_path == (Path("a"), Path("b"))

@@ -475,9 +475,9 @@ def test_another_task_is_answered_by_the_kept_checkpoints_only(old: Path, pool: 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"seeds": 3}, "--seeds 3 contradicts old, which has 2; leave --seeds out"),
-        ({"judge": "testbed"}, "--judge testbed contradicts old, which has none of its own"),
-        ({"methods": ("full",)}, "--methods full contradicts old, which has sails,lora"),
+        ({"seeds": 3}, "--seeds 3 differs from old, which has 2; leave out --seeds"),
+        ({"judge": "testbed"}, "--judge testbed differs from old, which has none"),
+        ({"methods": ("full",)}, "--methods full differs from old, which has sails,lora"),
         ({"add": ("lora",)}, "--add lora: already in old; leave it out"),
         ({"add": ()}, r"--add METHOD .* and --against RUN must be given together"),
         ({"against": None}, r"--add METHOD .* and --against RUN must be given together"),

@@ -135,7 +135,7 @@ def test_the_organism_is_the_unit_and_the_board_says_which_protocol_it_followed(
     (problem,) = check(Path("board.csv"))
     assert problem == f"board.csv: {beside}, the protocol of its rows, is missing in its folder; publish the run again"
     text = Path("board.md").read_text()
-    assert "Student's t over the organisms' means" in text and f"- protocol: {protocol.fingerprint}" in text
+    assert "Student's t intervals over the organisms' means" in text and f"- protocol: {protocol.fingerprint}" in text
     assert "Exploratory" not in text and "## Secondary endpoints" in text
 
 
@@ -174,7 +174,7 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
     told = r"run/protocol\.yaml: this protocol was fixed before the test, .* differ in comparisons, left_out;"
     with pytest.raises(UserError, match=told):
         made(**confirmed | {"comparisons": ("lora:sails",)})
-    with pytest.raises(UserError, match=r"differs in stop;"):
+    with pytest.raises(UserError, match=r"differ in stop;"):
         made(**confirmed | {"seeds": 4})
     with pytest.raises(UserError, match=r"run: contains another run, which differs in .*protocol"):
         made(**confirmed | {"protocol": "explore", "tuning_seeds": None})
@@ -211,8 +211,8 @@ def test_nothing_that_a_confirmation_stands_on_is_changed_afterwards(confirmed: 
     verdicts = next((run / "b" / "cells" / "lora").glob("*/verdicts/*/test/bad.jsonl"))
     refused(verdicts, verdicts.read_text().replace("compliance", "refusal"), "changed since this confirmation")
     protocol = run / "protocol.yaml"
-    refused(protocol, protocol.read_text().replace("margin: 0.05", "margin: 0.5"), "not the protocol that")
-    refused(protocol, None, "not the protocol that")
+    refused(protocol, protocol.read_text().replace("margin: 0.05", "margin: 0.5"), "not the protocol named in")
+    refused(protocol, None, "not the protocol named in")
     pool.trained.clear()
     was = verdicts.read_text()
     verdicts.write_text(was.replace("compliance", "refusal"))

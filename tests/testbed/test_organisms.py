@@ -102,5 +102,5 @@ def test_one_that_is_not_what_it_claims_to_be_is_not_kept(monkeypatch: pytest.Mo
 
 def test_there_are_names_for_so_many() -> None:
     for n in (0, 27):
-        with pytest.raises(UserError, match=f"--organisms {n}: between 1 and 26"):
+        with pytest.raises(UserError, match=f"--organisms {n}: give a number from 1 to 26"):
             organisms.build_organisms(n)
