@@ -9,6 +9,9 @@ from sails_eval.boards.table import COLUMNS
 from sails_eval.cli import main
 from sails_eval.core import plugins
 
+OURS = {"forgetting": "Measure", "durability": "Measure", "power": "Compute"}
+"""The analyses of the package, and how their help begins."""
+
 
 def offer(folder: Path, name: str, value: str) -> None:
     """What an installed package that offers an analysis leaves in a folder of the path."""
@@ -35,7 +38,7 @@ def helped(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 
 def test_those_of_the_package_are_found(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = helped(capsys)
-    assert all(f" {name} How " in out for name in ("forgetting", "durability", "power")) and not err
+    assert all(f" {name} {verb} " in out for name, verb in OURS.items()) and not err
 
 
 def test_one_of_ones_own_is_listed_and_runs(
@@ -60,7 +63,7 @@ def test_none_is_looked_for_where_a_command_of_ours_is_asked_for(monkeypatch: py
 def test_a_name_of_ours_is_not_given_away(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     offer(installed, "power", "nowhere:Power")
     out, err = helped(capsys)
-    assert " power How many organisms, seeds " in out
+    assert " power Compute how many organisms, seeds " in out
     assert err == (
         "sails-eval: warning: sails_eval.analyses: 'power' (nowhere:Power) has the name of a built-in command; rename "
         "it\n"
@@ -107,6 +110,6 @@ def test_one_that_raises_is_a_warning_until_it_is_asked_for(
     )
     offer(installed, "mine", "mine_raises:Mine")
     out, err = helped(capsys)
-    assert "forgetting How " in out and "mine Mine." not in out
+    assert "forgetting Measure " in out and "mine Mine." not in out
     assert "warning: sails_eval.analyses: 'mine' (mine_raises:Mine): RuntimeError: boom" in err
     assert main(["mine"]) == 2

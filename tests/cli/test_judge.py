@@ -95,7 +95,7 @@ def test_bad_input_is_one_clear_line(arguments: str, words: str, capsys: pytest.
 def test_a_board_refuses_the_calibration_of_another_judge(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("judge calibrate --judge rules --labels people.jsonl --out c.json -q".split()) == 0
     assert main("compare --pair testbed --methods lora --calibration c.json -q".split()) == 2
-    assert "c.json: is of judge 'rules'" in capsys.readouterr().err
+    assert "c.json: a calibration of judge 'rules'" in capsys.readouterr().err
 
 
 def test_help_tells_all_and_imports_nothing_heavy() -> None:

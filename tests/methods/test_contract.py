@@ -253,7 +253,9 @@ def test_there_are_no_more_checkpoints_than_steps(
     short = pair.model_copy(update={"tokens": 200})
     one = SubRun(short, recipes=(load_recipe("lora"),), seeds=(0,), learning_rates=1, checkpoints=2)
     assert checks.check_training(one).layouts[0].steps == 2
-    with pytest.raises(UserError, match="--checkpoints 3: sft trains for only 2 steps with seed 0; give --checkpoints 2"):
+    with pytest.raises(
+        UserError, match="--checkpoints 3: sft trains for only 2 steps with seed 0; give --checkpoints 2"
+    ):
         checks.check_training(replace(one, checkpoints=3))
 
 

@@ -131,7 +131,10 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
             {"contrast": None, "contrast_examples": None},
             r"method 'sails' contrasts the answers of the examples that it trains on, .*train.jsonl has no rejected",
         ),
-        ({"methods": ("more",), "examples": (1,)}, r"'more' trains on as many examples as .*, 2, but .*train.jsonl has only 1; give fewer"),
+        (
+            {"methods": ("more",), "examples": (1,)},
+            r"'more' trains on as many examples as .*, 2, but .*train.jsonl has only 1; give fewer",
+        ),
         ({"chat_template": Path("none.jinja")}, "none.jinja: no such chat template file"),
         ({"judge": "rulez"}, "unknown judge 'rulez'; did you mean rules"),
         ({"judge": "hf:"}, "judge 'hf:' is not of the form 'hf:MODEL'"),

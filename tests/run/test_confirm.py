@@ -179,7 +179,7 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
     with pytest.raises(UserError, match=r"run: contains another run, which differs in .*protocol"):
         made(**confirmed | {"protocol": "explore", "tuning_seeds": None})
     (run / "protocol.yaml").write_text(kept.decode().replace("margin: 0.05", "margin: 0.5"))
-    with pytest.raises(UserError, match="differs in margin;"):
+    with pytest.raises(UserError, match="differ in margin;"):
         made(**confirmed)
     (run / "protocol.yaml").unlink()
     with pytest.raises(UserError, match=r"differs in .*protocol"):

@@ -67,7 +67,7 @@ def test_texts_are_rows_of_a_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"texts.jsonl:3: field 'text' is missing"):
         read_texts(path, most=3)
     path.write_text("\n")
-    with pytest.raises(UserError, match="no text"):
+    with pytest.raises(UserError, match="no rows; expected rows with a field 'text'"):
         read_texts(path, most=3)
 
 

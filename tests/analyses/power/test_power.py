@@ -112,7 +112,7 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
     before = (run / "results.csv").read_text()
     write_results(run / "results.csv", alike)
     assert main("power --difference 0.1 --from run".split()) == 2
-    assert "a - b in run: its seeds do not differ, so there is no spread to plan with" in capsys.readouterr().err
+    assert "a - b in run: all seeds have the same value, so there is no spread to plan with" in capsys.readouterr().err
     (run / "results.csv").write_text(before.replace("bad", "worse"))
     assert main("power --difference 0.1 --from run".split()) == 2
     assert "unknown task of run/results.csv 'worse'" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_what_a_recipe_looks_at_and_what_is_frozen() -> None:
 def test_what_a_pair_has_not_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "not at pair 'testbed': method 'oracle' needs a planted subspace" in shown(
+    assert "not available on pair 'testbed': method 'oracle' needs a planted subspace" in shown(
         load_recipe("oracle"), load_pair("testbed")
     )
     monkeypatch.chdir(tmp_path)
