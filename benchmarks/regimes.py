@@ -105,7 +105,7 @@ def verdict(one: Comparison) -> str:
         return "**above**" if one.difference.value > 0 else "**below**"
     if one.equivalent:
         return "level"
-    return f"not distinguished (could have seen {one.detectable:.2f})"
+    return f"not distinguished (could have detected {one.detectable:.2f})"
 
 
 def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str]) -> str:
@@ -127,10 +127,10 @@ def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str
     return f"""\
 # On which regimes SAILS is above, level or below
 
-Each row is a regime: a run, or one budget of it. Differences on the test, in pairs, with intervals that hold together
-within the row with 95 %; all rivals are of one family here, whatever the run declared, so a board's own intervals
+Each row is a regime: a run, or one budget of it. Differences on the test, in pairs, with simultaneous 95 % intervals
+within the row; all rivals are of one family here, whatever the run declared, so a board's own intervals
 differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
-one-sided tests. Else *not distinguished*, with the difference that the design would have shown with a chance of 80 %.
+one-sided tests. Else *not distinguished*, with the difference that the design could have detected with a power of 80 %.
 Nothing is adjusted over rows: of twenty rows without any difference one shows some by luck. *Nothing learned*: no row
 refuses 5 % of the harmful requests, so that being level says nothing. Each row of a board is at its own tuned learning
 rate, which is beside it: where these differ, a difference may be theirs.

@@ -78,4 +78,4 @@ def test_what_shows_nothing_says_what_it_could_have_seen(script: Any, run: RunFo
     ]
     write_results(run.path / "alone" / "results.csv", noisy)
     (one,) = script.regimes_of("", RunFolder(run.path / "alone"), "sails", ("lora",), ("refusal_rate",))
-    assert script.verdict(one.found["refusal_rate"]["lora"]).startswith("not distinguished (could have seen 0.")
+    assert script.verdict(one.found["refusal_rate"]["lora"]).startswith("not distinguished (could have detected 0.")
