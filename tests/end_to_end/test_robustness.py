@@ -212,7 +212,7 @@ def test_a_run_that_cannot_be_measured_is_an_error(
     path = run.parent / "mine.yaml"
     own = path.read_text()
     path.write_text(own.replace("examples: 16", "examples: 17"))
-    assert "training.examples" in (told := says("durability", str(run))) and "not what the run was made with" in told
+    assert "training.examples" in (told := says("durability", str(run))) and "changed since the run" in told
     path.write_text(own + "neutral: null\n")
     assert "has no neutral texts; add 'neutral: FILE' to its YAML" in says("forgetting", str(run))
     path.write_text(own)
