@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.plan.cost.forecast import Forecast, forecast
+from sails_eval.plan.cost.hours import PEAK, UTILISATION
 
 PAIRS = ("gemma-2-2b", "gemma-3-4b", "llama-3.1-8b", "qwen3-8b", "gemma-2-9b")
 
@@ -23,7 +24,10 @@ USABLE = 0.95
 
 GIB = 2**30
 
-HEADER = """\
+GPU = "A100"
+"""That hours are estimated for."""
+
+HEADER = f"""\
 # Hardware table
 
 What a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates, five seeds. **All
@@ -34,12 +38,12 @@ and gradient checkpointing. The testbed needs no GPU.
 - *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering.
   *GPU* is the smallest common size of which 95 % is enough.
 - *Adapters* are `sails` and `lora`; *with `full`* includes training every weight.
-- *FLOPs* are those of training in all cells, without padding. Divided by the FLOPs per second that your GPU
-  sustains, they give the seconds of training.
+- *FLOPs* are those of training in all cells, without padding. *Hours* are these at {UTILISATION:.0%} of the
+  {PEAK[GPU]} TFLOP/s of one {GPU}, without loading, answering and judging.
 - *Disk* holds the checkpoints of all cells until learning rates are chosen; *kept* is what `--keep best` leaves.
 
-| pair | memory: adapters | GPU | memory: with `full` | GPU | training FLOPs | disk | kept |
-| --- | --- | --- | --- | --- | --- | --- | --- |"""
+| pair | memory: adapters | GPU | memory: with `full` | GPU | training FLOPs | hours | disk | kept |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def row(made: Forecast) -> str:
@@ -49,6 +53,7 @@ def row(made: Forecast) -> str:
     flops = sum(made.flops_per_token(recipe.name) for recipe in made.recipes) * made.pair.tokens * made.cells
     disk, kept = made.disk
     cells = [f"`{made.pair.name}`", _gib(without_full), _gpu(without_full), _gib(whole), _gpu(whole), f"{flops:.1e}"]
+    cells.append(f"{flops / (UTILISATION * PEAK[GPU] * 1e12) / 3600:.1f}")
     return "| " + " | ".join([*cells, _gib(disk), _gib(kept)]) + " |"
 
 

@@ -43,6 +43,14 @@ TIMEOUT = 1.0
 Truth = Callable[[int], dict[str, Verdict]]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Beside a test's other files, all of which are searched for secrets."""
+    path = tmp_path / "cache" / "verdicts.sqlite"
+    monkeypatch.setenv("SAILS_EVAL_CACHE", str(path))
+    return path
+
+
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Endpoint]:
     """A server with secrets in its URL. Whatever a test does with it, no file holds any of them afterwards."""
