@@ -368,7 +368,8 @@ def _judging(made: Forecast) -> str:
         told += "; cost unknown: give the judge's options price_in and price_out"
     else:
         told += f", at most {cost:.2f} USD" if cost else ", at no cost"
-    line = f"  judge       {made.pair.judge or 'none'}: {least:,} to {most:,} verdicts ({told})"
+    counted = f"{least:,} to {most:,} verdicts ({told})" if most else "verdicts unknown"
+    line = f"  judge       {made.pair.judge or 'none'}: {counted}"
     if made.prompts.unknown:
         line += f"; not counted, since their data are on the hub: {', '.join(made.prompts.unknown)}"
     return line

@@ -20,8 +20,9 @@ def in_words(device: str, *, flops: float, answers: int, tokens: int, at_a_time:
     gpu = next((name for name in PEAK if name in device), WITHOUT)
     training = flops / (UTILISATION * PEAK[gpu] * 1e12) / 3600
     answering = answers / at_a_time * tokens / DECODING / 3600
+    told = f"at most {answering:.1f}" if answers else "an unknown number"
     return (
-        f"about {training:.1f} for training and at most {answering:.1f} for answering; estimated for one {gpu} at "
+        f"about {training:.1f} for training and {told} for answering; estimated for one {gpu} at "
         f"{UTILISATION:.0%} of its {PEAK[gpu]} TFLOP/s in bfloat16, and batches of {at_a_time} answers of {tokens} "
         f"tokens at {DECODING} tokens/s each"
     )
