@@ -27,6 +27,7 @@ ELSEWHERE = {
     "leaderboards/README.md": "results/boards.md",
     "leaderboards/testbed.md": "results/testbed.md",
     "leaderboards/testbed-planted.md": "results/testbed-planted.md",
+    "leaderboards/testbed-methods.md": "results/testbed-methods.md",
     "benchmarks/README.md": "results/benchmarks.md",
     "RESPONSIBLE_USE.md": "project/responsible-use.md",
     "ARCHITECTURE.md": "project/architecture.md",
