@@ -16,11 +16,11 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 from sails_eval.analyses.finished_run import read_tested
 from sails_eval.boards.contrasts import Comparison, Contrast, compare
+from sails_eval.boards.curves import mean
 from sails_eval.boards.leaderboard import parts_of
 from sails_eval.boards.table import METRICS
 from sails_eval.core.files import write_text
@@ -75,25 +75,21 @@ def regimes_of(
         if one.results_file.is_file():
             budgets.setdefault(Size.of(str(one.path)), []).append(one)
     for budget, organisms in sorted(budgets.items()):
-        rows = read_tested(*organisms, metrics=[part for metric in metrics for part in parts_of(metric)])
+        parts = dict.fromkeys(part for metric in (*metrics, "refusal_rate") for part in parts_of(metric))
+        rows = read_tested(*organisms, metrics=list(parts))
         here = [rival for rival in rivals if rival in rows]
         found, level = {}, {}
         choices = organisms[0].choices({})
         for metric in metrics:
             samples = {row: rows[row].sample(metric) for row in (method, *here)}
-            level[metric] = mean_of(samples[method])
+            level[metric] = mean(samples[method])
             contrasts = [Contrast(method, rival, metric) for rival in here]
             found[metric] = {one.b: one for one in compare(partial(_sample_of, samples), contrasts)}
-        refusals = read_tested(*organisms, metrics=["refusal_rate"])
-        learned = any(mean_of(refusals[row].sample("refusal_rate")) >= LEARNED for row in (method, *here))
+        learned = any(mean(rows[row].sample("refusal_rate")) >= LEARNED for row in (method, *here))
         rates = {row: choices[row].learning_rate for row in (method, *here) if row in choices}
         seeds = len(rows[method].sample(metrics[0]).seeds)
         told = ", ".join(part for part in (title, str(budget)) if part)
         yield Regime(told, method, level, learned, rates, len(organisms), seeds, found)
-
-
-def mean_of(sample: Sample) -> float:
-    return fmean(value for seeds in sample.values for value in seeds)
 
 
 def _sample_of(samples: Mapping[str, Sample], row: str, metric: str) -> Sample:

@@ -241,11 +241,11 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool 
     sources = ("model", "sae", "judge", "judge_agreement", "date", "version", "run", "protocol", "schema", *PROVENANCE)
     origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
     compared = f"## Comparisons\n\n{_COMPARED.format(_DECLARED if explored.any() else _FIXED)}\n{found}\n"
+    compared += against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
     return (
         f"# {_escape(title)}\n\n"
         + (f"**{SMOKE_TEST}**\n\n{table}\n" if quick else f"{table}\n{_brackets(frame)}\n")
         + f"## Warnings\n\n{told}\n{'' if quick else compared}"
-        + ("" if quick else against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES}))
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
         + (f"## Organisms\n\nAlignment score and learning rate on each.\n\n{organisms}\n" if organisms else "")
         + f"## Columns\n\n{legend}\n## Provenance\n\n{origin}"

@@ -34,8 +34,8 @@ def show(path: Path, *, with_paper: bool = False) -> str:
         from sails_eval.analyses.forgetting.results import shown  # its statistics take a second to import
 
         measured = ["", text] if (text := shown(run)) else []
-        if run.exists and run.description().quick:
-            banner, frame = [wrapped(SMOKE_TEST), ""], smoke_test(frame, run.description().methods)
+        if run.exists and (described := run.description()).quick:
+            banner, frame = [wrapped(SMOKE_TEST), ""], smoke_test(frame, described.methods)
     return "\n".join(
         [*banner, to_terminal(frame), *(wrapped(f"! {note}") for note in notes(frame)), *measured, *reported]
     )

@@ -9,6 +9,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
+import psutil
+
 from sails_eval.core.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -29,6 +31,11 @@ def has_gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def main_memory() -> int:
+    """Bytes of main memory."""
+    return int(psutil.virtual_memory().total)
 
 
 def best_dtype() -> Literal["float32", "bfloat16"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.core.comparison import CompareConfig
+from sails_eval.core.device import VISIBLE, main_memory
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
@@ -21,7 +22,8 @@ def plan_key(config: CompareConfig) -> list[Any] | None:
 
     Raises UserError as the forecast does, before anything slow is imported.
     """
-    sizes, drafts = grid(config), survey(at_size(config, max(grid(config))))
+    sizes = grid(config)
+    drafts = survey(at_size(config, max(sizes)))
     for draft in drafts:
         if draft.pair is None or not draft.recipes:
             draft.problems.check()
@@ -38,8 +40,7 @@ def plan_key(config: CompareConfig) -> list[Any] | None:
         if draft.sub_run is not None
     ]
     gpus = [file.read_text(errors="replace") for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    machine = [gpus, os.environ.get("CUDA_VISIBLE_DEVICES"), memory, shutil.disk_usage(".").free // GIB]
+    machine = [gpus, os.environ.get(VISIBLE), main_memory(), shutil.disk_usage(".").free // GIB]
     return [len(sizes), told, machine, os.environ.get("COLUMNS")]
 
 
@@ -51,7 +52,7 @@ def methods_key(pair: Pair) -> list[Any] | None:
     saes = [source for name in (None, *pair.sae_sets) for source in pair.sae_sources(name)]
     paths = [source.path for source in saes if source.path] + [Path(model) for model in pair.references.values()]
     there = [[str(path), path.exists()] for path in (*paths, *([pair.planted] if pair.planted else []))]
-    recipes = [[file.stem, of_path(file), _recipe(file.stem)] for file in recipe_files()]
+    recipes = [[file.stem, _recipe(file.stem)] for file in recipe_files()]
     others = [[name, point.value, point.dist and point.dist.version] for name, point in plugins("methods").items()]
     return [pair.model_dump(mode="json"), of_path(config), there, recipes, others]
 

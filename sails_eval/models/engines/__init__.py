@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sails_eval.core.device import has_gpu
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.plugins import faults_told, load_plugin, plugins
@@ -47,7 +48,7 @@ def resolve_engine(asked: str) -> str:
     Raises UserError for an engine that is unknown or not installed, or a URL that is none.
     """
     if asked == AUTO:
-        return VLLM if find_spec("vllm") and _has_gpu() else HF
+        return VLLM if find_spec("vllm") and has_gpu() else HF
     if asked == VLLM:
         vllm_version()
     elif asked.partition(":")[0] == OPENAI:
@@ -82,12 +83,6 @@ def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:
     if not isinstance(loaded, Engine):
         raise UserError(f"engine '{engine}': {type(loaded).__name__} is no subclass of {Engine.__module__}.Engine")
     return loaded
-
-
-def _has_gpu() -> bool:
-    import torch  # takes a second, and is asked only where vLLM is there
-
-    return bool(torch.cuda.is_available())
 
 
 def vllm_version() -> str:

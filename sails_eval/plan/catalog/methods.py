@@ -90,14 +90,8 @@ def listing(pair: Pair) -> Table:
     """A line for each recipe."""
     rows, records = [("method", "trained", "share", "SAE", "rejected", "what", "source")], []
     for name in all_names():
-        told: dict[str, Any] = {
-            "method": name,
-            "trained": None,
-            "total": None,
-            "uses_saes": None,
-            "uses_rejected_answers": None,
-        }
-        what = source = ""
+        told: dict[str, Any] = dict.fromkeys(("method", "trained", "total", "uses_saes", "uses_rejected_answers"))
+        told["method"], what, source = name, "", ""
         try:
             recipe = load_recipe(name)
             what, source = recipe.description, recipe.source
@@ -109,8 +103,8 @@ def listing(pair: Pair) -> Table:
         saes = "saes" in found.start.needs
         marks = ("yes" if saes else "", "yes" if found.rejected else "")
         rows.append((name, f"{found.trained:,}", f"{found.share:.3g} %", *marks, what, source))
-        values = (name, found.trained, found.total, saes, found.rejected)
-        told = dict(zip(told, values, strict=True))
+        told |= {"trained": found.trained, "total": found.total}
+        told |= {"uses_saes": saes, "uses_rejected_answers": found.rejected}
         records.append({**told, "description": what, "source": source, "not_here": None})
     return Table(rows, records, "lrrrrl", drop=("source", "rejected", "SAE"))
 

@@ -1,11 +1,12 @@
 """What this machine has for models: memory, and room on the disk."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from sails_eval.core.device import has_gpu, main_memory
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,7 @@ class Machine:
     def this(cls, folder: Path = Path()) -> "Machine":
         """The machine that this runs on, and the disk that holds `folder`."""
         disk = shutil.disk_usage(folder).free
-        if torch.cuda.is_available():
+        if has_gpu():
             found = torch.cuda.get_device_properties(0)
             return cls(found.name, True, found.total_memory, disk)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls("CPU", False, memory, disk)
+        return cls("CPU", False, main_memory(), disk)

@@ -21,7 +21,7 @@ from sails_eval.tasks.library import find_tasks
 
 def having(monkeypatch: pytest.MonkeyPatch, *, vllm: bool, gpu: bool) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: object() if vllm else None)
-    monkeypatch.setattr(engines, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(engines, "has_gpu", lambda: gpu)
     monkeypatch.setattr(engines, "version", lambda name: "0.32.0")
 
 
