@@ -3,15 +3,18 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sails_eval.boards.leaderboard import ALIGNMENT, CellKey, Scores, Tested, headline, scores_by_cell, tested, unscored
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.files import read_table
 from sails_eval.core.records import BASE, Result
 from sails_eval.core.stats import Interval, Sample
+from sails_eval.core.tables import Table
 from sails_eval.core.version import __version__
 from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.plan.plan import Cell, SubRun
@@ -178,6 +181,12 @@ def shown_tables(run: RunFolder, name: str, table: Callable[[Path], str]) -> str
         f"{name.capitalize()}{f', {title}' if title else ''}\n{table(files.table)}"
         for title, files in run.analyses(name)
     )
+
+
+def measured_rows(run: RunFolder, name: str, row: type[Any]) -> Table:
+    """The rows of an analysis's own file, of the run's sub-runs together; only for programs."""
+    found = [(title, read_table(files.table, row)) for title, files in run.analyses(name)]
+    return Table([], [{"run": title, **asdict(one)} for title, rows in found for one in rows])
 
 
 def read_tested(

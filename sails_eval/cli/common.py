@@ -2,12 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sails_eval.core.tables import Table
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -33,28 +29,6 @@ def add_include_path(command: argparse.ArgumentParser) -> None:
     command.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=text)
 
 
-def add_table_flags(command: argparse.ArgumentParser) -> None:
-    """How a command's table is printed."""
-    how = command.add_argument_group("table").add_mutually_exclusive_group()
-    how.add_argument(
-        "--wide", action="store_true", help="print all columns in full, wider than the terminal if need be"
-    )
-    how.add_argument("--json", action="store_true", help="print the data as JSON (a list of objects)")
-    how.add_argument("--csv", action="store_true", help="print the data as CSV")
-
-
-def print_table(options: argparse.Namespace, table: "Table", *, below: Iterable[str] = ()) -> None:
-    """Print a table as the flags say, with lines below it where people read it."""
-    if options.json:
-        print(table.json())
-    elif options.csv:
-        print(table.csv())
-    else:
-        from sails_eval.core.tables import wrapped
-
-        print(*table.lines(), *map(wrapped, below), sep="\n")
-
-
 def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
     """The configuration: the file's keys, overridden by the flags that were given."""
     from sails_eval.core.comparison import CompareConfig
@@ -70,7 +44,7 @@ def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
     flags = {key: value for key in CompareConfig.model_fields if (value := getattr(options, key, None)) is not None}
     if {"pair", "model"} & flags.keys():  # one of them on the command line replaces either in the file
         values = {key: value for key, value in values.items() if key not in ("pair", "model")}
-    return validate(CompareConfig, {**values, **flags, **fixed}, where=where)
+    return validate(CompareConfig, {**values, **flags, **fixed}, where=where, flags=flags)
 
 
 def print_usage(run: Path) -> None:

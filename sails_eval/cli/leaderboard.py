@@ -8,12 +8,11 @@ from sails_eval.cli.common import (
     add_command,
     add_group,
     add_include_path,
-    add_table_flags,
-    print_table,
     print_usage,
     report_problems,
 )
 from sails_eval.cli.flags import flag
+from sails_eval.core.tables import Table, add_table_flags, print_table
 
 
 def add(commands: Any) -> None:
@@ -52,7 +51,6 @@ def add(commands: Any) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from sails_eval.cli.show import records, show
-    from sails_eval.core.tables import Table
 
     if options.json or options.csv:
         print_table(options, Table([], records(options.path)))

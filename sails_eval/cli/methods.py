@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, add_table_flags, print_table
+from sails_eval.cli.common import add_command, add_group
+from sails_eval.core.tables import Table, add_table_flags, print_table
 
 
 def add(commands: Any) -> None:
@@ -28,7 +29,6 @@ def add(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> None:
     from sails_eval.core.pair import load_pair
     from sails_eval.core.remembered import remembered
-    from sails_eval.core.tables import Table
     from sails_eval.plan.catalog.methods import listing
     from sails_eval.plan.keys import methods_key
 

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, add_table_flags, print_table
+from sails_eval.cli.common import add_command, add_group
+from sails_eval.core.tables import add_table_flags, print_table
 
 
 def add(commands: Any) -> None:

@@ -1,28 +1,48 @@
 """Arguments as people type them: `--learning_rates` for `--learning-rates`, and lists with commas or spaces."""
 
 import argparse
+import re
 from collections.abc import Sequence
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from sails_eval.cli.flags import listed, numbers
 from sails_eval.core.names import names
+
+NUMBER = re.compile(r"-\d+|-\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
+"""What is a number and not a flag; argparse itself takes -1e-4 for one."""
 
 LISTS = (names, numbers, listed)
 """Types of flags that take several values at once."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser to which underscores in flags are hyphens, and spaces between a list's values commas."""
+    """A parser to which underscores in flags are hyphens, and spaces between a list's values commas.
+
+    What it refuses is a line that names the flag meant, and no page of usage.
+    """
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self._negative_number_matcher = re.compile(f"({NUMBER.pattern})$", NUMBER.flags)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(None if args is None else self._as_declared(list(args)), namespace)
+        found, rest = super().parse_known_args(None if args is None else self._as_declared(list(args)), namespace)
+        if not self._has_commands() and (strange := next((word for word in rest if word.startswith("-")), None)):
+            name = strange.partition("=")[0]
+            near = get_close_matches(name, self._option_string_actions, n=1, cutoff=0.7)
+            self.error(f"unknown flag {name}" + "".join(f"; did you mean {one}?" for one in near))
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"sails-eval: error: {message} (see: {self.prog} --help)\n")
 
     def _as_declared(self, given: Sequence[str]) -> list[str]:
         """The arguments with the words behind a list's flag joined, as far as they are not wanted as positionals."""
         made: list[list[str]] = []  # each flag with its words, and each word that belongs to none
         words, runs = 0, list[int]()
         rest = list(given)
-        if any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+        if self._has_commands():
             return rest  # the command's own parser sees to it
         while rest and rest[0] != "--":
             token = self._hyphenated(rest.pop(0))
@@ -46,6 +66,9 @@ class Parser(argparse.ArgumentParser):
                 made.insert(place + 1, [made[place].pop()])
                 missing -= 1
         return [token for taken in made for token in self._joined(taken)] + rest
+
+    def _has_commands(self) -> bool:
+        return any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
 
     def _words_wanted(self) -> int:
         """How many words the command wants that belong to no flag."""

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sails_eval.cli.common import add_command, add_group, add_table_flags, print_table
+from sails_eval.cli.common import add_command, add_group
+from sails_eval.core.tables import add_table_flags, aligned, print_table
 
 
 def add(commands: Any) -> None:
@@ -28,7 +29,6 @@ def _show(options: argparse.Namespace) -> None:
     import yaml
 
     from sails_eval.cli.show import show
-    from sails_eval.core.tables import aligned
     from sails_eval.run.folder.run_folder import RunFolder
     from sails_eval.run.overview import kept_checkpoints, overview
 

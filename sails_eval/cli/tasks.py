@@ -7,12 +7,11 @@ from typing import Any
 from sails_eval.cli.common import (
     add_command,
     add_group,
-    add_table_flags,
-    print_table,
     read_config,
     report_problems,
 )
 from sails_eval.cli.flags import add_model, flag
+from sails_eval.core.tables import Table, add_table_flags, print_table
 
 ON_HUB = "hub"
 
@@ -46,7 +45,6 @@ def add(commands: Any) -> None:
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
-    from sails_eval.core.tables import Table
     from sails_eval.tasks.library import describe, find_tasks
 
     found = describe(find_tasks(tuple(options.include_path)).values())

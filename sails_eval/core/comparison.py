@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from sails_eval.core.data_source import ContrastExamples, Data
-from sails_eval.core.device import FORMS
+from sails_eval.core.device import check_device
 from sails_eval.core.names import listed, names
 from sails_eval.core.pair import EMBEDDED, MOST_ORGANISMS, joined, organisms
 from sails_eval.core.recipe import defaults
@@ -17,7 +17,7 @@ def _regularisers(value: Any) -> Any:
     return parse_regularise(value) if isinstance(value, str) else value
 
 
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _one_or_more(value: Any) -> Any:
@@ -35,10 +35,15 @@ Sizes = Annotated[tuple[Positive, ...], BeforeValidator(listed)]
 
 def _rates(value: Any) -> Any:
     """`X`, or `METHOD=X,METHOD=X` as a mapping."""
-    if not isinstance(value, str) or "=" not in value:
+    if not isinstance(value, str):
         return value
-    parts = [part.partition("=") for part in listed(value)]
-    return {name: rate for name, _, rate in parts}
+    try:
+        if "=" not in value:
+            return float(value)
+        parts = [part.partition("=") for part in listed(value)]
+        return {name: float(rate) for name, _, rate in parts}
+    except ValueError:
+        raise ValueError(f"'{value}' is no learning rate; give X, such as 1e-4, or METHOD=X,METHOD=X") from None
 
 
 def _in_words(value: Any) -> str:
@@ -60,7 +65,7 @@ class CompareConfig(Settings):
     pair: Annotated[str | None, BeforeValidator(joined)] = None
     organisms: int | None = Field(default=None, ge=1, le=MOST_ORGANISMS)
     model: str | None = None
-    device: Annotated[str | None, Field(pattern=rf"^({FORMS})$")] = None
+    device: Annotated[str, AfterValidator(check_device)] | None = None
     sae: Paths = ()
     chat_template: Path | None = None
     train: Data | None = None

@@ -19,7 +19,12 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """Where Linux has a driver of NVIDIA, of Windows's subsystem, and of AMD."""
 
-FORMS = r"auto|cpu|cuda(:\d+)?"
+
+def check_device(name: str) -> str:
+    """The name as it is. Raises ValueError for what no device is called."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is not a device; use auto, cpu, cuda or cuda:N (N: the GPU's number, from 0)")
+    return name
 
 
 def has_gpu() -> bool:

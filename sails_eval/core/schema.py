@@ -1,7 +1,8 @@
 """Models of what people write in YAML and of what is kept as JSON, and errors that name the file and the key."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
@@ -22,6 +23,13 @@ class Frozen(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+KIND = re.compile(r"(constrained|function)-[^.]*|(literal|dict|list|tuple|set)\[.*\]|int|float|str|bool|none")
+"""How pydantic names a kind that a value may be of, inside the place of a fault."""
+
+SHORT = 40
+"""The most characters of a faulty value that are repeated."""
 
 
 def check_name(name: str) -> str:
@@ -51,26 +59,48 @@ Name = Annotated[str, AfterValidator(_name)]
 """What the files and folders about a thing are named after."""
 
 
-def validate(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
-    """Check values against a model. Raises UserError with one line that names `where` and every faulty key."""
+def validate(model: type[Model], values: dict[str, Any], *, where: str, flags: Collection[str] = ()) -> Model:
+    """Check values against a model. Raises UserError with one line that names `where` and every faulty key.
+
+    A key of `flags` was given on the command line, and is named as its flag.
+    """
     try:
         return model.model_validate(values)
     except UserError as error:  # of a value that has a form of its own
         raise UserError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_fault(fault, model) for fault in error.errors())) from error
+        faults = [_fault(key, list(found), model) for key, found in groupby(error.errors(), key=_key)]
+        named = [(key.partition(".")[0], key, text) for key, text in faults]
+        told = "; ".join(_named(key, text, flag=whole in flags) for whole, key, text in named)
+        raise UserError(told if {whole for whole, *_ in named} <= {*flags} else f"{where}: {told}") from error
 
 
-def _fault(fault: Any, model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
+def _key(fault: Any) -> str:
+    """The key by the names in the file: without those that pydantic gives to the kinds that a value may be of."""
+    return ".".join(str(part) for part in fault["loc"] if not KIND.fullmatch(str(part)))
+
+
+def _fault(key: str, found: Sequence[Any], model: type[BaseModel]) -> tuple[str, str]:
+    """A key and what is wrong with it; where it may be of several kinds, what each of them would be."""
+    first = found[0]
+    if first["type"] == "extra_forbidden":
         *parents, _ = key.rpartition(".")
-        return str(unknown("key", key, ["".join(parents) + name for name in _fields(model, fault["loc"][:-1])]))
-    if not key:  # a whole model's own check, which names its keys
-        return str(fault["ctx"]["error"])
-    if fault["type"] == "value_error":
-        return f"key '{key}': {fault['ctx']['error']}"
-    return f"key '{key}': {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        return "", str(unknown("key", key, ["".join(parents) + name for name in _fields(model, first["loc"][:-1])]))
+    if first["type"] == "value_error":  # a check of ours, which names the key if it is of the whole model
+        return key, str(first["ctx"]["error"])
+    message, *others = (fault["msg"].partition(", unable to parse")[0] for fault in found)
+    text = " or ".join(
+        [message[0].lower() + message[1:], *(other.removeprefix("Input should be ") for other in others)]
+    )
+    given = first["input"]
+    short = isinstance(given, str | int | float) and len(str(given)) <= SHORT
+    return key, f"{text} (found {given!r})" if short else text
+
+
+def _named(key: str, text: str, *, flag: bool) -> str:
+    if flag:
+        return f"--{key.partition('.')[0].replace('_', '-')}: {text}"
+    return f"key '{key}': {text}" if key else text
 
 
 def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """Tables of text, fitted to the terminal or in Markdown, and intervals as their cells."""
 
+import argparse
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,28 @@ class Table:
             told = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in record.items()}
             writer.writerow({key: _or_none(value) for key, value in told.items()})
         return text.getvalue().rstrip("\n")
+
+
+def add_table_flags(command: argparse.ArgumentParser) -> None:
+    """How a command's table is printed."""
+    how = command.add_argument_group("table").add_mutually_exclusive_group()
+    how.add_argument(
+        "--wide", action="store_true", help="print all columns in full, wider than the terminal if need be"
+    )
+    how.add_argument("--json", action="store_true", help="print the data as JSON (a list of objects)")
+    how.add_argument("--csv", action="store_true", help="print the data as CSV")
+
+
+def print_table(
+    options: argparse.Namespace, table: Table, *, above: Iterable[str] = (), below: Iterable[str] = ()
+) -> None:
+    """Print a table as the flags say, with lines around it where people read it."""
+    if options.json:
+        print(table.json())
+    elif options.csv:
+        print(table.csv())
+    else:
+        print(*above, *table.lines(), *map(wrapped, below), sep="\n")
 
 
 def _or_none(value: Any) -> Any:

@@ -43,7 +43,10 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
     The hub is asked only for a model that is not here, and not where HF_HUB_OFFLINE says not to.
     """
     from huggingface_hub import HfApi, constants, get_token, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HFValidationError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+
+    no_answer: tuple[type[BaseException], ...]
+    no_answer = (*HfHubHTTPError.__bases__, ValueError)  # of the HTTP library, which differs between hub versions
 
     try:
         if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
@@ -60,7 +63,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
         HfApi().auth_check(model)
     except GatedRepoError:
         return gated(model)
-    except (OSError, ValueError) as error:
+    except no_answer as error:
         return not_given(model, error)
     return None
 

@@ -172,7 +172,7 @@ def save_trained(
 
 
 def reset_peak_memory() -> None:
-    """Start counting the peak anew: on the GPU, or Linux's high-water mark of this process, which psutil has not."""
+    """Restart counting the peak: on the GPU, or Linux's high-water mark of this process, which psutil does not give."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # without it the peak is the process's peak so far, an upper bound

@@ -72,7 +72,13 @@ def files_in(folder: Path) -> list[Path]:
         ("compare --pair testbed --methods lora,wide.yaml", "spans a factor"),
         ("compare --pair testbed --methods rank.yaml", "rank.yaml: key 'peft': r cannot be set here"),
         ("compare --pair testbed --methods typo.yaml", "typo.yaml: unknown key 'paramters'; did you mean parameters"),
-        ("compare --pair testbed --seeds 0", "key 'seeds'"),
+        ("compare --learning-rate=abc", "--learning-rate: 'abc' is no learning rate; give X, such as 1e-4"),
+        ("compare --learning-rate -1e-4", "--learning-rate: input should be greater than 0"),
+        ("compare --learning-rate nan", "--learning-rate: input should be a finite number"),
+        ("compare --learning-rate sails=1e-4,lora=x", "'sails=1e-4,lora=x' is no learning rate"),
+        ("compare --device gpu", "--device: 'gpu' is not a device; use auto, cpu, cuda or cuda:N"),
+        ("compare --micro-batch-size x", "--micro-batch-size: input should be a valid integer or 'auto' (found 'x')"),
+        ("compare --pair testbed --seeds 0", "--seeds: input should be"),
         (
             "compare --model m --train good.jsonl --tasks testbed",
             "model 'm': no such folder\nno judge; give --judge\nmethod 'sails' needs SAEs\nmethod 'sails' contrasts",
@@ -97,7 +103,7 @@ def files_in(folder: Path) -> list[Path]:
         ("compare --pair testbed --quick --seeds 3", "--quick sets --seeds"),
         ("compare --pair testbed,testbed", "two of the pairs have the same name"),
         ("compare --pair testbed --examples 16,16", "--examples: a value is given twice (16, 16)"),
-        ("compare --pair testbed --examples 0", "key 'examples.0'"),
+        ("compare --pair testbed --examples 0", "--examples: input should be"),
         ("compare --pair testbed --comparisons sails:loar", "unknown method in comparisons 'loar'; did you mean lora"),
         (
             "compare --pair testbed --add lora",

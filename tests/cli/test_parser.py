@@ -67,3 +67,17 @@ def test_a_list_leaves_the_target_alone(line: str, tasks: tuple[str, ...]) -> No
 def test_a_switch_with_a_word_leaves_the_method_alone(line: str, value: str | None) -> None:
     got = parsed(line)
     assert (got["method"], got["gradient_checkpointing"]) == ("lora", value)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("compare --methodz x", "unknown flag --methodz; did you mean --methods?"),
+        ("compare --zzz x", "unknown flag --zzz"),
+        ("compare --rank x", "argument --rank: invalid int value: 'x'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parsed(line)
+    assert capsys.readouterr().err == f"sails-eval: error: {told} (see: sails-eval compare --help)\n"

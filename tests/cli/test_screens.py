@@ -64,7 +64,8 @@ def test_data_are_printed_alone(runs: Path, capsys: pytest.CaptureFixture[str]) 
     assert rows[0]["refusal_rate"] == known[0]["refusal_rate"] and rows[0]["capability"] is None
     read = list(csv.DictReader(io.StringIO(printed("leaderboard show runs/five --csv", capsys))))
     assert [row["method"] for row in read] == [row["method"] for row in rows] and read[0]["capability"] == ""
-    for command in ("tasks list", "pairs list", "runs list"):
+    power = "power --difference 0.05 --sd 0.1"
+    for command in ("tasks list", "pairs list", "runs list", power, f"{power} --organism-sd 0.1"):
         of_json = json.loads(printed(f"{command} --json", capsys))
         of_csv = list(csv.DictReader(io.StringIO(printed(f"{command} --csv", capsys))))
         assert len(of_json) == len(of_csv) > 1 and list(of_json[0]) == list(of_csv[0])

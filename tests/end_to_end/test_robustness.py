@@ -1,5 +1,6 @@
 """Forgetting and durability of a finished run, in this process: nothing but the processes is left out."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -142,14 +143,19 @@ def test_no_weights_are_kept_and_no_answer_leaves_the_run(run: Path, tmp_path: P
     )
 
 
-def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(run: Path) -> None:
+def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before, tables = files(run), [(run / name).read_bytes() for name in ("forgetting.csv", "durability.csv")]
     victim = next((run / "durability/harmful-10/lora").iterdir())
     (victim / "retuned").mkdir()
     (victim / "retuned/adapter_model.safetensors").touch()
     (gone := next(victim.rglob("completions/test/*.jsonl"))).unlink()
-    assert main(["forgetting", str(run), "-q"]) == 0
-    assert main(["durability", str(run), "-q", "--attack", "harmful:10,merge"]) == 0
+    capsys.readouterr()
+    assert main(["forgetting", str(run), "-q", "--json"]) == 0
+    assert [row["method"] for row in json.loads(capsys.readouterr().out)] == ["base", "lora"]
+    assert main(["durability", str(run), "-q", "--attack", "harmful:10,merge", "--csv"]) == 0
+    assert capsys.readouterr().out.startswith("run,method,seed,learning_rate,attack,examples,metric,value")
     assert [(run / name).read_bytes() for name in ("forgetting.csv", "durability.csv")] == tables
     assert {path for path, time in files(run).items() if before.get(path) != time} == {gone}
 

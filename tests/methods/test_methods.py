@@ -292,7 +292,7 @@ def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(
 @pytest.mark.parametrize(
     ("method", "settings", "lacks", "complaint"),
     [
-        ("sails", {}, {"saes": ()}, "method 'sails' needs SAEs, which pair 'testbed' has not; give --sae"),
+        ("sails", {}, {"saes": ()}, "method 'sails' needs SAEs, but pair 'testbed' has none; give --sae"),
         ("sails", {"saes": "naro"}, {}, "unknown SAE set of pair 'testbed': 'naro'; did you mean narrow"),
         ("sails", {"saes": "best"}, {}, "unknown SAE set of pair 'testbed': 'best'; known: narrow, one, undertrained"),
         ("sails", {}, {"contrast": None}, "method 'sails' needs contrast data .*give --contrast"),
@@ -306,7 +306,7 @@ def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(
         ("sails", {"contrast": "requests"}, {}, "recipe 'sails', settings: key 'positions': 'response' tells nothing"),
         ("lda", {"contrast": "requests"}, {}, "recipe 'lda', settings: key 'contrast'"),
         ("random-orthonormal", {"fill": "none"}, {}, "key 'fill'"),
-        ("oracle", {}, {"planted": None}, "method 'oracle' needs a planted subspace, which pair 'testbed' has not"),
+        ("oracle", {}, {"planted": None}, "method 'oracle' needs a planted subspace, but pair 'testbed' has none"),
         ("oracle", {"scail": "unit"}, {}, "recipe 'oracle', settings: unknown key 'scail'; did you mean scale"),
         ("oracle", {"scale": "lora"}, {}, "recipe 'oracle', settings: key 'scale': .*'lora' is called 'matched'"),
         ("sails", {}, {"max_length": 8}, "contrast.jsonl: every request is longer than max_length=8 tokens"),

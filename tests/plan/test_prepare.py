@@ -139,7 +139,7 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
         ({"judge": "rulez"}, "unknown judge 'rulez'; did you mean rules"),
         ({"judge": "hf:"}, "judge 'hf:' is not of the form 'hf:MODEL'"),
         ({"sae": (Path("none"),)}, "SAE '.*none': no such folder"),
-        ({"sae": ()}, "method 'sails' needs SAEs, which pair 'model' has not; give --sae"),
+        ({"sae": ()}, "method 'sails' needs SAEs, but pair 'model' has none; give --sae"),
         ({"engine": "fh"}, "unknown engine 'fh'; did you mean hf"),
         ({"reference": ("no/such",)}, "model 'no/such': no such folder"),
         (

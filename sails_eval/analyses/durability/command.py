@@ -4,6 +4,7 @@ import argparse
 
 from sails_eval.analyses.base import Analysis
 from sails_eval.core.names import names
+from sails_eval.core.tables import add_table_flags, print_table
 
 
 class Command(Analysis):
@@ -17,14 +18,19 @@ class Command(Analysis):
         )
         text += "data and this machine allow, with N = 10 and 100)"
         parser.add_argument("--attack", type=names, default=(), metavar="A,B", help=text)
+        add_table_flags(parser)
 
     def run(self, options: argparse.Namespace) -> None:
         from sails_eval.analyses.durability.measure import durability
-        from sails_eval.analyses.durability.report import shown
+        from sails_eval.analyses.durability.report import NAME, Decay, shown
+        from sails_eval.analyses.finished_run import measured_rows
         from sails_eval.judges.usage import told
         from sails_eval.run.folder.run_folder import RunFolder
 
         run = options.run_dir
         files = durability(run, options.attack, options.methods, jobs=options.jobs, quiet=options.quiet)
+        if options.json or options.csv:
+            print_table(options, measured_rows(RunFolder(run), NAME, Decay))
+            return
         print(shown(RunFolder(run)))
         print(*told(RunFolder(run).usage()), *(f"written to {file}" for file in files), sep="\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 from sails_eval.analyses.base import Analysis
 from sails_eval.core.errors import UserError
 from sails_eval.core.names import renamed
+from sails_eval.core.tables import add_table_flags, print_table
 
 
 class Command(Analysis):
@@ -44,6 +45,7 @@ class Command(Analysis):
             metavar="DIR",
             help="folder with the run's tasks; may be repeated",
         )
+        add_table_flags(parser)
 
     def run(self, options: argparse.Namespace) -> None:
         from sails_eval.analyses.power.measure import Spread, report, spread_in
@@ -58,7 +60,8 @@ class Command(Analysis):
         else:
             spread, declared = Spread(options.sd, options.prompt_sd or 0.0, organisms=options.organism_sd), 1
         n = declared if options.n_comparisons is None else options.n_comparisons
-        print(report(spread, difference=options.difference, power_wanted=options.power, comparisons=n))
+        found = report(spread, difference=options.difference, power_wanted=options.power, comparisons=n)
+        print_table(options, found.table, above=[found.heading, ""], below=["", found.assumed])
 
 
 def _rows(text: str) -> list[str]:

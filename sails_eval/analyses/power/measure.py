@@ -15,7 +15,7 @@ from sails_eval.boards.leaderboard import Tested, parts_of
 from sails_eval.boards.table import METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.stats import MIN_ORGANISMS, Interval, Mean, Sample
-from sails_eval.core.tables import fitted
+from sails_eval.core.tables import Table
 from sails_eval.plan.budget import Size
 from sails_eval.plan.identity import Identity
 from sails_eval.run.folder.run_folder import RunFolder
@@ -179,11 +179,17 @@ def _prompt_error(row: Tested, metric: str) -> float:
 # --- what it takes ----------------------------------------------------------------------------------------------------
 
 
-def report(spread: Spread, *, difference: float, power_wanted: float, comparisons: int) -> str:
-    """Tables of what it takes to detect a difference, and what they assume.
+@dataclass(frozen=True)
+class Report:
+    """What it takes to detect a difference, with what that follows from and what it assumes."""
 
-    Raises UserError for figures out of their range.
-    """
+    heading: str
+    table: Table
+    assumed: str
+
+
+def report(spread: Spread, *, difference: float, power_wanted: float, comparisons: int) -> Report:
+    """What it takes to detect a difference. Raises UserError for figures out of their range."""
     span = METRICS[spread.metric].high - METRICS[spread.metric].low
     if spread.sd == 0 and spread.df:
         raise UserError(
@@ -200,12 +206,13 @@ def report(spread: Spread, *, difference: float, power_wanted: float, comparison
     unit, more = ("seeds", OVER_SEEDS) if of_seeds else ("organisms", OVER_ORGANISMS)
     s = "" if comparisons == 1 else "s"
     about = ASSUMED.format(unit=unit, comparisons=comparisons, s=s, alpha=alpha, more=more)
-    return f"{_heading(spread, difference)}\n\n{table}\n\n{about}"
+    return Report(_heading(spread, difference), table, about)
 
 
-def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: float) -> str:
+def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: float) -> Table:
     """The power by seeds and prompts, and the seeds that are needed."""
     lines = [["prompts", *(f"{seeds} seeds" for seeds in SEEDS), f"seeds for {power_wanted:.0%}"]]
+    records = []
     for factor in (1, 2, 4) if spread.prompts else (1,):
         sd = spread.with_prompts(factor)
         if sd == 0:
@@ -213,20 +220,26 @@ def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: f
                 "the whole spread is due to the prompts: give a smaller --prompt-sd, or a run of more seeds"
             )
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
-        powers = [f"{power(difference, sd, seeds=seeds, alpha=alpha):.0%}" for seeds in SEEDS]
-        lines.append([f"× {factor}", *powers, str(needed or f"over {MOST}")])
-    return "\n".join(fitted(lines, "r"))
+        powers = [power(difference, sd, seeds=seeds, alpha=alpha) for seeds in SEEDS]
+        lines.append([f"× {factor}", *(f"{one:.0%}" for one in powers), str(needed or f"over {MOST}")])
+        for seeds, one in zip(SEEDS, powers, strict=True):
+            records.append({"prompts_times": factor, "seeds": seeds, "power": one, "seeds_needed": needed})
+    return Table(lines, records, "r")
 
 
-def _over_organisms(spread: Spread, difference: float, power_wanted: float, alpha: float) -> str:
+def _over_organisms(spread: Spread, difference: float, power_wanted: float, alpha: float) -> Table:
     """The detectable difference by organisms and seeds, and the organisms that are needed."""
     lines = [[f"detected with {power_wanted:.0%}", *(f"{n} seed{'s' * (n > 1)} each" for n in SEEDS_OF_EACH)]]
+    needed = [spread.organisms_needed(difference, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
+    records = []
     for organisms in ORGANISMS:
         seen = [spread.detectable(organisms, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
         lines.append([f"{organisms} organisms", *(f"{one:.3f}" for one in seen)])
-    needed = [spread.organisms_needed(difference, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
+        for n, one, least in zip(SEEDS_OF_EACH, seen, needed, strict=True):
+            told = {"organisms": organisms, "seeds_each": n, "detectable": one, "organisms_needed": least}
+            records.append(told)
     lines.append([f"organisms for {difference:g}", *(str(n or f"over {MOST}") for n in needed)])
-    return "\n".join(fitted(lines, "r"))
+    return Table(lines, records, "r")
 
 
 def _heading(spread: Spread, difference: float) -> str:

@@ -24,12 +24,12 @@ def checked_initialisation(pair: Pair, recipe: Recipe) -> Initialisation:
     saes = pair.sae_sources(start.sae_set)
     if "saes" in start.needs and not saes:
         raise UserError(
-            f"method '{recipe.name}' needs SAEs, which pair '{pair.name}' has not; give --sae DIR (once for each layer)"
+            f"method '{recipe.name}' needs SAEs, but pair '{pair.name}' has none; give --sae DIR (once for each layer)"
             ", or key 'saes' of the pair"
         )
     if "planted" in start.needs and pair.planted is None:
         raise UserError(
-            f"method '{recipe.name}' needs a planted subspace, which pair '{pair.name}' has not: its key 'planted' "
+            f"method '{recipe.name}' needs a planted subspace, but pair '{pair.name}' has none: its key 'planted' "
             "names a safetensors file"
         )
     if start.needs & CONTRASTED:

@@ -188,7 +188,7 @@ def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPat
 def test_saes_are_missed_where_a_method_reads_some(tmp_path: Path) -> None:
     (tmp_path / "bare.yaml").write_text("like: testbed\nsaes: []\n")
     asked = CompareConfig(pair=str(tmp_path / "bare.yaml"), methods=("lora", "lda", "sails-signed"))
-    with pytest.raises(UserError, match=r"^method 'sails-signed' needs SAEs, which pair 'bare' has not; give --sae"):
+    with pytest.raises(UserError, match=r"^method 'sails-signed' needs SAEs, but pair 'bare' has none; give --sae"):
         prepare(asked)
     assert prepare(asked.model_copy(update={"methods": ("lora", "lda")})).sub_runs
 
