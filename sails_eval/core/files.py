@@ -29,6 +29,8 @@ def parse_json(where: str, text: str | bytes, what: str = "valid JSON") -> Any:
     """What a text holds. Raises UserError that names where it stands, and that it is not `what`."""
     try:
         return json.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{where}: not {what} (nested too deeply)") from error
     except ValueError as error:
         told = re.sub(r": (line \d+ column \d+) \(char \d+\)$", r", \1", str(error))
         raise UserError(f"{where}: not {what} ({told})") from error

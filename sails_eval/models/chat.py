@@ -13,8 +13,20 @@ if TYPE_CHECKING:
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
     """A dialogue as the model sees it, up to where it answers (or, `answered`, to the end of its last turn).
 
-    Raises UserError where the template has a fault or refuses the dialogue.
+    A system turn that the template refuses stands in front of the user's first one, as in `instructed`. Raises
+    UserError where the template has a fault or refuses the dialogue.
     """
+    try:
+        return _render(tokenizer, messages, answered=answered)
+    except UserError:
+        if len(messages) < 2 or messages[0]["role"] != "system":
+            raise
+        (system, first), others = messages[:2], messages[2:]
+        opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+        return _render(tokenizer, [opened, *others], answered=answered)
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
     from jinja2 import TemplateError
 
     try:
@@ -75,7 +87,7 @@ def has_system_role(tokenizer: Any) -> bool:
     texts = []
     for role in ("system", "user"):
         try:
-            texts.append(render_chat(tokenizer, [{"role": role, "content": "instructions"}, *asked]))
+            texts.append(_render(tokenizer, [{"role": role, "content": "instructions"}, *asked]))
         except UserError:  # some want speakers to alternate
             texts.append("")
     return "instructions" in texts[0] and texts[0] != texts[1]
