@@ -11,15 +11,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import read_json, write_text
+from sails_eval.core.yaml_files import parse_yaml
 
 SCHEMA = 1
 """Raised when a field of a record changes its meaning; files of 0.1.0 have none."""
 
 
 class Frozen(BaseModel):
-    """A model whose values never change and that knows all of its keys."""
+    """A model whose values never change and that knows all of its keys; its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -116,15 +117,17 @@ def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[st
 def read_mapping(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises UserError naming the file."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(str(path), path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: not UTF-8 ({error})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    if strange := [key for key in values if not isinstance(key, str)]:
+        raise UserError(f"{path}: key {strange[0]!r} is not a text; write it in quotes")
     return values
 
 
@@ -134,7 +137,9 @@ class Record(Frozen):
     An unknown one is an error: it would be of a later version.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings", allow_inf_nan=True
+    )
 
     whole_in_0_1_0: ClassVar[str | None] = None
     """The field whose mapping was all of the file in 0.1.0."""

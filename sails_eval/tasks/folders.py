@@ -18,7 +18,8 @@ from sails_eval.core.files import write_jsonl, write_text
 from sails_eval.core.paths import bundled, search_path
 from sails_eval.core.records import Kind
 from sails_eval.data.files import Row, read_rows
-from sails_eval.tasks.library import Entry, kind_problem, load_task, read_entry, scan, task_info, yaml_files
+from sails_eval.tasks.entries import Entry, code_problems, read_entry, yaml_files
+from sails_eval.tasks.library import kind_problem, load_task, scan, task_info
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,23 @@ def _settings(name: str, columns: Columns, kind: Kind) -> dict[str, Any]:
     }
 
 
+def check_named(name: str, extra: tuple[Path, ...] = ()) -> list[str]:
+    """What is wrong with a task or the tasks of a group, found by name as everywhere, or by the path of its file or
+    folder. Raises UserError where there is no such thing."""
+    if Path(name).exists():
+        return check_task(Path(name))
+    library = scan(search_path("tasks", extra))
+    if name in library.faults:
+        return [library.faults[name].text]
+    if name not in library.names():
+        raise UserError(f"{name}: no such file or folder, and {unknown('task', name, library.names())}")
+    return [problem for entry in library.expand(name) for problem in check_task(entry.path)]
+
+
 def check_task(path: Path) -> list[str]:
     """What is wrong with a task's YAML file, or with all tasks of a folder, each in words that say the fix.
 
-    Raises UserError where there is nothing at `path`.
+    No code runs but what ships with this package. Raises UserError where there is nothing at `path`.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -153,6 +167,7 @@ def check_task(path: Path) -> list[str]:
         problems.append(f"{path}: no YAML file with a key 'task'; `sails-eval tasks new` makes one")
     for entry in tasks:
         problems += [f"{entry.path}: {problem}" for problem in _settings_problems(entry)]
+        problems += [f"{entry.path}: {problem}" for problem in dict.fromkeys(code_problems(entry))]
         problems += _data_problems(entry)
     problems += _clashes(tasks)
     return problems or [problem for entry in tasks for problem in _loading_problems(entry)]
@@ -237,7 +252,7 @@ def _clashes(tasks: list[Entry]) -> Iterator[str]:
 
 
 def _loading_problems(entry: Entry) -> Iterator[str]:
-    if entry.data is None:  # documents from the hub; loading might mean a download
+    if entry.data is None or entry.code:  # documents from the hub might mean a download; others' code is not run here
         return
     info = task_info(entry)
     try:
