@@ -10,7 +10,7 @@ from sails_eval.cli.common import (
     read_config,
     report_problems,
 )
-from sails_eval.cli.flags import add_model, flag
+from sails_eval.cli.flags import add_model, flag, switch
 from sails_eval.core.errors import UserError
 from sails_eval.core.tables import Table, add_table_flags, print_table
 
@@ -28,6 +28,7 @@ def add(commands: Any) -> None:
     show.add_argument("name", metavar="NAME", help="name of the task")
     show.add_argument("--include-path", type=Path, action="append", metavar="DIR", help=include)
     flag(show, "--task-data", "NAME=FILE", action="append")
+    switch(show, "--trust-tasks")
     add_model(show)
     new = add_command(actions, "new", _new_task, "Create a task folder from a file of prompts.")
     new.add_argument("name", metavar="NAME", help="name of the new task")

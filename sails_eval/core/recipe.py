@@ -74,7 +74,7 @@ class Recipe(Frozen):
     init: str | None = Field(default=None, description="initialisation: a module of sails_eval.methods, or a plug-in")
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the initialisation")
     peft_type: PeftType = Field(default="lora", description="type of adapter, as in PEFT")
-    rank_factor: float = Field(default=1.0, gt=0, description="factor on the pair's rank, and on alpha")
+    rank_factor: float = Field(default=1.0, gt=0, le=1000, description="factor on the pair's rank, and on alpha")
     peft: dict[str, Any] = Field(default_factory=dict, description="additional fields of PEFT's config for this type")
     lr_ratio: float | None = Field(
         default=None, ge=1, description="learning rate of lora_B divided by that of lora_A (LoRA+, arXiv 2402.12354)"

@@ -41,7 +41,7 @@ def load_tokenizer(pair: Pair) -> Any:
     Raises UserError where the tokenizer cannot be loaded or BOS would come twice.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision)
+        tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load its tokenizer: {first_line(error)}") from error
     if pair.chat_template is not None:
@@ -67,7 +67,12 @@ def load_base(pair: Pair) -> Base:
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            pair.model, revision=pair.revision, dtype=dtype_of(pair), use_safetensors=True, **options
+            pair.model,
+            revision=pair.revision,
+            dtype=dtype_of(pair),
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
@@ -82,7 +87,7 @@ BOUNDLESS = 10**9
 
 def context_of(pair: Pair) -> int:
     """The longest prompt and answer together, in tokens: what the model can do, or the pair says an engine is to do."""
-    config = AutoConfig.from_pretrained(pair.model, revision=pair.revision).get_text_config()
+    config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False).get_text_config()
     most = int(getattr(config, "max_position_embeddings", None) or BOUNDLESS)
     return min(most, int(pair.engine.get("max_model_len") or most))
 
@@ -92,7 +97,7 @@ def load_generation(folder: Path) -> GenerationConfig:
     try:
         return GenerationConfig.from_pretrained(folder)
     except OSError:  # then the model's own config has them
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

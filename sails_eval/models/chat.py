@@ -16,21 +16,32 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: boo
     A system turn that the template refuses stands in front of the user's first one, as in `instructed`. Raises
     UserError where the template has a fault or refuses the dialogue.
     """
+    return _folding(tokenizer, messages, add_generation_prompt=not answered)
+
+
+def render_prompt(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """As `render_chat`; the last turn, where it is the beginning of an answer, stays open, as lm-eval's `gen_prefix`
+    has it."""
+    ending = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+    return _folding(tokenizer, messages, **ending)
+
+
+def _folding(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
     try:
-        return _render(tokenizer, messages, answered=answered)
+        return _render(tokenizer, messages, **ending)
     except UserError:
         if len(messages) < 2 or messages[0]["role"] != "system":
             raise
         (system, first), others = messages[:2], messages[2:]
         opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-        return _render(tokenizer, [opened, *others], answered=answered)
+        return _render(tokenizer, [opened, *others], **ending)
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
+def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **ending)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
@@ -87,7 +98,8 @@ def has_system_role(tokenizer: Any) -> bool:
     texts = []
     for role in ("system", "user"):
         try:
-            texts.append(_render(tokenizer, [{"role": role, "content": "instructions"}, *asked]))
+            turns = [{"role": role, "content": "instructions"}, *asked]
+            texts.append(_render(tokenizer, turns, add_generation_prompt=True))
         except UserError:  # some want speakers to alternate
             texts.append("")
     return "instructions" in texts[0] and texts[0] != texts[1]

@@ -172,7 +172,7 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n i
         ("task: a\ngeneration_kwargs: {until: {x: y}}", "a.yaml: key 'generation_kwargs.until': "),
         ("task: a\ngeneration_kwargs: &b {until: *b}", "a.yaml:2: an alias .* stands inside what it names"),
         ("task: a\n" + BOMB, r"a.yaml:\d+: aliases .* multiply"),
-        ("task: a\nx: " + "[" * 400, "a.yaml: not valid YAML: nested too deeply"),
+        ("task: a\nx: " + "[" * 400 + "]" * 400, "a.yaml:2: nested too deeply; at most 50"),
         ("task: a\nx: 2001-99-99", "a.yaml:2: cannot read the value '2001-99-99'"),
         (f"task: a\nx: {'9' * 5000}", "a.yaml:2: cannot read the value"),
         ('task: a\nx: "\\0"', "a.yaml:2: a text holds NUL"),

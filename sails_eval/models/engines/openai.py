@@ -21,7 +21,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
-from sails_eval.models.engines.base import ENGINE_KEY, Engine, Quiet
+from sails_eval.models.engines.base import ENGINE_KEY, Engine, Templated
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
 
@@ -31,7 +31,7 @@ CANNOT_LOAD = (
 )
 
 
-class Completions(Quiet, LocalCompletionsAPI):  # type: ignore[misc]
+class Completions(Templated, LocalCompletionsAPI):  # type: ignore[misc]
     """lm-eval's class, whose answers end where those of the other engines do."""
 
     ends: list[int]

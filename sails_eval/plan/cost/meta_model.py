@@ -49,7 +49,8 @@ def shape_of(pair: Pair) -> Shape:
     """The shape of the pair's model. Raises UserError where nothing on this machine tells it."""
     folder = Path(pair.model).is_dir()
     try:
-        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, local_files_only=True)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, **options)
         return Shape(config, "folder" if folder else "hub cache")
     except (OSError, ValueError) as error:
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
@@ -65,7 +66,9 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
     """The model without memory for its weights, every one of which has its shape and dtype."""
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(shape.config, dtype=dtype, **options).requires_grad_(False)
+        return AutoModelForCausalLM.from_config(
+            shape.config, dtype=dtype, trust_remote_code=False, **options
+        ).requires_grad_(False)
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
