@@ -40,6 +40,11 @@ PAIR_OWNS = frozenset(
 No recipe may set them but by `rank_factor`.
 """
 
+MACHINERY = frozenset(
+    ("runtime_config", "megatron_config", "megatron_core", "inference_mode", "peft_type", "task_type")
+)
+"""Fields of PEFT's configs that say how adapters are run, not what they are."""
+
 
 def regularises(field: str) -> bool:
     return "dropout" in field or field in ("orth_reg_weight", "coft")
@@ -113,6 +118,8 @@ class Recipe(Frozen):
                 f"key 'peft': {', '.join(owned)} cannot be set here, since budgets would no longer be equal; rank, "
                 "alpha and target modules are set by the pair (see also: key 'rank_factor')"
             )
+        if machinery := sorted(MACHINERY.intersection(self.peft)):
+            raise ValueError(f"key 'peft': {', '.join(machinery)} cannot be set by a method; leave it out")
         if alone := sorted(key for key, value in self.peft.items() if value and regularises(key)):
             raise ValueError(
                 f"key 'peft': {', '.join(alone)} would regularise one method only; regularise all methods alike, by "

@@ -89,7 +89,8 @@ def _fault(key: str, found: Sequence[Any], model: type[BaseModel]) -> tuple[str,
         return "", str(unknown("key", key, ["".join(parents) + name for name in _fields(model, first["loc"][:-1])]))
     if first["type"] == "value_error":  # a check of ours, which names the key if it is of the whole model
         return key, str(first["ctx"]["error"])
-    message, *others = (fault["msg"].partition(", unable to parse")[0] for fault in found)
+    told = (re.sub(r"(valid dictionary|instance of).*", "mapping", fault["msg"]) for fault in found)
+    message, *others = dict.fromkeys(text.partition(", unable to parse")[0] for text in told)
     text = " or ".join(
         [message[0].lower() + message[1:], *(other.removeprefix("Input should be ") for other in others)]
     )

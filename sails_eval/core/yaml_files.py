@@ -78,4 +78,5 @@ def _check_scalar(place: str, loader: yaml.SafeLoader, node: yaml.ScalarNode) ->
     except yaml.YAMLError:
         raise
     except Exception as error:  # whatever Python raises for a scalar; PyYAML lets it through
-        raise UserError(f"{place}: cannot read the value {node.value!r:.40} ({first_line(error)})") from error
+        reason = first_line(error).partition(";")[0]
+        raise UserError(f"{place}: cannot read the value {node.value!r:.40} ({reason}); put a text in quotes") from error
