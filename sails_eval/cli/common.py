@@ -60,5 +60,6 @@ def report_problems(problems: list[str], path: Path) -> int:
     """Print them; the exit status."""
     for problem in problems:
         print(problem)
-    print(f"{path}: {f'{len(problems)} problems' if problems else 'in order'}")
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no problems found"
+    print(f"{path}: {count}")
     return 1 if problems else 0

@@ -13,7 +13,7 @@ HELP = {
     "(testbed-preference)",
     "--pair": "pair to use: the name of a shipped one (sails-eval pairs list) or a YAML file; compare takes several, "
     "A,B,C, and treats them as independent organisms (default: testbed, the embedded pair)",
-    "--model": "model to use instead of a pair: a folder or hub id",
+    "--model": "base model to use instead of a pair: a folder or hub id",
     "--chat-template": "Jinja file with the chat template (default: the pair's, else the tokenizer's, else a plain "
     "one for base models)",
     "--config": "YAML file whose keys are the names of the flags; flags override it",
@@ -74,11 +74,11 @@ HELP = {
     "--protocol": "protocol; explore: the same seeds choose learning rates and are tested, each at the rate chosen "
     "by the other seeds; confirm: rates are tuned on separate seeds, and a few comparisons fixed in advance are "
     "tested on fresh ones (default: explore; see: sails-eval docs protocol)",
-    "--seeds": "seeds per learning rate; with --protocol confirm: test seeds on each pair (default: 5)",
+    "--seeds": "seeds per learning rate; with --protocol confirm: test seeds on each pair (default: 5, with --quick 2)",
     "--tuning-seeds": "additional seeds on each pair for tuning learning rates; only with --protocol confirm "
     "(default: 2)",
-    "--learning-rates": "number of learning rates to try within each method's range (default: 6; with --protocol "
-    "confirm: a grid in steps of a factor of 2, then two rates next to the best one)",
+    "--learning-rates": "number of learning rates to try within each method's range (default: 6, with --quick 2; with "
+    "--protocol confirm: a grid in steps of a factor of 2, then two rates next to the best one)",
     "--checkpoints": "early stopping: evaluate each cell at N equally spaced steps and keep the best on validation; "
     "each counts as a tuning trial (default: 1, the last step)",
     "--quick": "run a smoke test: 2 learning rates and 2 seeds, to see that everything works; nothing is ranked, and "

@@ -23,7 +23,8 @@ def add(commands: Any) -> None:
         "--organisms",
         type=int,
         metavar="N",
-        help="make organisms until there are N; 3 ship with the package, others go to the user's cache",
+        help="make organisms until there are N; 3 ship with the package, others are written to $SAILS_EVAL_CACHE or "
+        "~/.cache/sails-eval (about seven CPU minutes each)",
     )
     build.add_argument(
         "--validation",

@@ -215,6 +215,13 @@ def test_an_evaluation_tells_everything_at_once_too(asked: dict[str, Any]) -> No
     assert told == ["unknown task 'godo'", "unknown engine 'fh'", "unknown judge 'rulez'"]
 
 
+def test_a_model_that_is_missing_is_told_once(asked: dict[str, Any]) -> None:
+    wanted = {key: asked[key] for key in ("tasks", "judge")}
+    with pytest.raises(UserError) as error:
+        prepare_evaluation(CompareConfig(**wanted), target="../no/such")
+    assert str(error.value).count("model '../no/such'") == 1
+
+
 def test_a_plan_is_settled(asked: dict[str, Any]) -> None:
     config = CompareConfig(**asked, examples=(4, 2), comparisons=("sails:lora",))
     plan, again = prepare(config), prepare(config)

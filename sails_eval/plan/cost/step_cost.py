@@ -300,7 +300,7 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
 
 
 def sae_width(source: SaeSource, hidden_size: int) -> int:
-    """Features of a SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
+    """Features of an SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
     if source.path is not None:
         return int(read_json(source.path / "cfg.json")["d_sae"])
     if thousands := re.search(r"(?:^|[-_/])w(?:idth_)?(\d+)k(?:[-_/]|$)", f"{source.release}/{source.id}"):

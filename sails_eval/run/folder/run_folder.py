@@ -388,9 +388,11 @@ class RunFolder:
 
 
 def board_file(path: Path) -> Path:
-    """A board's file, or the leaderboard of a run folder. Raises UserError where it is no CSV."""
+    """A board's file, or the leaderboard of a run folder. Raises UserError where it is neither."""
     if path.is_dir():
         return RunFolder(path).leaderboard
-    if path.is_file() and path.suffix != ".csv":
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or run folder; for a list of runs: sails-eval runs list")
+    if path.suffix != ".csv":
         raise UserError(f"{path}: not a board (.csv file); give the board's CSV file or a run folder")
     return path

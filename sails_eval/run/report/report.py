@@ -129,7 +129,7 @@ def _on(warnings: Mapping[str, str], pairs: int) -> str:
     first, told = next(iter(warnings.items()))
     where = ", ".join(warnings) if len(warnings) < pairs else f"all {pairs} pairs"
     alike = len(set(warnings.values())) == 1
-    return f"on {where}, {told}" if alike else f"on {where}, as here on {first}: {told}"
+    return f"{told} (on {where}{'' if alike else f', figures of {first}'})"
 
 
 def write_outcome(run: RunFolder, sub_run: SubRun, outcome: Outcome, described: Description) -> None:
