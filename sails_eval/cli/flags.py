@@ -9,14 +9,14 @@ from sails_eval.core.names import names, renamed
 HELP = {
     "--methods": "methods to compare, by name or recipe file (default: sails,lora,full; see: sails-eval methods list)",
     "--reference": "finished model to add as a row of its own, without training; repeatable: the folder of a model "
-    "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair "
-    "(testbed-preference)",
+    "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair, such "
+    "as testbed-preference (default: none)",
     "--pair": "pair to use: the name of a shipped one (sails-eval pairs list) or a YAML file; compare takes several, "
     "A,B,C, and treats them as independent organisms (default: testbed, the embedded pair)",
     "--model": "base model to use instead of a pair: a folder or hub id",
     "--chat-template": "Jinja file with the chat template (default: the pair's, else the tokenizer's, else a plain "
     "one for base models)",
-    "--config": "YAML file whose keys are the names of the flags; flags override it",
+    "--config": "YAML file whose keys are the names of the flags, without --; flags override it (default: none)",
     "--dtype": "dtype of the weights; auto: bfloat16 on a GPU that supports it, else float32 (default: the pair's, "
     "else auto)",
     "--attn-implementation": "attention implementation of transformers: eager, sdpa, flash_attention_2, … (default: "
@@ -55,7 +55,7 @@ HELP = {
     "--examples": "labelled examples to draw per seed; compare takes several, N,N,N, and draws budget curves: the "
     "token budget stays the same, so fewer examples are repeated more often (default: the pair's, else all)",
     "--tasks": "tasks or groups of tasks to evaluate on (default: the pair's; see: sails-eval tasks list)",
-    "--include-path": "additional folder with tasks, besides the bundled ones and ./tasks; repeatable",
+    "--include-path": "additional folder with tasks, besides the bundled ones and ./tasks; repeatable (default: none)",
     "--task-data": "local copy of a task's or benchmark's data, to use instead of the hub's; repeatable (default: "
     "look in the folder $SAILS_EVAL_DATA, then on the hub)",
     "--send-to": "host of a judge that may receive the prompts of gated data sets; repeatable (default: none)",
@@ -96,9 +96,9 @@ HELP = {
     "--keep": "checkpoints to keep: those at the chosen learning rates (best), all or none (default: best)",
     "--out": "run folder; an existing run is resumed (default: a folder in ./runs named after the pair and the "
     "settings)",
-    "--add": "methods to add to the run named by --against",
+    "--add": "methods to add to the run named by --against (default: none)",
     "--against": "finished run to extend: its configuration is used, and those of its cells are reused whose "
-    "settings, code and files have not changed",
+    "settings, code and files have not changed (default: none; a new comparison)",
 }
 
 

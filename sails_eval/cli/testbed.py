@@ -48,9 +48,10 @@ def _testbed_references(options: argparse.Namespace) -> None:
 
 
 def _testbed_info(options: argparse.Namespace) -> None:
+    from sails_eval.core.tables import wrapped
     from sails_eval.testbed.card import render
 
-    print(render())
+    print(*(line if line.startswith("|") else wrapped(line) for line in render().splitlines()), sep="\n")
 
 
 def _testbed_build(options: argparse.Namespace) -> None:

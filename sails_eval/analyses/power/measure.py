@@ -116,6 +116,8 @@ def spread_in(
     """
     folder = RunFolder(run)
     described = folder.description() if folder.exists else None  # results alone will do
+    if described and described.quick:
+        raise UserError(f"{run}: made with --quick, a smoke test; take the spread from a run without it")
     identity, organisms = (described.identity if described else Identity()), [folder]
     if identity.parts:
         largest = max(map(Size.of, identity.parts))

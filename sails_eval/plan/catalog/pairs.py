@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
-from sails_eval.core.tables import Table
+from sails_eval.core.tables import Table, as_yaml, wrapped
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
@@ -84,22 +82,25 @@ def listing() -> Table:
 def shown(pair: Pair) -> str:
     """A pair as YAML, and which modules each of its SAEs serves."""
     values = pair.model_dump(mode="json", exclude_defaults=True, exclude={"saes", "sae_sets"})
-    lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), "", "SAEs:"]
+    lines = [
+        as_yaml(values),
+        "",
+        "SAEs:",
+    ]
     writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
     reads = [name for name in pair.target_modules if name not in writes]
     for source in pair.saes:
         layer = sae_layer(source)
         if layer is None:
-            lines.append(f"  {source.path or source.name}: layer given in its files")
+            lines.append(wrapped(f"- {source.path or source.name}: layer given in its files"))
             continue
         l0 = published_l0(source)
         known = f", published L0 {l0:g}" if l0 else ""
-        lines.append(
-            f"  {source.path or source.name}: output of layers.{layer}, for {', '.join(writes) or 'nothing'} of layer "
-            f"{layer} and {', '.join(reads) or 'nothing'} of layer {layer + 1}{known}"
-        )
+        told = f"output of layers.{layer}, for {', '.join(writes) or 'nothing'} of layer {layer} and "
+        told += f"{', '.join(reads) or 'nothing'} of layer {layer + 1}{known}"
+        lines.append(wrapped(f"- {source.path or source.name}: {told}"))
     for name, sources in pair.sae_sets.items():
-        lines.append(f"  set '{name}': {len(sources)} SAEs")
+        lines.append(f"- set '{name}': {len(sources)} SAEs")
     return "\n".join(lines)
 
 
