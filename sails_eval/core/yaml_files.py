@@ -30,7 +30,7 @@ def check_yaml(where: str, text: str) -> yaml.Node | None:
     aliases that go in a circle or multiply, and deep nesting.
     """
     with _told(where):
-        loader = yaml.SafeLoader(text)
+        loader = yaml.SafeLoader(text)  # not the one in C, which deep nesting makes crash
         root = loader.get_single_node()
         if root is not None:
             _count(where, loader, root, {}, 0)
@@ -78,5 +78,5 @@ def _check_scalar(place: str, loader: yaml.SafeLoader, node: yaml.ScalarNode) ->
     except yaml.YAMLError:
         raise
     except Exception as error:  # whatever Python raises for a scalar; PyYAML lets it through
-        reason = first_line(error).partition(";")[0]
-        raise UserError(f"{place}: cannot read the value {node.value!r:.40} ({reason}); put a text in quotes") from error
+        told = f"{node.value!r:.40} ({first_line(error).partition(';')[0]})"
+        raise UserError(f"{place}: cannot read the value {told}; put a text in quotes") from error

@@ -39,6 +39,11 @@ def read_rows(path: Path) -> list[Row]:
     return list(parse(path, read_bytes(path)))
 
 
+def read_text(path: Path) -> str:
+    """A file's text, unpacked where it is packed. Raises UserError where it cannot be read, or is not UTF-8."""
+    return _decode(path, read_bytes(path))
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's bytes. Raises UserError where it cannot be read."""
     try:

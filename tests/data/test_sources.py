@@ -175,7 +175,7 @@ def test_a_card_that_is_none_is_an_error(hub: Path, card: str) -> None:
     lay(hub, "o/set", {}, {"train.jsonl": [{"prompt": "a", "response": "b"}]})
     (path,) = hub.rglob("README.md")
     path.write_text(f"---\n{card}\n---\n")
-    with pytest.raises(UserError, match="hf:o/set: its card .*use a local file"):
+    with pytest.raises(UserError, match=r"hf:o/set: its card .*use a local file"):
         read_examples(as_data("hf:o/set"))
 
 
