@@ -131,13 +131,18 @@ def _begins_with_object(text: str) -> bool:
 
 def _row(where: str, item: object) -> Row:
     """A row of what JSON holds: that may be half of a surrogate pair, which is no character and becomes U+FFFD."""
-    values = json_object(where, item)
+    values = _present(json_object(where, item))
     try:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = f"U+{ord(error.object[error.start]):04X}"
         return Row(where, _whole(values), f"{half}, half of a surrogate pair, was replaced by U+FFFD")
     return Row(where, values)
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values; NaN, which pandas writes for a missing text, is None."""
+    return {key: None if isinstance(value, float) and value != value else value for key, value in values.items()}
 
 
 def _whole(value: Any) -> Any:
@@ -187,8 +192,8 @@ def _parse_parquet(path: Path, content: bytes) -> Iterator[Row]:
             columns = [_column(batch.column(name)) for name in named]
             for values in zip(*columns, strict=True):
                 number += 1
-                yield Row(f"{path}: row {number}", dict(zip(named, values, strict=True)))
-    except (pa.ArrowException, OSError, ValueError) as error:
+                yield Row(f"{path}: row {number}", _present(dict(zip(named, values, strict=True))))
+    except (pa.ArrowException, LookupError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file that can be read ({first_line(error)})") from error
 
 

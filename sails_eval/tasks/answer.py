@@ -60,10 +60,12 @@ def asked(loaded: Any, doc: dict[str, Any], tokenizer: Any) -> list[str]:
             chat_template=partial(render_prompt, tokenizer),
             gen_prefix=loaded.doc_to_prefix(doc),
         )
+        texts = [context] if isinstance(context, str) else list(context)
+        "".join(texts).encode()  # half of a surrogate pair is nothing that a tokenizer knows
     except Exception as error:  # whatever the functions and templates of a user's task may raise
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"task '{loaded.task_name}': document {str(doc)[:60]}… makes no prompt: {reason}") from error
-    return [context] if isinstance(context, str) else list(context)
+    return texts
 
 
 def document_id(task: TaskInfo, doc: dict[str, Any], number: int) -> str:

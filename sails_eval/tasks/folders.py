@@ -247,6 +247,8 @@ def _data_problems(entry: Entry) -> list[str]:
 
 
 def _row_faults(row: Row, entry: Entry) -> Iterator[str]:
+    if row.note:
+        yield f"a text holds half of a surrogate pair ({row.note.partition(',')[0]}); remove it"
     for field in ("id", "prompt", "category"):
         value = row.values.get(field)
         if not isinstance(value, str) or not value.strip():

@@ -185,7 +185,7 @@ def _text(row: Row, column: str | None) -> str:
     value = row.values.get(column) if column else None
     if isinstance(value, list):
         value = value[0] if value else ""
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else re.sub("\r\n?", "\n", str(value)).strip()
     if text.startswith("Human:"):
         text = re.split(r"\n\n(?:Human|Assistant):", text.removeprefix("Human:"), maxsplit=1)[0].strip()
     return text

@@ -166,6 +166,7 @@ def said(*turns: dict[str, Any]) -> dict[str, Any]:
     ("row", "reason"),
     [
         ({"prompt": "a", "response": None}, "response was skipped: .* empty"),
+        ({"prompt": "a", "response": float("nan")}, "response was skipped: .* empty"),
         ({"prompt": None, "response": "b"}, "the user's request is missing"),
         ({"prompt": "a"}, "no response; expected one of the fields"),
         ({"prompt": "a", "chosen": None, "rejected": "c"}, "response|chosen"),

@@ -408,6 +408,7 @@ DOC = {"id": "a", "prompt": "p", "category": "c", "target": "t"}
             [DOC | {"category": ""}, DOC | {"id": "b", "prompt": "q", "category": 3}],
             r"2: no category.*\(1 more",
         ),
+        ({}, [DOC | {"prompt": "a \ud83d"}], r"test.jsonl:2: a text holds half of a surrogate pair .U.D83D"),
         ({}, [DOC, DOC | {"prompt": "q"}], r"test.jsonl:3 \(as .*test.jsonl:2\): the same id twice"),
         (
             {},
