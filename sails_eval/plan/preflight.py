@@ -10,15 +10,17 @@ from pathlib import Path
 
 from sails_eval.core.data_source import HUB, origins
 from sails_eval.core.errors import UserError
-from sails_eval.core.pair import Pair
+from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.data.hub import fetch, parse_spec
 from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.data.sample import TrainingSample
 from sails_eval.judges.spec import parse
 from sails_eval.methods import load_initialisation
+from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
+from sails_eval.models.stored import check_readable
 from sails_eval.plan.problems import Problems
 
 
@@ -91,8 +93,22 @@ def check_reference(target: str) -> None:
 
 
 def check_saes(pair: Pair) -> None:
-    """Whether the pair's SAEs that are folders are there."""
-    if missing := [str(sae.path) for sae in pair.saes if sae.path is not None and not sae.path.is_dir()]:
+    """Whether the pair's SAEs that are folders are there and can be read, as far as is known without loading them."""
+    problems = Problems()
+    for sae in pair.saes:
+        if sae.path is not None:
+            problems.attempt(_check_sae, sae, sae.path)
+    problems.check()
+
+
+def _check_sae(sae: SaeSource, folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"SAE '{folder}': no such folder; correct --sae or the pair's YAML")
+    if not (folder / "cfg.json").is_file():
+        raise UserError(f"SAE '{folder}': no cfg.json there; give a folder that SAELens saved")
+    check_readable(folder)
+    if sae_layer(sae) is None:
         raise UserError(
-            "\n".join(f"SAE '{path}': no such folder; correct --sae or the pair's YAML" for path in missing)
+            f"SAE '{folder}': its hook is not the output of a layer; give a SAE of the residual stream, or say 'layer' "
+            "in the pair's YAML"
         )

@@ -13,6 +13,7 @@ import yaml
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
+from sails_eval.core.recipe import defaults, load_recipe
 from sails_eval.core.tables import Table
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
@@ -52,10 +53,10 @@ number had fallen by half, mostly because neighbouring towns agreed to share a b
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: it fits, it does `wrong`, or it is not on this machine."""
+    """What was found of one thing: it fits, with a warning or not, it does `wrong`, or it is not on this machine."""
 
     what: str
-    state: Literal["ok", "wrong", "not here"]
+    state: Literal["ok", "warning", "wrong", "not here"]
     told: str
 
     @classmethod
@@ -157,24 +158,31 @@ def check_pair(pair: Pair, texts: Sequence[str] = ()) -> list[Finding]:
 
 def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     from sails_eval.models.base import load_base
-    from sails_eval.training.cell import check_target_modules
+    from sails_eval.plan.cost.meta_model import shape_of
+    from sails_eval.plan.cost.model_checks import check_answers, check_methods, check_tokens, notes_on, turns
 
     base = load_base(pair)  # refuses BOS twice
-    check_target_modules(base.model, pair)
     tokenizer, config = base.tokenizer, base.model.config.get_text_config()
-    ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])
+    problems = check_methods(base.model, shape_of(pair), pair, [load_recipe(name) for name in _default_methods(pair)])
+    problems.attempt(check_tokens, tokenizer, base.model)
+    problems.attempt(check_answers, tokenizer)
     bos = tokenizer.bos_token_id
-    starts = getattr(tokenizer, "add_bos_token", None) or tokenizer("a")["input_ids"][:1] == [bos]
-    count = ids.count(bos) if bos is not None else 0
+    count = encode_chat(tokenizer, [{"role": "user", "content": "hello"}]).count(bos) if bos is not None else 0
     known = f"{config.num_hidden_layers} layers of width {config.hidden_size}, {base.model.dtype}".replace("torch.", "")
-    attention = base.model.config._attn_implementation
-    template = f"{count} BOS token" if bos is not None else "tokenizer has no BOS token"
-    if lacks_bos := bos is not None and starts and not count:
-        template = "no BOS token, although the tokenizer adds one to plain text"
-    if drops := config.model_type.startswith("gemma2") and attention != "eager":
-        attention += " ignores Gemma 2's soft-capping; set attn_implementation: eager"
-    kinds = (("model", True, known), ("chat template", not lacks_bos, template), ("attention", not drops, attention))
-    return base, [Finding.of(*kind) for kind in kinds]
+    template = f"{count} BOS token{'s' * (count > 1)}" if bos is not None else "tokenizer has no BOS token"
+    return base, [
+        Finding("model", "ok", known),
+        Finding("chat template", "ok", template),
+        Finding("turns", "ok", turns(tokenizer, base.model)),
+        Finding("attention", "ok", base.model.config._attn_implementation),
+        *(Finding("model", "wrong", problem.told) for problem in problems.different),
+        *(Finding("model", "warning", note) for note in notes_on(pair, tokenizer, base.model)),
+    ]
+
+
+def _default_methods(pair: Pair) -> list[str]:
+    """What a comparison has where nobody says; SAILS only where the pair has SAEs."""
+    return [name for name in defaults().methods if pair.saes or not load_recipe(name).init]
 
 
 def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding]:

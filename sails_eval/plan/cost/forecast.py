@@ -14,14 +14,16 @@ from sails_eval.core.tables import fitted, wrapped
 from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.spec import parse
+from sails_eval.models.base import dtype_of
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import PLAIN, lacks_access, template_of
 from sails_eval.plan.budget import Cost, ranked, share_out
 from sails_eval.plan.cost.fitting import fitting
 from sails_eval.plan.cost.hours import in_words
 from sails_eval.plan.cost.machine import Machine
-from sails_eval.plan.cost.meta_model import Shape, shape_of
+from sails_eval.plan.cost.meta_model import Shape, on_meta, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
+from sails_eval.plan.cost.model_checks import check_methods, check_stored, check_widths
 from sails_eval.plan.cost.step_cost import (
     Memory,
     StepCost,
@@ -175,6 +177,10 @@ def _forecast(draft: Draft) -> Forecast:
     shape = problems.attempt(shape_of, pair)
     if shape is None:
         return replace(made, problems=problems.different)
+    check_stored(pair, problems)
+    problems.attempt(check_widths, pair, shape)
+    if unfit := check_methods(on_meta(shape, pair, dtype=dtype_of(pair)), shape, pair, recipes):
+        return replace(made, shape=shape, problems=Problems(problems + unfit).different)
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     found = readings(shape, pair, recipes)
