@@ -72,10 +72,8 @@ def put_weights(model: Any, folder: Path) -> None:
         if name not in parameters:
             raise UserError(f"{folder}: the base model has no weight '{name}'; give the pair of this model as --pair")
         if parameters[name].shape != value.shape:
-            raise UserError(
-                f"{folder}: '{name}' is {tuple(value.shape)}, in the base model {tuple(parameters[name].shape)}; give the "
-                "pair of this model as --pair"
-            )
+            sizes = f"{tuple(value.shape)}, in the base model {tuple(parameters[name].shape)}"
+            raise UserError(f"{folder}: '{name}' is {sizes}; give the pair of this model as --pair")
         parameters[name].data.copy_(value)
         put.add(name)
     if lost := parameters.keys() - put:
@@ -85,7 +83,7 @@ def put_weights(model: Any, folder: Path) -> None:
 def _by_live_names(model: Any, folder: Path) -> Iterator[tuple[str, Any]]:
     """The weights of a folder, by the names that the loaded model has for them."""
     files, parameters = sorted(folder.glob("*.safetensors")), dict(model.named_parameters())
-    stored = {}
+    stored: dict[str, Path] = {}
     for file in files:
         with safe_open(file, framework="pt") as weights:
             stored |= dict.fromkeys(weights.keys(), file)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sails_eval.core.data_source import HUB, origins
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.data.hub import fetch, parse_spec
@@ -22,6 +23,9 @@ from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
 from sails_eval.models.stored import check_readable
 from sails_eval.plan.problems import Problems
+
+ENCODED = ("none", "layer_norm", "constant_norm_rescale")
+"""The normalisations of activations that a SAE's `encode` does by itself, as in `subspace.saes`."""
 
 
 def check_model(pair: Pair) -> None:
@@ -107,8 +111,15 @@ def _check_sae(sae: SaeSource, folder: Path) -> None:
     if not (folder / "cfg.json").is_file():
         raise UserError(f"SAE '{folder}': no cfg.json there; give a folder that SAELens saved")
     check_readable(folder)
+    told = read_json(folder / "cfg.json")
     if sae_layer(sae) is None:
+        hook = told.get("metadata", told).get("hook_name", "")
         raise UserError(
-            f"SAE '{folder}': its hook is not the output of a layer; give a SAE of the residual stream, or say 'layer' "
-            "in the pair's YAML"
+            f"SAE '{folder}': its hook '{hook}' is not the output of a layer; give a SAE of the residual stream, or "
+            "say 'layer' in the pair's YAML"
+        )
+    if (scale := told.get("normalize_activations", "none")) not in ENCODED:
+        raise UserError(
+            f"SAE '{folder}': it reads activations scaled by '{scale}', and the scale is not folded into its weights; "
+            "fold it and save the SAE anew (SAELens: fold_activation_norm_scaling_factor)"
         )

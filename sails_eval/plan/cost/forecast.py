@@ -27,6 +27,7 @@ from sails_eval.plan.cost.model_checks import check_methods, check_stored, check
 from sails_eval.plan.cost.step_cost import (
     Memory,
     StepCost,
+    UnknownCostError,
     answering_memory,
     cost_of,
     features_memory,
@@ -183,7 +184,11 @@ def _forecast(draft: Draft) -> Forecast:
         return replace(made, shape=shape, problems=Problems(problems + unfit).different)
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
-    found = readings(shape, pair, recipes)
+    try:
+        found = readings(shape, pair, recipes)
+    except UnknownCostError as error:
+        problems.append(Problem(str(error), stops=False))
+        return replace(made, shape=shape, problems=problems.different)
     pair = fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
     costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total

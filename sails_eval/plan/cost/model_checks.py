@@ -72,7 +72,8 @@ def _check_method(shape: Shape, pair: Pair, recipe: Recipe) -> None:
     try:
         to_train(shape, pair, recipe)
     except UserError as error:
-        raise UserError(f"method '{recipe.name}' cannot train model '{pair.model}': {error}") from error
+        told = str(error).replace("base_model.model.", "")  # PEFT's
+        raise UserError(f"method '{recipe.name}' cannot train model '{pair.model}': {told}") from error
 
 
 def check_tokens(tokenizer: Any, model: Any, examples: Iterable[Example] = ()) -> None:

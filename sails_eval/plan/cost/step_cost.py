@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
@@ -35,6 +36,10 @@ FEW_TOKENS = 32
 
 TEXTS_AT_A_TIME = 32
 """Contrast texts in a batch of feature collection, as in `activations.text_means`."""
+
+
+class UnknownCostError(UserError):
+    """The model works, but its steps cannot be made on shapes alone."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,12 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     to_head = 4 * head.numel() * (1 + tied) * head.requires_grad  # in single precision, from either side
     gradients = sum(weight.nbytes for weight in free)
     asked, length = length, length if shape.attends else min(length, FEW_TOKENS)
-    forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
+    try:
+        forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # not all operations know shapes without data
+        raise UnknownCostError(
+            f"model '{pair.model}': what a step takes cannot be told ({first_line(error)})"
+        ) from error
     of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
     logits, regularising = sum(size for size in kept if size in of_logits), 0
     if pair.regularise:
