@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.errors import UserError, first_line
@@ -17,14 +16,10 @@ if TYPE_CHECKING:
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
     """A dialogue as the model sees it, up to where it answers (or, `answered`, to the end of its last turn).
 
-    A system turn at its beginning goes in front of the user's where the template has no system role. Raises UserError
-    where the template has a fault or refuses the dialogue.
+    Raises UserError where the template has a fault or refuses the dialogue.
     """
     from jinja2 import TemplateError
 
-    if messages[0]["role"] == "system" and len(messages) > 1 and not has_system_role(tokenizer):
-        system, first, *others = messages
-        messages = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *others]
     try:
         return render(tokenizer, messages, opened=not answered)
     except TemplateError as error:
@@ -123,18 +118,11 @@ def instructed(tokenizer: Any, system_prompt: str) -> Iterator[None]:
 
 def has_system_role(tokenizer: Any) -> bool:
     """Whether the chat template knows a system turn, and does not refuse it or write it as a user's."""
-    return _has_system_role(tokenizer, tokenizer.chat_template)
-
-
-@lru_cache(maxsize=8)  # every example with a system turn asks
-def _has_system_role(tokenizer: Any, template: str) -> bool:
-    from jinja2 import TemplateError
-
+    asked = [{"role": "user", "content": "hello"}]
     texts = []
     for role in ("system", "user"):
         try:
-            dialogue = [{"role": role, "content": "instructions"}, {"role": "user", "content": "hello"}]
-            texts.append(render(tokenizer, dialogue, opened=True))
-        except TemplateError:  # some want speakers to alternate
+            texts.append(render_chat(tokenizer, [{"role": role, "content": "instructions"}, *asked]))
+        except UserError:  # some want speakers to alternate
             texts.append("")
     return "instructions" in texts[0] and texts[0] != texts[1]
