@@ -100,12 +100,15 @@ def check_saes(pair: Pair) -> None:
     """Whether the pair's SAEs that are folders are there and can be read, as far as is known without loading them."""
     problems = Problems()
     for sae in pair.saes:
-        if sae.path is not None:
-            problems.attempt(_check_sae, sae, sae.path)
+        problems.attempt(check_sae, sae)
     problems.check()
 
 
-def _check_sae(sae: SaeSource, folder: Path) -> None:
+def check_sae(sae: SaeSource) -> None:
+    """The same of one."""
+    folder = sae.path
+    if folder is None:
+        return
     if not folder.is_dir():
         raise UserError(f"SAE '{folder}': no such folder; correct --sae or the pair's YAML")
     if not (folder / "cfg.json").is_file():

@@ -24,7 +24,9 @@ THINKS = (  # as Qwen3's: an empty block of thoughts before the last answer
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
     "{{ m.content }}<|im_end|>\n{% endfor %}" + OPENED
 )
-SPOKEN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+SPOKEN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}" + OPENED.replace(
+    "<|im_start|>assistant\n", "assistant: "
+)
 
 
 @pytest.fixture

@@ -15,11 +15,14 @@ from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import defaults, load_recipe
 from sails_eval.core.tables import Table
+from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
+from sails_eval.plan.preflight import check_sae
+from sails_eval.plan.problems import Problems
 
 FACTOR_OF_L0 = 2.0
 """How far L0 on a text sample may be from the published one: other texts have other features."""
@@ -125,17 +128,20 @@ def read_texts(file: Path) -> list[str]:
 
 def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
     """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
-    try:
-        examples = read_examples(pair.train).examples if pair.train is not None else ()
-    except UserError:
-        examples = ()
+    examples = _examples(pair)[:SAMPLED]
     if not examples:
         return SAMPLE.split("\n---\n")
     dialogues = []
-    for example in examples[:SAMPLED]:
+    for example in examples:
         turns = [{"role": message.role, "content": message.content} for message in example.messages]
         dialogues.append([*turns, {"role": "assistant", "content": example.response}])
     return [render_chat(tokenizer, dialogue, answered=True) for dialogue in dialogues]
+
+
+def _examples(pair: Pair) -> tuple[Example, ...]:
+    """The pair's training data; none where they cannot be had."""
+    found = Problems().attempt(read_examples, pair.train) if pair.train is not None else None
+    return found.examples if found else ()
 
 
 # --- check --------------------------------------------------------------------------------------------------------
@@ -153,6 +159,8 @@ def check_pair(pair: Pair, texts: Sequence[str] = ()) -> list[Finding]:
         base, findings = _check_model(pair)
     except UserError as error:
         return [Finding("model", "wrong", str(error)), *_check_saes(pair, None, [])]
+    if any(finding.state == "wrong" for finding in findings):  # it may not be able to read the data
+        return [*findings, *_check_saes(pair, None, [])]
     return [*findings, *_check_saes(pair, base, texts or own_texts(pair, base.tokenizer))]
 
 
@@ -164,7 +172,7 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     base = load_base(pair)  # refuses BOS twice
     tokenizer, config = base.tokenizer, base.model.config.get_text_config()
     problems = check_methods(base.model, shape_of(pair), pair, [load_recipe(name) for name in _default_methods(pair)])
-    problems.attempt(check_tokens, tokenizer, base.model)
+    problems.attempt(check_tokens, tokenizer, base.model, _examples(pair))
     problems.attempt(check_answers, tokenizer)
     bos = tokenizer.bos_token_id
     count = encode_chat(tokenizer, [{"role": "user", "content": "hello"}]).count(bos) if bos is not None else 0
@@ -193,6 +201,7 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
     for source in pair.saes:
         what = f"SAE {source.path or source.name}"
         try:
+            check_sae(source)
             sae = load_sae(source).eval()
         except UserError as error:
             absent = source.path is None and isinstance(error.__cause__, OSError)  # not in the cache, nor on the line

@@ -54,7 +54,7 @@ def check_widths(pair: Pair, shape: Shape) -> None:
         if width != text.hidden_size:
             lines.append(f"SAE '{source.path}' reads vectors of width {width}, the model's have {text.hidden_size}")
         if layer is not None and layer >= text.num_hidden_layers:
-            lines.append(f"SAE '{source.path}' is of layer {layer}, but the model has only {text.num_hidden_layers}")
+            lines.append(f"SAE of layer {layer}: the model has {text.num_hidden_layers} layers, counted from 0")
     if lines:
         raise UserError("\n".join(lines))
 
