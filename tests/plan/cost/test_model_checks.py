@@ -142,7 +142,12 @@ WRONG: dict[str, tuple[Callable[[Made], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
+QUICK = ("Conv1D", "template", "SAE's layer", "data beyond the embedding")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in WRONG]
+)
 def test_what_is_wrong_is_found_by_all_before_anything_is_trained(made: Made, kind: str) -> None:
     change, told = WRONG[kind]
     change(made)
@@ -170,6 +175,7 @@ def test_what_only_has_to_be_known_is_told_by_all(made: Made) -> None:
         assert all(any(note in line for line in told) for note in notes)
 
 
+@pytest.mark.slow
 def test_a_model_without_attention_costs_the_same_for_every_token(made: Made) -> None:
     made.architecture("mamba", "in_proj")
     pair = load_pair(str(made.write()))
