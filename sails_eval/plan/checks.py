@@ -158,13 +158,13 @@ def check_engine(plan: EvaluationPlan) -> None:
 def check_training(sub_run: SubRun) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError with a line for all that does not."""
     from sails_eval.plan.cost.meta_model import shape_of
-    from sails_eval.plan.cost.model_checks import check_methods, check_tokens, check_widths, notes_on
+    from sails_eval.plan.cost.model_checks import check_methods, check_saes, check_tokens, notes_on
     from sails_eval.training.trainers import check_optimiser
 
     pair, base, problems = sub_run.pair, base_of(sub_run.pair), Problems()
     assert pair.train is not None
     problems.attempt(check_optimiser, pair)
-    problems.attempt(check_widths, pair, shape_of(pair))
+    problems.attempt(check_saes, pair, shape_of(pair), sub_run.recipes)
     problems += check_methods(base.model, shape_of(pair), pair, sub_run.recipes)
     problems.attempt(check_tokens, base.tokenizer, base.model, read_examples(pair.train).examples)
     for recipe in sub_run.recipes:

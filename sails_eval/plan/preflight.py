@@ -10,22 +10,16 @@ from pathlib import Path
 
 from sails_eval.core.data_source import HUB, origins
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_json
-from sails_eval.core.pair import Pair, SaeSource
+from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.data.hub import fetch, parse_spec
 from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.data.sample import TrainingSample
 from sails_eval.judges.spec import parse
 from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
-from sails_eval.models.stored import check_readable
 from sails_eval.plan.problems import Problems
-
-ENCODED = ("none", "layer_norm", "constant_norm_rescale")
-"""The normalisations of activations that a SAE's `encode` does by itself, as in `subspace.saes`."""
 
 
 def check_model(pair: Pair) -> None:
@@ -47,8 +41,9 @@ def check_data(pair: Pair) -> None:
     if pair.train is None:
         raise UserError("no training data; give --train FILE, or a pair that has the key 'train'")
     problems = Problems()
-    for origin in dict.fromkeys([*origins(pair.train), *(origins(pair.contrast) if pair.contrast else [])]):
-        problems.attempt(_check_origin, origin, pair)
+    for key, data in (("train", pair.train), ("contrast", pair.contrast)):
+        for origin in dict.fromkeys(origins(data) if data else ()):
+            problems.attempt(_check_origin, origin, pair, key)
     problems.check()
     problems.attempt(read_examples, pinned(pair.train))
     if pair.contrast is not None:
@@ -65,11 +60,11 @@ def check_sample(pair: Pair, recipe: Recipe) -> None:
         whole.check(start.contrasts, method=recipe.name, where=str(pair.train))
 
 
-def _check_origin(origin: str, pair: Pair) -> None:
+def _check_origin(origin: str, pair: Pair, key: str) -> None:
     if origin.startswith(HUB):
         fetch(parse_spec(origin))
     elif not Path(origin).exists():
-        raise UserError(f"{origin}: no such training data; correct --train, or key 'train' of pair '{pair.name}'")
+        raise UserError(f"{origin}: no such file or folder; correct --{key}, or key '{key}' of pair '{pair.name}'")
 
 
 def check_judge(pair: Pair) -> None:
@@ -97,32 +92,8 @@ def check_reference(target: str) -> None:
 
 
 def check_saes(pair: Pair) -> None:
-    """Whether the pair's SAEs that are folders are there and can be read, as far as is known without loading them."""
-    problems = Problems()
-    for sae in pair.saes:
-        problems.attempt(check_sae, sae)
-    problems.check()
-
-
-def check_sae(sae: SaeSource) -> None:
-    """The same of one."""
-    folder = sae.path
-    if folder is None:
-        return
-    if not folder.is_dir():
-        raise UserError(f"SAE '{folder}': no such folder; correct --sae or the pair's YAML")
-    if not (folder / "cfg.json").is_file():
-        raise UserError(f"SAE '{folder}': no cfg.json there; give a folder that SAELens saved")
-    check_readable(folder)
-    told = read_json(folder / "cfg.json")
-    if sae_layer(sae) is None:
-        hook = told.get("metadata", told).get("hook_name", "")
+    """Whether the pair's SAEs that are folders are there."""
+    if missing := [str(sae.path) for sae in pair.saes if sae.path is not None and not sae.path.is_dir()]:
         raise UserError(
-            f"SAE '{folder}': its hook '{hook}' is not the output of a layer; give a SAE of the residual stream, or "
-            "say 'layer' in the pair's YAML"
-        )
-    if (scale := told.get("normalize_activations", "none")) not in ENCODED:
-        raise UserError(
-            f"SAE '{folder}': it reads activations scaled by '{scale}', and the scale is not folded into its weights; "
-            "fold it and save the SAE anew (SAELens: fold_activation_norm_scaling_factor)"
+            "\n".join(f"SAE '{path}': no such folder; correct --sae or the pair's YAML" for path in missing)
         )

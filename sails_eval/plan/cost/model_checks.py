@@ -4,28 +4,45 @@ The same for `pairs check` and `compare`, which load the weights, and for `plan`
 device. An error stops a run; a note does not.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from transformers import AutoConfig
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_json
-from sails_eval.core.pair import Pair
+from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
+from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.layers import sae_layer
-from sails_eval.models.base import load_tokenizer, load_weights
+from sails_eval.models.base import dtype_of, load_tokenizer, load_weights
 from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_answer, render_chat
 from sails_eval.models.hub import is_here
+from sails_eval.models.stored import check_readable
 from sails_eval.models.templates import CLOCK, reads_clock
-from sails_eval.plan.cost.meta_model import Shape, to_train
+from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.training.cell import check_target_modules
 
+ENCODED = ("none", "layer_norm", "constant_norm_rescale")
+"""The normalisations of activations that a SAE's `encode` does by itself, as in `subspace.saes`."""
+
 HELLO = [{"role": "user", "content": "hello"}]
+
+
+def check_model(shape: Shape, pair: Pair, recipes: Sequence[Recipe]) -> Problems:
+    """What is wrong with a model, or to be known of it, without its weights; its files are looked at if they are here.
+
+    For `plan`; what loads the model asks for the parts.
+    """
+    problems = Problems()
+    check_stored(pair, problems)
+    problems.attempt(check_saes, pair, shape, recipes)
+    return Problems([*problems, *check_methods(on_meta(shape, pair, dtype=dtype_of(pair)), shape, pair, recipes)])
 
 
 def check_stored(pair: Pair, problems: Problems) -> None:
@@ -44,19 +61,43 @@ def check_stored(pair: Pair, problems: Problems) -> None:
     problems += [Problem(note, stops=False) for note in notes_on(pair, tokenizer, model)]
 
 
-def check_widths(pair: Pair, shape: Shape) -> None:
-    """Raises UserError where a SAE's files say that it reads another width than the model's, or a layer it lacks."""
-    text, lines = shape.text, []
-    for source in pair.saes:
-        if source.path is None or not (source.path / "cfg.json").is_file():
-            continue
-        width, layer = read_json(source.path / "cfg.json").get("d_in"), sae_layer(source)
-        if width != text.hidden_size:
-            lines.append(f"SAE '{source.path}' reads vectors of width {width}, the model's have {text.hidden_size}")
-        if layer is not None and layer >= text.num_hidden_layers:
-            lines.append(f"SAE of layer {layer}: the model has {text.num_hidden_layers} layers, counted from 0")
-    if lines:
-        raise UserError("\n".join(lines))
+def check_saes(pair: Pair, shape: Shape, recipes: Iterable[Recipe]) -> None:
+    """Raises UserError where files of SAEs that recipes need cannot be read, or are not for this model."""
+    problems = Problems()
+    starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
+    needed = [pair.sae_sources(start.sae_set) for start in starts if start.needs & {"saes", "layers"}]
+    for source in dict.fromkeys(chain(*needed)):
+        problems.attempt(check_sae, source, shape)
+    problems.check()
+
+
+def check_sae(source: SaeSource, shape: Shape) -> None:
+    """The same of one; without loading it, as far as it lies in a folder."""
+    folder, text = source.path, shape.text
+    if folder is None or not folder.is_dir():
+        return
+    if not (folder / "cfg.json").is_file():
+        raise UserError(f"SAE '{folder}': no cfg.json there; give a folder that SAELens saved")
+    check_readable(folder)
+    told = read_json(folder / "cfg.json")
+    if (layer := sae_layer(source)) is None:
+        hook = told.get("metadata", told).get("hook_name", "")
+        raise UserError(
+            f"SAE '{folder}': its hook '{hook}' is not the output of a layer; give a SAE of the residual stream, or "
+            "say 'layer' in the pair's YAML"
+        )
+    if (scale := told.get("normalize_activations", "none")) not in ENCODED:
+        raise UserError(
+            f"SAE '{folder}': it reads activations scaled by '{scale}', and the scale is not folded into its weights; "
+            "fold it and save the SAE again (SAELens: fold_activation_norm_scaling_factor)"
+        )
+    if (width := told.get("d_in")) != text.hidden_size:
+        raise UserError(
+            f"SAE '{folder}': it reads vectors of width {width}, but the model's residual stream has width "
+            f"{text.hidden_size}; use SAEs that were trained on this model"
+        )
+    if layer >= text.num_hidden_layers:
+        raise UserError(f"SAE '{folder}' of layer {layer}: the model has {text.num_hidden_layers} layers, from 0")
 
 
 def check_methods(model: Any, shape: Shape, pair: Pair, recipes: Iterable[Recipe]) -> Problems:

@@ -38,10 +38,6 @@ TEXTS_AT_A_TIME = 32
 """Contrast texts in a batch of feature collection, as in `activations.text_means`."""
 
 
-class UnknownCostError(UserError):
-    """The model works, but its steps cannot be made on shapes alone."""
-
-
 @dataclass(frozen=True)
 class Memory:
     """Bytes by what they are for; `workspace` is what is there for a moment, such as a tile of the logits."""
@@ -124,9 +120,7 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     try:
         forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
     except (RuntimeError, NotImplementedError, TypeError) as error:  # not all operations know shapes without data
-        raise UnknownCostError(
-            f"model '{pair.model}': what a step takes cannot be told ({first_line(error)})"
-        ) from error
+        raise UserError(f"model '{pair.model}': what a step takes cannot be told ({first_line(error)})") from error
     of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
     logits, regularising = sum(size for size in kept if size in of_logits), 0
     if pair.regularise:
@@ -315,8 +309,8 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
 
 
 def sae_width(source: SaeSource, hidden_size: int) -> int:
-    """Features of a SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
-    if source.path is not None:
+    """Features of an SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
+    if source.path is not None and (source.path / "cfg.json").is_file():  # else it is told that there is none
         return int(read_json(source.path / "cfg.json")["d_sae"])
     if thousands := re.search(r"(?:^|[-_/])w(?:idth_)?(\d+)k(?:[-_/]|$)", f"{source.release}/{source.id}"):
         return 1024 * int(thousands.group(1))

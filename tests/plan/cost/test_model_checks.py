@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[Callable[[Made], Any], str]] = {
     "SAE's width": (lambda made: made.told.update(d_in=16), "reads vectors of width 16"),
     "SAE's layer": (
         lambda made: vars(made).update(hook="model.layers.7"),
-        "SAE of layer 7: the model has 2",
+        "of layer 7: the model has 2",
     ),
     "SAE's hook": (
         lambda made: vars(made).update(hook="model.embed_tokens"),
