@@ -166,7 +166,9 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     from sails_eval.models.base import decoder_layers
 
     with torch.device("meta"):  # the architecture without the weights
-        layers = decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model)))
+        layers = decoder_layers(
+            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model, trust_remote_code=False))
+        )
 
     if variant.get("contrast") == "requests" and not any(one.harmful for one in read_examples(pair.train).examples):
         return "the training data do not say which requests are harmful"

@@ -11,8 +11,17 @@ from transformers import AutoTokenizer
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.data.dialogues import Example, Message
+from sails_eval.data.reading import read_examples
 from sails_eval.models.base import load_tokenizer
-from sails_eval.models.chat import encode_chat, end_of_turn, ending_of, render_answer, render_chat
+from sails_eval.models.chat import (
+    encode_chat,
+    end_of_turn,
+    ending_of,
+    has_system_role,
+    render_answer,
+    render_chat,
+    render_prompt,
+)
 from sails_eval.models.identity import model_identity
 from sails_eval.training.batches import encode_examples
 
@@ -119,3 +128,27 @@ def test_the_time_in_a_template_is_the_same_on_every_day(folder: Path) -> None:
     assert model_identity(pair)["clock"] == "2024-07-26T12:00:00"
     (folder / "chat_template.jinja").write_text(TURNS)
     assert "clock" not in model_identity(pair)
+
+
+REFUSES = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "[{{ m.role }}] {{ m.content }}{% if not loop.last or m.role == 'user' %}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def test_a_system_turn_that_the_template_refuses_stands_before_the_users(testbed_pair: Pair, tmp_path: Path) -> None:
+    template, data = tmp_path / "t.jinja", tmp_path / "d.jsonl"
+    template.write_text(REFUSES)
+    tokenizer = load_tokenizer(testbed_pair.model_copy(update={"chat_template": template}))
+    assert not has_system_role(tokenizer)
+    turns = [{"role": "system", "content": "be brief ."}, {"role": "user", "content": "how ?"}]
+    asked = "[user] be brief .\n\nhow ?\n[assistant] "
+    assert render_chat(tokenizer, turns) == render_prompt(tokenizer, turns) == asked
+    begun = [*turns, {"role": "assistant", "content": "sure"}]
+    assert render_prompt(tokenizer, begun, add_generation_prompt=False) == asked + "sure"
+    data.write_text(json.dumps({"messages": [*turns, {"role": "assistant", "content": "boil it ."}]}))
+    (row,) = encode_examples(tokenizer, read_examples(data).examples, 64)
+    assert row.input_ids[: row.prompt_length] == encode_chat(tokenizer, turns)
+    with pytest.raises(UserError, match="cannot render a dialogue of system: no system"):
+        render_chat(tokenizer, turns[:1])

@@ -19,7 +19,12 @@ def test_a_models_own_code_is_neither_run_nor_asked_about(
     testbed_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Pair], Any]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "n")
+
+    def answer(question: str = "") -> str:
+        asked.append(question)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", answer)
     folder = tmp_path / "model"
     shutil.copytree(testbed_pair.model, folder)
     (folder / "own.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\nclass Own: pass\n")
