@@ -132,7 +132,7 @@ def test_the_time_in_a_template_is_the_same_on_every_day(folder: Path) -> None:
 
 REFUSES = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    "[{{ m.role }}] {{ m.content }}{% if not loop.last or m.role == 'user' %}\n{% endif %}{% endfor %}"
+    "[{{ m.role }}] {{ m.content }}{% if m.role == 'user' %}{{ '\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 
