@@ -157,7 +157,10 @@ def read_entry(path: Path, root: Path) -> Entry | None:
         raise UserError(f"{path}: not a valid task file: {' '.join(str(error).split())}") from error
     if config.keys() & {"task", "group"}:
         validate(_Keys, config, where=str(path))
-        return Entry(path, root, config, tuple(functions))
+        entry = Entry(path, root, config, tuple(functions))
+        if not isinstance(config.get(key := "group" if entry.is_group else "task"), str):
+            raise UserError(f"{path}: key '{key}' is not a name; write `{key}: NAME`")
+        return entry
     if path.name.startswith("_"):
         return None
     raise UserError(f"{path}: no key 'task' or 'group'; add `task: NAME`, or _ before the name of an include")

@@ -165,6 +165,8 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n i
         ("dataset_path: x", "a.yaml: no key 'task' or 'group'"),
         ("task: a", "a.yaml: no metadata.kind; write .*harmful"),
         ("task: a\nmetadata: {kind: evil}", "a.yaml: metadata.kind is 'evil'; write"),
+        ("task: [b]", "a.yaml: key 'task' is not a name"),
+        ("group: a\nclass: b", "a.yaml: key 'task' is not a name"),
         ("task: a\nmetric_list: [b]", r"a.yaml: key 'metric_list.0': .*found 'b'"),
         ("task: a\nmetric_list: 0", "a.yaml: key 'metric_list': .*list"),
         ("task: a\ndataset_kwargs: {data_folder: 3}", "a.yaml: key 'dataset_kwargs.data_folder': .*string"),
