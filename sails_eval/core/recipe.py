@@ -202,8 +202,8 @@ def load_recipe(name: str) -> Recipe:
         if "like" in other:
             raise UserError(f"{path}: key 'like': {like} itself has the key 'like'; name the recipe that it refers to")
         for key in ("settings", "peft"):
-            if isinstance(own.get(key), dict):
-                own[key] = {**other.get(key, {}), **own[key]}
+            if isinstance(own.get(key), dict) and isinstance(other.get(key), dict):
+                own[key] = {**other[key], **own[key]}
     return validate(Recipe, {**other, "name": path.stem, **own}, where=str(path))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.pair import load_pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.schema import read_mapping
 from sails_eval.core.yaml_files import DEEPEST, parse_yaml
@@ -53,6 +54,7 @@ def test_what_it_cannot_is_one_line(text: str, complaint: str) -> None:
         ("like: lora\nrank_factor: .inf", "key 'rank_factor': input should be a finite number"),
         ("like: lora\nrank_factor: 1.0e+6", "key 'rank_factor': input should be less than or equal to 1000"),
         ("like: lora\nlearning_rate: {low: .nan, high: 1}", "key 'learning_rate.low': "),
+        (f"like: {'9' * 400}", "unknown method '9"),
         ("like: lora\nlearning_rate: words", "key 'learning_rate': input should be a mapping"),
         ("like: lora\npeft: {megatron_config: {a: 1}}", "key 'peft': megatron_config cannot be set by a method"),
         ("like: lora\npeft: [a]", "key 'peft': "),
@@ -63,7 +65,13 @@ def test_a_recipe_of_wrong_values_names_the_key(tmp_path: Path, text: str, compl
     path.write_text(text)
     with pytest.raises(UserError, match=complaint) as caught:
         load_recipe(str(path))
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert (str(path) in str(caught.value) or "unknown method" in complaint) and "\n" not in str(caught.value)
+
+
+def test_a_pair_like_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(f"like: {'x' * 400}")
+    with pytest.raises(UserError, match="unknown pair 'xxx"):
+        load_pair(str(tmp_path / "p.yaml"))
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
