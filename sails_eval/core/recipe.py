@@ -198,7 +198,10 @@ def load_recipe(name: str) -> Recipe:
     own = read_mapping(path)
     other: dict[str, Any] = {}
     if like := own.pop("like", None):
-        other = read_mapping(recipe_file(str(like), path.parent))
+        try:
+            other = read_mapping(recipe_file(str(like), path.parent))
+        except UserError as error:
+            raise UserError(f"{path}: key 'like': {error}") from error
         if "like" in other:
             raise UserError(f"{path}: key 'like': {like} itself has the key 'like'; name the recipe that it refers to")
         for key in ("settings", "peft"):

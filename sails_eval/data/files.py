@@ -169,7 +169,7 @@ def _parse_csv(path: Path, text: str, *, delimiter: str = ",") -> Iterator[Row]:
     try:
         header = list(reader.fieldnames or ())
         if twice := [name for name in header if header.count(name) > 1]:
-            raise UserError(f"{path}: two columns are named '{twice[0]}'; rename one")
+            raise UserError(f"{path}: two columns are named {twice[0]!r:.60}; rename one")
         for number, values in enumerate(reader, start=1):
             if None in values or None in values.values():
                 raise UserError(

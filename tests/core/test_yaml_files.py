@@ -54,7 +54,7 @@ def test_what_it_cannot_is_one_line(text: str, complaint: str) -> None:
         ("like: lora\nrank_factor: .inf", "key 'rank_factor': input should be a finite number"),
         ("like: lora\nrank_factor: 1.0e+6", "key 'rank_factor': input should be less than or equal to 1000"),
         ("like: lora\nlearning_rate: {low: .nan, high: 1}", "key 'learning_rate.low': "),
-        (f"like: {'9' * 400}", "unknown method '9"),
+        (f"like: {'9' * 400}", "key 'like': unknown method '9"),
         ("like: lora\nlearning_rate: words", "key 'learning_rate': input should be a mapping"),
         ("like: lora\npeft: {megatron_config: {a: 1}}", "key 'peft': megatron_config cannot be set by a method"),
         ("like: lora\npeft: [a]", "key 'peft': "),
@@ -65,7 +65,7 @@ def test_a_recipe_of_wrong_values_names_the_key(tmp_path: Path, text: str, compl
     path.write_text(text)
     with pytest.raises(UserError, match=complaint) as caught:
         load_recipe(str(path))
-    assert (str(path) in str(caught.value) or "unknown method" in complaint) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_pair_like_a_name_that_no_file_can_have(tmp_path: Path) -> None:
