@@ -191,11 +191,12 @@ def _beyond(tokenizer: Any, model: Any) -> dict[str, int]:
     rows = _rows(model)
     if tokenizer.vocab_size <= rows and max(tokenizer.added_tokens_decoder, default=0) < rows:
         return {}
-    return {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
+    found = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    return {token: number for number, token in found}
 
 
 def _told(beyond: dict[str, int], model: Any) -> str:
-    named = ", ".join(sorted(beyond, key=lambda token: beyond[token])[:3])
+    named = ", ".join(list(beyond)[:3])
     return (
         f"the tokenizer knows more tokens than the model: {len(beyond)} beyond its {_rows(model)} embeddings ({named})"
     )
