@@ -57,6 +57,11 @@ def load_tokenizer(pair: Pair) -> Any:
             raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise UserError(
+            f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
+        )
     tokenizer.chat_template = settled(tokenizer)
     text, bos = render_chat(tokenizer, [{"role": "user", "content": "hello"}]), tokenizer.bos_token
     if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.errors import UserError, first_line
-from sails_eval.models.templates import MARKS, common_start, render, said
+from sails_eval.models.templates import FAULTS, MARKS, common_start, render, said
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -18,11 +18,9 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: boo
 
     Raises UserError where the template has a fault or refuses the dialogue.
     """
-    from jinja2 import TemplateError
-
     try:
         return render(tokenizer, messages, opened=not answered)
-    except TemplateError as error:
+    except FAULTS as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
 

@@ -49,9 +49,8 @@ def check_stored(pair: Pair, problems: Problems) -> None:
     """Add what is wrong with a model whose files are here, and what is to be known of it; no weight is read."""
     if not is_here(pair.model, pair.revision):
         return
-    examples = (
-        Problems().attempt(read_examples, pair.train) if pair.train else None
-    )  # what is missing is told elsewhere
+    # that data are missing is told elsewhere
+    examples = Problems().attempt(read_examples, pair.train) if pair.train else None
     tokenizer = problems.attempt(load_tokenizer, pair)
     model = problems.attempt(load_weights, pair, device_map="meta")
     if tokenizer is None or model is None:
