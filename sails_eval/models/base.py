@@ -19,7 +19,7 @@ from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import end_tokens, ending_of, render_chat
 from sails_eval.models.hub import PLAIN
 from sails_eval.models.saved_adapter import CONFIG
-from sails_eval.models.stored import check_readable, put_weights, stored_model
+from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, stored_model
 from sails_eval.models.templates import settled
 
 
@@ -42,9 +42,13 @@ def load_tokenizer(pair: Pair) -> Any:
 
     Raises UserError where the tokenizer cannot be loaded, BOS would come twice, or nothing could end an answer.
     """
+    folder = Path(pair.model)
+    if folder.is_dir() and not any(any(folder.glob(kind)) for kind in ("*token*", "*.model", "vocab*")):
+        raise UserError(f"model '{folder}': no tokenizer there; copy tokenizer.json and tokenizer_config.json into it")
     try:
+        check_readable(folder, TOKENIZER)
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (UserError, OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load its tokenizer: {first_line(error)}") from error
     if pair.chat_template is not None:
         try:
@@ -53,6 +57,11 @@ def load_tokenizer(pair: Pair) -> Any:
             raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise UserError(
+            f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
+        )
     tokenizer.chat_template = settled(tokenizer)
     text, bos = render_chat(tokenizer, [{"role": "user", "content": "hello"}]), tokenizer.bos_token
     if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
@@ -112,7 +121,11 @@ BOUNDLESS = 10**9
 
 def context_of(pair: Pair) -> int:
     """The longest prompt and answer together, in tokens: what the model can do, or the pair says an engine is to do."""
-    config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False).get_text_config()
+    try:
+        told = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
+        config = told.get_text_config()
+    except (OSError, ValueError) as error:
+        raise UserError(f"model '{pair.model}': cannot read its config.json: {first_line(error)}") from error
     most = int(getattr(config, "max_position_embeddings", None) or BOUNDLESS)
     return min(most, int(pair.engine.get("max_model_len") or most))
 

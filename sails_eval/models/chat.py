@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.errors import UserError, first_line
-from sails_eval.models.templates import MARKS, common_start, said
+from sails_eval.models.templates import FAULTS, MARKS, common_start, said
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -41,11 +41,9 @@ def _folding(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> 
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
-    from jinja2 import TemplateError
-
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **ending))
-    except TemplateError as error:
+    except FAULTS as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
 

@@ -1,6 +1,6 @@
 """Weights as files hold them: whether these can be read, hold all that a model has, and under which names."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,20 @@ POINTER = b"version https://git-lfs"
 """What a file begins with that git-lfs left in place of the real one."""
 
 
-def check_readable(folder: Path) -> None:
-    """Raises UserError for safetensors files of a folder whose weights cannot be read; only headers are looked at."""
-    for file in sorted(folder.glob("*.safetensors")):
+WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
+"""The files that weights, and a tokenizer, are read from."""
+
+
+def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
+    """Raises UserError for files of a folder that cannot be read; of weights only headers are looked at."""
+    for file in sorted(folder.glob("*.*")):
+        if file.suffix not in kinds:
+            continue
         with file.open("rb") as opened:
             if opened.read(len(POINTER)) == POINTER:
-                raise UserError(f"{file}: a pointer of git-lfs, not the weights; fetch them: git lfs pull")
+                raise UserError(f"{file}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
+        if file.suffix != ".safetensors":
+            continue
         try:
             with safe_open(file, framework="np"):
                 pass

@@ -8,10 +8,15 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
+from jinja2 import TemplateError
+
 CLOCK = datetime(2024, 7, 26, 12)
 """The time for templates that ask for it: the date that Llama 3.1's writes where it cannot know one."""
 
 _DIRECTIVES = ("%-d", "%-m", "%-H", "%-I", "%-M", "%-S", *(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTxXyYZ"))
+
+FAULTS = (TemplateError, TypeError, ValueError)
+"""What rendering raises: the template's own refusals, and what Python says of its expressions."""
 
 MARKS = ("Red", "Blue")
 """Two texts of which neither begins or ends as the other: what renderings of both have in common is the template's."""
@@ -45,13 +50,11 @@ def missing_opening(tokenizer: Any) -> str:
     Only for templates that ignore `add_generation_prompt`, and only what has words in it ('<|im_start|>assistant'): a
     blank before an answer is the answer's.
     """
-    from jinja2 import TemplateError
-
     asked = [{"role": "user", "content": "hello"}]
     try:
         prompt, closed = (render(tokenizer, asked, opened=opened) for opened in (True, False))
         before = common_start(*(render(tokenizer, [*asked, said(mark)], opened=False) for mark in MARKS))
-    except TemplateError:  # told where the dialogue is needed
+    except FAULTS:  # told where the dialogue is needed
         return ""
     opening = before.removeprefix(prompt)
     return opening if prompt == closed and opening != before and re.search(r"\w", opening) else ""
@@ -68,5 +71,5 @@ def said(text: str) -> dict[str, str]:
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]], *, opened: bool) -> str:
-    """A dialogue in the chat template, `opened`: up to where the assistant answers. Raises jinja2.TemplateError."""
+    """A dialogue in the chat template, `opened`: up to where the assistant answers. Raises one of `FAULTS`."""
     return str(tokenizer.apply_chat_template(messages, add_generation_prompt=opened, tokenize=False))

@@ -103,6 +103,23 @@ def test_a_template_in_which_no_answer_can_be_learnt_is_an_error(folder: Path, t
         encode_examples(tokenizer, [Example((Message("user", "hello"),), "hi")], 100)
 
 
+def test_one_of_several_templates_has_to_be_the_default(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for names in (("default", "tools"), ("rag", "tools")):
+        config["chat_template"] = [{"name": name, "template": TURNS + OPENED} for name in names]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        if "default" in names:
+            assert render_chat(load_tokenizer(Pair(name="p", model=str(folder))), HELLO).endswith("assistant\n")
+    with pytest.raises(UserError, match="its chat templates are rag, tools, none is the default"):
+        load_tokenizer(Pair(name="p", model=str(folder)))
+
+
+def test_an_expression_that_python_refuses_is_the_templates_fault(folder: Path) -> None:
+    with pytest.raises(UserError, match="the chat template cannot render a dialogue of user"):
+        loaded(folder, "{{ 'a' + 1 }}")
+
+
 def test_a_bos_token_may_open_every_turn(folder: Path) -> None:
     tokenizer = loaded(folder, TURNS + OPENED, bos_token="<|im_start|>")
     assert tokenizer.bos_token == "<|im_start|>"

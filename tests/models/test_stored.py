@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mixtra
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
-from sails_eval.models.base import Base, applied, load_base, load_weights
+from sails_eval.models.base import Base, applied, load_base, load_tokenizer, load_weights
 from sails_eval.models.engines.hf import wrap
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -126,3 +126,14 @@ def test_part_of_a_model_is_none(folder: Path) -> None:
     rewrite(folder, lambda weights: weights.update({HEAD: torch.zeros(1, 32)}))
     with pytest.raises(UserError, match=rf"'{HEAD}' is \(1, 32\), in the base model"), applied(base, folder):
         pass
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "chat_template.jinja", None])
+def test_a_tokenizer_that_is_not_there_is_an_error(folder: Path, file: str | None) -> None:
+    if file is None:
+        for one in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / one).unlink()
+    else:
+        (folder / file).write_bytes(POINTER)
+    with pytest.raises(UserError, match=rf"{file}: a pointer of git-lfs" if file else "no tokenizer there; copy"):
+        load_tokenizer(pair_of(folder))

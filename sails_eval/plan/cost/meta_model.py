@@ -66,9 +66,10 @@ def shape_of(pair: Pair) -> Shape:
     except (OSError, ValueError) as error:
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
         if folder or pair.model not in published:
+            fix = "correct it, or copy it again" if folder else f"download it: hf download {pair.model} config.json"
             raise UserError(
                 f"model '{pair.model}': its config.json, which has its sizes, is not available ({first_line(error)}); "
-                f"download it: hf download {pair.model} config.json"
+                f"{fix}"
             ) from error
         return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
 

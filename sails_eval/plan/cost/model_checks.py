@@ -49,9 +49,8 @@ def check_stored(pair: Pair, problems: Problems) -> None:
     """Add what is wrong with a model whose files are here, and what is to be known of it; no weight is read."""
     if not is_here(pair.model, pair.revision):
         return
-    examples = (
-        Problems().attempt(read_examples, pair.train) if pair.train else None
-    )  # what is missing is told elsewhere
+    # that data are missing is told elsewhere
+    examples = Problems().attempt(read_examples, pair.train) if pair.train else None
     tokenizer = problems.attempt(load_tokenizer, pair)
     model = problems.attempt(load_weights, pair, device_map="meta")
     if tokenizer is None or model is None:
@@ -192,11 +191,12 @@ def _beyond(tokenizer: Any, model: Any) -> dict[str, int]:
     rows = _rows(model)
     if tokenizer.vocab_size <= rows and max(tokenizer.added_tokens_decoder, default=0) < rows:
         return {}
-    return {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
+    found = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    return {token: number for number, token in found}
 
 
 def _told(beyond: dict[str, int], model: Any) -> str:
-    named = ", ".join(sorted(beyond, key=lambda token: beyond[token])[:3])
+    named = ", ".join(list(beyond)[:3])
     return (
         f"the tokenizer knows more tokens than the model: {len(beyond)} beyond its {_rows(model)} embeddings ({named})"
     )

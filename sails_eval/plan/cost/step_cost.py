@@ -4,6 +4,7 @@ A training step runs on fake tensors (torch's FakeTensorMode: shapes without dat
 the tensors that autograd keeps are counted as the real code makes them, mixed precision included.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     to_head = 4 * head.numel() * (1 + tied) * head.requires_grad  # in single precision, from either side
     gradients = sum(weight.nbytes for weight in free)
     asked, length = length, length if shape.attends else min(length, FEW_TOKENS)
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # what fails is told below
     try:
         forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
     except (RuntimeError, NotImplementedError, TypeError) as error:  # not all operations know shapes without data
