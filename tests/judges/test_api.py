@@ -13,7 +13,7 @@ import pytest
 from sails_eval.boards.scoring import score
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, RowKey, Verdict
-from sails_eval.judges import limits
+from sails_eval.models import limits
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.base import Usage
 from sails_eval.judges.rubric import load_rubrics

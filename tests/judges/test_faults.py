@@ -20,7 +20,7 @@ from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
-from sails_eval.judges import limits
+from sails_eval.models import limits
 from sails_eval.judges.api import ApiJudge, Options
 from sails_eval.judges.api_reply import AS_JSON, AS_TEXT
 from sails_eval.judges.cache import VerdictCache, cache_key

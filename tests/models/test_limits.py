@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from sails_eval.judges import limits
-from sails_eval.judges.limits import Bucket, Limits, Patience, retry_after
+from sails_eval.models import limits
+from sails_eval.models.limits import Bucket, Limits, Patience, retry_after
 
 
 class Clock:
