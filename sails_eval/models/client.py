@@ -124,7 +124,9 @@ def why(error: Exception, url: str) -> str:
     if isinstance(error, openai.APIStatusError):
         return first_line(error)[:200]
     cause: BaseException = error
-    while cause.__cause__ is not None and not isinstance(cause, openai.APITimeoutError):
+    while cause.__cause__ is not None and (
+        type(cause) is openai.APIConnectionError or not isinstance(cause, openai.OpenAIError)
+    ):
         cause = cause.__cause__
     said = "timed out" if isinstance(cause, (TimeoutError, openai.APITimeoutError)) else first_line(cause)[:200]
     if "CERTIFICATE_VERIFY_FAILED" in said:
@@ -132,5 +134,5 @@ def why(error: Exception, url: str) -> str:
     where = urlsplit(url)
     proxies = getproxies()
     if (where.scheme in proxies or "all" in proxies) and not proxy_bypass(where.hostname or ""):
-        return f"{said} (by way of the proxy in {_proxies()}; NO_PROXY can name hosts that need none)"
+        return f"{said} (through the proxy of {_proxies()}; NO_PROXY can name hosts that need none)"
     return said

@@ -20,13 +20,13 @@ from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
-from sails_eval.models import limits
 from sails_eval.judges.api import ApiJudge, Options
 from sails_eval.judges.api_reply import AS_JSON, AS_TEXT
 from sails_eval.judges.cache import VerdictCache, cache_key
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.judges.usage import USAGE, read_usage
+from sails_eval.models import limits
 from tests.judges.fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says, serving
 
 pytestmark = pytest.mark.server
