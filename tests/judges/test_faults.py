@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sqlite3
 import time
 from base64 import b64encode
@@ -262,6 +263,31 @@ def test_a_quota_that_ends_stops_a_comparison_which_then_goes_on_to_the_same_res
     assert (stopped / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
     used = {folder.name: read_usage(folder / USAGE)["openai:grader"] for folder in (stopped, tmp_path / "whole")}
     assert used["stopped"].requests >= used["whole"].requests > 20
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def test_four_processes_ask_for_each_answer_once(endpoint: Endpoint, tmp_path: Path, truth: Truth) -> None:
+    """Two that judge the same and two that share a half; one is killed, and the others ask for what it left."""
+    expected = truth(120)
+    endpoint.chat = chat = Faulty(rate=0, latency=0.02)
+    files = [some_files(tmp_path / str(i), 120 if i < 2 else 60) for i in range(4)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sails_eval.judges.api", "sails_eval.judges.stage"])
+    processes = [context.Process(target=judge_all, args=(own,)) for own in files]
+    for process in processes:
+        process.start()
+    while len(chat.served) < 20:
+        time.sleep(0.001)
+    processes[0].kill()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
+    assert chat.asked.keys() == expected.keys()
+    assert chat.asked.total() <= 120 + 4  # those on their way at the kill
+    assert verdicts_in(files[1]) == expected
+    assert verdicts_in(files[2]) == verdicts_in(files[3]) == {one: expected[one] for one in verdicts_in(files[2])}
 
 
 # --- kills ----------------------------------------------------------------------------------------
