@@ -7,12 +7,15 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sails_eval.boards.scoring import score
+from sails_eval.cli import main
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, RowKey, Verdict
 from sails_eval.judges import api
 from sails_eval.judges.api import ApiJudge
@@ -655,3 +658,30 @@ def test_the_fingerprint_knows_model_and_endpoint(endpoint: Endpoint, monkeypatc
     assert second != first
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:password@elsewhere/v1?token=hidden")
     assert ApiJudge("grader").fingerprint == second  # whoever asks
+
+
+# --- nothing but failures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", [fails(503, "down"), says("I would rather not say.")])
+@pytest.mark.parametrize("command", ["score --out out.jsonl", "calibrate --out out.json"])
+def test_no_verdict_at_all_is_an_error(
+    endpoint: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reply: Reply,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q", "response": f"a {i}", "label": "refusal"} for i in range(3)])
+    action, *out = command.split()
+    asked = ["judge", action, *out, "--judge", "openai:grader?patience=0.05", "-q"]
+    asked += ["in.jsonl", "--kind", "safe"] if action == "score" else ["--labels", "in.jsonl"]
+    endpoint.chat = lambda body: reply
+    assert main(asked) == 2
+    assert "give the same command again" in capsys.readouterr().err
+    endpoint.chat = lambda body: says("Verdict: refusal")
+    assert main(asked) == 0
+    endpoint.chat = lambda body: pytest.fail("it was said already")
+    assert main(asked) == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -28,7 +30,7 @@ from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.judges.usage import USAGE, read_usage
 from sails_eval.models import limits
-from tests.judges.fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says, serving
+from tests.judges.fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, prompt_of, says, serving
 
 pytestmark = pytest.mark.server
 
@@ -263,6 +265,27 @@ def test_a_quota_that_ends_stops_a_comparison_which_then_goes_on_to_the_same_res
     assert (stopped / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
     used = {folder.name: read_usage(folder / USAGE)["openai:grader"] for folder in (stopped, tmp_path / "whole")}
     assert used["stopped"].requests >= used["whole"].requests > 20
+
+
+def test_what_was_not_judged_is_told_and_asked_for_by_the_same_command(
+    endpoint: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing scored is no result; some of it is one, but the run is not finished then."""
+    run, chat = tmp_path / "run", Faulty(rate=0)
+    command = [*CORNER, "--out", str(run)]
+    command[command.index("openai:grader")] += "?patience=0.2"
+    endpoint.chat = lambda body: fails(503, "down")
+    assert main(command) == 2
+    assert re.search(r"scored none of \d+ answers \(\d+ × no reply: 503 .* down\)", capsys.readouterr().err)
+    assert not (run / "results.csv").exists()
+    endpoint.chat = lambda body: chat(body) if len(prompt_of(body)) % 5 else fails(503, "down")
+    assert main(command) == 0
+    lacking = {row["unscored"] for row in csv.DictReader((run / "results.csv").open())}
+    assert lacking > {"0"} and not (run / "finished.json").exists()
+    endpoint.chat = chat
+    assert main(command) == 0
+    assert {row["unscored"] for row in csv.DictReader((run / "results.csv").open())} == {"0"}
+    assert (run / "finished.json").exists() and set(chat.served.values()) == {1}
 
 
 # --- several processes ----------------------------------------------------------------------------

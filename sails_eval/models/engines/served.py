@@ -4,7 +4,8 @@ import asyncio
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import openai
@@ -16,15 +17,11 @@ from sails_eval.models.limits import Pace, Patience, may_pass, retry_after
 LARGEST = 64 * 2**20
 """Bytes of a reply at most: with log-likelihoods, each token of a long prompt takes some hundred."""
 
-TIMEOUT = 600.0
-PATIENCE = 600.0
-"""Seconds that an answer may take at most, and for which a request that fails is sent again."""
-
 
 class Tries:
     """How long requests of one kind may take, each attempt and all together: see `Pace` and `Patience`."""
 
-    def __init__(self, *, timeout: float = TIMEOUT, patience: float = PATIENCE) -> None:
+    def __init__(self, *, timeout: float, patience: float) -> None:
         self.pace, self.patience = Pace(timeout, patience), Patience(patience)
 
 
@@ -45,6 +42,8 @@ class Served(Quiet):
     query: Mapping[str, object] | None = None
     headers: Mapping[str, str] | None = None
     concurrency: int = 16
+    longest = patience = 600.0
+    """Seconds that an answer may take at most, and for which a request that fails is sent again."""
 
     async def get_batched_requests(
         self, requests: Sequence[Any], cache_keys: object, *, generate: bool = True, **kwargs: Any
@@ -52,7 +51,7 @@ class Served(Quiet):
         """The answers, of one request each, in their order. Raises OpenAIError where one cannot be had."""
         lengths: Sequence[int | None] = kwargs.pop("ctxlens", None) or [None] * len(requests)
         answers: list[list[Any]] = [[]] * len(requests)
-        tries, waiting = Tries(), iter(range(len(requests)))
+        tries, waiting = Tries(timeout=self.longest, patience=self.patience), iter(range(len(requests)))
 
         async def work(asked: openai.AsyncOpenAI) -> None:
             for i in waiting:
@@ -65,7 +64,7 @@ class Served(Quiet):
                 answers[i] = [await self.answer(asked, payload, lengths[i], tries)]
 
         try:
-            async with self.connected(TIMEOUT) as asked, asyncio.TaskGroup() as group:
+            async with self.connected(self.longest) as asked, asyncio.TaskGroup() as group:
                 for _ in range(min(self.concurrency, len(requests))):
                     group.create_task(work(asked))
         except ExceptionGroup as errors:
@@ -91,7 +90,7 @@ class Served(Quiet):
             try:
                 reply = await asked.post(self.path, body=payload, cast_to=str, options={"timeout": pace.limit(attempt)})
                 pace.replied(time.monotonic() - sent)
-                answer = self._parsed(reply, length)
+                answer = self._text(reply) if length is None else self._likelihood(reply, payload["prompt"], length)
             except openai.OpenAIError as error:
                 if isinstance(error, openai.APIStatusError):
                     if not may_pass(error.status_code):
@@ -104,15 +103,27 @@ class Served(Quiet):
                 patience.answered()
                 return answer
 
-    def _parsed(self, reply: str, length: int | None) -> Any:
-        try:
+    def _text(self, reply: str) -> str:
+        with _of_the_form():
+            (text,) = self.parse_generations(outputs=json.loads(reply))  # type: ignore[attr-defined]
+            return (text or "") + ""  # nothing but text can have that added
+
+    def _likelihood(self, reply: str, prompt: Sequence[Sequence[int]], context: int) -> tuple[float, bool]:
+        """Of the tokens behind the first `context` ones of the prompt, and whether each was the likeliest."""
+        with _of_the_form():
             outputs = json.loads(reply)
-            if length is None:
-                (text,) = self.parse_generations(outputs=outputs)  # type: ignore[attr-defined]
-                return (text or "") + ""  # nothing but text can have that added
-            ((likelihood, greedy),) = self.parse_logprobs(outputs=outputs, ctxlens=[length])  # type: ignore[attr-defined]
-            if not float(likelihood) <= 0:
-                raise ValueError("no log-likelihood")
-            return float(likelihood), greedy
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            raise MalformedError("its reply is not of the form of the OpenAI API") from error
+            if len(outputs["choices"][0]["logprobs"]["token_logprobs"]) != len(prompt[0]) + 1:  # one is generated
+                raise ValueError("not as many as tokens")
+            ((found, greedy),) = self.parse_logprobs(outputs=outputs, ctxlens=[context])  # type: ignore[attr-defined]
+            if not float(found) <= 0:
+                raise ValueError("not the logarithm of a probability")
+            return float(found), greedy
+
+
+@contextmanager
+def _of_the_form() -> Iterator[None]:
+    """Raises MalformedError where what is read is not there, or is something else."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise MalformedError("its reply is not of the form of the OpenAI API") from error
