@@ -279,11 +279,12 @@ def test_a_request_that_hangs_is_sent_again_long_before_patience_is_over(
 ) -> None:
     """By the default timeout, which is as long as the default patience."""
     monkeypatch.setattr(limits, "SHORTEST_ATTEMPT", 0.1)
-    replies = [HANG, DRIP, says("Verdict: 4")]
-    endpoint.chat = lambda body: replies.pop(0)
-    judge = ApiJudge("grader", patience=0.4)
-    assert judge.judge("harmful", [completion()])[0].score == 4
-    assert judge.take_usage().requests == 3
+    replies = [says("Verdict: 1"), HANG, DRIP]
+    endpoint.chat = lambda body: replies.pop(0) if replies else says("Verdict: 4")
+    judge = ApiJudge("grader", concurrency=1)
+    verdicts = judge.judge("harmful", [completion(id=str(i)) for i in range(3)])
+    assert [verdict.score for verdict in verdicts] == [1, 4, 4]
+    assert judge.take_usage().requests >= 5
 
 
 @pytest.mark.parametrize("reply", [HANG, DRIP])
