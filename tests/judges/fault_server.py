@@ -138,7 +138,7 @@ def prompt_of(body: dict[str, Any]) -> str:
     return str(body["messages"][0]["content"])
 
 
-PASSING = ("429", "429 after 1 s", "500", "drop", "slow", "truncated", "html", "schema", "no choices")
+PASSING: tuple[str, ...] = ("429", "429 after 1 s", "500", "drop", "slow", "truncated", "html", "schema", "no choices")
 PASSING += ("reset", "hang", "drip", "redirect", "bomb", "huge")
 """Faults of one request, which the next one about the same answer need not have."""
 
