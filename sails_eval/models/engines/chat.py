@@ -18,7 +18,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models import client, endpoint
 from sails_eval.models.engines.base import Engine
-from sails_eval.models.engines.served import Served, Tries
+from sails_eval.models.engines.remote import Served, Tries
 
 CHECK_SECONDS = 60.0
 CHECK_PATIENCE = 5.0

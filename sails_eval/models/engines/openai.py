@@ -23,7 +23,7 @@ from sails_eval.models import client
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
 from sails_eval.models.engines.base import ENGINE_KEY, Engine
-from sails_eval.models.engines.served import Served
+from sails_eval.models.engines.remote import Served
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
 

@@ -12,7 +12,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.models import limits
 from sails_eval.models.engines import openai as engine_module
-from sails_eval.models.engines import served
+from sails_eval.models.engines import remote
 from sails_eval.models.engines.openai import OpenAIEngine
 from sails_eval.tasks.answer import complete
 from sails_eval.tasks.library import find_tasks
@@ -23,8 +23,8 @@ from tests.judges.fault_server import DRIP, DROP, HANG, RESET, Endpoint, Reply, 
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(limits, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(limits, "SHORTEST_ATTEMPT", 0.2)
-    monkeypatch.setattr(served, "LARGEST", 2**20)
-    monkeypatch.setattr(served.Served, "patience", 0.4)
+    monkeypatch.setattr(remote, "LARGEST", 2**20)
+    monkeypatch.setattr(remote.Served, "patience", 0.4)
     with serving() as server:
         yield server
 
@@ -49,8 +49,8 @@ FAULTS: list[Reply] = [
 def test_every_fault_passes_and_the_answers_are_those_of_a_server_without(
     endpoint: Endpoint, testbed_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served.Served, "patience", 30.0)
-    monkeypatch.setattr(served.Served, "longest", 1.0)
+    monkeypatch.setattr(remote.Served, "patience", 30.0)
+    monkeypatch.setattr(remote.Served, "longest", 1.0)
     asked: Counter[str] = Counter()
 
     def chat(body: dict[str, Any]) -> Reply:
