@@ -1,22 +1,18 @@
 """How endpoints and servers are asked: every call ends in time, goes nowhere else, and gets a reply of bounded size."""
 
 import asyncio
-import os
 import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import openai
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import first_line
+from sails_eval.core.network import check_network, through_proxy
 
 LARGEST = 8 * 2**20
 """Bytes of a reply at most, once it is unpacked, unless another bound is given."""
-
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class RefusedReplyError(openai.OpenAIError):
@@ -89,6 +85,7 @@ def connect(
 
     Raises UserError where the environment names certificates or a proxy that cannot be used.
     """
+    check_network()
     return openai.AsyncOpenAI(
         base_url=url,
         api_key=key,
@@ -96,27 +93,8 @@ def connect(
         max_retries=0,
         default_query=query,
         default_headers=headers,
-        http_client=_client(largest),
+        http_client=Client(largest),
     )
-
-
-def _client(largest: int) -> Client:
-    try:
-        return Client(largest)
-    except OSError as error:  # certificates are read at once
-        named = " and ".join(f"{name}={os.environ[name]}" for name in CERTIFICATES if os.environ.get(name))
-        reason = error.strerror or first_line(error)
-        raise UserError(f"{named or 'the certificates of this machine'}: {reason}; correct or unset it") from error
-    except ImportError as error:
-        raise UserError(f"{_proxies()}: a SOCKS proxy needs a package more: pip install socksio") from error
-    except Exception as error:  # faulty URLs have errors of many kinds, all of which may quote a proxy's password
-        raise UserError(
-            f"{_proxies()} is not a proxy that can be used; one looks like http://host:port: correct or unset it"
-        ) from error
-
-
-def _proxies() -> str:
-    return " or ".join(name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower()))
 
 
 def why(error: Exception, url: str) -> str:
@@ -131,8 +109,4 @@ def why(error: Exception, url: str) -> str:
     said = "timed out" if isinstance(cause, (TimeoutError, openai.APITimeoutError)) else first_line(cause)[:200]
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return f"{said}; SSL_CERT_FILE can name a file with the certificate of its authority"
-    where = urlsplit(url)
-    proxies = getproxies()
-    if (where.scheme in proxies or "all" in proxies) and not proxy_bypass(where.hostname or ""):
-        return f"{said} (through the proxy of {_proxies()}; NO_PROXY can name hosts that need none)"
-    return said
+    return said + through_proxy(url)

@@ -342,7 +342,7 @@ def test_a_packed_reply_is_read(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("content", [f'{{"verdict": {10**400}}}', f"Verdict: {10**400}", f"Verdict: -{10**30}"])
 def test_a_score_beyond_reason_is_none(endpoint: Endpoint, content: str) -> None:
     verdict = verdict_on(says(content), endpoint=endpoint)
-    assert verdict.unscored == "the judge's reply is not on the menu" and verdict.score is None
+    assert verdict.unscored == "the judge's reply is not one of the rubric's options" and verdict.score is None
 
 
 @pytest.mark.parametrize("tokens", [10**400, 10**12, -5, 1e308])
@@ -366,10 +366,11 @@ def test_of_a_long_reply_its_end_is_kept(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("SSL_CERT_FILE", "/no.pem", "^SSL_CERT_FILE=/no.pem: No such file or directory; correct or unset it$"),
+        ("SSL_CERT_FILE", "/no.pem", r"^SSL_CERT_FILE=/no\.pem: No such file or directory; correct or unset it$"),
         ("SSL_CERT_FILE", __file__, "^SSL_CERT_FILE=.*NO_CERTIFICATE.*correct or unset it$"),
         ("HTTP_PROXY", "ftp://user:word@host:1", "^HTTP_PROXY is not a proxy that can be used.*correct or unset it$"),
         ("ALL_PROXY", "http://host:word", "^ALL_PROXY is not a proxy that can be used"),
+        ("HTTPS_PROXY", "http://[word", "^HTTPS_PROXY is not a proxy that can be used"),
         ("HTTP_PROXY", "http://127.0.0.1:9", r"can't be reached: .*\(through the proxy of HTTP_PROXY; NO_PROXY can"),
     ],
 )
