@@ -39,7 +39,7 @@ USER, PASSWORD, TOKEN = "marked-user", "marked-password", "marked-token"
 BASIC = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 SECRETS = (KEY, USER, PASSWORD, TOKEN, BASIC)
 FIRST_WAIT = limits.FIRST_WAIT
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 """Seconds that the judge gives a reply, and the server's slow ones exceed."""
 
 
