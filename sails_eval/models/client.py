@@ -54,6 +54,8 @@ class Client(openai.DefaultAsyncHttpxClient):
                 f"it redirects to {there.scheme}://{there.hostname}{there.path[:100]}, and nothing is sent to another "
                 "address than the one that was given"
             )
+        if response.is_stream_consumed:  # by a transport that reads whole replies, as those of recorders do
+            return bytes(response.content)
         packed = response.headers.get("content-encoding", "identity").lower()
         if packed not in ("identity", "gzip"):
             raise RefusedReplyError("its reply is packed in a way that was not asked for")
