@@ -114,8 +114,8 @@ class Pace:
     """How long an attempt may take: four times as long as the slowest of the last replies did, and twice as long with
     every attempt that failed, up to `timeout`.
 
-    So a request that hangs is sent again while there is patience for it. Before there is any reply, a first attempt
-    may take a quarter of that patience.
+    So a request that hangs is sent again while there is patience for it. A first attempt may take no more than a quarter
+    of that patience, so that two can hang, unless replies are slower: then half as long again as the slowest took.
     """
 
     def __init__(self, timeout: float, patience: float) -> None:
@@ -130,8 +130,11 @@ class Pace:
 
     def limit(self, attempt: int) -> float:
         """Seconds for an attempt, counted from 1. Without patience there is only one, and it may take all the time."""
-        usual = max(4 * max(self._took) if self._took else self._first, self._least)
-        return float(min(self._timeout, usual * 2 ** min(attempt - 1, 10)))
+        usual = self._first
+        if self._took:
+            slowest = max(self._took)
+            usual = min(4 * slowest, max(1.5 * slowest, self._first))
+        return float(min(self._timeout, max(usual, self._least) * 2 ** min(attempt - 1, 10)))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -137,6 +137,10 @@ def test_an_attempt_may_take_some_times_what_others_took_and_twice_as_long_after
     assert [pace.limit(attempt) for attempt in (1, 2, 3)] == [5, 10, 20]
     pace.replied(7)
     assert pace.limit(1) == 28
+    pace.replied(15)
+    assert pace.limit(1) == 30
+    pace.replied(50)
+    assert pace.limit(1) == 75
     for _ in range(100):
         pace.replied(3)
     assert pace.limit(1) == 12 and pace.limit(10**6) == 120
