@@ -114,8 +114,8 @@ class Pace:
     """How long an attempt may take: four times as long as the slowest of the last replies did, and twice as long with
     every attempt that failed, up to `timeout`.
 
-    So a request that hangs is sent again while there is patience for it. A first attempt may take no more than a quarter
-    of that patience, so that two can hang, unless replies are slower: then half as long again as the slowest took.
+    So a request that hangs is sent again while there is patience for it. A first attempt may take no more than a
+    quarter of that patience, so that two can hang, unless replies are slower: then half as long again as the slowest.
     """
 
     def __init__(self, timeout: float, patience: float) -> None:
