@@ -94,12 +94,16 @@ class Campaign:
         return results[0] == results[1] and process.returncode == 0 and kills == size.kills
 
     def hangs(self, size: Size) -> bool:
-        """8 % of the requests hang; patience is no longer than a reply may take, as by default."""
+        """8 % of the requests hang, no more than two about one answer.
+
+        Patience is no longer than a reply may take, as by default.
+        """
         answers = size.answers // 2
         inner = Faulty(rate=0, latency=0.1)
 
         def chat(body: dict[str, object]) -> Reply:
-            hangs = inner._draw(prompt_of(body), inner.asked[prompt_of(body)]).random() < 0.08
+            before = inner.asked[prompt_of(body)]
+            hangs = before < 2 and inner._draw(prompt_of(body), before).random() < 0.08
             inner.asked[prompt_of(body)] += hangs
             return HANG if hangs else inner(body)
 
