@@ -81,10 +81,25 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
 
 def has_chat_template(model: str, revision: str | None = None) -> bool:
     """Whether a model's tokenizer has a chat template of its own, by its files alone."""
-    if _file(model, "chat_template.jinja", revision) is not None:
-        return True
+    return bool(_own_template(model, revision))
+
+
+def _own_template(model: str, revision: str | None) -> str:
+    """The chat template, or all of several, in a model's files; '' where there is none."""
+    if (path := _file(model, "chat_template.jinja", revision)) is not None:
+        return path.read_text(encoding="utf-8", errors="replace")
     path = _file(model, "tokenizer_config.json", revision)
-    return path is not None and bool(read_json(path).get("chat_template"))
+    return str((path and read_json(path).get("chat_template")) or "")
+
+
+def is_here(model: str, revision: str | None = None) -> bool:
+    """Whether a model lies on this machine with its tokenizer and its weights: a folder, or in the hub's cache."""
+    if Path(model).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model, "tokenizer_config.json", revision=revision)
+    return isinstance(config, str) and any(Path(config).parent.glob("*.safetensors"))
 
 
 def template_of(pair: Pair) -> Path | None:
@@ -92,6 +107,12 @@ def template_of(pair: Pair) -> Path | None:
     if pair.chat_template is not None:
         return pair.chat_template
     return None if has_chat_template(pair.model, pair.revision) else PLAIN
+
+
+def template_text(pair: Pair) -> str:
+    """The chat template that the pair's model is asked by, as it stands in its file."""
+    file = template_of(pair)
+    return file.read_text(encoding="utf-8", errors="replace") if file else _own_template(pair.model, pair.revision)
 
 
 def _file(model: str, name: str, revision: str | None) -> Path | None:

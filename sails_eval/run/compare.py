@@ -273,6 +273,8 @@ def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> N
     log.info("%s, %s", sub_run.pair.dtype, sub_run.pair.batches)
     for note in checked.notes:
         log.info(note)
+    for note in checked.beware:
+        log.warning("pair '%s': %s", sub_run.pair.name, note)
     if checked.notes:
         log.warning("%d notes on the training data; see %s", len(checked.notes), evaluator.run.log)
 

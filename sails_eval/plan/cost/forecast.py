@@ -22,6 +22,7 @@ from sails_eval.plan.cost.hours import in_words
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
+from sails_eval.plan.cost.model_checks import check_model
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, cost_of, features_memory, readings
 from sails_eval.plan.plan import REFINED, SubRun
 from sails_eval.plan.prepare import Draft, at_size, grid, survey
@@ -171,9 +172,13 @@ def _forecast(draft: Draft) -> Forecast:
     shape = problems.attempt(shape_of, pair)
     if shape is None:
         return replace(made, problems=problems.different)
+    problems += (unfit := check_model(shape, pair, recipes))
+    if unfit.stopping:
+        return replace(made, problems=problems.different)
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
-    found = readings(shape, pair, recipes)
+    if (found := problems.ask(readings, shape, pair, recipes)) is None:
+        return replace(made, problems=problems.different)
     asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
     costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total
