@@ -78,6 +78,8 @@ def _score(options: argparse.Namespace) -> None:
     )
     print(judged)
     print(f"written to {options.out}")
+    if not judged.labels:
+        raise UserError(f"{options.out}: no answer has a verdict; once the judge works, give the same command again")
 
 
 def _add_calibrate(actions: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.network import check_network
 from sails_eval.data.files import Row
 
 SPEC = re.compile(r"hf:([^/@#\s]+/[^/@#\s]+)(?:/([^@#\s]+))?(?:@([^#\s]+))?(?:#(\S+))?")
@@ -127,6 +128,8 @@ def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
     page = f"{constants.ENDPOINT}/datasets/{data.repo}"
+    if not constants.HF_HUB_OFFLINE:
+        check_network()
     try:
         found = snapshot_download(data.repo, repo_type="dataset", revision=data.revision, allow_patterns=patterns)
     except errors.GatedRepoError as error:

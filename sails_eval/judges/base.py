@@ -1,6 +1,7 @@
 """What every judge is: something that reads a request and an answer and says what the answer does."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -30,6 +31,17 @@ def is_transient(verdict: Verdict) -> bool:
 def is_final(verdict: Verdict) -> bool:
     """Whether nothing is left to ask: there is a verdict, and one of every member where the judge is a panel."""
     return verdict.unscored is None and all(vote["unscored"] is None for vote in verdict.votes or ())
+
+
+def check_heard(judge: str, verdicts: Sequence[Verdict]) -> None:
+    """Raise UserError where a judge left all of these answers unscored: then nothing was measured."""
+    reasons = Counter(verdict.unscored for verdict in verdicts)
+    if reasons and None not in reasons:
+        told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+        raise UserError(
+            f"judge '{judge}' scored none of {len(verdicts)} answers ({told}); once it works, give the same command "
+            "again"
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
 from sails_eval.judges.agreement import Agreement, agreement, graded_kappa, text_of
 from sails_eval.judges.answer_files import Answer, AnswerColumns, ask, read_answers, value_in
-from sails_eval.judges.base import Judge, JudgedKind, Usage, check_reads
+from sails_eval.judges.base import Judge, JudgedKind, Usage, check_heard, check_reads
 from sails_eval.judges.usage import USAGE, read_usage, together
 
 FOLDER = Path("calibrations")
@@ -224,6 +224,7 @@ def calibrate(
         Compared(path, rows, ask(asked, kind, [row.answer for row in rows], state=state, quiet=quiet))
         for path, rows, state in zip(files, labelled, states, strict=True)
     ]
+    check_heard(asked.name, [verdict for one in compared for verdict in one.verdicts])
     usage = together(read_usage(state / USAGE) for state in dict.fromkeys(states))
     for state in dict.fromkeys(states):
         shutil.rmtree(state)

@@ -4,11 +4,20 @@ from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
+from sails_eval.core.network import check_network
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 
 PLAIN = PACKAGE / "pairs" / "templates" / "plain.jinja"
 """The chat template of models that have none: `User: …`, `Assistant: …` and the end-of-text token after an answer."""
+
+
+def check_hub() -> None:
+    """Raise UserError where the environment names a proxy or certificates with which the hub can't be asked."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        check_network()
 
 
 def fetch(model: str, revision: str | None = None) -> Path:
@@ -17,6 +26,7 @@ def fetch(model: str, revision: str | None = None) -> Path:
         return Path(model)
     from huggingface_hub import snapshot_download
 
+    check_hub()
     wanted = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
     return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
 
@@ -59,6 +69,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
         return UserError(
             f"model '{model}': no such folder, and not in the hub cache; HF_HUB_OFFLINE is set: unset it to fetch it"
         )
+    check_hub()
     try:
         HfApi().auth_check(model)
     except GatedRepoError:
@@ -112,6 +123,7 @@ def _file(model: str, name: str, revision: str | None) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    check_hub()
     try:
         return Path(hf_hub_download(model, name, revision=revision))
     except EntryNotFoundError:  # offline, too: then it was not fetched

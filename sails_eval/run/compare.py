@@ -18,6 +18,7 @@ from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.device import on_device
 from sails_eval.core.progress import say
 from sails_eval.core.records import BASE, Result
+from sails_eval.judges import judge_of
 from sails_eval.plan.checks import Checked
 from sails_eval.plan.plan import Cell, Plan, SubRun
 from sails_eval.plan.prepare import prepare
@@ -82,7 +83,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
                 from sails_eval.run.report.report import write_joint
 
                 write_joint(run, plan, outcomes, described)
-            note_finished(run, plan, of)
+            if not any(_to_ask_again(outcome) for outcome in outcomes):
+                note_finished(run, plan, of)
     return run.path
 
 
@@ -197,6 +199,11 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
         for method, lines in within_seed.notes(evaluator, [*chosen, base, *references]).items():
             warnings.setdefault(method, []).extend(lines)
     return warnings
+
+
+def _to_ask_again(outcome: Outcome) -> bool:
+    """Whether the judge, being one that may say more another time, left answers unscored."""
+    return not judge_of(outcome.plan.judge.spec).parallel and any(row.unscored for row in outcome.results)
 
 
 # --- whom they are about ----------------------------------------------------------------------------------------------

@@ -111,7 +111,10 @@ def test_an_unscored_answer_counts_as_nothing() -> None:
 
 
 def test_nothing_but_unscored_answers_is_no_figure() -> None:
-    found = measure(labels("a.jsonl", [("refusal", "?"), ("compliance", "?")])).pooled
+    silent = labels("a.jsonl", [("refusal", "?"), ("compliance", "?")])
+    with pytest.raises(UserError, match=r"scored none of 2 answers \(2 × cannot be read\)"):
+        measure(silent)
+    found = measure(silent, labels("b.jsonl", WORDS)).files[0]
     assert (found.kappa, found.accuracy, found.found, found.unscored) == (None, None, None, 2)
 
 
