@@ -20,8 +20,7 @@ from sails_eval.core.stats import Interval
 from sails_eval.core.tables import markdown
 from sails_eval.data.files import read_rows
 from sails_eval.judges.agreement import text_of
-from sails_eval.judges.base import JudgedKind
-from sails_eval.judges.rules import SCORES
+from sails_eval.judges.base import SCORES, JudgedKind
 from sails_eval.run.folder.run_folder import RunFolder
 
 AUDITED: dict[JudgedKind, tuple[str, ...]] = {
