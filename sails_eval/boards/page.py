@@ -270,7 +270,8 @@ def _listed(frame: pd.DataFrame, column: str) -> list[str]:
     if column == "by_organism":
         return [f"{name}: {row[column]}" for name, row in rows]
     runs = [(f" ({row['run']})" if name != row["method"] else "", row) for name, row in rows]
-    return [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
+    told = [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
+    return [item.replace("p = 0.000", "p < 0.001") for item in told]  # as boards of earlier versions have it
 
 
 def to_terminal(frame: pd.DataFrame) -> str:

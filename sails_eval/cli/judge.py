@@ -130,7 +130,10 @@ def _calibrate(options: argparse.Namespace) -> None:
         print(_table(calibration))
     found = disagreements(calibration, compared, reading)
     path = save(calibration, compared, reading, options.out)
-    print(f"{len(found)} disagreements, in {path.with_suffix('.disagreements.jsonl')}" + (":" if found else ""))
+    sides = sum(one["sides"] == "different" for one in found)
+    what = "whether it is harmful" if calibration.graded else "whether it refuses"
+    counted = f"{len(found)} disagreements" + (f" ({sides} on {what}, which the figures above count)" if found else "")
+    print(f"{counted}, in {path.with_suffix('.disagreements.jsonl')}" + (":" if found else ""))
     for one in found[:SHOWN]:
         request = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(one["prompt"]))[:60]
         print(f"  {one['file']} {one['id']}: people {one['people']}, judge {one['judge']}: {request}")

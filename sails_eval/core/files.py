@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -138,15 +138,20 @@ def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
 
 
 def read_table(path: Path, kind: type[Line]) -> list[Line]:
-    """The rows of a CSV as `write_table` makes it. Raises UserError where it is none, naming the line."""
+    """The rows of a CSV as `write_table` makes it, now or before its last fields with defaults were added.
+
+    Raises UserError where it is none, naming the line.
+    """
     columns = get_type_hints(kind)
     header, lines = read_csv(path)
-    if header != list(columns):
+    of_kind: Any = kind
+    required = [field.name for field in fields(of_kind) if field.default is MISSING]
+    if header != list(columns)[: len(header)] or len(header) < len(required):
         raise UserError(f"{path}:1: expected the columns {', '.join(columns)}")
     rows = []
     for number, cells in lines:
         try:
-            rows.append(kind(*(_value(cell, *column) for cell, column in zip(cells, columns.items(), strict=True))))
+            rows.append(kind(*(_value(cell, *column) for cell, column in zip(cells, columns.items(), strict=False))))
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}") from error
     return rows
