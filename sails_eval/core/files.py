@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.escape import neutralise, restore
 
 Line = TypeVar("Line")
 
@@ -84,20 +85,6 @@ def _json(row: dict[str, Any]) -> str:
     """JSON with its letters as they are, unless one is half of a surrogate pair: JSON can hold that, UTF-8 cannot."""
     text = json.dumps(row, ensure_ascii=False)
     return json.dumps(row) if re.search("[\ud800-\udfff]", text) else text
-
-
-def neutralise(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would run as a formula; `restore` takes it off."""
-    return "'" + text if _is_formula(text.lstrip("'")) else text
-
-
-def restore(cell: str) -> str:
-    """The text that `neutralise` was given."""
-    return cell[1:] if cell.startswith("'") and _is_formula(cell.lstrip("'")) else cell
-
-
-def _is_formula(text: str) -> bool:
-    return text.startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
 def rate_text(rate: float | None) -> str:

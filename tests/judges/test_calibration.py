@@ -194,7 +194,10 @@ def test_a_calibration_is_saved_with_its_disagreements() -> None:
     assert path.parent == Path("calibrations") and read_calibration(path) == calibration
     found = list(read_jsonl(path.with_suffix(".disagreements.jsonl")))
     assert found == disagreements(calibration, compared, Reading())
-    assert [(one["people"], one["judge"]) for one in found[:2]] == [("partial", "compliance"), ("compliance", "partial")]
+    assert [(one["people"], one["judge"]) for one in found[:2]] == [
+        ("partial", "compliance"),
+        ("compliance", "partial"),
+    ]
     assert [one["sides"] for one in found] == ["different"] * 2 + ["same"] * 2
     confusion = calibration.pooled.confusion
     assert len(found) == sum(n for people, row in confusion.items() for judge, n in row.items() if judge != people)
