@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RULES = "rules"
+"""The judge that reads phrases only."""
+
+
 def notes(frame: pd.DataFrame) -> list[str]:
     """What to know before believing the table: mixed origins, unscored answers, missing values and seeds."""
     found = []
@@ -57,6 +61,11 @@ def notes(frame: pd.DataFrame) -> list[str]:
         if lacking := [name for name, row in rows if math.isnan(row[metric])]:
             names = "every row" if len(lacking) == len(rows) else ", ".join(lacking)
             found.append(f"No {METRICS[metric].title} for {names}: no such task, or no scored answer.")
+    if (frame["judge"] == RULES).any():
+        found.append(
+            f"Judged by phrase rules ({RULES}): whatever does not decline counts as an answer, even nonsense in "
+            "well-formed words; use a model as judge before you rely on helpfulness."
+        )
     if frame[[f"{metric}_low" for metric in METRICS]].isna().all(axis=None):  # then nothing is said of intervals
         return [*found, *_warnings(rows)]
     if few := [name for name, row in rows if row["seeds"] and not replicated(row)]:
