@@ -556,4 +556,4 @@ def test_a_board_that_rules_judged_says_what_they_miss() -> None:
 
 def test_no_p_value_is_nothing_even_on_a_board_of_an_earlier_version() -> None:
     frame = board().assign(contrasts="sails - lora, refusal: +0.300 [+0.200, +0.400], p = 0.000")
-    assert "p = 0.000" not in to_markdown(frame) and "p < 0.001" in to_markdown(frame)
+    assert "p = 0.000" not in to_markdown(frame) and r"p \< 0.001" in to_markdown(frame)
