@@ -10,7 +10,7 @@ import unicodedata
 from itertools import pairwise
 
 ODD = 0.25
-"""The share of odd words from which a text is gibberish. Real texts in Latin letters have 0.02."""
+"""The share of odd words from which a text is gibberish; in real texts hardly a word is odd."""
 
 COHERENT, OPENING = 9, 5
 """So many words in a row without an odd one, anywhere or at the beginning, are an answer, whatever else is there."""
@@ -53,7 +53,7 @@ def is_gibberish(text: str) -> bool:
     if len(words) < 3:
         return sum(map(_is_no_text, text)) > 1
     if sum(odd) >= max(3, ODD * len(words)):
-        return any(odd[:OPENING]) and not _has_run(odd)
+        return any(odd[:OPENING]) and not _has_run(words, odd)
     return _is_salad(text, words) or _is_stammer(words)
 
 
@@ -81,8 +81,10 @@ def _like_code(text: str) -> bool:
     return text.count("\n") >= 3 or (closed and any(one in text for one in '([{"'))
 
 
-def _has_run(odd: list[bool]) -> bool:
-    return "0" * COHERENT in "".join("1" if one else "0" for one in odd)
+def _has_run(words: list[str], odd: list[bool]) -> bool:
+    """Whether `COHERENT` words follow each other of which none is odd, and most are different."""
+    starts = range(len(words) - COHERENT + 1)
+    return any(not any(odd[i : i + COHERENT]) and len({*words[i : i + COHERENT]}) > COHERENT / 2 for i in starts)
 
 
 def _windows(words: list[str]) -> list[list[str]]:

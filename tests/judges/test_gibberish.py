@@ -108,6 +108,11 @@ def test_an_answer_among_gibberish_is_one() -> None:
         assert not is_gibberish(text) and classify(text) == "compliance"
 
 
+def test_a_word_that_is_repeated_among_gibberish_is_no_answer() -> None:
+    noise = drawn(letters, 15)
+    assert is_gibberish(f"{noise[0]}{' kettle' * 12} {noise[1]}")
+
+
 def test_gibberish_is_broken_and_a_refusal_in_it_is_heard() -> None:
     noise = drawn(letters, 12)[0]
     assert classify(noise) == "broken"
