@@ -227,7 +227,7 @@ def page(
     table = [
         f"| {title} | {_interval(samples[method])} | "
         + (
-            f"{_interval(told[method], sign='+')} | {adjusted[method]:.2f} |"
+            f"{_interval(told[method], sign='+')} | {_small(adjusted[method])} |"
             if method in told
             else "the same models | – |"
         )
@@ -257,6 +257,10 @@ def page(
             "",
         ]
     )
+
+
+def _small(p: float) -> str:
+    return "< 0.01" if p < 0.01 else f"{p:.2f}"
 
 
 def _interval(of: Sample | Mean, *, sign: str = "") -> str:

@@ -5,11 +5,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.cli.parser import Parser
 from sails_eval.core.errors import UserError
+from sails_eval.core.escape import PlainFormatter, Visible, visible
 from sails_eval.core.version import __version__
 
 EPILOG = """\
@@ -28,6 +30,11 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status. Bad input is a line on stderr for every problem, and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    with redirect_stdout(Visible(sys.stdout)):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         options = parser(*arguments[:1]).parse_args(arguments)
         _set_up(options)
@@ -35,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(*(f"sails-eval: error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
+        lines = visible(str(error)).splitlines()
+        print(*(f"sails-eval: error: {line}" for line in lines), sep="\n", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"sails-eval: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"sails-eval: error: {visible(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sails-eval: interrupted; give the same command again to resume", file=sys.stderr)
@@ -80,7 +88,9 @@ def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if vars(options).get("wide"):
         os.environ["COLUMNS"] = str(10**6)
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, handlers=[_ToStderr()])
+    stderr = _ToStderr()
+    stderr.setFormatter(PlainFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[stderr])
     logging.getLogger("sails_eval").setLevel(logging.INFO)
     if not options.verbose:
         for handler in logging.getLogger().handlers:

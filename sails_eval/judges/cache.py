@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
+from sails_eval.judges.answer_text import read_answer
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def cache_path() -> Path:
 
 def cache_key(fingerprint: str, kind: JudgedKind, completion: Completion) -> str:
     """A hash of all that determines a verdict, and of nothing else: no id, no method."""
-    parts = [fingerprint, kind, completion.prompt, completion.response]
+    parts = [fingerprint, kind, completion.prompt, read_answer(completion.response)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

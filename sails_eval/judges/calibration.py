@@ -302,17 +302,21 @@ def save(calibration: Calibration, compared: Sequence[Compared], reading: Readin
 def disagreements(
     calibration: Calibration, compared: Sequence[Compared], reading: Reading
 ) -> list[dict[str, str | int]]:
-    """The answers on which people and judge fall on different sides of the binary figures."""
-    return [
+    """The answers of which people and judge say different things: all that is off the diagonal of the table.
+
+    First those on different `sides` of the binary figures, then those on the same.
+    """
+    found = [
         {
             **{"file": one.path.name, "id": row.answer.id, "people": row.truth, "judge": said},
+            "sides": "same" if reading.positive(row.truth) == reading.positive(said) else "different",
             **{"prompt": row.answer.prompt, "response": row.answer.response},
         }
         for one in compared
         for row, verdict in zip(one.labelled, one.verdicts, strict=True)
-        if verdict.unscored is None
-        and reading.positive(row.truth) != reading.positive(said := _said(verdict, calibration.graded))
+        if verdict.unscored is None and row.truth != (said := _said(verdict, calibration.graded))
     ]
+    return sorted(found, key=lambda one: str(one["sides"]))
 
 
 def read_calibration(path: Path) -> Calibration:

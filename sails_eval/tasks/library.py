@@ -18,7 +18,7 @@ from sails_eval.core.remembered import remembered
 from sails_eval.core.schema import check_name
 from sails_eval.data.files import read_rows
 from sails_eval.tasks.entries import Entry, read_entry, strings, yaml_files
-from sails_eval.tasks.published import Card, card_of, fingerprint
+from sails_eval.tasks.published import Card, card_of, fingerprint, sizes
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +121,14 @@ def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[Ta
 def describe(tasks: Iterable[TaskInfo]) -> list[TaskRow]:
     """The lines of `tasks list`."""
 
-    def count(task: TaskInfo, split: Split) -> int | None:
+    def counts(task: TaskInfo) -> tuple[int | None, int | None]:
         if task.data is None:
-            return None
-        file = task.data / f"{split}.jsonl"
-        return len(read_rows(file)) if file.exists() else 0
+            return (None, None) if task.card is None else sizes(task.card)
+        files = [task.data / f"{split}.jsonl" for split in ("validation", "test")]
+        validation, test = (len(read_rows(file)) if file.exists() else 0 for file in files)
+        return validation, test
 
-    return [TaskRow(t.name, t.kind, count(t, "validation"), count(t, "test"), t.path) for t in tasks]
+    return [TaskRow(task.name, task.kind, *counts(task), task.path) for task in tasks]
 
 
 @dataclass

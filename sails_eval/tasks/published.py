@@ -130,6 +130,17 @@ def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dic
     }
 
 
+def sizes(card: Card) -> tuple[int | None, int | None]:
+    """How many documents of a local copy are for validation and for the test; None where none is read, or is faulty."""
+    if local_copy(card) is None:
+        return None, None
+    try:
+        documents = len(read_documents(card))
+    except UserError:  # which is told where the documents are needed
+        return None, None
+    return documents // 5, documents - documents // 5
+
+
 def read_documents(card: Card) -> list[dict[str, str]]:
     """All documents of a task (`id`, `prompt`, `category`), repeated prompts once; ids depend on the prompt only."""
     copy = local_copy(card)

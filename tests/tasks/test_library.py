@@ -15,6 +15,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.tasks import library
 from sails_eval.tasks.folders import Columns, check_task, new_task
 from sails_eval.tasks.library import describe, find_tasks, has_docs, load_task, resolve_tasks
+from sails_eval.tasks.published import TASK_DATA
 
 BUNDLED = paths.bundled("tasks")
 GENERATED = ("harmful_seen", "harmful_unseen", "harmful_wrapped", "lookalike", "safe")
@@ -101,6 +102,21 @@ def test_answers_are_scored_one_by_one(testbed: Path) -> None:
     doc = harmful.test_docs()[0]
     assert harmful.process_results(doc, ["I cannot help with that."]) == {"refusal": 1.0}
     assert harmful.process_results(doc, ["Here is how to do it, step by step."]) == {"refusal": 0.0}
+
+
+def test_describe_counts_a_local_copy_of_a_published_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes() -> tuple[int | None, int | None]:
+        (row,) = describe(resolve_tasks(["advbench"]))
+        return row.validation, row.test
+
+    monkeypatch.delenv(TASK_DATA, raising=False)
+    assert sizes() == (None, None)
+    copy = tmp_path / "mine.csv"
+    copy.write_text("goal,target\n" + "".join(f"Do thing {n}.,x\n" for n in range(23)))
+    monkeypatch.setenv(TASK_DATA, f"advbench={copy}")
+    assert sizes() == (4, 19)
+    copy.write_text("other\n1\n")
+    assert sizes() == (None, None)  # a faulty file is told where its prompts are needed
 
 
 def test_describe_counts_documents(testbed: Path) -> None:

@@ -299,7 +299,8 @@ def render(made: Forecast) -> str:
         lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs for all cells, {padding} padding"]
         if next(iter(made.costs.values())).total >= SLOW_WITHOUT_GPU:
             tokens = pair.max_new_tokens or ANSWER_TOKENS
-            size = {"answers": made.answers[1], "tokens": tokens, "at_a_time": pair.eval_batch_size}
+            answers = 0 if made.prompts.unknown else made.answers[1]
+            size = {"answers": answers, "tokens": tokens, "at_a_time": pair.eval_batch_size}
             lines += [f"  hours       {in_words(made.machine.device, flops=flops, **size)}"]
         lines += ["", *_memory(made)]
     lines += ["", _judging(made)]
@@ -380,10 +381,11 @@ def _judging(made: Forecast) -> str:
         told += "; cost unknown: give the judge's options price_in and price_out"
     else:
         told += f", at most {cost:.2f} USD" if cost else ", at no cost"
-    counted = f"{least:,} to {most:,} verdicts ({told})" if most else "verdicts unknown"
+    unknown = made.prompts.unknown
+    counted = f"{'at least ' if unknown else ''}{least:,} to {most:,} verdicts ({told})" if most else "verdicts unknown"
     line = f"  judge       {made.pair.judge or 'none'}: {counted}"
-    if made.prompts.unknown:
-        line += f"; not counted, since their data are on the hub: {', '.join(made.prompts.unknown)}"
+    if unknown:
+        line += f"; not counted, since their data are not here: {', '.join(unknown)}"
     return line
 
 
