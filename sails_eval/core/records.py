@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic reads it, and not that of Python 3.11
+
+from sails_eval.core import checksums
+from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_jsonl
 
 BASE = "base"
@@ -89,9 +94,30 @@ class Result(RowKey):
     unscored: int
 
 
+Kept = TypeVar("Kept", Completion, Verdict)
+
+_COMPLETION, _VERDICT = TypeAdapter(Completion), TypeAdapter(Verdict)
+
+
 def read_completions(path: Path) -> list[Completion]:
-    return [Completion(**row) for row in read_jsonl(path)]
+    """Raises UserError where the file is not as it was written, or a line is no completion."""
+    return _read(path, _COMPLETION)
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    return [Verdict(**row) for row in read_jsonl(path)]
+    """As `read_completions`, of verdicts."""
+    return _read(path, _VERDICT)
+
+
+def _read(path: Path, kind: TypeAdapter[Kept]) -> list[Kept]:
+    checksums.check(path)
+    found = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            found.append(kind.validate_python(row))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise UserError(
+                f"{path}:{number}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; {checksums.FIX}"
+            ) from error
+    return found

@@ -19,6 +19,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import encode_chat, end_tokens
 from sails_eval.models.hub import PLAIN
+from sails_eval.models.saved_weights import check_saved
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     """The base model with an adapter or with other weights; the bare base model again afterwards.
 
-    The adapter stays unmerged. `checkpoint` None is the base model itself.
+    The adapter stays unmerged. `checkpoint` None is the base model itself. Raises UserError as `check_saved` does.
     """
+    if checkpoint is not None:
+        check_saved(checkpoint)
     if checkpoint is None:
         yield base.model
     elif (checkpoint / "adapter_config.json").is_file():

@@ -24,7 +24,8 @@ from sails_eval.models.identity import model_identity
 from sails_eval.plan import checks
 from sails_eval.plan.plan import EvaluationPlan, SubRun
 from sails_eval.run.check import fitted
-from sails_eval.run.folder.run_folder import AnalysisFiles, RunFolder
+from sails_eval.run.folder.analysis_files import AnalysisFiles
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.workers import hosts, workers
 
