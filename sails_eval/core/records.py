@@ -96,28 +96,25 @@ class Result(RowKey):
 
 Kept = TypeVar("Kept", Completion, Verdict)
 
-_COMPLETION, _VERDICT = TypeAdapter(Completion), TypeAdapter(Verdict)
+_COMPLETIONS, _VERDICTS = TypeAdapter(list[Completion]), TypeAdapter(list[Verdict])
 
 
 def read_completions(path: Path) -> list[Completion]:
     """Raises UserError where the file is not as it was written, or a line is no completion."""
-    return _read(path, _COMPLETION)
+    return _read(path, _COMPLETIONS)
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
     """As `read_completions`, of verdicts."""
-    return _read(path, _VERDICT)
+    return _read(path, _VERDICTS)
 
 
-def _read(path: Path, kind: TypeAdapter[Kept]) -> list[Kept]:
+def _read(path: Path, kind: TypeAdapter[list[Kept]]) -> list[Kept]:
     checksums.check(path)
-    found = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            found.append(kind.validate_python(row))
-        except ValidationError as error:
-            fault = error.errors()[0]
-            raise UserError(
-                f"{path}:{number}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; {checksums.FIX}"
-            ) from error
-    return found
+    try:
+        return kind.validate_python(list(read_jsonl(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        number, *key = first["loc"]
+        told = f"{path}:{int(number) + 1}: key '{'.'.join(map(str, key))}': {first['msg']}"
+        raise UserError(f"{told}; {checksums.FIX}") from error

@@ -28,9 +28,10 @@ def mend(run: RunFolder) -> None:
         sealed = one.seal().hashes if one.seal.exists else {}
         for model in one.models():
             mend_model(model, sealed.get(one.relative(model.path)))
-        for tensors, report in one.subspace_files():
-            for path in (tensors, report):
-                _mend(path, [tensors, report], known=listing(tensors).is_file() or listing(report).is_file())
+        for both in one.subspace_files():
+            known = any(listing(path).is_file() for path in both)
+            for path in both:
+                _mend(path, list(both), known=known)
 
 
 def mend_model(model: ModelFolder, was: str | None = None) -> None:
