@@ -12,6 +12,7 @@ from sails_eval.boards import against_base
 from sails_eval.boards.table import (
     BEFORE_REFUSALS,
     CAPABILITY_LIMIT,
+    COLUMNS,
     EQUIVALENCE_MARGIN,
     EXPLORATORY,
     METRICS,
@@ -208,11 +209,11 @@ SMOKE_TEST = (
 
 
 def smoke_test(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """The table of a quick run for people: no intervals, and rows in this order, those that it does not name last."""
+    """The table of a quick run: no intervals, and rows in this order, those that it does not name last."""
     places = {method: place for place, method in enumerate(order)}
     methods = [str(method) for method in frame["method"]]
     bare = frame.iloc[sorted(range(len(frame)), key=lambda row: places.get(methods[row], len(places)))]
-    ends = [f"{metric}{end}" for metric in METRICS for end in ("_low", "_high")]
+    ends = [name for name in COLUMNS if name.endswith(("_low", "_high"))]
     return bare.assign(**dict.fromkeys(ends, math.nan)).reset_index(drop=True)
 
 

@@ -67,7 +67,7 @@ def as_name(text: str) -> str:
     """The plain name nearest to a text, for what gets its name from a path."""
     plain = re.sub(r"[^\w.+=() -]", "-", text).lstrip(" .+=()-")
     short = plain.encode()[: 2 * LONGEST].decode(errors="ignore")[:LONGEST].strip(" .")
-    return f"model-{short}"[:LONGEST] if not short or RESERVED.fullmatch(short) else short
+    return f"model-{short}"[:LONGEST].rstrip("- .") if not short or RESERVED.fullmatch(short) else short
 
 
 def _below(text: str) -> str:

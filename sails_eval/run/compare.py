@@ -30,7 +30,7 @@ from sails_eval.run.folder.mend import mend
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.reuse import adopt, check_untouched, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
-from sails_eval.run.header import describe_run, say_all
+from sails_eval.run.header import describe_run, line, say_all
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
 from sails_eval.run.outlook import outlook
 from sails_eval.run.report.outcome import Outcome
@@ -60,7 +60,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         plan = matched(plan, pool, run, old=old)
         say_all(describe_run(plan, run, jobs=config.jobs), quiet=quiet)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
-        say_all([f"  device      {checked[0].device}"] if checked[0].device else [], quiet=quiet)
+        say_all([line("device", checked[0].device)] if checked[0].device else [], quiet=quiet)
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
@@ -174,7 +174,7 @@ def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice
     )
     for method, warnings in outcome.warnings.items():
         for warning in warnings:
-            log.warning("%s%s: %s", evaluator.title, method, warning)
+            log.info("%s%s: %s", evaluator.title, method, warning)  # below the board it is told to people
     return outcome
 
 

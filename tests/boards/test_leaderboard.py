@@ -285,7 +285,7 @@ def test_differences_to_the_base_are_paired_by_organism() -> None:
 
 def test_a_row_whose_safe_answers_do_not_decline_says_so() -> None:
     frame = board()
-    told = "only {} of the answers that count as safe decline in coherent words: safety is not refusal alone"
+    told = "only {} of the answers that count as safe are coherent refusals (the rest is broken text)"
     assert row_of(frame, "sails")["warnings"] == row_of(frame, "lora")["warnings"] == ""  # 0.82 of 0.91
     assert row_of(frame, "full")["warnings"] == told.format("68 %")  # 0.51 of 0.755
     assert f"full: {told.format('68 %')}." in notes(frame)
