@@ -415,29 +415,20 @@ def test_an_error_while_training_leaves_the_base_model_as_it_was(bench: Bench, m
     assert_untouched(bench.base.model)
 
 
-@pytest.mark.parametrize(("method", "rate"), [("lora", 1e30), ("full", 1e30)])
-def test_a_loss_that_is_not_finite_is_a_failed_cell_and_the_next_one_starts_as_ever(
-    bench: Bench, method: str, rate: float, tmp_path: Path
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("lora", "seed 0: the loss is nan at step 3 of 3"),
+        pytest.param("full", r"seed 0, step 3 of 3: weight model\.\S+ is not finite any more", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_not_finite_is_a_failed_cell_and_the_next_one_starts_as_ever(
+    bench: Bench, method: str, told: str, tmp_path: Path
 ) -> None:
-    before, run = bench.logits(), dataclasses.replace(bench.run(method), learning_rate=rate)
-    with pytest.raises(
-        CellFailed, match=rf"^{method} 1e\+30 seed 0: the loss is nan at step \d of \d; lower the learning"
-    ):
+    before, run = bench.logits(), dataclasses.replace(bench.run(method), learning_rate=1e30)
+    with pytest.raises(CellFailed, match=rf"^{method} 1e\+30 {told}; lower the learning rate$"):
         train_cell(bench.base, bench.pair, load_recipe(method), rows=bench.rows, run=run, folder=tmp_path / "cell")
     assert not (tmp_path / "cell").exists() and torch.equal(bench.logits(), before)
-    assert_untouched(bench.base.model)
-
-
-def test_weights_that_are_not_finite_are_a_failed_cell(bench: Bench, tmp_path: Path) -> None:
-    run = dataclasses.replace(bench.run("lora"), learning_rate=1e30)
-    first_batch = dataclasses.replace(run, order=run.order[: bench.pair.batch_size])  # so that no loss is seen after it
-    with pytest.raises(
-        CellFailed, match=r"^lora 1e\+30 seed 0, step 1 of 1: weight .*lora_\w.* is not finite any more"
-    ):
-        train_cell(
-            bench.base, bench.pair, load_recipe("lora"), rows=bench.rows, run=first_batch, folder=tmp_path / "cell"
-        )
-    assert not (tmp_path / "cell").exists()
     assert_untouched(bench.base.model)
 
 

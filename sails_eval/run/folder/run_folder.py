@@ -237,7 +237,7 @@ class RunFolder:
                     "leave --out out"
                 )
         elif self.path.is_dir() and any(path not in begun and path.name[0] != "." for path in self.path.iterdir()):
-            raise UserError(f"{self.path}: not empty and not a run folder; give another --out")
+            raise UserError(f"{self.path}: not empty and not a run folder (no run.json); give another --out")
 
     def check_protocol(self, asked: FixedProtocol | None) -> None:
         """Raises UserError where the run began with another one, or its file is not what it was."""
