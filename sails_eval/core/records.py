@@ -1,10 +1,10 @@
 """The typed values that pass between the stages, and the JSONL files they live in."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic reads it, and not that of Python 3.11
 
 from sails_eval.core import checksums
@@ -96,25 +96,35 @@ class Result(RowKey):
 
 Kept = TypeVar("Kept", Completion, Verdict)
 
-_COMPLETIONS, _VERDICTS = TypeAdapter(list[Completion]), TypeAdapter(list[Verdict])
-
 
 def read_completions(path: Path) -> list[Completion]:
     """Raises UserError where the file is not as it was written, or a line is no completion."""
-    return _read(path, _COMPLETIONS)
+    return _read(path, Completion)
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
     """As `read_completions`, of verdicts."""
-    return _read(path, _VERDICTS)
+    return _read(path, Verdict)
 
 
-def _read(path: Path, kind: TypeAdapter[list[Kept]]) -> list[Kept]:
+def _read(path: Path, kind: type[Kept]) -> list[Kept]:
     checksums.check(path)
+    rows = list(read_jsonl(path))
+    from pydantic import ValidationError
+
     try:
-        return kind.validate_python(list(read_jsonl(path)))
+        found: list[Kept] = _checked(kind).validate_python(rows)  # type: ignore[arg-type]  # a class is hashable
     except ValidationError as error:
         first = error.errors()[0]
         number, *key = first["loc"]
         told = f"{path}:{int(number) + 1}: key '{'.'.join(map(str, key))}': {first['msg']}"
         raise UserError(f"{told}; {checksums.FIX}") from error
+    return found
+
+
+@cache
+def _checked(kind: Any) -> Any:
+    """What makes lists of a kind of mappings; pydantic is imported where there is something to read."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(list[kind])
