@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **named: Any) -> None:
-        super().__init__(**named)
+        super().__init__(**{"allow_abbrev": False, **named})  # --seed would be --seeds
         self._negative_number_matcher = re.compile(f"({NUMBER.pattern})$", NUMBER.flags)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

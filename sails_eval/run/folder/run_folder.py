@@ -294,7 +294,12 @@ class RunFolder:
 def board_file(path: Path) -> Path:
     """A board's file, or the leaderboard of a run folder. Raises UserError where it is neither."""
     if path.is_dir():
-        return RunFolder(path).leaderboard
+        run = RunFolder(path)
+        if run.exists and not run.leaderboard.is_file():
+            raise UserError(
+                f"{path}: the run is not finished (no leaderboard.csv); give its command again to resume it"
+            )
+        return run.leaderboard
     if not path.exists():
         raise UserError(f"{path}: no such run folder or board (for the runs here: sails-eval runs list)")
     if path.is_file() and path.suffix != ".csv":
