@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -268,10 +269,13 @@ class RunFolder:
             if not self.exists:
                 settled = set(QUICK) if config.quick else set()
                 asked = config.model_dump(mode="json", exclude_none=True, exclude=settled)
-                write_text(self.config_file, yaml.safe_dump(asked, sort_keys=False))
+                write_text(self.config_file, _as_yaml(asked))
                 description.model_copy(update={"config": asked}).write(self.description_file)
+            told, file = self.description(), self.config_file
+            if told.config is not None and (not file.is_file() or file.read_bytes() != _as_yaml(told.config).encode()):
+                write_text(file, _as_yaml(told.config))  # a copy for people
             with self._logged():
-                yield self.description()
+                yield told
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
@@ -289,6 +293,10 @@ class RunFolder:
             ours.setLevel(level)
             ours.removeHandler(handler)
             handler.close()
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False)
 
 
 def board_file(path: Path) -> Path:
