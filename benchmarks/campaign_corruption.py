@@ -6,7 +6,7 @@
 A small run on the testbed (SAILS, LoRA and full fine-tuning) is made first; each corruption is done to a copy of it.
 What was corrupted is *redone* (the file and results.csv are again what they were), *refused* (one line that names the
 file, status 2), *used* (neither: it is still there, or the results are others), or the command ended in a *traceback*.
-The last two are failures, and the script's status is 1 then. So is `leaderboard show` of a run with other results.
+The last two are failures, and the script's status is 1 then.
 """
 
 from __future__ import annotations
