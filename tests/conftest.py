@@ -32,6 +32,14 @@ def load_script(path: Path) -> Any:
     return module
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_sync() -> Iterator[None]:
+    """No test cuts the power, and waiting for the disk takes longer than all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's judges keep their verdicts: nowhere near the user's."""

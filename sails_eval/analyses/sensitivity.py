@@ -19,7 +19,8 @@ from sails_eval.judges.rubric import PARAPHRASES
 from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.judges.spec import parse
 from sails_eval.judges.stage import JudgedFile, judge_files
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import TaskInfo, find_tasks
 from sails_eval.tasks.sharing import check_sending
 

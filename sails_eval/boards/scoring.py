@@ -12,8 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
+from sails_eval.core.checksums import write_checked
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_table, write_table
+from sails_eval.core.files import read_table, table_text
 from sails_eval.core.records import DECLINED, Completion, Kind, Result, RowKey, Verdict
 
 ALL = "all"
@@ -150,7 +151,7 @@ def _result(row: RowKey, category: str, metric: str, measured: Sequence[float | 
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
-    """Write results.csv by rename: sorted rows, so the bytes do not depend on the order of `results`.
+    """Write results.csv by rename, with its hash: sorted rows, so the bytes do not depend on the order of `results`.
 
     Raises ValueError if two rows have the same key.
     """
@@ -158,7 +159,7 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     for one, other in pairwise(rows):
         if _order(one) == _order(other):
             raise ValueError(f"two results for the same key: {one} and {other}")
-    write_table(path, Result, rows)
+    write_checked(path, table_text(Result, rows))
 
 
 def _order(row: Result) -> tuple[str, int, float, str, str, str, str]:

@@ -90,7 +90,7 @@ def _opened(options: argparse.Namespace, **fixed: Any) -> Any:
 def _train(options: argparse.Namespace) -> None:
     config = _opened(options, methods=(options.method,))
     from sails_eval.run.evaluate import train_one
-    from sails_eval.run.folder.run_folder import ModelFolder
+    from sails_eval.run.folder.model_folder import ModelFolder
 
     record = train_one(config, seed=options.seed, out=options.out, quiet=options.quiet)
     losses = record.losses

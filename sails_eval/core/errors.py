@@ -8,6 +8,10 @@ class UserError(Exception):
     """Bad input. The message names the file, the key and the fix; the CLI prints it and exits with status 2."""
 
 
+class CellFailed(UserError):  # noqa: N818 - the name of what happened
+    """A cell that cannot be trained, answered or judged; the others go on."""
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line; where the first only announces what follows, with the next."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

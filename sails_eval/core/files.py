@@ -6,7 +6,9 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 from types import NoneType
@@ -45,12 +47,45 @@ def json_object(where: str, value: object) -> dict[str, Any]:
 
 
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write a file by rename, so that a kill leaves the old one or the new one, never half of it."""
+    """Write a file by rename, so that a kill or a power cut leaves the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.touch(mode=0o600 if private else 0o644)
-    partial.write_bytes(content)
-    partial.replace(path)
+    partial, mode = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0o600 if private else 0o644
+    partial.unlink(missing_ok=True)
+    try:
+        # "x" follows no link that somebody laid there
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """See that a file's bytes, or a folder's names, are on the disk, where the system can tell."""
+    with suppress(OSError):  # Windows opens no folders, and some file systems sync none
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or a folder whose content is on the disk, and its new name is there, too."""
+    source.rename(target)
+    sync(target.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
@@ -77,10 +112,15 @@ def write_json(path: Path, value: Any, *, sort_keys: bool = False, ensure_ascii:
     write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n")
 
 
+def jsonl_text(rows: Iterable[Any]) -> str:
+    """Dataclasses or mappings as JSONL."""
+    dicts = (row if isinstance(row, dict) else asdict(row) for row in rows)
+    return "".join(_json(row) + "\n" for row in dicts)
+
+
 def write_jsonl(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
     """Write dataclasses or mappings as JSONL, by rename."""
-    dicts = (row if isinstance(row, dict) else asdict(row) for row in rows)
-    write_text(path, "".join(_json(row) + "\n" for row in dicts), private=private)
+    write_text(path, jsonl_text(rows), private=private)
 
 
 def _json(row: dict[str, Any]) -> str:
@@ -121,9 +161,14 @@ def _cell(column: str, value: object) -> str:
     return neutralise(str(value)) if isinstance(value, str) else str(value)
 
 
+def table_text(kind: type[Any], rows: Iterable[Any]) -> str:
+    """Dataclasses of a kind as CSV; the columns are its fields."""
+    return csv_text([field.name for field in fields(kind)], map(astuple, rows))
+
+
 def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
-    """Write dataclasses of a kind as CSV, by rename; the columns are its fields."""
-    write_text(path, csv_text([field.name for field in fields(kind)], map(astuple, rows)))
+    """Write dataclasses of a kind as CSV, by rename."""
+    write_text(path, table_text(kind, rows))
 
 
 def read_table(path: Path, kind: type[Line]) -> list[Line]:

@@ -1,9 +1,14 @@
 """The typed values that pass between the stages, and the JSONL files they live in."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypeVar
 
+from typing_extensions import TypedDict  # pydantic reads it, and not that of Python 3.11
+
+from sails_eval.core import checksums
+from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_jsonl
 
 BASE = "base"
@@ -89,9 +94,37 @@ class Result(RowKey):
     unscored: int
 
 
+Kept = TypeVar("Kept", Completion, Verdict)
+
+
 def read_completions(path: Path) -> list[Completion]:
-    return [Completion(**row) for row in read_jsonl(path)]
+    """Raises UserError where the file is not as it was written, or a line is no completion."""
+    return _read(path, Completion)
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    return [Verdict(**row) for row in read_jsonl(path)]
+    """As `read_completions`, of verdicts."""
+    return _read(path, Verdict)
+
+
+def _read(path: Path, kind: type[Kept]) -> list[Kept]:
+    checksums.check(path)
+    rows = list(read_jsonl(path))
+    from pydantic import ValidationError
+
+    try:
+        found: list[Kept] = _checked(kind).validate_python(rows)  # type: ignore[arg-type]  # a class is hashable
+    except ValidationError as error:
+        first = error.errors()[0]
+        number, *key = first["loc"]
+        told = f"{path}:{int(number) + 1}: key '{'.'.join(map(str, key))}': {first['msg']}"
+        raise UserError(f"{told}; {checksums.FIX}") from error
+    return found
+
+
+@cache
+def _checked(kind: Any) -> Any:
+    """What makes lists of a kind of mappings; pydantic is imported where there is something to read."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(list[kind])

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sails_eval.core import checksums
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.files import read_json, write_text
+from sails_eval.core.files import read_json
 from sails_eval.core.yaml_files import parse_yaml
 
 SCHEMA = 1
@@ -33,14 +34,26 @@ SHORT = 40
 """The most characters of a faulty value that are repeated."""
 
 
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""What Windows takes for a device, whatever the folder."""
+
+LONGEST = 100
+"""Characters of a name, and half of its bytes: file systems take 255 of them, endings included."""
+
+
 def check_name(name: str) -> str:
     """The name as it is. Raises UserError unless it can be a folder's name, in a list between commas and in a:b."""
-    if not re.fullmatch(r"\w[\w.+=() -]{0,99}", name) or name != name.strip():
+    plain = re.fullmatch(r"\w[\w.+=() -]*", name) and name == name.strip(" .")
+    if not plain or len(name) > LONGEST or len(name.encode()) > 2 * LONGEST or RESERVED.fullmatch(name):
         raise UserError(
-            f"{name!r} is not a valid name; use up to 100 letters, digits and . _ - + = ( ), beginning with a letter "
-            "or digit"
+            f"{_shortened(name)!r} is not a valid name; use up to 100 letters, digits and . _ - + = ( ), beginning "
+            "with a letter or digit, and no name that Windows reserves"
         )
     return name
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHORT else text[:SHORT] + "…"
 
 
 def _name(text: str) -> str:
@@ -53,11 +66,24 @@ def _name(text: str) -> str:
 
 def as_name(text: str) -> str:
     """The plain name nearest to a text, for what gets its name from a path."""
-    return re.sub(r"[^\w.+=() -]", "-", text).lstrip(" .+=()-")[:100].strip() or "model"
+    plain = re.sub(r"[^\w.+=() -]", "-", text).lstrip(" .+=()-")
+    short = plain.encode()[: 2 * LONGEST].decode(errors="ignore")[:LONGEST].strip(" .")
+    return f"model-{short}"[:LONGEST].rstrip("- .") if not short or RESERVED.fullmatch(short) else short
+
+
+def _below(text: str) -> str:
+    """A place below a folder. Raises ValueError where it may be elsewhere."""
+    parts = text.split("/")
+    if any(part in ("", ".", "..") or re.search(r"[\0-\x1f\\:]", part) for part in parts):
+        raise ValueError(f"{_shortened(text)!r} is not a place inside the folder")
+    return text
 
 
 Name = Annotated[str, AfterValidator(_name)]
 """What the files and folders about a thing are named after."""
+
+Below = Annotated[str, AfterValidator(_below)]
+"""The path of a file or folder, from the folder of the file that says it."""
 
 
 def validate(model: type[Model], values: dict[str, Any], *, where: str, flags: Collection[str] = ()) -> Model:
@@ -153,16 +179,21 @@ class Record(Frozen):
         whole = cls.whole_in_0_1_0
         return values if whole is None or whole in values else {whole: values}
 
+    fix: ClassVar[str] = checksums.FIX
+    """What to do about a file that is not as it was written."""
+
     def write(self, path: Path) -> None:
-        """Write it, by rename: as YAML if that is what its name says, else as JSON."""
+        """Write it, by rename and with its hash: as YAML if that is what its name says, else as JSON."""
         if path.suffix == ".yaml":
             told = self.model_dump(mode="json", by_alias=True)
-            write_text(path, yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=120))
+            text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=120)
         else:
-            write_text(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
+            text = self.model_dump_json(by_alias=True, indent=1) + "\n"
+        checksums.write_checked(path, text)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises UserError, with the file's name, where it is not there or holds something else."""
+        """Raises UserError, with the file's name, where it is not there, not as it was written, or something else."""
+        checksums.check(path, cls.fix)
         values = read_mapping(path) if path.suffix == ".yaml" else read_json(path, missing="no such file")
         return validate(cls, values, where=str(path))

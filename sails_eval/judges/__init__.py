@@ -68,10 +68,14 @@ def _load(spec: Spec) -> Judge:
 
 
 def _load_of_others(spec: Spec) -> Judge:
+    from sails_eval.core.schema import as_name  # which needs pydantic
+
     with faults_told(f"judge '{spec.bare}'"):
         judge = _load(spec)
         if not (judge.name and judge.fingerprint):
             raise ValueError("it needs a name and a fingerprint")
+        if (key := judge.fingerprint[:8]) != as_name(key):
+            raise ValueError(f"its fingerprint begins with {key!r}, which cannot name the folder of its verdicts")
     return judge
 
 

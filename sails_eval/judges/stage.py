@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from sails_eval.core.files import write_jsonl
+from sails_eval.core.checksums import write_checked
+from sails_eval.core.files import jsonl_text
 from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
 from sails_eval.judges.cache import judge_cached
@@ -87,4 +88,4 @@ class _Sheet:
 
     def write(self) -> None:
         verdicts = [self.known[completion.id] for completion in self.asked]
-        write_jsonl(self.file.verdicts, verdicts, private=True)
+        write_checked(self.file.verdicts, jsonl_text(verdicts), private=True)

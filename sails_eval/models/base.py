@@ -19,6 +19,7 @@ from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import end_tokens, ending_of, render_chat
 from sails_eval.models.hub import PLAIN
 from sails_eval.models.saved_adapter import CONFIG
+from sails_eval.models.saved_weights import check_saved
 from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, stored_model
 from sails_eval.models.templates import settled
 
@@ -151,8 +152,10 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     """The base model with an adapter or with other weights; the bare base model again afterwards.
 
-    The adapter stays unmerged. `checkpoint` None is the base model itself.
+    The adapter stays unmerged. `checkpoint` None is the base model itself. Raises UserError as `check_saved` does.
     """
+    if checkpoint is not None:
+        check_saved(checkpoint)
     if checkpoint is None:
         yield base.model
     elif (checkpoint / CONFIG).is_file():

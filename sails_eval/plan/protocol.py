@@ -25,6 +25,7 @@ from sails_eval.boards.contrasts import (
     protocol_hash,
 )
 from sails_eval.boards.table import EQUIVALENCE_MARGIN
+from sails_eval.core.checksums import KEEP
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest
@@ -50,6 +51,7 @@ DECLARED = {"comparisons", "tasks", "judge", "limit", "examples", "steps", "toke
 class Protocol(Record):
     """protocol.yaml: what is tested, how, and when it ends; written before anything is."""
 
+    fix = KEEP
     organisms: tuple[str, ...] = Field(description="the pairs, by name")
     methods: tuple[str, ...] = Field(description="the rows that are trained")
     tasks: tuple[str, ...] = Field(description="by name")

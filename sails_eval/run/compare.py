@@ -27,6 +27,7 @@ from sails_eval.run.check import check_machine, check_plan
 from sails_eval.run.early_stopping import stop_early
 from sails_eval.run.folder.description import describe, describe_plan
 from sails_eval.run.folder.finished import asked, is_finished, note_finished
+from sails_eval.run.folder.mend import mend
 from sails_eval.run.folder.records import Description
 from sails_eval.run.folder.reuse import adopt, check_untouched, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
@@ -66,6 +67,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         with run.opened(plan.config, describe_plan(plan)) as described:
             if plan.protocol:
                 check_untouched(run)
+            mend(run)
             _keep_protocol(run, plan)
             made = zip(plan.sub_runs, _titles(plan), strict=True)
             evaluators = [Evaluator(one, run.sub_run(one), pool, engines, quiet, title) for one, title in made]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sails_eval.boards.leaderboard import CellKey, headline
 from sails_eval.plan.plan import Cell, SubRun
-from sails_eval.run.folder.run_folder import ModelFolder
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 

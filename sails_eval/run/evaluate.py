@@ -15,8 +15,10 @@ from sails_eval.plan.prepare import prepare_evaluation, prepare_training
 from sails_eval.run import stages
 from sails_eval.run.check import fitted
 from sails_eval.run.folder.description import describe
+from sails_eval.run.folder.mend import mend
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.records import TrainRecord
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.header import describe_evaluation, describe_training, line, say_all
 from sails_eval.run.outlook import TrainingBar
 from sails_eval.run.report.outcome import Outcome
@@ -78,6 +80,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
             say(line("device", pool.run(checks.device, plan)), quiet=quiet)
         check_engine(pool, engines, plan)
         with run.opened(plan.config, describe(plan)) as described:
+            mend(run)
             subject = stages.Subject(method, run.evaluated, row.checkpoint, served_as=name)
             evaluator = Evaluator(plan, run, pool, engines, quiet)
             outcome = Outcome(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from sails_eval.core.progress import Bar, Done, Event, Step, bar, heard
 from sails_eval.core.records import BASE, Split
 from sails_eval.plan.plan import SubRun
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import describe
 
 PARTS = 100

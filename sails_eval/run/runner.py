@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from sails_eval import judges
 from sails_eval.boards.scoring import score
+from sails_eval.core.errors import UserError
 from sails_eval.core.progress import bar, heard
 from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
 from sails_eval.judges.base import JudgedKind, check_heard, is_transient
@@ -239,7 +240,13 @@ class Evaluator:
         verdicts = folder.verdicts(split, task.name, self.plan.judge.fingerprint) if judged else None
         seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
         row = RowKey(subject.method, seed, rate, split, task.name)
-        return score(task.kind, folder.answers(split, task.name), verdicts, row=row)
+        answers = folder.answers(split, task.name)
+        try:
+            return score(task.kind, answers, verdicts, row=row)
+        except ValueError as error:
+            raise UserError(
+                f"{folder.answers_file(split, task.name)}: {error}; delete it and give the command again"
+            ) from error
 
 
 def _all_unscored(rows: Sequence[Result]) -> bool:

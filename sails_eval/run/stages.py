@@ -5,13 +5,15 @@ Heavy imports stand inside the functions: the process that hands out the work ne
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sails_eval.core.files import write_bytes, write_jsonl
+from sails_eval.core.checksums import FIX, check, write_checked
+from sails_eval.core.errors import CellFailed, UserError, first_line
+from sails_eval.core.files import jsonl_text, move, remove
 from sails_eval.core.pair import Pair
 from sails_eval.core.progress import Done, tell
 from sails_eval.core.recipe import Recipe
@@ -24,14 +26,16 @@ from sails_eval.models.chat import instructed
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.plan import Cell
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.records import PreparationCost, SubspaceReport, TrainRecord
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import TaskInfo
 from sails_eval.training.batches import CellRun, lay_out, training_rows
 from sails_eval.training.contrasted import contrasted
 from sails_eval.training.labels import labels_used
 
 if TYPE_CHECKING:
+    import torch
     from lm_eval.api.model import LM
 
 
@@ -137,8 +141,10 @@ def _find(job: StartJob, start: Initialisation, material: Material, seed: int | 
     if aligned := aligned_model(pair, start):
         saw.append(f"a finished, aligned model ({aligned})")
     said = SubspaceReport(cost=cost, saes=saes, saw=saw, warnings=warnings, found=report)
+    if strange := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise CellFailed(f"{recipe.name}: what its adapters start from has values that are not finite ({strange[0]})")
     said.write(run.subspace_report_file(recipe.name, seed))
-    write_bytes(run.subspace(recipe.name, seed), save({name: tensor.contiguous() for name, tensor in state.items()}))
+    write_checked(run.subspace(recipe.name, seed), save({name: tensor.contiguous() for name, tensor in state.items()}))
 
 
 def to_train(job: AnswerJob) -> bool:
@@ -172,7 +178,7 @@ def write_completions(lm: LM, job: AnswerJob) -> None:
     for task in job.missing:
         before = time.perf_counter()
         completions = complete(lm, task, job.split, limit=job.limit)
-        write_jsonl(job.subject.folder.answers_file(job.split, task.name), completions, private=True)
+        write_checked(job.subject.folder.answers_file(job.split, task.name), jsonl_text(completions), private=True)
         tell(Done("answers", len(completions), time.perf_counter() - before))
 
 
@@ -187,16 +193,14 @@ def train(job: TrainJob) -> None:
 
     Of several checkpoints each gets a folder of its own there.
     """
-    from safetensors.torch import load_file
-
     from sails_eval.training.cell import train_cell
 
     before = time.perf_counter()
     pair, cell, folder = job.pair, job.cell, job.folder
     rows = training_rows(pair)
-    state = load_file(job.run.subspace(cell.recipe.name, cell.start_seed)) if cell.recipe.init else None
+    state = _start(job.run.subspace(cell.recipe.name, cell.start_seed)) if cell.recipe.init else None
     order = lay_out(rows, cell.budget(pair), seed=cell.seed, objective=cell.recipe.objective)
-    shutil.rmtree(folder.partial, ignore_errors=True)
+    remove(folder.partial)
     folder.drop_checkpoint()
     cost = train_cell(
         base_of(pair),
@@ -207,7 +211,7 @@ def train(job: TrainJob) -> None:
         folder=folder.partial,
     )
     if cell.checkpoints == 1:
-        folder.partial.rename(folder.checkpoint)
+        move(folder.partial, folder.checkpoint)
     else:
         folder.place_steps()
     start, tokenizer = load_initialisation(cell.recipe), base_of(pair).tokenizer
@@ -215,6 +219,19 @@ def train(job: TrainJob) -> None:
     labels = labels_used([rows[i] for i in order], contrast, pairs=cell.recipe.objective == "dpo")
     TrainRecord.model_validate(cost.model_dump() | labels).write(folder.record.path)
     tell(Done("training", 1, time.perf_counter() - before))
+
+
+def _start(path: Path) -> Mapping[str, torch.Tensor]:
+    """The tensors that adapters start from. Raises UserError where the file is not as it was written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    check(path)
+    try:
+        found: Mapping[str, torch.Tensor] = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {FIX}") from error
+    return found
 
 
 def judge(job: JudgeJob) -> int:

@@ -17,13 +17,15 @@ from typing import Any
 import psutil
 import torch
 
-from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.checksums import note_folder
+from sails_eval.core.errors import CellFailed, UserError, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.prepare import changes_base
 from sails_eval.models.adapters import NOT_TEXT, adapter_config, add_adapter, is_own
 from sails_eval.models.base import Base, replaced_weights
+from sails_eval.models.saved_weights import finite
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, saved_at, tokens_of
 from sails_eval.training.cost import TrainingCost
 from sails_eval.training.regularise import frozen_stays
@@ -34,7 +36,8 @@ def train_cell(
 ) -> TrainingCost:
     """Train a cell and save its adapter (or all weights) into `folder`; the base model is left as it was.
 
-    Of several checkpoints each is in a subfolder, which is called after the number of its step.
+    Of several checkpoints each is in a subfolder, which is called after the number of its step. Raises CellFailed where
+    the loss, or a trained weight, is not finite.
     """
     from sails_eval.training.trainers import fit  # TRL takes long to import, and the rest here is of use without it
 
@@ -48,6 +51,7 @@ def train_cell(
 
         def save(step: int) -> None:
             load_initialisation(recipe).finish(model, run.state or {})
+            _check_finite(model, f"{recipe.name} {run.learning_rate:g} seed {run.seed}, step {step} of {steps}")
             into = folder / str(step) if run.checkpoints > 1 else folder
             save_trained(model, base, recipe, dtype=dtype, start=start, folder=into)
 
@@ -72,6 +76,13 @@ def train_cell(
         )
         save(steps)
     return record
+
+
+def _check_finite(model: Any, where: str) -> None:
+    """Raises CellFailed where training came to weights that are not finite: such a model answers nothing."""
+    strange = (name for name, weight in model.named_parameters() if weight.requires_grad and not finite(weight))
+    if name := next(strange, None):
+        raise CellFailed(f"{where}: weight {name} is not finite any more; lower the learning rate")
 
 
 @contextmanager
@@ -175,6 +186,7 @@ def save_trained(
         cast_weights(model, dtype)
         model.save_pretrained(str(folder), safe_serialization=True)
         base.tokenizer.save_pretrained(str(folder))
+    note_folder(folder)
 
 
 def reset_peak_memory() -> None:

@@ -3,10 +3,11 @@
 Both read the same tokens in the same order. A step of DPO reads as many sequences as one of SFT: half as many pairs.
 """
 
+import math
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from itertools import pairwise
@@ -22,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.errors import CellFailed, UserError, first_line, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.progress import Step, tell
 from sails_eval.core.recipe import Recipe
@@ -70,12 +71,14 @@ def fit(
     run: CellRun,
     after: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Walk the model through the rows in order; `after` is called with the number of every step that is done."""
+    """Walk the model through the rows in order; `after` is called with the number of every step that is done.
+
+    Raises CellFailed at the first step whose loss is not finite.
+    """
     model = trained.model
     batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
-    forwards = {module: module.__dict__.get("forward") for module in model.modules()}
     make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _own_forwards(model):
         options = _options(pair, run, micro=micro, batch=batch, steps=len(rows) // batch)
         # DPO of whole models asks its reference here, and draws a bar for every cell
         with FlopCounterMode(display=False) as beforehand, redirect_stderr(StringIO()):
@@ -87,14 +90,11 @@ def fit(
         if recipe.peft_type == "adalora":
             trainer.add_callback(_AllocateRanks(model))
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(steps := _Steps(after))
         name = f"{recipe.name} {run.learning_rate:g} seed {run.seed}"
+        trainer.add_callback(steps := _Steps(name, after))
         trainer.add_callback(_Tell(name, tokens=sum(tokens_of(row, recipe.objective) for row in rows)))
-        trainer.train()
-    for module, forward in forwards.items():  # the trainer patches it, and a next cell would inherit that
-        vars(module).pop("forward", None)
-        if forward is not None:
-            module.forward = forward
+        with steps.counting:
+            trainer.train()
     if "ref" in getattr(model, "peft_config", {}):  # the frozen copy of the adapter that DPOTrainer measures against
         model.delete_adapter("ref")
     if trainer.state.epoch > 1 + 1e-6 or trainer.state.global_step != len(rows) // batch:
@@ -104,6 +104,19 @@ def fit(
     first_step = sum(padded[: batch // micro])
     asked, stepping = int(beforehand.get_total_flops()), round(steps.flops.get_total_flops() * sum(padded) / first_step)
     return Fitted(losses, asked + stepping, asked, [b - a for a, b in pairwise(steps.ended)])
+
+
+@contextmanager
+def _own_forwards(model: Any) -> Iterator[None]:
+    """Undo what the trainer does to the modules' `forward`, which a next cell would inherit."""
+    forwards = {module: module.__dict__.get("forward") for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, forward in forwards.items():
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
 
 
 def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) -> dict[str, Any]:
@@ -124,6 +137,7 @@ def _options(pair: Pair, run: CellRun, *, micro: int, batch: int, steps: int) ->
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would write down another loss in place of one that is not finite
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
@@ -211,21 +225,28 @@ class _Tell(TrainerCallback):  # type: ignore[misc]
 class _Steps(TrainerCallback):  # type: ignore[misc]
     """Counts the FLOPs of the first optimiser step (of all would double the training time), and notes when each ended.
 
-    `after` is then called with its number.
+    `after` is then called with its number. Raises CellFailed, with the cell's name, for a loss that is not finite.
     """
 
-    def __init__(self, after: Callable[[int], None] | None) -> None:
-        self._after = after
+    def __init__(self, cell: str, after: Callable[[int], None] | None) -> None:
+        self._cell, self._after = cell, after
         self.flops: Any = FlopCounterMode(display=False)
+        self.counting = ExitStack()  # around training, so that nothing is counted after a first step that fails
         self.ended: list[float] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
-            self.flops.__enter__()
+            self.counting.enter_context(self.flops)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.ended.append(time.perf_counter())
-        if state.global_step == 1:
-            self.flops.__exit__(None, None, None)
+        self.counting.close()
         if self._after:
             self._after(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise CellFailed(
+                f"{self._cell}: the loss is {logs['loss']} at step {state.global_step} of {state.max_steps}; lower the "
+                "learning rate"
+            )

@@ -10,9 +10,11 @@ import pytest
 from sails_eval.boards.publish import check, publish
 from sails_eval.boards.table import COLUMNS, SCHEMA, SINCE_REFUSALS, make_frame, read_rows, write_frame
 from sails_eval.cli.show import show
+from sails_eval.core.checksums import listing
 from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import of_path
 from sails_eval.plan.identity import Identity
-from sails_eval.run.folder.records import Description
+from sails_eval.run.folder.records import Description, Finished
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report.published import published_rows
 from tests.boards.small_board import board
@@ -109,6 +111,18 @@ def test_a_board_from_before_refusals_were_counted_is_shown_checked_and_publishe
         publish_run(finished(tmp_path / "b", "r2"), tmp_path / "old.csv", force=True)
 
 
+def test_a_leaderboard_that_was_changed_since_the_run_is_not_published(tmp_path: Path) -> None:
+    board = finished(tmp_path / "a", "r1") / "leaderboard.csv"
+    Finished(asked="", files={board.name: of_path(board)}).write(tmp_path / "a/finished.json")
+    publish_run(tmp_path / "a", tmp_path / "tiny.csv")
+    rows = read_rows(board)
+    write_frame(board, make_frame([{**rows[0], "judge": "another"}, *rows[1:]]))
+    with pytest.raises(
+        UserError, match=r"leaderboard\.csv: changed since the run was finished; give its command again"
+    ):
+        publish_run(tmp_path / "a", tmp_path / "tiny.csv", force=True)
+
+
 def test_publishing_bad_runs(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
     with pytest.raises(UserError, match=r"leaderboard\.csv: no such file"):
@@ -117,6 +131,7 @@ def test_publishing_bad_runs(tmp_path: Path) -> None:
         publish_run(finished(tmp_path / "a", "r1"), tmp_path / "tiny.md")
     with pytest.raises(UserError, match="describes run 'r9'"):
         publish_run(finished(tmp_path / "a", "r1", run="r9"), path)
+    listing(tmp_path / "a" / "run.json").unlink()
     (tmp_path / "a" / "run.json").write_text('{"run": "r1", "pair": "p", "budget": "b"}')
     with pytest.raises(UserError, match="key 'environment': field required; key 'test_set': field required"):
         publish_run(tmp_path / "a", path)

@@ -23,6 +23,7 @@ from sails_eval.analyses.forgetting.results import Forgotten, ReadingSize
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.table import read_rows
 from sails_eval.cli import main
+from sails_eval.core.checksums import listing
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_table
 from sails_eval.core.pair import Pair
@@ -143,7 +144,7 @@ def test_no_weights_are_kept_and_no_answer_leaves_the_run(run: Path, tmp_path: P
     answers = list((run / "durability").rglob("completions/test/*.jsonl"))
     assert len(answers) == 3 * 2  # the harmful and the safe task; what is capability is not asked again
     private = [path for path in (run / "durability").rglob("*") if path.is_file()]
-    assert {path.suffix for path in private} == {".jsonl"}
+    assert {path.suffix for path in private} == {".jsonl", ".sha256"}
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
     assert copy_completions(RunFolder(run), tmp_path / "out") == 2 * 3 and not list(
         (tmp_path / "out").rglob("durability")
@@ -164,7 +165,9 @@ def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(
     assert main(["durability", str(run), "-q", "--attack", "harmful:10,merge", "--csv"]) == 0
     assert capsys.readouterr().out.startswith("run,method,seed,learning_rate,attack,examples,metric,value")
     assert [(run / name).read_bytes() for name in ("forgetting.csv", "durability.csv")] == tables
-    assert {path for path, time in files(run).items() if before.get(path) != time} == {gone}
+    again = {gone, *victim.glob(f"verdicts/*/test/{gone.name}")}
+    assert len(again) == 2
+    assert {path for path, time in files(run).items() if before.get(path) != time} == again | set(map(listing, again))
 
 
 def test_the_runs_own_files_are_as_it_sealed_them(run: Path) -> None:
@@ -217,6 +220,7 @@ def test_a_run_that_cannot_be_measured_is_an_error(
     Description(**facts, identity=Identity()).write(tmp_path / "run.json")  # without its configuration
     assert "not the folder of a comparison" in says("durability", str(tmp_path)) and not left.exists()
     left.mkdir()
+    listing(tmp_path / "run.json").unlink()
     (tmp_path / "run.json").write_text("{}")
     assert "run.json: key 'run': field required" in says("durability", str(tmp_path)) and not left.exists()
     assert "unknown trained method of" in says("forgetting", str(run), "--methods", "full")

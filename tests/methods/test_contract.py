@@ -30,7 +30,8 @@ from sails_eval.plan import checks
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.run import stages
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.training import cell as train
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples
 from sails_eval.training.cell import trainable

@@ -20,7 +20,8 @@ from sails_eval.models.base import Base
 from sails_eval.plan.identity import recipe_identity, training_identity
 from sails_eval.plan.plan import Cell
 from sails_eval.run import stages
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.training.batches import CellRun
 from sails_eval.training.cell import trainable
 

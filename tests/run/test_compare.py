@@ -17,9 +17,10 @@ import yaml
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import read_rows
+from sails_eval.core.checksums import listing, note, write_checked
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_jsonl
+from sails_eval.core.files import jsonl_text
 from sails_eval.core.records import Completion
 from sails_eval.plan import checks
 from sails_eval.plan.checks import Checked, Layout, check_examples
@@ -28,8 +29,9 @@ from sails_eval.plan.prepare import prepare
 from sails_eval.run import compare as comparison
 from sails_eval.run import stages
 from sails_eval.run.compare import compare
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.records import SubspaceReport, TrainRecord
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report import curves as curve_report
 from sails_eval.run.report import report
 from sails_eval.run.report.ledger import MATCHED
@@ -79,8 +81,7 @@ class Canned:
     def find(self, job: Any) -> None:
         for seed in job.seeds:
             path = job.run.subspace(job.recipe.name, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(job.pair.name)
+            write_checked(path, job.pair.name)
             SubspaceReport(warnings=self.warnings).write(job.run.subspace_report_file(job.recipe.name, seed))
 
     def prepare(self, job: AnswerJob) -> None:
@@ -92,6 +93,7 @@ class Canned:
             for name in names:
                 (saved / str(name)).mkdir(parents=True)
                 (saved / str(name) / "adapter.bin").write_text(str(name))
+                note(saved / str(name))
             if cell.checkpoints > 1:
                 folder.place_steps()
             RECORD.write(folder.record.path)
@@ -107,7 +109,7 @@ class Canned:
             rows = [
                 Completion(str(i), "p", text, "") for i, text in enumerate(texts[:6] if task.kind == "safe" else texts)
             ]
-            write_jsonl(folder.answers_file(job.split, task.name), rows, private=True)
+            write_checked(folder.answers_file(job.split, task.name), jsonl_text(rows), private=True)
 
 
 @pytest.fixture
@@ -299,7 +301,8 @@ def test_the_choices_are_those_on_file_and_what_the_results_say(asked: dict[str,
     assert len(on_file["lora"].scores) == len(on_file["lora"].left_out) == 2
     (other,) = (rate for rate, _ in on_file["lora"].scores if rate != on_file["lora"].learning_rate)
     told["choices"]["lora"]["learning_rate"] = other
-    (run.path / "choices.json").write_text(json.dumps(told))
+    listing(run.chosen.path).unlink()  # or the change is seen
+    run.chosen.path.write_text(json.dumps(told))
     assert run.choices(tasks)["lora"] == replace(on_file["lora"], learning_rate=other)  # it is the file that counts
     (run.path / "choices.json").unlink()
     assert run.choices(tasks) == on_file  # as in a run of 0.1.0, which has no such file

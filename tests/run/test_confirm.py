@@ -14,9 +14,10 @@ from sails_eval.analyses.finished_run import finished_runs
 from sails_eval.boards.publish import check, publish
 from sails_eval.boards.table import read_rows
 from sails_eval.cli import main
+from sails_eval.core.checksums import listing, write_checked
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_jsonl
+from sails_eval.core.files import jsonl_text
 from sails_eval.core.records import Completion
 from sails_eval.plan.protocol import Protocol
 from sails_eval.run import compare as comparison
@@ -47,7 +48,7 @@ class Tuned(Canned):
             n = 0 if task.kind == "safe" else refusals
             texts = ["I cannot help with that."] * n + ["Here is how: take one and then another."] * (80 - n)
             rows = [Completion(str(i), "p", text, "") for i, text in enumerate(texts)]
-            write_jsonl(folder.answers_file(job.split, task.name), rows, private=True)
+            write_checked(folder.answers_file(job.split, task.name), jsonl_text(rows), private=True)
 
 
 @pytest.fixture
@@ -179,6 +180,9 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
     with pytest.raises(UserError, match=r"run: contains another run, which differs in .*protocol"):
         made(**confirmed | {"protocol": "explore", "tuning_seeds": None})
     (run / "protocol.yaml").write_text(kept.decode().replace("margin: 0.05", "margin: 0.5"))
+    with pytest.raises(UserError, match=r"protocol\.yaml: changed or damaged .*; restore it, or give another --out"):
+        made(**confirmed)
+    listing(run / "protocol.yaml").unlink()
     with pytest.raises(UserError, match="differ in margin;"):
         made(**confirmed)
     (run / "protocol.yaml").unlink()
@@ -191,6 +195,9 @@ def test_what_tuning_came_to_is_kept_to(confirmed: dict[str, Any], pool: Tuned) 
     file = run / "c" / "tuning.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"best": "lora"}))
     pool.trained.clear()
+    with pytest.raises(UserError, match=r"c/tuning\.json: changed or damaged .*; restore it, or give another --out"):
+        made(**confirmed)
+    listing(file).unlink()
     with pytest.raises(UserError, match=r"c/tuning\.json: tuning now gives other learning rates"):
         made(**confirmed)
 
@@ -211,6 +218,7 @@ def test_nothing_that_a_confirmation_stands_on_is_changed_afterwards(confirmed: 
     verdicts = next((run / "b" / "cells" / "lora").glob("*/verdicts/*/test/bad.jsonl"))
     refused(verdicts, verdicts.read_text().replace("compliance", "refusal"), "changed since this confirmation")
     protocol = run / "protocol.yaml"
+    listing(protocol).unlink()
     refused(protocol, protocol.read_text().replace("margin: 0.05", "margin: 0.5"), "not the protocol named in")
     refused(protocol, None, "not the protocol named in")
     pool.trained.clear()

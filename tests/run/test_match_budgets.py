@@ -33,8 +33,9 @@ from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.plan.prepare import prepare
 from sails_eval.run import stages
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.records import Description, TrainRecord
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.match_budgets import matched, misjudged, read_pace, with_costs, with_ranks, write_pace
 from sails_eval.run.report.ledger import ledger
 from sails_eval.run.stages import StartJob, find_subspace

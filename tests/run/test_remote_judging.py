@@ -17,7 +17,8 @@ from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, ignore
 from sails_eval.judges.usage import USAGE, read_usage
 from sails_eval.plan.plan import PlannedJudge
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.remote_judging import RemoteJudging
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import AnswerJob, JudgeJob, Subject

@@ -13,7 +13,7 @@ from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.plan.identity import Identity
 from sails_eval.run import within_seed
-from sails_eval.run.folder.run_folder import ModelFolder
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.stages import Subject
 
 HARMFUL = SimpleNamespace(name="h", kind="harmful", seen_in_training=False)

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import CellFailed, UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, Span, load_recipe
 from sails_eval.data.dialogues import Example, Message
@@ -412,6 +412,23 @@ def test_an_error_while_training_leaves_the_base_model_as_it_was(bench: Bench, m
             parameter.data += 0.1 if parameter.requires_grad else 0
         math.sqrt(1 / 0)
     assert torch.equal(bench.logits(), before)
+    assert_untouched(bench.base.model)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("lora", "seed 0: the loss is nan at step 3 of 3"),
+        pytest.param("full", r"seed 0, step 3 of 3: weight model\.\S+ is not finite any more", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_not_finite_is_a_failed_cell_and_the_next_one_starts_as_ever(
+    bench: Bench, method: str, told: str, tmp_path: Path
+) -> None:
+    before, run = bench.logits(), dataclasses.replace(bench.run(method), learning_rate=1e30)
+    with pytest.raises(CellFailed, match=rf"^{method} 1e\+30 {told}; lower the learning rate$"):
+        train_cell(bench.base, bench.pair, load_recipe(method), rows=bench.rows, run=run, folder=tmp_path / "cell")
+    assert not (tmp_path / "cell").exists() and torch.equal(bench.logits(), before)
     assert_untouched(bench.base.model)
 
 

@@ -25,7 +25,9 @@ from sails_eval.models.identity import model_identity
 from sails_eval.plan import checks
 from sails_eval.plan.plan import EvaluationPlan, SubRun
 from sails_eval.run.check import fitted
-from sails_eval.run.folder.run_folder import AnalysisFiles, RunFolder
+from sails_eval.run.folder.analysis_files import AnalysisFiles
+from sails_eval.run.folder.mend import mend_model
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.workers import hosts, workers
 
@@ -139,6 +141,8 @@ def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack
     evaluator = replace(evaluator, plan=replace(evaluator.plan, engine=HF, tasks=tasks))
     victims = [victim for attack in attacks for victim in _victims(finished, attack)]
     subjects = [_subject(victim, evaluator.plan, files) for victim in victims]
+    for subject in subjects:
+        mend_model(subject.folder)
     results, named = evaluator.measure(subjects, "test"), {task.name: task for task in tasks}
     found = {cell.method: metrics for cell, metrics in headline(results, named).items()}
     scores = {cell.method: of_one for cell, of_one in scores_by_cell(results, named).items()}

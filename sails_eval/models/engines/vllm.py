@@ -33,6 +33,7 @@ from sails_eval.models.chat import end_tokens
 from sails_eval.models.engines.base import SEED, Engine, Templated
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
+from sails_eval.models.saved_weights import check_saved
 
 WITHOUT = ("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "min_new_tokens")
 """Settings of transformers' greedy decoding that vLLM does not know."""
@@ -112,6 +113,7 @@ class VllmEngine(Engine):
                 self._lm.lora_request = self._request(checkpoint)
                 afterwards.callback(setattr, self._lm, "lora_request", None)
             elif checkpoint is not None:
+                check_saved(checkpoint)
                 self._reload(checkpoint)
                 afterwards.callback(self._reload, self._folder)
             yield self._lm
@@ -127,6 +129,7 @@ class VllmEngine(Engine):
     def _request(self, folder: Path) -> LoRARequest:
         """A request for an adapter, which is loaded already: what cannot be loaded must not be met while generating."""
         check_rank(folder, self._max_rank)
+        check_saved(folder)
         number = next(self._ids)
         request = LoRARequest(f"adapter-{number}", number, str(folder.resolve()))
         if not self._replicated:
@@ -138,8 +141,6 @@ class VllmEngine(Engine):
 
     def _reload(self, folder: Path) -> None:
         """Put a model's weights in place of those that are there."""
-        if not any(folder.glob("*.safetensors")):
-            raise UserError(f"{folder}: no safetensors weights in this folder; give one that has them")
         llm = self._lm.model
         llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.resolve())})
         if not llm.reset_prefix_cache():

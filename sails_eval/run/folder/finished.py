@@ -1,8 +1,10 @@
 """Whether a run is finished and unchanged: then its command, given again, has nothing to do."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import digest, of_code, of_path
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.run.folder.records import Finished
@@ -34,11 +36,12 @@ def is_finished(run: RunFolder, plan: Plan, of: str) -> bool:
     """Whether the run's end was reached for the same plan, and no file, answer or checkpoint was changed since."""
     if not (run.exists and run.finished.exists):
         return False
-    noted = run.finished()
-    if noted.asked != of or not _unchanged(run, noted.files):
-        return False
     seals = [run.sub_run(one) for one in plan.sub_runs]
-    return all(one.seal.exists and _unchanged(one, one.seal().hashes) for one in seals)
+    with suppress(UserError):  # a damaged record, of which more is said when it is made again
+        noted = run.finished()
+        if noted.asked == of and _unchanged(run, noted.files):
+            return all(one.seal.exists and _unchanged(one, one.seal().hashes) for one in seals)
+    return False
 
 
 def _unchanged(run: RunFolder, hashes: dict[str, str]) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from sails_eval.core.schema import Record
+from sails_eval.core.errors import UserError
+from sails_eval.core.schema import Record, check_name
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -18,6 +19,41 @@ class Folder(Protocol):
     def path(self) -> Path: ...
 
 
+def inside(folder: Path, *names: str) -> Path:
+    """The folder or file of these names below a folder.
+
+    Raises UserError where a name is no plain one, or a link leads out of the folder: a run neither writes nor deletes
+    elsewhere.
+    """
+    path = folder
+    for name in names:
+        try:
+            path /= check_name(name)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from error
+        _stays(path, folder)
+    return path
+
+
+def ending(path: Path, suffix: str) -> Path:
+    """A path with something added to its name, which may have points of its own."""
+    return path.with_name(path.name + suffix)
+
+
+def own(path: Path) -> Path:
+    """The path of a file that is written in place. Raises UserError where it is a link out of its folder."""
+    _stays(path, path.parent)
+    return path
+
+
+def _stays(path: Path, folder: Path) -> None:
+    if path.is_symlink() and not (target := path.resolve()).is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{path}: a link out of the run folder, to {target}, where nothing is written; put what it leads to in "
+            "its place (a run folder may be a link as a whole)"
+        )
+
+
 class Place:
     """A file or folder that has the same name in every folder of its kind."""
 
@@ -26,6 +62,13 @@ class Place:
 
     def __get__(self, folder: Folder, kind: type[Folder] | None = None) -> Path:
         return folder.path / self.name
+
+
+class FolderPlace(Place):
+    """A folder with what is written into it: a link out of the folder that it is in is refused."""
+
+    def __get__(self, folder: Folder, kind: type[Folder] | None = None) -> Path:
+        return inside(folder.path, self.name)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import AliasChoices, Field, model_validator
 
 from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.checksums import KEEP
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.schema import Frozen, Record, validate
+from sails_eval.core.schema import Below, Frozen, Name, Record, validate
 from sails_eval.plan.budget import Cost
 from sails_eval.plan.identity import Identity
 from sails_eval.training.cost import TrainingCost
@@ -16,6 +17,8 @@ from sails_eval.training.cost import TrainingCost
 
 class Description(Record):
     """run.json: what a run is, for whoever publishes, resumes or extends it."""
+
+    fix = KEEP
 
     run: str = Field(description="hash of the identity, which names the run on boards")
     pair: str = Field(description="its name; of several, with commas")
@@ -102,12 +105,13 @@ class SubspaceReport(Record):
 class Choices(Record):
     """choices.json: the learning rate of every row, chosen on validation."""
 
-    choices: dict[str, Choice] = Field(description="by row; a rate of null where nothing was to be chosen")
+    choices: dict[Name, Choice] = Field(description="by row; a rate of null where nothing was to be chosen")
 
 
 class Tuned(Record):
     """tuning.json: what the seeds that only tune came to, written before the test is answered."""
 
+    fix = KEEP
     scores: dict[str, dict[float, float]] = Field(
         description="by method and place on its grid (0 is the lowest rate): alignment score on validation"
     )
@@ -125,21 +129,22 @@ class Seal(Record):
     """cells.json, written last: the hash of every model's folder, and of what initialisations start from."""
 
     whole_in_0_1_0 = "hashes"
-    hashes: dict[str, str] = Field(description="by path in the run folder")
+    hashes: dict[Below, str] = Field(description="by path in the run folder")
 
 
 class Finished(Record):
     """finished.json, written after all else: the hash of every file that the run's end wrote, but for its models'."""
 
     asked: str = Field(description="hash of all that the files follow from")
-    files: dict[str, str] = Field(description="by path in the run folder")
+    files: dict[Below, str] = Field(description="by path in the run folder")
 
 
 class Reused(Record):
     """reused.json: which cells of a run come from an earlier one, and from which."""
 
+    fix = KEEP
     run: str = Field(description="the earlier one, as its run.json has it")
-    cells: list[str] = Field(description="paths in the run folder")
+    cells: list[Below] = Field(description="paths in the run folder")
 
 
 class Timed(Frozen):
@@ -154,5 +159,6 @@ class Timed(Frozen):
 class Pace(Record):
     """pace.json: what was measured before a run that matches seconds, so that it has the same cells again."""
 
+    fix = KEEP
     whole_in_0_1_0 = "recipes"
     recipes: dict[str, Timed] = Field(description="by name")

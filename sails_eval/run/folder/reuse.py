@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sails_eval.core.checksums import listing
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import sync
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.progress import bar
 from sails_eval.core.recipe import Recipe
@@ -17,8 +19,9 @@ from sails_eval.core.version import __version__
 from sails_eval.models.engines import HF, resolve_engine
 from sails_eval.plan.identity import Identity, differences
 from sails_eval.plan.plan import Plan, SubRun
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.records import Reused, Seal
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import TaskInfo
 
 SHARE = "its tokens, its recipe or code"
@@ -217,8 +220,11 @@ def _adopt_references(earlier: Earlier, run: RunFolder) -> None:
 
 
 def _link(old: RunFolder, run: RunFolder, files: Iterable[Path]) -> None:
-    """Hard links keep mode and bytes and take no room; nothing here writes into a file that has a name already."""
-    for source in files:
+    """Hard links keep mode and bytes and take no room; nothing here writes into a file that has a name already.
+
+    The hash of a file comes with it, before it.
+    """
+    for source in (one for file in files for one in (listing(file), file) if one.is_file()):
         target = run.path / old.relative(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -228,4 +234,6 @@ def _link(old: RunFolder, run: RunFolder, files: Iterable[Path]) -> None:
             partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
             partial.touch(mode=0o600)
             shutil.copy(source, partial)
+            sync(partial)
             partial.replace(target)
+        sync(target.parent)

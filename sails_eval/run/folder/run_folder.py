@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -16,141 +15,26 @@ from filelock import FileLock, Timeout
 from sails_eval.boards.leaderboard import Task, choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.scoring import before_refusals, read_results, refusals, write_results
+from sails_eval.core import checksums
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import PlainFormatter
 from sails_eval.core.files import write_text
-from sails_eval.core.records import Completion, Result, RowKey, Split, Verdict, read_completions, read_verdicts
+from sails_eval.core.records import Completion, Result, RowKey, Verdict
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
-from sails_eval.models.saved_adapter import CHECKPOINT
 from sails_eval.plan.budget import Size
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.protocol import Protocol as FixedProtocol
 from sails_eval.plan.resolve import QUICK
 from sails_eval.run.folder import records
-from sails_eval.run.folder.places import Place, RecordPlace
+from sails_eval.run.folder.analysis_files import AnalysisFiles
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.places import FolderPlace, Place, RecordPlace, ending, inside, own
 from sails_eval.run.folder.records import Description, SubspaceReport
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """What there is of one model: its checkpoint, what training cost, answers and verdicts.
-
-    Of several checkpoints each has a folder of its own, `step-N`, which looks like a model's folder itself. What
-    belongs to the step that is kept moves up, to where a cell that is judged at its end only has it.
-    """
-
-    path: Path
-
-    checkpoint = Place(CHECKPOINT)  # an adapter as PEFT saves it, or a whole model
-    partial = Place("checkpoint.partial")  # where training saves, until the checkpoint is whole
-    retuned = Place("retuned")  # weights that are deleted once they have answered
-    record = RecordPlace("train.json", records.TrainRecord)  # written last: with it, the checkpoint is whole
-    stopped = RecordPlace("stopped.json", records.Stopped)  # there once it is chosen which checkpoint is kept
-    _completions = Place("completions")
-    _verdicts = Place("verdicts")
-
-    @property
-    def trained(self) -> bool:
-        """Whether training is done; the checkpoint may be deleted since."""
-        return self.record.exists
-
-    def drop_checkpoint(self) -> None:
-        """Delete the weights; what was answered and measured with them stays."""
-        shutil.rmtree(self.checkpoint, ignore_errors=True)
-
-    def answers_file(self, split: Split, task: str) -> Path:
-        return self._completions / split / f"{task}.jsonl"
-
-    def verdicts_file(self, split: Split, task: str, judge: str) -> Path:
-        """`judge` is its fingerprint."""
-        return self._verdicts / judge[:8] / split / f"{task}.jsonl"
-
-    def answers(self, split: Split, task: str) -> list[Completion]:
-        """Raises UserError where they are not there."""
-        return read_completions(_there(self.answers_file(split, task)))
-
-    def verdicts(self, split: Split, task: str, judge: str) -> list[Verdict]:
-        """Raises UserError where they are not there."""
-        return read_verdicts(_there(self.verdicts_file(split, task, judge)))
-
-    def step(self, number: int) -> ModelFolder:
-        return ModelFolder(self.path / f"step-{number}")
-
-    def steps(self) -> list[int]:
-        """After which steps there is a checkpoint, ascending."""
-        return sorted(int(place.name.removeprefix("step-")) for place in self.path.glob("step-*"))
-
-    def place_steps(self) -> None:
-        """Move the checkpoints of a cell that was trained, which are called after their steps, to their places."""
-        for checkpoint in sorted(self.partial.iterdir()):
-            place = self.step(int(checkpoint.name))
-            place.drop_checkpoint()
-            place.path.mkdir(exist_ok=True)
-            checkpoint.rename(place.checkpoint)
-            records.StepRecord(steps=int(checkpoint.name)).write(place.record.path)
-        self.partial.rmdir()
-        if self.stopped.exists:  # it was trained again, for a checkpoint that is gone
-            self.take_up()
-
-    def stop(self, scores: Mapping[int, float]) -> None:
-        """Keep the step with the best score; of equal ones the first."""
-        known = {step: score for step, score in sorted(scores.items()) if score == score}
-        best = max(known, key=lambda step: (known[step], -step)) if known else min(scores)
-        told = {step: known.get(step) for step in sorted(scores)}
-        records.Stopped(step=best, alignment_score=told).write(self.stopped.path)
-
-    def take_up(self) -> None:
-        """Move what belongs to the step that is kept up, as far as it is not there yet."""
-        kept = self.step(self.stopped().step)
-        for old in (kept.checkpoint, kept._completions, kept._verdicts):
-            if old.exists():
-                old.rename(self.path / old.name)
-
-    def drop_other_steps(self) -> None:
-        """Delete the checkpoints that were not kept; what they answered stays."""
-        for number in self.steps():
-            self.step(number).drop_checkpoint()
-
-    def files(self, of: Literal["checkpoint", "steps", "record"]) -> list[Path]:
-        """All files of the checkpoint, of steps, or of what says what was trained and kept, the record last."""
-        if of == "record":
-            return [file.path for file in (self.stopped, self.record) if file.exists]
-        pattern = "checkpoint/**/*" if of == "checkpoint" else "step-*/**/*"
-        return sorted(path for path in self.path.glob(pattern) if path.is_file())
-
-
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path}: missing; give the run's command again to restore it")
-    return path
-
-
-@dataclass(frozen=True)
-class AnalysisFiles:
-    """Where an analysis of a run keeps what it finds: a table, a picture, a page, and a folder for single models."""
-
-    table: Path
-    picture: Path
-    page: Path
-    folder: Path
-
-    def model(self, name: str, key: str) -> ModelFolder:
-        """Where a model is asked again; `key` is a hash of all that its answers hang on."""
-        return ModelFolder(self.folder / f"{name}-{key[:8]}")
-
-    def measured(self, name: str, key: str) -> Path:
-        """As `model`, the file of a record about it."""
-        return self.folder / f"{name}-{key[:8]}.json"
-
-    def drop_retuned(self) -> None:
-        """Delete the weights that a process left which was killed."""
-        for leftover in self.folder.rglob(ModelFolder(self.folder).retuned.name):
-            shutil.rmtree(leftover)
 
 
 @dataclass(frozen=True)
@@ -177,19 +61,19 @@ class RunFolder:
     reused = RecordPlace("reused.json", records.Reused)
     finished = RecordPlace("finished.json", records.Finished)  # written after all else: nothing is to be done again
     _lock = Place(".lock")
-    _models = Place("cells")
-    _evaluated = Place("answers")
-    _base_sample = Place("base_sample")
-    _subspaces = Place("subspace")
+    _models = FolderPlace("cells")
+    _evaluated = FolderPlace("answers")
+    _base_sample = FolderPlace("base_sample")
+    _subspaces = FolderPlace("subspace")
 
     # --- models and what they start from ------------------------------------------------------------------------------
 
     def cell(self, cell: Cell) -> ModelFolder:
-        return ModelFolder(self._models / cell.recipe.name / cell.name)
+        return ModelFolder(inside(self._models, cell.recipe.name, cell.name))
 
     def row(self, name: str) -> ModelFolder:
         """A row that nothing is trained for: the base model, or a reference."""
-        return ModelFolder(self._models / name)
+        return ModelFolder(inside(self._models, name))
 
     @property
     def evaluated(self) -> ModelFolder:
@@ -205,7 +89,7 @@ class RunFolder:
         """A row's model, found by what the results say of it. Raises UserError where there is none, or several."""
         if seed is None:
             return self.evaluated if self._evaluated.is_dir() else self.row(method)
-        place = self._models / method
+        place = inside(self._models, method)
         cells = sorted(place.glob(f"rate-{rate:g}-seed-{seed}-*"))
         if len(cells) != 1:
             raise UserError(
@@ -216,7 +100,7 @@ class RunFolder:
 
     def checkpoints(self, method: str, rate: float) -> list[Path]:
         """What is kept of a method's trainings at a rate: the checkpoint of each seed."""
-        cells = sorted((self._models / method).glob(f"rate-{rate:g}-seed-*"))
+        cells = sorted(inside(self._models, method).glob(f"rate-{rate:g}-seed-*"))
         return [cell.checkpoint for cell in map(ModelFolder, cells) if cell.checkpoint.is_dir()]
 
     def trained_cells(self) -> int:
@@ -225,7 +109,8 @@ class RunFolder:
 
     def subspace(self, method: str, seed: int | None = None) -> Path:
         """The tensors that a recipe's initialisation starts from; `seed` where each has its own."""
-        return self._subspaces / (f"{method}.safetensors" if seed is None else f"{method}/seed-{seed}.safetensors")
+        place = inside(self._subspaces, method, *([] if seed is None else [f"seed-{seed}"]))
+        return ending(place, ".safetensors")
 
     def subspace_report_file(self, method: str, seed: int | None = None) -> Path:
         return self.subspace(method, seed).with_suffix(".json")
@@ -246,10 +131,27 @@ class RunFolder:
         places = [(run._models, run._evaluated, run._base_sample) for run in self.with_sub_runs()]
         return sorted(file for each in places for place in each for file in place.rglob("completions/test/*.jsonl"))
 
+    def models(self) -> list[ModelFolder]:
+        """Everything that answered in the run, or was trained for it."""
+        of_methods = sorted(path for depth in ("*/", "*/*/") for path in self._models.glob(depth))
+        return [self.evaluated, self.base_sample, *map(ModelFolder, of_methods)]
+
+    def subspace_files(self) -> list[tuple[Path, Path]]:
+        """All tensors that initialisations start from, each with its report, whichever of the two is there."""
+        stems = {
+            path.with_suffix("") for path in self._subspaces.rglob("*") if path.suffix in (".json", ".safetensors")
+        }
+        return [(ending(stem, ".safetensors"), ending(stem, ".json")) for stem in sorted(stems) if stem.name[0] != "."]
+
+    def ends(self) -> list[Path]:
+        """The files that the end of every run writes again, and that are read elsewhere."""
+        return [self.finished.path, self.seal.path, self.chosen.path, self.results_file]
+
     # --- what it came to ----------------------------------------------------------------------------------------------
 
     def analysis(self, name: str) -> AnalysisFiles:
-        return AnalysisFiles(*(self.path / f"{name}{ending}" for ending in (".csv", ".png", ".md", "")))
+        folder = inside(self.path, name)
+        return AnalysisFiles(ending(folder, ".csv"), ending(folder, ".png"), ending(folder, ".md"), folder)
 
     def analyses(self, name: str) -> list[tuple[str, AnalysisFiles]]:
         """What an analysis found, here ('') and in sub-runs (their folders)."""
@@ -264,6 +166,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: the run is not finished (no results.csv); give its command again to resume it"
             )
+        checksums.check(self.results_file)
         found = read_results(self.results_file)
         if not before_refusals(found):
             return found
@@ -315,11 +218,11 @@ class RunFolder:
         return str(path.relative_to(self.path))
 
     def sub_run(self, one: SubRun) -> RunFolder:
-        return RunFolder(self.path / one.folder) if one.folder else self
+        return RunFolder(inside(self.path, *one.folder.split("/"))) if one.folder else self
 
     def of_budget(self, size: Size) -> RunFolder:
         """Where the leaderboard over all pairs at one budget goes."""
-        return RunFolder(self.path / size.folder)
+        return RunFolder(inside(self.path, size.folder))
 
     def with_sub_runs(self) -> list[RunFolder]:
         """This folder and those of its sub-runs."""
@@ -336,7 +239,7 @@ class RunFolder:
                     "leave --out out"
                 )
         elif self.path.is_dir() and any(path not in begun and path.name[0] != "." for path in self.path.iterdir()):
-            raise UserError(f"{self.path}: not empty and not a run folder; give another --out")
+            raise UserError(f"{self.path}: not empty and not a run folder (no run.json); give another --out")
 
     def check_protocol(self, asked: FixedProtocol | None) -> None:
         """Raises UserError where the run began with another one, or its file is not what it was."""
@@ -348,7 +251,7 @@ class RunFolder:
         """No other process is at work in the folder inside the block. Raises UserError where one is."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(FileLock(self._lock, timeout=0))
+                stack.enter_context(FileLock(own(self._lock), timeout=0))
             except Timeout as error:
                 raise UserError(
                     f"{self.path}: in use by another sails-eval process; wait for it to end, or give another --out"
@@ -367,10 +270,13 @@ class RunFolder:
             if not self.exists:
                 settled = set(QUICK) if config.quick else set()
                 asked = config.model_dump(mode="json", exclude_none=True, exclude=settled)
-                write_text(self.config_file, yaml.safe_dump(asked, sort_keys=False))
+                write_text(self.config_file, _as_yaml(asked))
                 description.model_copy(update={"config": asked}).write(self.description_file)
+            told, file = self.description(), self.config_file
+            if told.config is not None and (not file.is_file() or file.read_bytes() != _as_yaml(told.config).encode()):
+                write_text(file, _as_yaml(told.config))  # a copy for people
             with self._logged():
-                yield self.description()
+                yield told
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
@@ -379,7 +285,7 @@ class RunFolder:
         level = ours.level
         if level == logging.NOTSET:
             ours.setLevel(logging.INFO)
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler = logging.FileHandler(own(self.log), encoding="utf-8")
         handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
         ours.addHandler(handler)
         try:
@@ -388,6 +294,10 @@ class RunFolder:
             ours.setLevel(level)
             ours.removeHandler(handler)
             handler.close()
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False)
 
 
 def board_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from sails_eval.boards.publish import check, protocol_file
 from sails_eval.boards.table import EXPLORATORY, PROVENANCE, read_rows
 from sails_eval.core.errors import UserError
+from sails_eval.core.fingerprint import of_path
 from sails_eval.run.folder.reuse import check_untouched
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.tasks.library import resolve_tasks
@@ -20,6 +21,9 @@ def published_rows(run: RunFolder) -> list[dict[str, Any]]:
     """
     if problems := check(run.leaderboard):
         raise UserError(f"{run.path}: cannot be published: {problems[0]}")
+    noted = run.finished().files if run.finished.exists else {}
+    if noted.get(run.leaderboard.name, now := of_path(run.leaderboard)) != now:
+        raise UserError(f"{run.leaderboard}: changed since the run was finished; give its command again to restore it")
     described, rows = run.description(), read_rows(run.leaderboard)
     if described.quick:
         raise UserError(

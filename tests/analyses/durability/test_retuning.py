@@ -14,7 +14,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.training_settings import Regularise
 from sails_eval.models.base import Base, applied
 from sails_eval.models.chat import encode_chat
-from sails_eval.run.folder.run_folder import ModelFolder
+from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.training.regularise import KlPenalty
 
 HARMFUL = Attack("harmful", 10)

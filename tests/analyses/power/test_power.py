@@ -10,6 +10,7 @@ from scipy import special, stats
 from sails_eval.analyses.power.measure import Spread, components, power, seeds_needed
 from sails_eval.boards.scoring import read_results, write_results
 from sails_eval.cli import main
+from sails_eval.core.checksums import listing
 from sails_eval.core.records import Result
 from sails_eval.core.stats import Sample
 from sails_eval.plan.identity import Identity
@@ -119,7 +120,7 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
         ("--difference 0.1 --sd 0.1 --organism-sd inf", "--prompt-sd and --organism-sd of 0 or more"),
         ("--difference 0.1 --sd 0.1 --power 0.01", "--power 0.01: give more than 0.05"),
         ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
-        ("--difference 0.1 --from nowhere", "nowhere"),
+        ("--difference 0.1 --from nowhere", "nowhere: no such run folder"),
         ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd works with --sd only"),
         ("--difference 0.1 --from run --comparisons a", "name two rows"),
         ("--difference 0.1 --from run --comparisons a:c", "unknown method in comparisons 'c'"),
@@ -131,6 +132,7 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
     write_results(run / "results.csv", alike)
     assert main("power --difference 0.1 --from run".split()) == 2
     assert "a - b in run: all seeds have the same value, so there is no spread to plan with" in capsys.readouterr().err
+    listing(run / "results.csv").unlink()
     (run / "results.csv").write_text(before.replace("bad", "worse"))
     assert main("power --difference 0.1 --from run".split()) == 2
     assert "unknown task of run/results.csv 'worse'" in capsys.readouterr().err

@@ -13,7 +13,8 @@ from sails_eval.models.engines import engine_identity, load_engine, resolve_engi
 from sails_eval.models.saved_adapter import check_rank, max_rank
 from sails_eval.plan.plan import EvaluationPlan
 from sails_eval.plan.prepare import prepare_evaluation
-from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
+from sails_eval.run.folder.model_folder import ModelFolder
+from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.runner import Evaluator
 from sails_eval.tasks.answer import complete
 from sails_eval.tasks.library import find_tasks

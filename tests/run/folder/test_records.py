@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sails_eval.analyses.forgetting.measure import Measured
 from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.checksums import listing
 from sails_eval.core.errors import UserError
 from sails_eval.core.schema import Frozen, Record
 from sails_eval.judges.base import Usage
@@ -116,13 +117,17 @@ def test_a_record_is_read_back(path: Path, tmp_path: Path) -> None:
     assert yaml.safe_load(path.read_text())["schema"] == 1  # JSON is YAML, too
     before = path.read_bytes()
     type(record).read(path).write(path)
-    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
+    assert path.read_bytes() == before and {file.name for file in path.parent.iterdir()} == {
+        path.name,
+        f".{path.name}.sha256",
+    }
     with pytest.raises(ValidationError, match="frozen"):
         record.schema_number = 0
 
 
 def test_a_field_that_is_not_known_is_an_error(path: Path, tmp_path: Path) -> None:
     record = record_at(path, tmp_path)
+    listing(path).unlink()
     path.write_text(json.dumps(told(record) | {"later": 1}))
     with pytest.raises(UserError, match=f"^{path}: unknown key 'later'; "):
         type(record).read(path)
@@ -130,6 +135,7 @@ def test_a_field_that_is_not_known_is_an_error(path: Path, tmp_path: Path) -> No
 
 def test_a_later_schema_is_an_error(path: Path, tmp_path: Path) -> None:
     record = record_at(path, tmp_path)
+    listing(path).unlink()
     path.write_text(json.dumps(told(record) | {"schema": 2}))
     with pytest.raises(
         UserError, match=rf"^{re.escape(str(path))}: key 'schema': input should be less than or equal to 1 \(found 2\)$"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sails_eval.core import schema
+from sails_eval.core import checksums
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
@@ -103,14 +103,14 @@ def test_a_run_killed_while_its_folder_was_made_can_be_run_again(
 ) -> None:
     written: list[Path] = []
 
-    def killed(path: Path, text: str) -> None:
+    def killed(path: Path, text: str, *, private: bool = False) -> None:
         if written:
             raise KeyboardInterrupt
         written.append(path)
         write_text(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        for module in (run_folder, schema):
+        for module in (run_folder, checksums):
             patch.setattr(module, "write_text", killed)
         with RunFolder(tmp_path).opened(CONFIG, described()):
             pass
