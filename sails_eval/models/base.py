@@ -155,11 +155,11 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     The adapter stays unmerged. `checkpoint` None is the base model itself. Raises UserError as `check_saved` does.
     """
     if checkpoint is not None:
+        check_readable(checkpoint)
         check_saved(checkpoint)
     if checkpoint is None:
         yield base.model
     elif (checkpoint / CONFIG).is_file():
-        check_readable(checkpoint)
         config = PeftConfig.from_pretrained(str(checkpoint))
         with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
             try:
