@@ -10,6 +10,7 @@ from typing import TextIO
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.cli.parser import Parser
 from sails_eval.core.errors import UserError
+from sails_eval.core.stopping import catch_signals, say_stopped
 from sails_eval.core.version import __version__
 
 EPILOG = """\
@@ -26,8 +27,13 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status. Bad input is a line on stderr for every problem, and status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run a command; the exit status. Bad input is a line on stderr for every problem, and status 2.
+
+    Without `arguments` this is the program: they are those of the command line, and signals are its own.
+    """
+    if arguments is None:
+        catch_signals()
+        arguments = sys.argv[1:]
     try:
         options = parser(*arguments[:1]).parse_args(arguments)
         _set_up(options)
@@ -45,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"sails-eval: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sails-eval: interrupted; give the same command again to resume", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        return say_stopped(error)
 
 
 def parser(asked: str = "") -> Parser:
