@@ -4,14 +4,18 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.cli.parser import Parser
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import explained, first_line
 from sails_eval.core.stopping import catch_signals, say_stopped
 from sails_eval.core.version import __version__
+
+DEBUG, DEBUG_VARIABLE = "--debug", "SAILS_EVAL_DEBUG"
+"""The flag, anywhere on the command line, and the environment variable, either of which shows tracebacks."""
 
 EPILOG = """\
 examples:
@@ -35,24 +39,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         catch_signals()
         arguments = sys.argv[1:]
     try:
-        options = parser(*arguments[:1]).parse_args(arguments)
+        words = [word for word in arguments if word != DEBUG]
+        options = parser(*words[:1]).parse_args(words)
         _set_up(options)
         status = int(options.run_command(options) or 0)
         sys.stdout.flush()
         return status
-    except UserError as error:
-        print(*(f"sails-eval: error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt as error:
+        return say_stopped(error)
     except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"sails-eval: error: {error.filename}: {error.strerror}", file=sys.stderr)
+    except Exception as error:
+        if DEBUG in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exception(error)
+        return _say(error)
+
+
+def _say(error: Exception) -> int:
+    """Print an error, a line for each problem; the exit status."""
+    if known := explained(error):
+        print(*(f"sails-eval: error: {line}" for line in str(known).splitlines()), sep="\n", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as error:
-        return say_stopped(error)
+    told = f"{type(error).__name__}: {first_line(error)}"
+    told = f"sails-eval: internal error: {told}; run again with {DEBUG} for the traceback, and please report it"
+    print(told, file=sys.stderr)
+    return 1
 
 
 def parser(asked: str = "") -> Parser:
@@ -64,6 +76,7 @@ def parser(asked: str = "") -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument(DEBUG, action="store_true", help=f"print the traceback of any error (or set {DEBUG_VARIABLE}=1)")
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed, docs):
@@ -85,6 +98,7 @@ def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if vars(options).get("wide"):
         os.environ["COLUMNS"] = str(10**6)
+    logging.raiseExceptions = False  # a full disk is told once, by what stops
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, handlers=[_ToStderr()])
     logging.getLogger("sails_eval").setLevel(logging.INFO)
     if not options.verbose:

@@ -35,6 +35,7 @@ def catch_signals() -> None:
 
     Signals that are ignored, as nohup has it, stay ignored.
     """
+    expect_kills()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -80,6 +81,13 @@ def say_stopped(error: KeyboardInterrupt) -> int:
             told = f"sails-eval: stopped ({name}); finished work is kept: give the same command again to resume"
             print(told, file=sys.stderr, flush=True)
     return stopped.status
+
+
+def expect_kills() -> None:
+    """Have Python's process that frees what a killed one leaves do so without warning of it."""
+    key, ours = "PYTHONWARNINGS", "ignore:resource_tracker"
+    others = [one for one in os.environ.get(key, "").split(",") if one not in ("", ours)]
+    os.environ[key] = ",".join([*others, ours])
 
 
 @contextmanager

@@ -5,6 +5,7 @@ One thread makes a result independent of how many workers there are; every worke
 
 import logging
 import os
+import pickle
 import sys
 import threading
 import time
@@ -17,14 +18,13 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
-from pickle import UnpicklingError
 from pkgutil import resolve_name
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, explained, first_line
 from sails_eval.core.progress import Event, bar, listen, tell
-from sails_eval.core.stopping import held, kill_tree, leave_to_parent
+from sails_eval.core.stopping import expect_kills, held, kill_tree, leave_to_parent
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -135,7 +135,8 @@ class Workers(AbstractContextManager["Workers"]):
                 yield from done
 
     def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
-        _start_tracker()  # which lets signals through again
+        expect_kills()
+        resource_tracker.ensure_running()  # it lets signals through again, so not inside the block
         with held():
             return self._submitted(function, item)
 
@@ -148,7 +149,7 @@ class Workers(AbstractContextManager["Workers"]):
             given = (self._started, GIVEN if self._host else None, self._told)
             self._pool = ProcessPoolExecutor(self._jobs, context, _start, given)
         try:
-            return self._pool.submit(function, item)
+            return self._pool.submit(_sent_back, function, item)
         except BrokenProcessPool as error:
             raise self._death() from error
 
@@ -226,7 +227,7 @@ def hosts(*, quiet: bool = False) -> Hosts:
 
 def _pass_on(told: "SimpleQueue[Event | None]") -> None:
     """Tell here what workers tell there, until the end is told, or a worker was killed in the middle of it."""
-    with suppress(EOFError, OSError, UnpicklingError):
+    with suppress(EOFError, OSError, pickle.UnpicklingError):
         while (event := told.get()) is not None:
             tell(event)
 
@@ -240,6 +241,32 @@ def _start(started: Flag, threads: Mapping[str, str | None] | None, told: "Simpl
     started.set()
     listen(told.put)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        _prepare(threads)
+    except Exception as error:
+        _not_started.append(error)
+
+
+_not_started: list[Exception] = []
+"""Why this worker cannot work; the first item is told."""
+
+
+def _sent_back(function: Callable[[Given], Made], item: Given) -> Made:
+    """What the function makes. What it raises is always something that can be sent to the parent."""
+    try:
+        if _not_started:
+            raise _not_started[0]
+        return function(item)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise explained(error) or RuntimeError(f"{type(error).__name__}: {first_line(error)}") from error
+        raise
+
+
+def _prepare(threads: Mapping[str, str | None] | None) -> None:
+    """Have the process compute with one thread, or as `threads` says."""
     if threads is None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
         import torch
@@ -258,17 +285,6 @@ def _die_with_parent() -> None:
     parent.join()
     kill_tree(os.getpid(), itself=False)
     os._exit(1)
-
-
-def _start_tracker() -> None:
-    """Start the process that frees what a killed parent leaves. It need not warn of that."""
-    key, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
-    os.environ[key] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        os.environ.pop(key)
-        os.environ.update({} if before is None else {key: before})
 
 
 def quiet_libraries() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.scoring import before_refusals, read_results, refusals, write_results
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text
+from sails_eval.core.files import check_folder, write_text
 from sails_eval.core.records import Completion, Result, RowKey, Split, Verdict, read_completions, read_verdicts
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
@@ -324,7 +324,9 @@ class RunFolder:
         return [self, *(RunFolder(file.parent) for file in files)]
 
     def check(self, identity: Identity) -> None:
-        """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
+        """Raises UserError if the folder holds another comparison (naming what differs) or something else, or cannot
+        be written to."""
+        check_folder(self.path)
         begun = (self.config_file, self.pace.path)  # what a run that was killed at its start may have left
         if self.exists:
             if found := self.description().identity.differences(identity):
@@ -384,7 +386,8 @@ class RunFolder:
         finally:
             ours.setLevel(level)
             ours.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # on a full disk, which the error that is raised tells
+                handler.close()
 
 
 def board_file(path: Path) -> Path:
