@@ -67,8 +67,9 @@ def _compare(options: argparse.Namespace) -> int:
     config = _opened(options)
     from sails_eval.run.compare import compare
 
-    _print_run(compare(config, quiet=options.quiet))
-    return 0
+    run = compare(config, quiet=options.quiet)
+    _print_run(run)
+    return _tell_failed(run)
 
 
 def _opened(options: argparse.Namespace, **fixed: Any) -> Any:
@@ -101,6 +102,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     from sails_eval.run.evaluate import evaluate
 
     _print_run(evaluate(read_config(options), options.target, name=options.name, quiet=options.quiet))
+
+
+def _tell_failed(run: Path) -> int:
+    """Print why rows have no score; the exit status."""
+    import sys
+
+    from sails_eval.run.folder.run_folder import RunFolder
+
+    failed = RunFolder(run).failed
+    rows = failed().rows if failed.exists else {}
+    for row, told in rows.items():
+        print(f"sails-eval: {row} has no score: {told}; give the same command again to try it again", file=sys.stderr)
+    return 1 if rows else 0
 
 
 def _print_run(run: Path) -> None:

@@ -41,6 +41,10 @@ class CellFailed(UserError):
     """A cell that cannot be trained, answered or judged; the others go on."""
 
 
+class Refused(UserError):
+    """What the system does not do: write on a full disk, read what is not there."""
+
+
 def explained(error: BaseException, path: Path | None = None) -> UserError | None:
     """An error of the system or of memory as a line with a fix; None where it is neither.
 
@@ -62,7 +66,7 @@ def explained(error: BaseException, path: Path | None = None) -> UserError | Non
     own = number is not None and told == os.strerror(number)  # those of sockets and of SSL are numbered otherwise
     told = f"{told[0].lower()}{told[1:]}" if where or own else told
     fix = FIXES.get(number or 0, "") if own else ""
-    return UserError((f"{where}: " if where else "") + told + (f"; {fix}" if fix else ""))
+    return Refused((f"{where}: " if where else "") + told + (f"; {fix}" if fix else ""))
 
 
 def out_of_memory(error: BaseException) -> bool:

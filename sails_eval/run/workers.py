@@ -22,7 +22,7 @@ from pkgutil import resolve_name
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sails_eval.core.errors import UserError, explained, first_line
+from sails_eval.core.errors import CellFailed, UserError, explained, first_line
 from sails_eval.core.progress import Event, bar, listen, tell
 from sails_eval.core.stopping import expect_kills, held, kill_tree, leave_to_parent
 
@@ -102,22 +102,30 @@ class Workers(AbstractContextManager["Workers"]):
         *,
         title: str,
         done: Callable[[Given], object] = lambda item: None,
+        failed: Callable[[Given, CellFailed], object] | None = None,
     ) -> list[Made]:
-        """All items, in order of the items, with a progress bar. The first error stops the rest.
+        """All items, in order of the items, with a progress bar. The first error stops the rest, except those of cells
+        that `failed`, where it is given, is called with.
 
         `done` is called in this process with every finished item at once; an error of its own stops the rest, too.
         """
         futures = {self._submit(function, item): item for item in items}
         try:
             for future in self._as_completed(list(futures), title):
-                self._result(future)
-                done(futures[future])
+                try:
+                    self._result(future)
+                except CellFailed as error:
+                    if failed is None:
+                        raise
+                    failed(futures[future], error)
+                else:
+                    done(futures[future])
             self._hear_out()
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
-        return [future.result() for future in futures]
+        return [future.result() for future in futures if future.exception() is None]
 
     def _hear_out(self) -> None:
         """Let what the workers told be heard, up to a second long, before bars that count it are gone."""

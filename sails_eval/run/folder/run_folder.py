@@ -174,6 +174,7 @@ class RunFolder:
     pace = RecordPlace("pace.json", records.Pace)
     seal = RecordPlace("cells.json", records.Seal)  # written last when a run ends: it says what its files should be
     reused = RecordPlace("reused.json", records.Reused)
+    failed = RecordPlace("failed.json", records.Failed)  # why rows have no score, if any
     finished = RecordPlace("finished.json", records.Finished)  # written after all else: nothing is to be done again
     _lock = Place(".lock")
     _models = Place("cells")
@@ -324,8 +325,7 @@ class RunFolder:
         return [self, *(RunFolder(file.parent) for file in files)]
 
     def check(self, identity: Identity) -> None:
-        """Raises UserError if the folder holds another comparison (naming what differs) or something else, or cannot
-        be written to."""
+        """Raises UserError if it holds another comparison (naming what differs) or something else, or is read-only."""
         check_folder(self.path)
         begun = (self.config_file, self.pace.path)  # what a run that was killed at its start may have left
         if self.exists:
