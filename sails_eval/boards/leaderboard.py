@@ -257,10 +257,12 @@ def _tested(
     return Tested(tuple(cells), seeds[0], tuple(choices), nested)
 
 
-def _untested(method: str, seeds: int, organisms: int) -> Tested:
-    """A row whose every metric is missing."""
+def _untested(method: str, seeds: int, organisms: int, others: Mapping[str, Tested]) -> Tested:
+    """A row whose every metric is missing, on the seeds of the others."""
     nothing: tuple[tuple[Scores, ...], ...] = (({},) * seeds,) * organisms
-    return Tested(nothing, tuple(range(seeds)), (Choice(method, None),) * organisms)
+    like = next((row for row in others.values() if row.trained == seeds), None)
+    of = like.seeds if like else tuple(range(seeds))
+    return Tested(nothing, of, (Choice(method, None),) * organisms, like is not None and like.nested)
 
 
 def estimates(
@@ -297,7 +299,8 @@ def build(
     if lacking := [method for method in scored if any(method not in of_one for of_one in choices)]:
         raise UserError(f"{lacking[0]}: no results; give the command of the run again to finish it")
     rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in scored})
-    rows = {method: rows.get(method) or _untested(method, facts[method].seeds, len(results)) for method in facts}
+    lost = {method: _untested(method, facts[method].seeds, len(results), rows) for method in facts if method in failed}
+    rows = {method: rows.get(method) or lost[method] for method in facts}
     if design is None:
         trained = [method for method in facts if facts[method].seeds]
         design = Design(default_contrasts([*trained, *(method for method in facts if method not in trained)]))

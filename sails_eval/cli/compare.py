@@ -110,11 +110,14 @@ def _tell_failed(run: Path) -> int:
 
     from sails_eval.run.folder.run_folder import RunFolder
 
-    failed = RunFolder(run).failed
-    rows = failed().rows if failed.exists else {}
-    for row, told in rows.items():
-        print(f"sails-eval: {row} has no score: {told}; give the same command again to try it again", file=sys.stderr)
-    return 1 if rows else 0
+    told = []
+    for one in RunFolder(run).with_sub_runs():
+        where = "" if one.path == run else f" on {one.path.relative_to(run)}"
+        rows = one.failed().rows if one.failed.exists else {}
+        told += [f"{row} has no score{where}: {why}" for row, why in rows.items()]
+    for line in told:
+        print(f"sails-eval: {line}; give the same command again to try it again", file=sys.stderr)
+    return 1 if told else 0
 
 
 def _print_run(run: Path) -> None:

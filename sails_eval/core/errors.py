@@ -37,11 +37,11 @@ class UserError(Exception):
     """Bad input. The message names the file, the key and the fix; the CLI prints it and exits with status 2."""
 
 
-class CellFailed(UserError):
+class CellFailed(UserError):  # noqa: N818
     """A cell that cannot be trained, answered or judged; the others go on."""
 
 
-class Refused(UserError):
+class SystemRefusalError(UserError):
     """What the system does not do: write on a full disk, read what is not there."""
 
 
@@ -66,7 +66,7 @@ def explained(error: BaseException, path: Path | None = None) -> UserError | Non
     own = number is not None and told == os.strerror(number)  # those of sockets and of SSL are numbered otherwise
     told = f"{told[0].lower()}{told[1:]}" if where or own else told
     fix = FIXES.get(number or 0, "") if own else ""
-    return Refused((f"{where}: " if where else "") + told + (f"; {fix}" if fix else ""))
+    return SystemRefusalError((f"{where}: " if where else "") + told + (f"; {fix}" if fix else ""))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -92,9 +92,9 @@ def expect_kills() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals wait for the end of the block; processes that start in it do not get any until they call `leave_to_parent`.
+    """Signals wait for the end of the block, so that processes that start in it are known by the time they are ended.
 
-    So each of them is known by the time that they are all ended.
+    These get none before they call `leave_to_parent`.
     """
     _holding.append(None)
     if sys.platform == "win32":

@@ -70,7 +70,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
             _keep_protocol(run, plan)
             made = zip(plan.sub_runs, _titles(plan), strict=True)
             evaluators = [
-                Evaluator(one, run.sub_run(one), pool, engines, quiet, title, failures=Failures()) for one, title in made
+                Evaluator(one, run.sub_run(one), pool, engines, quiet, title, failures=Failures())
+                for one, title in made
             ]
             for evaluator, one, found in zip(evaluators, plan.sub_runs, checked, strict=True):
                 with _opened(evaluator.run, one, described):
@@ -86,7 +87,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
                 from sails_eval.run.report.report import write_joint
 
                 write_joint(run, plan, outcomes, described)
-            if _note_failed(run, evaluators, outcomes):
+            if not any(evaluator.failures and evaluator.failures.reasons for evaluator in evaluators):
                 note_finished(run, plan, of)
     return run.path
 
@@ -109,6 +110,7 @@ def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Descriptio
             choices.pop(cell.recipe.name, None)
     outcome = _outcome(evaluator, sub_run, choices, [*validated, *tested])
     write_outcome(evaluator.run, outcome, described)
+    _note_failed(evaluator.run, outcome)
     if sub_run.config.keep == "none":
         _keep_checkpoints(evaluator.run, sub_run, ())
     if not failures.reasons:
@@ -285,19 +287,12 @@ def _opened(folder: RunFolder, sub_run: SubRun, described: Description) -> Abstr
     return folder.opened(sub_run.config.model_copy(update={"out": folder.path}), describe(sub_run))
 
 
-def _note_failed(run: RunFolder, evaluators: Sequence[Evaluator], outcomes: Sequence[Outcome]) -> bool:
-    """Write down which rows have no score; whether no cell failed at all, so that nothing is to be tried again."""
-    several = len(outcomes) > 1
-    rows = {
-        f"{outcome.plan.folder}: {method}" if several and isinstance(outcome.plan, SubRun) else method: told
-        for outcome in outcomes
-        for method, told in outcome.failed.items()
-    }
-    if rows:
-        Failed(rows=rows).write(run.failed.path)
+def _note_failed(run: RunFolder, outcome: Outcome) -> None:
+    """Write down which rows have no score, if any."""
+    if outcome.failed:
+        Failed(rows=outcome.failed).write(run.failed.path)
     else:
         run.failed.path.unlink(missing_ok=True)
-    return not any(evaluator.failures and evaluator.failures.reasons for evaluator in evaluators)
 
 
 def _titles(plan: Plan) -> list[str]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from sails_eval.boards.facts import RowFacts
-from sails_eval.core.errors import CellFailed, Refused, explained, reason
+from sails_eval.core.errors import CellFailed, SystemRefusalError, explained, reason
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.records import Result
 from sails_eval.plan.plan import Cell, SubRun
@@ -22,7 +22,7 @@ def failing() -> Iterator[None]:
     except CellFailed:
         raise
     except Exception as error:
-        if isinstance(known := explained(error), Refused):
+        if isinstance(known := explained(error), SystemRefusalError):
             raise known from error
         raise CellFailed(reason(error)) from error
 

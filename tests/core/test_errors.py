@@ -66,9 +66,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(
         write_text(tmp_path / "file" / "a", "a")
 
 
-def test_a_place_that_cannot_be_a_folder_is_refused_beforehand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_that_cannot_be_a_folder_is_refused_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     check_folder(tmp_path / "new" / "below")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

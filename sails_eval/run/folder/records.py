@@ -117,7 +117,7 @@ class Tuned(Record):
 class Failed(Record):
     """failed.json: the trained rows that have no score. They are tried again when the run is resumed."""
 
-    rows: dict[str, str] = Field(description="why, by row, behind its pair and budget where there are several")
+    rows: dict[str, str] = Field(description="why, by row")
 
 
 class Stopped(Record):
