@@ -201,8 +201,8 @@ def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice
         evaluator.panel_agreement(tested),
         failed,
     )
-    for method, warnings in outcome.warnings.items():
-        for warning in warnings:
+    for method, told in outcome.warnings.items():
+        for warning in told:
             log.warning("%s%s: %s", evaluator.title, method, warning)
     return outcome
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sails_eval.cli import main, runs
-from sails_eval.core import files
 from sails_eval.core.errors import CellFailed, UserError, explained, reason
 from sails_eval.core.files import check_file, check_folder, write_text
 from sails_eval.run.workers import _sent_back
@@ -57,7 +56,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(
         raise system(errno.ENOSPC)  # as write() tells it, which knows no name
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.Path, "write_bytes", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(UserError, match=r"results\.csv: no space left on device; free some space there"):
             write_text(tmp_path / "results.csv", "a")
     assert not list(tmp_path.iterdir())
@@ -74,12 +73,12 @@ def test_a_place_that_cannot_be_a_folder_is_refused_beforehand(tmp_path: Path, m
             check_folder(path)
     with pytest.raises(UserError, match="it is a folder; give the path of a file"):
         check_file(tmp_path)
-    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=f"{tmp_path} cannot be written to; make it writable"):
         check_folder(tmp_path / "new")
 
 
-class Odd(Exception):
+class OddError(Exception):
     """As some libraries have them: it can be pickled, and not unpickled."""
 
     def __init__(self, *, response: str) -> None:
@@ -87,13 +86,13 @@ class Odd(Exception):
 
 
 def raise_odd(response: str) -> None:
-    raise Odd(response=response)
+    raise OddError(response=response)
 
 
 def test_a_workers_error_can_always_be_sent_to_the_parent() -> None:
-    with pytest.raises(RuntimeError, match="Odd: odd answer") as found:
+    with pytest.raises(RuntimeError, match="OddError: odd answer") as found:
         _sent_back(raise_odd, "answer")
-    assert str(pickle.loads(pickle.dumps(found.value))) == "Odd: odd answer"
+    assert str(pickle.loads(pickle.dumps(found.value))) == "OddError: odd answer"
     with pytest.raises(ZeroDivisionError):
         _sent_back(lambda n: 1 / n, 0)
 

@@ -234,7 +234,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("whole_group", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_workers_end_with_their_parent_at_once(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
-    """Whether a signal goes to it or, as a terminal and schedulers send it, to all; without a word but how to resume."""
+    """Whether a signal goes to it or, as terminals and schedulers send it, to all; no word but how to resume."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     command = [sys.executable, str(script), str(tmp_path)]

@@ -55,7 +55,7 @@ def _over_examples(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[in
     if contrasts is None:
         contrasts = default_contrasts([*first[0].choices, *first[0].untrained])
     failed = {method for these in outcomes.values() for one in these for method in one.failed}
-    contrasts = [one for one in contrasts if not failed & {one.a, one.b}]
+    contrasts = tuple(one for one in contrasts if not failed & {one.a, one.b})
     rows = {
         examples: {method: row for method, row in _tested(these).items() if method not in failed}
         for examples, these in outcomes.items()
