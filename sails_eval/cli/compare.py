@@ -41,20 +41,22 @@ def _plan(options: argparse.Namespace) -> int:
     from sails_eval.core.device import used
     from sails_eval.core.remembered import remembered
     from sails_eval.plan.keys import plan_key
+    from sails_eval.run.check import check_place, refusals
     from sails_eval.run.folder.reuse import extended
 
-    config = extended(config)
+    against, config = config.against, extended(config)
 
     def make() -> str:
-        from sails_eval.plan.cost.forecast import forecast, render
+        from sails_eval.plan.cost.forecast import forecast, render, with_problems
         from sails_eval.run.workers import quiet_libraries
 
         quiet_libraries()
-        made = forecast(config)
+        made = with_problems(forecast(config), refusals(config))
         stops = any(problem.stops for one in made for problem in one.problems)
         return f"{int(stops)}\n" + "\n\n".join(map(render, made))
 
     with used(config.device):
+        check_place(config, against)
         key = plan_key(config)  # names are checked here; steps on shapes take torch, and say the same every time
     status, _, text = (make() if key is None else remembered("plan", key, make)).partition("\n")
     print(text)

@@ -69,7 +69,7 @@ def load_base(pair: Pair) -> Base:
         model = AutoModelForCausalLM.from_pretrained(
             pair.model, revision=pair.revision, dtype=dtype_of(pair), use_safetensors=True, **options
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
     model.requires_grad_(False)
     model.generation_config.eos_token_id = end_tokens(model.generation_config, tokenizer)

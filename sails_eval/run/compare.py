@@ -29,7 +29,7 @@ from sails_eval.run.failures import Failures, of_whole_rates, unscored_facts, wh
 from sails_eval.run.folder.description import describe, describe_plan
 from sails_eval.run.folder.finished import asked, is_finished, note_finished
 from sails_eval.run.folder.records import Description, Failed
-from sails_eval.run.folder.reuse import adopt, check_untouched, extended, seal
+from sails_eval.run.folder.reuse import adopt, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.header import describe_run, say_all
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
@@ -65,8 +65,6 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
-            if plan.protocol:
-                check_untouched(run)
             _keep_protocol(run, plan)
             made = zip(plan.sub_runs, _titles(plan), strict=True)
             evaluators = [
