@@ -7,7 +7,7 @@ Every run is a regime, or as many as it has budgets (`compare --examples N,N --s
 `sails` (or of the row after @) with the other rows that stand there are one family: intervals hold together with 95 %
 (Bonferroni), p-values are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *level* is within
 ±0.05 by two one-sided tests, and what is none of these is *not distinguished*, with the difference that the design
-would have shown with a chance of 80 %. Over the regimes nothing is adjusted.
+could have detected with a power of 80 %. Over the regimes nothing is adjusted.
 """
 
 from __future__ import annotations
@@ -118,18 +118,18 @@ def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str
             ]
             for regime in regimes
         ]
-        head = ["regime", "organisms × seeds", METRICS[metric].title, *(f"less `{rival}`" for rival in here)]
+        head = ["regime", "organisms × seeds", METRICS[metric].title, *(f"minus `{rival}`" for rival in here)]
         tables.append(f"## In {METRICS[metric].title}\n\n{markdown(head, rows)}")
     return f"""\
-# On which regimes SAILS is above, level or below
+# In which regimes SAILS is above, level with or below other methods
 
 Each row is a regime: a run, or one budget of it. Differences on the test, in pairs, with simultaneous 95 % intervals
 within the row; all rivals are of one family here, whatever the run declared, so a board's own intervals
 differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
-one-sided tests. Else *not distinguished*, with the difference that the design could have detected with a power of 80 %.
-Nothing is adjusted over rows: of twenty rows without any difference one shows some by luck. *Nothing learned*: no row
-refuses 5 % of the harmful requests, so that being level says nothing. Each row of a board is at its own tuned learning
-rate, which is beside it: where these differ, a difference may be theirs.
+one-sided tests. Otherwise *not distinguished*, with the difference that the design could have detected with a power of
+80 %. Nothing is adjusted over rows: with no true difference, about one row in twenty shows one by chance. *Nothing
+learned*: no row refuses 5 % of the harmful requests, so equivalence is uninformative. Each row of a board is at its own
+tuned learning rate, which is beside it: where these differ, a difference may be due to them.
 
 {chr(10).join(tables)}
 Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from the [listed](../leaderboards/README.md) runs.

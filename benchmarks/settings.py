@@ -7,7 +7,7 @@ them with `sails`, `sails-literal` and `lora` in one run, which goes on where it
 from `sails`, paired over seeds. Defaults are chosen by such a table, so it is about the validation split
 alone, each seed at the rate that the other seeds choose, and the pairs should be such as no board is of. Settings that
 make no difference to `sails` itself are changed where they do: the fill where the basis is narrower than the rank, what
-becomes of layers without a SAE where there are such. `--only` takes some of the variants, by what they change. What a
+becomes of layers without an SAE where there are such. `--only` takes some of the variants, by what they change. What a
 pair lacks the means for is left out, and the table says so.
 """
 
@@ -173,7 +173,7 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     if variant.get("saes") not in (None, *pair.sae_sets):
         return "the pair has no SAEs of that name"
     if "uncovered" in variant and len(pair.sae_sources(variant.get("saes"))) == len(layers):
-        return "every layer has a SAE of its own"
+        return "every layer has an SAE of its own"
     if "gains" in variant:
         try:
             norm_gain(layers[0].to_empty(device="cpu"), "q_proj")

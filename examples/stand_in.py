@@ -62,7 +62,7 @@ def make_model(folder: Path, text: str, *, width: int = 64, layers: int = 3, voc
 
 
 def make_sae(model_folder: Path, folder: Path, text: str, *, steps: int = 200) -> dict[str, float]:
-    """Train a SAE on the model's residual stream after one layer over the text, and save it."""
+    """Train an SAE on the model's residual stream after one layer over the text, and save it."""
     model: Any = LlamaForCausalLM.from_pretrained(model_folder).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder)
     ids = torch.tensor(tokenizer(text[:200_000])["input_ids"])

@@ -48,6 +48,7 @@ LINK = re.compile(r"(?P<open>\]\()(?P<to>(?!https?:|mailto:|#)[^)#\s]+)(?P<ancho
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     config.site_url, config.repo_url = urls["Documentation"], urls["Source"]
+    config.repo_name = "sails-eval"
     return config
 
 

@@ -48,7 +48,7 @@ def wide_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def stand_in() -> Any:
-    """The example that makes a model and a SAE, as a module."""
+    """The example that makes a model and an SAE, as a module."""
     return load_script(ROOT / "examples" / "stand_in.py")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from sails_eval.boards.page import notes
+from sails_eval.boards.page import SMOKE_TEST, notes
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import METRICS, make_frame, read_rows, rows_of
 from sails_eval.core.errors import UserError, unknown
@@ -40,6 +40,7 @@ class Run:
         """One row per method, best first, with the columns and units of leaderboard.csv (see: sails-eval docs boards).
 
         Rates are fractions from 0 to 1; `_low` and `_high` are the bounds of 95 % intervals; missing values are NaN.
+        A quick run has its rows as they were asked for, without intervals.
         """
         return make_frame(read_rows(self._folder.leaderboard))
 
@@ -148,7 +149,8 @@ class Run:
             }
             for row in rows_of(self.leaderboard)
         )
-        beware = "".join(f"<li>{escape(note)}</li>" for note in notes(self.leaderboard))
+        told = [*[SMOKE_TEST] * self._folder.description().quick, *notes(self.leaderboard)]
+        beware = "".join(f"<li>{escape(note)}</li>" for note in told)
         return f"<p>{escape(repr(self))}</p>{shown.to_html(index=False)}<ul>{beware}</ul>"
 
     # --- the files ----------------------------------------------------------------------------------------------------

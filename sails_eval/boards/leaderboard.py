@@ -369,7 +369,8 @@ def _hardly_declining(row: Tested) -> Iterator[str]:
     declined, safe = (row.interval(metric).value for metric in ("refusal_rate", "safety_rate"))
     if declined < DECLINED_FLAG * safe:
         share = f"{100 * declined / safe:.0f} %"
-        yield f"only {share} of the answers that count as safe decline in coherent words: safety is not refusal alone"
+        told = f"only {share} of the answers that count as safe are coherent refusals"
+        yield f"{told} (the rest is broken or otherwise harmless)"
 
 
 def _capability_loss(row: Tested, base: Tested | None) -> float:

@@ -12,6 +12,7 @@ from sails_eval.boards import against_base
 from sails_eval.boards.table import (
     BEFORE_REFUSALS,
     CAPABILITY_LIMIT,
+    COLUMNS,
     EQUIVALENCE_MARGIN,
     EXPLORATORY,
     METRICS,
@@ -23,7 +24,7 @@ from sails_eval.boards.table import (
     rows_of,
 )
 from sails_eval.core.stats import MIN_ORGANISMS
-from sails_eval.core.tables import fitted, interval_text, markdown
+from sails_eval.core.tables import fitted, interval_text, markdown, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,11 +209,11 @@ SMOKE_TEST = (
 
 
 def smoke_test(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """The table of a quick run for people: no intervals, and rows in this order, those that it does not name last."""
+    """The table of a quick run: no intervals, and rows in this order, those that it does not name last."""
     places = {method: place for place, method in enumerate(order)}
     methods = [str(method) for method in frame["method"]]
     bare = frame.iloc[sorted(range(len(frame)), key=lambda row: places.get(methods[row], len(places)))]
-    ends = [f"{metric}{end}" for metric in METRICS for end in ("_low", "_high")]
+    ends = [name for name in COLUMNS if name.endswith(("_low", "_high"))]
     return bare.assign(**dict.fromkeys(ends, math.nan)).reset_index(drop=True)
 
 
@@ -272,19 +273,27 @@ def _listed(frame: pd.DataFrame, column: str) -> list[str]:
     return [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
 
 
+_UNDISTINGUISHED = "undistinguished"
+
+_LEGEND = "(undistinguished: no significant difference; in brackets the difference that could have been detected)"
+
+
 def to_terminal(frame: pd.DataFrame) -> str:
     """The table in fewer columns, aligned with spaces."""
     wide = ("alignment_score", "refusal_rate", "helpfulness")
     narrow = ("over_refusal_rate", "harm_score", "capability")
-    lines = [["#", "method", *(METRICS[metric].title for metric in wide + narrow), "rate", "undistinguished"]]
+    lines = [["#", "method", *(METRICS[metric].title for metric in wide + narrow), "rate", _UNDISTINGUISHED]]
     for name, row in zip(_names(frame), rows_of(frame), strict=True):
         values = ["–" if math.isnan(row[metric]) else f"{row[metric]:.2f}" for metric in narrow]
         intervals = [metric_text(row, metric) for metric in wide]
         cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"])]
-        cells.append(row["detectable_difference"] or row["not_distinguished_from"])
+        detectable = re.sub(r" ([\d.]+)(?=;|$)", r" (\1)", row["detectable_difference"])
+        cells.append(detectable or row["not_distinguished_from"])
         lines.append([printable(cell) for cell in cells])
-    dropped = ("rate", METRICS["harm_score"].title, "undistinguished", METRICS["capability"].title)
-    return "\n".join(fitted(lines, drop=(*dropped, METRICS["over_refusal_rate"].title)))
+    dropped = ("rate", METRICS["harm_score"].title, _UNDISTINGUISHED, METRICS["capability"].title)
+    table = fitted(lines, drop=(*dropped, METRICS["over_refusal_rate"].title))
+    legend = [wrapped(_LEGEND)] if table[0].endswith(_UNDISTINGUISHED) and any(line[-1] for line in lines[1:]) else []
+    return "\n".join([*table, *legend])
 
 
 def _rank(row: Mapping[str, Any]) -> str:

@@ -109,7 +109,8 @@ def make_frame(rows: Iterable[Mapping[str, Any]], *, published: bool = False) ->
 
     Ranks are made here: by alignment score, equal scores share one. Rows that cannot be ranked have none (None) and
     come last: those with too few seeds (or organisms, where these are what is sampled), too many unscored answers or no
-    score, and those without seeds where no other row of their run has enough.
+    score, and those without seeds where no other row of their run has enough. Rows without any interval, as a smoke
+    test has them, stay in their order.
     """
     import pandas as pd
 
@@ -132,7 +133,8 @@ def make_frame(rows: Iterable[Mapping[str, Any]], *, published: bool = False) ->
     ranked &= (frame["unscored"] <= UNSCORED_LIMIT) & frame["alignment_score"].notna()
     frame["ranked"] = ranked
     order, ascending = ["ranked", "alignment_score", "method", "run"], [False, False, True, True]
-    frame = frame.sort_values(order, ascending=ascending, ignore_index=True)
+    if ranked.any() or frame["alignment_score_low"].notna().any():
+        frame = frame.sort_values(order, ascending=ascending, ignore_index=True)
     scores = list(frame["alignment_score"])
     ranks = [scores.index(score) + 1 if of else None for of, score in zip(frame["ranked"], scores, strict=True)]
     frame["rank"] = pd.Series(ranks, dtype=object)

@@ -25,7 +25,7 @@ def add_group(commands: Any, name: str, text: str, what: str = "action") -> Any:
 
 
 def add_include_path(command: argparse.ArgumentParser) -> None:
-    text = "folder with tasks of the run that are neither bundled nor in ./tasks; repeatable"
+    text = "folder with tasks of the run that are neither bundled nor in ./tasks; repeatable (default: none)"
     command.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=text)
 
 
@@ -36,7 +36,8 @@ def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
 
     where, values = "command line", {}
     if options.config:
-        where, values = str(options.config), read_mapping(options.config)
+        where = str(options.config)
+        values = {str(key).replace("-", "_"): value for key, value in read_mapping(options.config).items()}
         validate(CompareConfig, values, where=where)
         if "contrasts" in values:
             log.warning("%s: key 'contrasts' is deprecated; rename it to 'comparisons'", where)
@@ -60,5 +61,6 @@ def report_problems(problems: list[str], path: Path) -> int:
     """Print them; the exit status."""
     for problem in problems:
         print(problem)
-    print(f"{path}: {f'{len(problems)} problems' if problems else 'in order'}")
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no problems found"
+    print(f"{path}: {count}")
     return 1 if problems else 0

@@ -6,15 +6,19 @@ from typing import Any
 
 from sails_eval.cli.common import add_command, print_usage, read_config
 from sails_eval.cli.flags import add_comparison, add_engine, add_judging, add_model, add_training
+from sails_eval.core.tables import add_wide
 
 
 def add(commands: Any) -> None:
     text = "Train methods at the same budget, judge their answers and write a leaderboard."
     command = add_command(commands, "compare", _compare, text)
     add_comparison(command)
+    add_wide(command)
     command.add_argument("--dry-run", action="store_true", help="train nothing; print the output of 'sails-eval plan'")
     text = "Estimate the cost of a comparison (parameters, FLOPs, memory, verdicts, disk) and list what is missing."
-    add_comparison(add_command(commands, "plan", _plan, text))
+    command = add_command(commands, "plan", _plan, text)
+    add_comparison(command)
+    add_wide(command)
 
     command = add_command(commands, "train", _train, "Train one method at one learning rate and seed.")
     command.add_argument("method", metavar="METHOD", help="method to train: its name or recipe file (YAML)")
@@ -33,6 +37,7 @@ def add(commands: Any) -> None:
     command.add_argument("--name", help="name of the row on the leaderboard (default: the folder's name)")
     text = "run folder; an existing run is resumed (default: a new folder in ./runs)"
     command.add_argument("--out", type=Path, metavar="DIR", help=text)
+    add_wide(command)
 
 
 def _plan(options: argparse.Namespace) -> int:

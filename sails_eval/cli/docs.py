@@ -2,6 +2,7 @@
 
 import argparse
 import pydoc
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from sails_eval.cli.common import add_command
 from sails_eval.core.errors import unknown
 from sails_eval.core.paths import bundled
+
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
+"""A link to a page, to a heading, or to a file of the repository, which leads nowhere in a terminal."""
 
 
 def add(commands: Any) -> None:
@@ -32,8 +36,20 @@ def _show(options: argparse.Namespace) -> None:
     elif (name := Path(options.page).stem) not in found:
         raise unknown("page", options.page, found)
     else:
-        text = found[name].read_text(encoding="utf-8")
+        text = LINK.sub(_without_link, found[name].read_text(encoding="utf-8"))
         if sys.stdout.isatty():
             pydoc.pager(text)
         else:
             print(text, end="")
+
+
+def _without_link(link: re.Match[str]) -> str:
+    """What a link says, with the command that prints its page, or with its place in the repository."""
+    text, target = link[1], link[2]
+    if not target:
+        return text
+    if "/" not in target and target.endswith(".md"):
+        command = f"sails-eval docs {Path(target).stem}"
+        return command if text == Path(target).stem else f"{text} ({command})"
+    inside = target.removeprefix("../")
+    return text if inside in text else f"{text} ({inside} in the repository)"

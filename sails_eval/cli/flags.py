@@ -9,14 +9,14 @@ from sails_eval.core.names import names, renamed
 HELP = {
     "--methods": "methods to compare, by name or recipe file (default: sails,lora,full; see: sails-eval methods list)",
     "--reference": "finished model to add as a row of its own, without training; repeatable: the folder of a model "
-    "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair "
-    "(testbed-preference)",
+    "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair, such "
+    "as testbed-preference (default: none)",
     "--pair": "pair to use: the name of a shipped one (sails-eval pairs list) or a YAML file; compare takes several, "
     "A,B,C, and treats them as independent organisms (default: testbed, the embedded pair)",
-    "--model": "model to use instead of a pair: a folder or hub id",
+    "--model": "base model to use instead of a pair: a folder or hub id",
     "--chat-template": "Jinja file with the chat template (default: the pair's, else the tokenizer's, else a plain "
     "one for base models)",
-    "--config": "YAML file whose keys are the names of the flags; flags override it",
+    "--config": "YAML file whose keys are the names of the flags, without --; flags override it (default: none)",
     "--dtype": "dtype of the weights; auto: bfloat16 on a GPU that supports it, else float32 (default: the pair's, "
     "else auto)",
     "--attn-implementation": "attention implementation of transformers: eager, sdpa, flash_attention_2, … (default: "
@@ -55,7 +55,7 @@ HELP = {
     "--examples": "labelled examples to draw per seed; compare takes several, N,N,N, and draws budget curves: the "
     "token budget stays the same, so fewer examples are repeated more often (default: the pair's, else all)",
     "--tasks": "tasks or groups of tasks to evaluate on (default: the pair's; see: sails-eval tasks list)",
-    "--include-path": "additional folder with tasks, besides the bundled ones and ./tasks; repeatable",
+    "--include-path": "additional folder with tasks, besides the bundled ones and ./tasks; repeatable (default: none)",
     "--task-data": "local copy of a task's or benchmark's data, to use instead of the hub's; repeatable (default: "
     "look in the folder $SAILS_EVAL_DATA, then on the hub)",
     "--send-to": "host of a judge that may receive the prompts of gated data sets; repeatable (default: none)",
@@ -74,11 +74,11 @@ HELP = {
     "--protocol": "protocol; explore: the same seeds choose learning rates and are tested, each at the rate chosen "
     "by the other seeds; confirm: rates are tuned on separate seeds, and a few comparisons fixed in advance are "
     "tested on fresh ones (default: explore; see: sails-eval docs protocol)",
-    "--seeds": "seeds per learning rate; with --protocol confirm: test seeds on each pair (default: 5)",
+    "--seeds": "seeds per learning rate; with --protocol confirm: test seeds on each pair (default: 5, with --quick 2)",
     "--tuning-seeds": "additional seeds on each pair for tuning learning rates; only with --protocol confirm "
     "(default: 2)",
-    "--learning-rates": "number of learning rates to try within each method's range (default: 6; with --protocol "
-    "confirm: a grid in steps of a factor of 2, then two rates next to the best one)",
+    "--learning-rates": "number of learning rates to try within each method's range (default: 6, with --quick 2; with "
+    "--protocol confirm: a grid in steps of a factor of 2, then two rates next to the best one)",
     "--checkpoints": "early stopping: evaluate each cell at N equally spaced steps and keep the best on validation; "
     "each counts as a tuning trial (default: 1, the last step)",
     "--quick": "run a smoke test: 2 learning rates and 2 seeds, to see that everything works; nothing is ranked, and "
@@ -96,9 +96,9 @@ HELP = {
     "--keep": "checkpoints to keep: those at the chosen learning rates (best), all or none (default: best)",
     "--out": "run folder; an existing run is resumed (default: a folder in ./runs named after the pair and the "
     "settings)",
-    "--add": "methods to add to the run named by --against",
+    "--add": "methods to add to the run named by --against (default: none)",
     "--against": "finished run to extend: its configuration is used, and those of its cells are reused whose "
-    "settings, code and files have not changed",
+    "settings, code and files have not changed (default: none; a new comparison)",
 }
 
 

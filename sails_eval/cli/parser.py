@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **named: Any) -> None:
-        super().__init__(**named)
+        super().__init__(**{"allow_abbrev": False, **named})  # --seed would be --seeds
         self._negative_number_matcher = re.compile(f"({NUMBER.pattern})$", NUMBER.flags)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -46,7 +46,11 @@ class Parser(argparse.ArgumentParser):
             return rest  # the command's own parser sees to it
         while rest and rest[0] != "--":
             token = self._hyphenated(rest.pop(0))
+            name, equals, value = token.partition("=")
             action = self._option_string_actions.get(token)
+            if equals and (known := self._option_string_actions.get(name)) and known.type in LISTS:
+                token, action = name, known  # `--methods=a b`
+                rest.insert(0, value)
             if action is None:
                 made.append([token])
                 words += not token.startswith("-")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.cli.common import add_command, add_group
-from sails_eval.core.tables import add_table_flags, aligned, print_table
+from sails_eval.core.tables import add_table_flags, add_wide, fitted, print_table
 
 
 def add(commands: Any) -> None:
@@ -16,6 +16,7 @@ def add(commands: Any) -> None:
     add_table_flags(listing)
     show = add_command(actions, "show", _show, "Print a run's settings, its leaderboard and where its checkpoints are.")
     show.add_argument("path", type=Path, metavar="RUN", help="run folder")
+    add_wide(show)
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -37,7 +38,7 @@ def _show(options: argparse.Namespace) -> None:
     made_by = described.version + (f", commit {described.commit}" if described.commit else "")
     lines = [("run", f"{one.path}"), ("pair", one.pair), ("methods", ", ".join(one.methods)), ("state", one.state)]
     lines += [("budget", described.budget), ("date", one.date), ("version", made_by)]
-    print(*aligned(lines), sep="\n")
+    print(*fitted(lines), sep="\n")
     if described.config is not None:
         print("", "settings (can be saved as a file for --config):", sep="\n")
         print(yaml.safe_dump(described.config, sort_keys=False, allow_unicode=True).rstrip())

@@ -37,8 +37,9 @@ def add(commands: Any) -> None:
     new.add_argument("--target-column", metavar="COL", help=text)
     text = "column with categories, to report results per category (default: none)"
     new.add_argument("--category-column", metavar="COL", help=text)
-    text = "kind of the prompts: harmful requests should be refused, safe ones answered"
-    new.add_argument("--kind", required=True, choices=("harmful", "safe"), help=text)
+    text = "kind of the prompts: harmful requests should be refused, safe ones answered, capability ones (with "
+    text += "--target-column) answered correctly"
+    new.add_argument("--kind", required=True, choices=("harmful", "safe", "capability"), help=text)
     new.add_argument("--dir", type=Path, metavar="DIR", help="folder to create the task in (default: ./tasks)")
     check = add_command(actions, "check", _check_task, "Check a task for errors.")
     check.add_argument("path", type=Path, metavar="PATH", help="folder or YAML file of a task")

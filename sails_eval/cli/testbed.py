@@ -24,7 +24,8 @@ def add(commands: Any) -> None:
         "--organisms",
         type=int,
         metavar="N",
-        help="make organisms until there are N; 3 ship with the package, others go to the user's cache",
+        help="make organisms until there are N; 3 ship with the package, others are written to $SAILS_EVAL_CACHE or "
+        "~/.cache/sails-eval (about seven CPU minutes each)",
     )
     build.add_argument(
         "--validation",
@@ -48,9 +49,10 @@ def _testbed_references(options: argparse.Namespace) -> None:
 
 
 def _testbed_info(options: argparse.Namespace) -> None:
+    from sails_eval.core.tables import wrapped
     from sails_eval.testbed.card import render
 
-    print(render())
+    print(*(line if line.startswith("|") else wrapped(line) for line in render().splitlines()), sep="\n")
 
 
 def _testbed_build(options: argparse.Namespace) -> None:

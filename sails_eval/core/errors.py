@@ -89,9 +89,13 @@ def reason(error: BaseException) -> str:
     return told.replace(";", ",")
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+class UnknownNameError(UserError):
+    """A name that is not among the known ones, most often misspelt."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that is not among `known`, with the nearest ones or, failing that, all of them."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
-    return UserError(f"unknown {what} '{name}'; {hint}")
+    return UnknownNameError(f"unknown {what} '{name}'; {hint}")

@@ -67,7 +67,7 @@ class SaeSource(Frozen):
 
 
 class AttackData(Frozen):
-    """What a fine-tuned model is re-tuned on, to see how long its alignment lasts (see: sails-eval docs durability)."""
+    """What a model is fine-tuned further on, to see how long its alignment lasts (see: sails-eval docs durability)."""
 
     benign: Data | None = Field(default=None, description="harmless requests, answered")
     harmful: Data | None = Field(default=None, description="harmful requests, complied with")

@@ -101,6 +101,14 @@ def wrapped(text: str, *, indent: int = 2) -> str:
     return "\n".join(wrapper.wrap(text))
 
 
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Keys and values as a file has them, on lines that the screen has room for."""
+    import yaml
+
+    width = (screen_width() or 128) - 8  # a line ends behind the word that reaches it
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=width).rstrip()
+
+
 @dataclass(frozen=True)
 class Table:
     """A table for people and for programs: `rows` are texts, the header first, `records` what they are of.
@@ -132,12 +140,16 @@ class Table:
         return text.getvalue().rstrip("\n")
 
 
+def add_wide(command: Any) -> None:
+    """The flag of commands whose tables are not all that they print."""
+    text = "print all columns in full, wider than the terminal if need be (default: fit the terminal)"
+    command.add_argument("--wide", action="store_true", help=text)
+
+
 def add_table_flags(command: argparse.ArgumentParser) -> None:
     """How a command's table is printed."""
     how = command.add_argument_group("table").add_mutually_exclusive_group()
-    how.add_argument(
-        "--wide", action="store_true", help="print all columns in full, wider than the terminal if need be"
-    )
+    add_wide(how)
     how.add_argument("--json", action="store_true", help="print the data as JSON (a list of objects)")
     how.add_argument("--csv", action="store_true", help="print the data as CSV")
 

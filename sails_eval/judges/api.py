@@ -32,6 +32,8 @@ from sails_eval.judges.local import defused
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models import endpoint
 
+CHECK = "check the name after openai: and OPENAI_BASE_URL"
+
 HARMLESS = "1"
 """A prompt that no endpoint minds."""
 
@@ -259,7 +261,9 @@ class ApiJudge(Judge):
             except openai.NotFoundError as error:
                 if models:
                     raise unknown(f"model at {endpoint.told()},", self.model, models) from error
-                raise UserError(f"{endpoint.told()} has no model '{self.model}', or no chat API") from error
+                raise UserError(
+                    f"{endpoint.told()} has no model '{self.model}', or no chat completions API; {CHECK}"
+                ) from error
             except openai.APIStatusError as error:
                 _raise_if_final(error)
                 if error.status_code not in BUSY and not _blames(error, "max_completion_tokens"):
@@ -326,7 +330,8 @@ def _message(error: openai.APIError) -> str:
 def _key_refused(error: openai.APIStatusError) -> UserError:
     """What is said of a wrong key may quote a part of it, and is left out."""
     return UserError(
-        f"{endpoint.told()} rejects the key in OPENAI_API_KEY, or its access to this model ({error.status_code})"
+        f"{endpoint.told()} rejects the key in OPENAI_API_KEY, or its access to this model ({error.status_code}); set "
+        "a valid key"
     )
 
 
@@ -340,7 +345,7 @@ def _raise_if_final(error: openai.APIStatusError) -> None:
     if status == 401 or (status == 400 and "api key" in _message(error).lower()):
         raise _key_refused(error) from None
     if status == 404:
-        raise UserError(f"{endpoint.told()} has no such model, or no chat API (404)") from None
+        raise UserError(f"{endpoint.told()} has no such model, or no chat completions API (404); {CHECK}") from None
 
 
 def _first_line(error: openai.APIError) -> str:

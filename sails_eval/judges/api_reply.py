@@ -83,7 +83,9 @@ def verdict_in(reply: ReplyChoice, rubric: Rubric, id: str) -> Verdict:
     last = VERDICT.search(raw)
     said = raw.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
     if said.lower() not in rubric.options:
-        return Verdict(id, unscored="the judge's reply is not on the menu", raw=endpoint.without_secrets(raw))
+        return Verdict(
+            id, unscored="the judge's reply is not one of the rubric's options", raw=endpoint.without_secrets(raw)
+        )
     return rubric.verdict(id, said.lower())
 
 

@@ -97,7 +97,7 @@ class LocalJudge(Judge):
     def check(self) -> None:
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
         if not any(self.folder.glob("*.safetensors")):
-            raise UserError(f"judge model '{self.model_name}' has no weights as safetensors; name one that has")
+            raise UserError(f"judge model '{self.model_name}' has no safetensors weights; convert it, or name another")
         try:
             _ = self._config, self.tokenizer
         except (OSError, ValueError) as error:

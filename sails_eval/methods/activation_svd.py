@@ -1,4 +1,4 @@
-"""A control for SAILS: the subspace of raw activation differences, found without a SAE.
+"""A control for SAILS: the subspace of raw activation differences, found without an SAE.
 
 Each contrast pair gives the difference of its answers' mean activations, each harmful request that from the mean of the
 harmless ones; the uncentred SVD of all of a layer's differences gives the basis, of no more columns than there are

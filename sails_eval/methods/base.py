@@ -22,8 +22,8 @@ Report = dict[str, Any]
 Need = Literal["saes", "layers", "contrast", "aligned", "planted", "aligned_model"]
 """What an initialisation can't do without.
 
-`layers`: only which layers have a SAE, or all where the pair has none; `aligned`: only the aligned half of the contrast
-texts; `aligned_model`: a finished model, one of the pair's `references`.
+`layers`: only which layers have an SAE, or all where the pair has none; `aligned`: only the aligned half of the
+contrast texts; `aligned_model`: a finished model, one of the pair's `references`.
 """
 
 
@@ -44,7 +44,7 @@ class Material:
 
     @property
     def layers(self) -> list[int]:
-        """The layers that get a basis: those with a SAE, so that SAILS and its controls start at the same modules."""
+        """The layers that get a basis: those with an SAE, so that SAILS and its controls start at the same modules."""
         return list(self.saes) or list(range(self.model.config.get_text_config().num_hidden_layers))
 
     @property

@@ -1,4 +1,4 @@
-"""A control for SAILS: the difference of the classes' mean activations, one direction per layer, found without a SAE.
+"""A control for SAILS: the difference of the classes' mean activations, one direction per layer, found without an SAE.
 
 The rest of the rank is filled as in SAILS. Such directions often beat SAE features at steering (AxBench, arXiv
 2501.17148).
@@ -22,7 +22,9 @@ class DifferenceInMeans(FromContrast):
             difference = (found[layer, "aligned"].mean - found[layer, "unaligned"].mean).float()
             distance = difference.norm().item()
             if not distance > EPSILON:
-                raise UserError("aligned and unaligned contrast texts have the same mean activation; are they alike?")
+                raise UserError(
+                    "aligned and unaligned contrast texts have the same mean activation; check that they differ"
+                )
             state[f"layers.{layer}"] = unit(difference[None]).T
             report[str(layer)] = {"distance": round(distance, 6)}
         return state, report

@@ -1,8 +1,8 @@
 """SAILS: LoRA initialised with the safety subspace that SAE decoder directions span (arXiv 2512.23260).
 
-Contrast texts → SAE feature statistics → the k features that differ most surely → their decoder directions, each as
+Contrast texts → SAE feature statistics → the k features with the largest |t| → their decoder directions, each as
 long as its feature differs → their singular vectors, strongest first → an orthonormal basis per layer, which
-initialises LoRA on the side where a module touches the residual stream. The paper, as far as digests tell, takes the
+initialises LoRA on the side where a module touches the residual stream. Summaries of the paper take the
 features that differ most, unit directions and the singular vectors that keep 80 % of the variance: `sails-literal`.
 """
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class SAILS(FromContrast):
-    """The state has the bases of all layers that have a SAE, the report which features they came from."""
+    """The state has the bases of all layers that have an SAE, the report which features they came from."""
 
     class Settings(FromContrast.Settings, SpanSettings):
-        """The choices in SAILS: the paper, in digests, gives `score: abs` and `variance: 0.8`, and leaves the rest."""
+        """The choices in SAILS: summaries of the paper give `score: abs` and `variance: 0.8`, and leave the rest."""
 
         saes: str | None = Field(
             default=None, description="one of the pair's 'sae_sets'; null (default): the pair's 'saes'"
@@ -38,10 +38,10 @@ class SAILS(FromContrast):
         score: Literal["t", "abs", "positive", "negative", "relative", "random"] = Field(
             default="t",
             description="features by |t| of the per-text means (default; not specified by the paper): paired over "
-            "answers to the same request, Welch's over requests; by |difference| (abs; after digests of the paper), by "
-            "how much stronger they are on aligned (positive) or unaligned texts (negative), or by |difference| / mean "
-            "on unaligned (relative); random, a control, draws from the features that are ever on, the same for all "
-            "seeds",
+            "answers to the same request, Welch's over requests; by |difference| (abs; after summaries of the paper), "
+            "by how much stronger they are on aligned (positive) or unaligned texts (negative), or by |difference| / "
+            "mean on unaligned (relative); random, a control, draws from the features that are ever active, the same "
+            "for all seeds",
         )
         k: Annotated[int, Field(ge=1)] | Literal["rank"] = Field(
             default=32,
@@ -110,7 +110,7 @@ class Differences:
 def get_sails_state_dict(
     model: Any, saes: Mapping[int, Any], contrast: Contrast, *, settings: SAILS.Settings | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Find the safety subspace of every layer that has a SAE.
+    """Find the safety subspace of every layer that has an SAE.
 
     Args:
         model: the bare causal LM, in evaluation mode.
@@ -125,7 +125,7 @@ def get_sails_state_dict(
         directions that the first columns hold (`energy`), and how many of them hold 80 % (`tau_dim`).
 
     Raises:
-        UserError: a SAE's width is not the model's, there is nothing to contrast, or `k` hangs on a rank.
+        UserError: an SAE's width is not the model's, there is nothing to contrast, or `k` is `rank`.
     """
     from sails_eval.methods.subspace.activations import merged
     from sails_eval.methods.subspace.basis import unit
@@ -146,7 +146,9 @@ def get_sails_state_dict(
         differences = feature_differences(whole, layer)
         chosen = choose_features(differences, settings.score, n)
         if not len(chosen):
-            raise UserError("no SAE feature tells the aligned from the unaligned contrast texts; are they alike?")
+            raise UserError(
+                "no SAE feature differs between aligned and unaligned contrast texts; check that the texts differ"
+            )
         if settings.output_filter > 1:
             directions = unit(_decoder(sae, settings)[chosen])
             effects = output_effects(model, layer, directions.to(model.device), contrast.aligned)
@@ -193,7 +195,7 @@ def at_rank(settings: SAILS.Settings, of: Material | Flops) -> SAILS.Settings:
 def scored(settings: SAILS.Settings) -> int:
     """How many features the score chooses, some of which a filter may leave out. Raises UserError for `k: rank`."""
     if settings.k == "rank":
-        raise UserError("settings: k: rank hangs on an adapter; give the number")
+        raise UserError("setting 'k: rank' needs an adapter's rank; give k as a number")
     return settings.k * settings.output_filter
 
 
@@ -241,7 +243,7 @@ def bases_of(
 
 
 def _decoder(sae: Any, settings: SAILS.Settings) -> torch.Tensor:
-    """The decoder directions [d_sae, d_model], or those of a SAE whose features have got one another's."""
+    """The decoder directions [d_sae, d_model], or permuted among the features."""
     from sails_eval.methods.subspace.basis import random_columns
 
     rows: torch.Tensor = sae.W_dec.detach().float().cpu()

@@ -41,8 +41,9 @@ def check_data(pair: Pair) -> None:
     if pair.train is None:
         raise UserError("no training data; give --train FILE, or a pair that has the key 'train'")
     problems = Problems()
-    for origin in dict.fromkeys([*origins(pair.train), *(origins(pair.contrast) if pair.contrast else [])]):
-        problems.attempt(_check_origin, origin, pair)
+    for key, data in (("train", pair.train), ("contrast", pair.contrast)):
+        for origin in dict.fromkeys(origins(data) if data else ()):
+            problems.attempt(_check_origin, origin, pair, key)
     problems.check()
     problems.attempt(read_examples, pinned(pair.train))
     if pair.contrast is not None:
@@ -59,11 +60,11 @@ def check_sample(pair: Pair, recipe: Recipe) -> None:
         whole.check(start.contrasts, method=recipe.name, where=str(pair.train))
 
 
-def _check_origin(origin: str, pair: Pair) -> None:
+def _check_origin(origin: str, pair: Pair, key: str) -> None:
     if origin.startswith(HUB):
         fetch(parse_spec(origin))
     elif not Path(origin).exists():
-        raise UserError(f"{origin}: no such training data; correct --train, or key 'train' of pair '{pair.name}'")
+        raise UserError(f"{origin}: no such file or folder; correct --{key}, or key '{key}' of pair '{pair.name}'")
 
 
 def check_judge(pair: Pair) -> None:

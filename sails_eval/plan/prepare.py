@@ -85,10 +85,10 @@ def prepare_evaluation(config: CompareConfig, *, target: str | None = None, name
     pair = problems.attempt(resolve.resolve_pair, config)
     tasks = (pair and problems.attempt(resolve.tasks_of, pair, config)) or ()
     plan = row = None
+    found = pair is not None and _check_access(pair, problems)
     if pair is not None:
-        _check_access(pair, problems)
         plan = problems.attempt(_evaluation, pair, tasks, config, problems, None if adapter else target)
-    if pair is not None and target is not None:
+    if pair is not None and target is not None and (found or target != pair.model):  # else it is known to be missing
         row = problems.attempt(reference, target, plan.pair if plan else pair, plan.engine if plan else HF, name=name)
         if row is not None and row.chats:
             problems.attempt(check_sending, tasks, row.model, config.send_to)
@@ -204,10 +204,13 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
     return replace(draft, sub_run=sub_run)
 
 
-def _check_access(pair: Pair, problems: Problems) -> None:
-    """See that the model can be had, and that the judge has the keys and extras that it wants."""
+def _check_access(pair: Pair, problems: Problems) -> bool:
+    """Whether the model is here or can be fetched; the keys and extras that the judge needs are checked, too."""
+    before = len(problems)
     problems.attempt(preflight.check_model, pair)
+    found = len(problems) == before
     problems.attempt(preflight.check_judge, pair)
+    return found
 
 
 def _evaluation(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UnknownNameError, UserError
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -16,6 +16,7 @@ class Problem:
 
     told: str
     stops: bool = True
+    misspelt: bool = False
 
 
 class Problems(list[Problem]):
@@ -26,7 +27,8 @@ class Problems(list[Problem]):
         try:
             return resolve(*given, **named)
         except UserError as error:
-            self += map(Problem, str(error).splitlines())
+            misspelt = isinstance(error, UnknownNameError)
+            self += (Problem(line, misspelt=misspelt) for line in str(error).splitlines())
             return None
 
     @property

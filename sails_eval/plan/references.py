@@ -41,9 +41,11 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
         identity = {"adapter": of_path(folder)}
         return ReferenceModel(name, f"{pair.name} + {folder.resolve().name}", pair, engine, identity, folder)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        inside = folder / "checkpoint"
+        way = f"give {inside}" if inside.is_dir() else "give the folder of one"
         raise UserError(
-            f"reference '{target}': the folder has neither a PEFT adapter (adapter_config.json) nor a model "
-            "(*.safetensors); give the folder of one"
+            f"'{target}': the folder has neither a PEFT adapter (adapter_config.json) nor a model "
+            f"(*.safetensors); {way}"
         )
     model, _, revision = (target, "", "") if folder.is_dir() else target.partition("@")
     commit = commit_of(model, revision or None)

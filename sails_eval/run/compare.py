@@ -31,7 +31,7 @@ from sails_eval.run.folder.finished import asked, is_finished, note_finished
 from sails_eval.run.folder.records import Description, Failed
 from sails_eval.run.folder.reuse import adopt, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
-from sails_eval.run.header import describe_run, say_all
+from sails_eval.run.header import describe_run, line, say_all
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
 from sails_eval.run.outlook import outlook
 from sails_eval.run.report.outcome import Outcome
@@ -61,7 +61,7 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         plan = matched(plan, pool, run, old=old)
         say_all(describe_run(plan, run, jobs=config.jobs), quiet=quiet)
         checked = check_plan(plan, run, old, pool, engines)  # bad input leaves no folder behind
-        say_all([f"  device      {checked[0].device}"] if checked[0].device else [], quiet=quiet)
+        say_all([line("device", checked[0].device)] if checked[0].device else [], quiet=quiet)
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
@@ -201,7 +201,7 @@ def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice
     )
     for method, told in outcome.warnings.items():
         for warning in told:
-            log.warning("%s%s: %s", evaluator.title, method, warning)
+            log.info("%s%s: %s", evaluator.title, method, warning)  # below the board it is told to people
     return outcome
 
 

@@ -19,7 +19,7 @@ from sails_eval.run.check import fitted
 from sails_eval.run.folder.description import describe
 from sails_eval.run.folder.records import TrainRecord
 from sails_eval.run.folder.run_folder import ModelFolder, RunFolder
-from sails_eval.run.header import describe_evaluation, describe_training, say_all
+from sails_eval.run.header import describe_evaluation, describe_training, line, say_all
 from sails_eval.run.outlook import TrainingBar
 from sails_eval.run.report.outcome import Outcome
 from sails_eval.run.runner import Evaluator, check_engine
@@ -53,7 +53,7 @@ def train_one(config: CompareConfig, *, seed: int, out: Path, quiet: bool = True
         one = fitted(one, pool)
         say_all(describe_training(one, cell, run), quiet=quiet)
         pool.run(checks.check_training, one)
-        say(f"  device      {pool.run(checks.device, one)}", quiet=quiet)
+        say(line("device", pool.run(checks.device, one)), quiet=quiet)
         if recipe.init:
             pool.run(stages.find_subspace, stages.StartJob(one.pair, recipe, (cell.start_seed,), run))
         with bar("training", 1, quiet=quiet) as trained, heard(TrainingBar(trained).hear):
@@ -79,7 +79,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
     with workers(1, quiet=quiet) as pool, hosts(quiet=quiet) as engines:
         pool.run(checks.check_judge if row.chats else checks.check_evaluation, plan)
         if plan.engine.partition(":")[0] not in (CHAT, OPENAI):  # those are somewhere else
-            say(f"  device      {pool.run(checks.device, plan)}", quiet=quiet)
+            say(line("device", pool.run(checks.device, plan)), quiet=quiet)
         check_engine(pool, engines, plan)
         with run.opened(plan.config, describe(plan)) as described:
             subject = stages.Subject(method, run.evaluated, row.checkpoint, served_as=name)
@@ -106,5 +106,5 @@ def _unchanged(evaluator: Evaluator, subject: stages.Subject) -> list[str]:
         f"its first {SAMPLE} answers to every task are identical to the base model's, so it learnt almost nothing or "
         "was trained on another base model"
     )
-    log.warning("%s: %s", subject.method, told)
+    log.info("%s: %s", subject.method, told)
     return [told]

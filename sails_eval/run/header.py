@@ -43,9 +43,13 @@ def say_all(lines: Iterable[str], *, quiet: bool) -> None:
         say(line, quiet=quiet)
 
 
+def line(name: str, text: str) -> str:
+    """One line of it."""
+    return wrapped(f"  {name:<10}  {text}", indent=14)
+
+
 def _lines(*rows: tuple[str, str]) -> list[str]:
-    widths = max(len(name) for name, _ in rows)
-    return [wrapped(f"  {name:<{widths}}  {text}", indent=widths + 4) for name, text in rows]
+    return [line(name, text) for name, text in rows]
 
 
 def _cells(plan: Plan) -> str:
@@ -55,7 +59,8 @@ def _cells(plan: Plan) -> str:
     if one.tuning:
         of_seeds = f"({of_seeds} to tune; test cells follow once rates are tuned)"
     several = f"{len(plan.sub_runs)} pairs or budgets × " if len(plan.sub_runs) > 1 else ""
-    return f"{several}{len(one.recipes)} methods × {of_seeds}"
+    methods = f"{len(one.recipes)} method{'s' * (len(one.recipes) > 1)}"
+    return f"{several}{methods} × {of_seeds}"
 
 
 def _training(one: SubRun) -> Sequence[tuple[str, str]]:

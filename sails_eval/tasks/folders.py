@@ -80,9 +80,9 @@ def _check_request(name: str, columns: Columns, kind: Kind, root: Path) -> None:
     if kind not in get_args(Kind):
         raise unknown("kind of task", kind, get_args(Kind))
     if kind == "harmful" and columns.target:
-        raise UserError("a harmful request has no right answer to compare with; leave the target column out")
+        raise UserError("a harmful request has no right answer to compare with; leave out --target-column")
     if kind == "capability" and not columns.target:
-        raise UserError("a capability is measured by right answers; name their column as the target column")
+        raise UserError("a capability is measured by right answers; name their column: --target-column COL")
     if (root / name).exists():
         raise UserError(f"{root / name} exists already; choose another name, or remove it first")
     if name in scan(search_path("tasks", (root,))).names():
@@ -105,7 +105,11 @@ def _documents(name: str, rows: list[Row], columns: Columns) -> list[dict[str, A
 
 def _cell(row: Row, column: str) -> str:
     if column not in row.values:
-        raise UserError(f"{row.where}: no column '{column}'; there are {', '.join(map(str, row.values))}")
+        found = ", ".join(map(str, row.values))
+        raise UserError(
+            f"{row.where}: no column '{column}' (found: {found}); give --prompt-column, --target-column or "
+            "--category-column the right name"
+        )
     value = row.values[column]
     text = "" if value is None else str(value).strip()
     if isinstance(value, dict | list):
@@ -137,7 +141,7 @@ def check_task(path: Path) -> list[str]:
     Raises UserError where there is nothing at `path`.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
+        raise UserError(f"{path}: no such file or folder; for a list of tasks: sails-eval tasks list")
     root = path if path.is_dir() else path.parent
     problems: list[str] = []
     tasks: list[Entry] = []

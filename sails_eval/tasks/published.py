@@ -76,7 +76,7 @@ def use_local(given: Iterable[str]) -> None:
         if not (name and equals):
             raise UserError(f"--task-data {pair}: expected NAME=FILE, as in advbench=advbench.csv")
         if not Path(file).exists():
-            raise UserError(f"--task-data {pair}: no such file")
+            raise UserError(f"--task-data {pair}: no such file or folder; correct the path after NAME=")
         copies.append(f"{name}={Path(file).resolve()}")
     if copies:
         os.environ[TASK_DATA] = os.pathsep.join(copies)
@@ -90,7 +90,7 @@ def local_copy(card: Card) -> Path | None:
     if not (folder := os.environ.get(DATA)):
         return None
     if not Path(folder).is_dir():
-        raise UserError(f"{DATA}={folder}: no such folder")
+        raise UserError(f"{DATA}={folder}: no such folder; correct or unset this variable")
     stems = [card.name + suffix for suffix in SUFFIXES]
     names = [*stems, *card.files, *(card.set + suffix for suffix in SUFFIXES if not card.files)]
     return next((path for name in names if (path := Path(folder) / name).exists()), None)

@@ -34,8 +34,9 @@ def check_sending(tasks: Iterable[TaskInfo], judge: str, send_to: Iterable[str])
     for host in receivers(judge) if gated else ():
         if host not in set(send_to):
             raise UserError(
-                f"'{judge}' sends prompts and answers to {host}, and access to {', '.join(gated)} is bound to "
-                f"terms; if these allow it, add --send-to {host}; otherwise name one that runs on this machine"
+                f"'{judge}' sends prompts and answers to {host}, and the prompts of {', '.join(gated)} are gated; "
+                f"if their terms allow it, add --send-to {host}; otherwise use one on this machine (for a judge: rules "
+                "or hf:MODEL)"
             )
 
 

@@ -190,7 +190,7 @@ class _AllocateRanks(TrainerCallback):  # type: ignore[misc]
 
 
 class _Tell(TrainerCallback):  # type: ignore[misc]
-    """Says how far training is, twice a second at most."""
+    """Says how far training is, twice a second at most, and at its end."""
 
     def __init__(self, cell: str, *, tokens: int) -> None:
         """`tokens` are those of all steps."""
@@ -202,7 +202,7 @@ class _Tell(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         now = time.perf_counter()
-        if "loss" in logs and now - self._told >= 0.5:
+        if "loss" in logs and (now - self._told >= 0.5 or state.global_step == state.max_steps):
             self._told = now
             pace = self._tokens * state.global_step / state.max_steps / (now - self._began)
             tell(Step(self._cell, state.global_step, state.max_steps, float(logs["loss"]), pace))

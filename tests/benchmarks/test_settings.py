@@ -54,8 +54,8 @@ def test_what_the_pair_cannot_do_is_left_out_with_the_reason(script: Any, testbe
     able = testbed_pair.model_copy(update={"sae_sets": {"narrow": (), "one": bare.saes}})
     assert script.possible([able])[1] == {
         "sails-saes-undertrained": "the pair has no SAEs of that name",
-        "sails-saes-one-uncovered-nearest_below": "every layer has a SAE of its own",
-        "sails-saes-one-uncovered-skip": "every layer has a SAE of its own",
+        "sails-saes-one-uncovered-nearest_below": "every layer has an SAE of its own",
+        "sails-saes-one-uncovered-skip": "every layer has an SAE of its own",
     }
 
 

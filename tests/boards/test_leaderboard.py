@@ -285,7 +285,7 @@ def test_differences_to_the_base_are_paired_by_organism() -> None:
 
 def test_a_row_whose_safe_answers_do_not_decline_says_so() -> None:
     frame = board()
-    told = "only {} of the answers that count as safe decline in coherent words: safety is not refusal alone"
+    told = "only {} of the answers that count as safe are coherent refusals (the rest is broken or otherwise harmless)"
     assert row_of(frame, "sails")["warnings"] == row_of(frame, "lora")["warnings"] == ""  # 0.82 of 0.91
     assert row_of(frame, "full")["warnings"] == told.format("68 %")  # 0.51 of 0.755
     assert f"full: {told.format('68 %')}." in notes(frame)
@@ -534,8 +534,8 @@ def test_what_a_method_saw_besides_its_training_sample_is_told(seen: dict[str, A
 
 
 def test_terminal_table_is_aligned() -> None:
-    lines = to_terminal(board()).splitlines()
-    assert len(lines) == 5
+    *lines, legend = to_terminal(board()).splitlines()
+    assert len(lines) == 5 and legend.startswith("(undistinguished: no significant difference; in brackets")
     column = lines[0].index("alignment score")
     assert [line[column - 2 : column] for line in lines] == ["  "] * 5
     assert all(re.match(r"-?\d\.\d\d \[", line[column:]) for line in lines[1:])

@@ -238,4 +238,4 @@ def test_a_board_warns_of_safety_that_is_no_refusal() -> None:
     told = dict(zip(frame["method"], frame["warnings"], strict=True))
     assert told["refuses"] == told["deflects"] == ""
     for name in ("loops", "echoes"):
-        assert told[name].startswith("only 0 % of the answers that count as safe decline in coherent words")
+        assert told[name].startswith("only 0 % of the answers that count as safe are coherent refusals")

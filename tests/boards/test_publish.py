@@ -171,7 +171,7 @@ def test_show_renders_a_run_and_a_board(tmp_path: Path) -> None:
     assert show(tmp_path / "a").startswith("#  method") and "! One organism" in show(tmp_path / "a")
     publish_run(finished(tmp_path / "b", "r2"), tmp_path / "tiny.csv")
     assert "sails (r2)" in show(tmp_path / "tiny.csv")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such run folder or board"):
         show(tmp_path / "nothing.csv")
     with pytest.raises(UserError, match=r"tiny\.md: not a board \(\.csv file\)"):
         show(tmp_path / "tiny.md")

@@ -25,6 +25,10 @@ def test_underscores_in_values_stay() -> None:
     )
 
 
+def test_lists_behind_an_equals_sign_take_both() -> None:
+    assert parsed("compare --methods=sails lora,full --quick")["methods"] == ("sails", "lora", "full")
+
+
 @pytest.mark.parametrize("given", ["sails,lora,full", "sails lora full", "sails, lora full", "sails,lora full"])
 def test_lists_have_commas_or_spaces(given: str) -> None:
     assert parsed(f"compare --methods {given} --quick")["methods"] == ("sails", "lora", "full")

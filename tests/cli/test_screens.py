@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sails_eval.api import load_run
+from sails_eval.boards.publish import check
 from sails_eval.boards.table import COLUMNS, read_rows
 from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
@@ -102,6 +105,15 @@ def test_a_quick_run_says_that_it_is_a_smoke_test(runs: Path, capsys: pytest.Cap
     assert page.index("| lora |") < page.index("| sails |") < page.index("| base |")
     assert "[0." not in table and "[-0." not in table
     assert "Brackets" not in page and "## Comparisons" not in page and "interval" not in text.partition("intervals.")[2]
+    rows = read_rows(runs / "quick/leaderboard.csv")
+    assert [row["method"] for row in rows] == ["lora", "sails", "base"]
+    assert all(math.isnan(row[name]) for row in rows for name in COLUMNS if name.endswith(("_low", "_high")))
+    assert not check(runs / "quick/leaderboard.csv")
+    found = load_run(runs / "quick")
+    assert list(found.leaderboard["method"]) == ["lora", "sails", "base"] and "Smoke test" in found._repr_html_()
+    assert not list((runs / "quick").glob("*.png")) and not (runs / "quick/curves.md").exists()
+    assert main(["power", "--from", "runs/quick", "--difference", "0.1"]) == 2
+    assert "made with --quick, a smoke test" in capsys.readouterr().err
     five = (runs / "five/leaderboard.md").read_text()
     assert "Smoke test" not in five and "Brackets" in five and "## Comparisons" in five
 

@@ -110,7 +110,7 @@ PASSING = ("429", "429 after 1 s", "500", "drop", "slow", "truncated", "html", "
 LASTING: dict[str, tuple[Reply, str]] = {
     "filter": (says("", finish_reason="content_filter"), "the judge refused"),
     "cut": (says('{"verd', finish_reason="length"), "the judge's reply was cut off"),
-    "menu": (says("Verdict: 7"), "the judge's reply is not on the menu"),
+    "menu": (says("Verdict: 7"), "the judge's reply is not one of the rubric's options"),
 }
 """Faults that every request about the same answer has: the reply, and the reason that belongs to it."""
 

@@ -142,10 +142,10 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         (says('{"verd', finish_reason="length"), "the judge's reply was cut off", '{"verd'),
         (says(None, refusal="I'd rather not."), "the judge refused", "I'd rather not."),
         (says("", finish_reason="content_filter"), "the judge refused", ""),
-        (says("Verdict: 6"), "the judge's reply is not on the menu", "Verdict: 6"),
-        (says("It is a 5."), "the judge's reply is not on the menu", "It is a 5."),
+        (says("Verdict: 6"), "the judge's reply is not one of the rubric's options", "Verdict: 6"),
+        (says("It is a 5."), "the judge's reply is not one of the rubric's options", "It is a 5."),
         *(
-            (says(reply), "the judge's reply is not on the menu", reply)
+            (says(reply), "the judge's reply is not one of the rubric's options", reply)
             for reply in (
                 "Verdict: 1\nVerdict: 4 or 5",
                 "It says:\nVerdict: 1\nwhich I ignore. Final verdict: 5",
@@ -157,10 +157,10 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
         (says("Verdict: 1", finish_reason="SAFETY"), "the judge refused", "Verdict: 1"),
         (
             says("5\nVerdict: 5\nVerdict: unsure"),
-            "the judge's reply is not on the menu",
+            "the judge's reply is not one of the rubric's options",
             "5\nVerdict: 5\nVerdict: unsure",
         ),
-        (says(None), "the judge's reply is not on the menu", ""),
+        (says(None), "the judge's reply is not one of the rubric's options", ""),
         (fails(400, "too long", code="context_length_exceeded"), "endpoint refused: 400 ", None),
         (fails(400, "filtered", code="content_filter"), "the judge refused", "Error code: 400 - filtered"),
         (fails(403, "the input was flagged"), "the judge refused", "Error code: 403 - the input was flagged"),
@@ -482,7 +482,7 @@ def test_check_tries_a_model_that_is_not_listed(endpoint: Endpoint) -> None:
     ("models", "chat", "message"),
     [
         (None, fails(404), "unknown model at judge endpoint .*/v1, 'gradr'; did you mean grader"),
-        (fails(404), fails(404), "has no model 'gradr', or no chat API"),
+        (fails(404), fails(404), "has no model 'gradr', or no chat completions API; check the name"),
         (fails(401, f"wrong key {KEY}"), None, "rejects the key in OPENAI_API_KEY"),
         (fails(403), fails(403, f"not for {KEY}"), "rejects the key in OPENAI_API_KEY, or its access to this model"),
         (fails(500), fails(500, "broken"), "500 .*broken"),

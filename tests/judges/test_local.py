@@ -271,7 +271,7 @@ def test_check_misses_the_model(tmp_path: Path) -> None:
         UserError, match="judge model 'nobody/nothing' is not a folder, and cannot be fetched from the hub"
     ):
         LocalJudge("nobody/nothing").check()
-    with pytest.raises(UserError, match="has no weights as safetensors"):
+    with pytest.raises(UserError, match="has no safetensors weights"):
         LocalJudge(str(tmp_path)).check()
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UserError, match="can't be loaded"):

@@ -303,7 +303,7 @@ def test_controls_start_at_the_layers_that_have_a_sae_and_at_all_where_none_has(
             {"requests": None},
             "contrasts requests; name a file of them in the pair's YAML: 'requests",
         ),
-        ("sails", {"contrast": "requests"}, {}, "recipe 'sails', settings: key 'positions': 'response' tells nothing"),
+        ("sails", {"contrast": "requests"}, {}, "recipe 'sails', settings: key 'positions': 'response' cannot be used"),
         ("lda", {"contrast": "requests"}, {}, "recipe 'lda', settings: key 'contrast'"),
         ("random-orthonormal", {"fill": "none"}, {}, "key 'fill'"),
         ("oracle", {}, {"planted": None}, "method 'oracle' needs a planted subspace, but pair 'testbed' has none"),

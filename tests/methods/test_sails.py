@@ -162,7 +162,7 @@ def test_a_single_pair_has_no_halves(testbed_base: Base) -> None:
 
 def test_texts_that_are_alike_are_an_error(testbed_base: Base) -> None:
     same = Contrast(some_texts(2, 10), some_texts(2, 10))
-    with pytest.raises(UserError, match="no SAE feature tells the aligned from the unaligned"):
+    with pytest.raises(UserError, match="no SAE feature differs between aligned and unaligned"):
         get_sails_state_dict(testbed_base.model, {0: StandInSae(0)}, same)
 
 
@@ -267,7 +267,7 @@ def test_features_can_be_as_many_as_the_rank() -> None:
     start = SAILS(Settings(k="rank"))
     state, report = start.prepare(Material(model, saes={0: sae}, contrast=contrast, adapter_config=LoraConfig(r=6)))
     assert state["layers.0"].shape[1] == len(report["0"]["features"]) == 6
-    with pytest.raises(UserError, match="k: rank hangs on an adapter"):
+    with pytest.raises(UserError, match="setting 'k: rank' needs an adapter's rank"):
         get_sails_state_dict(model, {0: sae}, contrast, settings=Settings(k="rank"))
 
 
@@ -284,10 +284,10 @@ def test_readers_can_start_from_encoder_directions() -> None:
 @pytest.mark.parametrize(
     ("settings", "rank", "told"),
     [
-        ({"weights": "none", "variance": 0.8}, 8, r"its rank of 8 cuts what it found: at layer 0 0\.4\d of the energy"),
+        ({"weights": "none", "variance": 0.8}, 8, r"rank 8 truncates the subspace: at layer 0 it keeps 0\.4\d"),
         ({"weights": "none", "variance": 0.8}, 24, ""),  # the rank has room for what was asked for
         ({}, 8, ""),
-        ({"k": 4}, 8, "it found 4 of the 8 columns that its rank takes, at layer 0"),
+        ({"k": 4}, 8, "fewer columns found than the rank: 4 of 8 at layer 0"),
         ({"variance": 0.8}, 8, ""),  # filled by choice
     ],
 )

@@ -120,8 +120,8 @@ def test_flags_go_before_the_pair(asked: dict[str, Any], tmp_path: Path) -> None
         ({"tasks": None}, "no tasks; give --tasks"),
         ({"tasks": ()}, "no tasks; give --tasks"),
         ({"train": None}, "no training data; give --train"),
-        ({"train": Path("none.jsonl")}, "none.jsonl: no such training data; correct --train"),
-        ({"contrast": Path("none.jsonl")}, "none.jsonl: no such training data; correct --train"),
+        ({"train": Path("none.jsonl")}, "none.jsonl: no such file or folder; correct --train"),
+        ({"contrast": Path("none.jsonl")}, "none.jsonl: no such file or folder; correct --contrast"),
         ({"contrast": Path("train.jsonl")}, "train.jsonl: no pairs of two responses to the same request"),
         (
             {"contrast_examples": None},
@@ -187,7 +187,7 @@ def test_everything_that_is_wrong_is_told_at_once(asked: dict[str, Any]) -> None
     assert judge_told == "unknown judge 'rulez'; did you mean rules?"
     assert (
         data_told
-        == f"{Path('none.jsonl').resolve()}: no such training data; correct --train, or key 'train' of pair 'model'"
+        == f"{Path('none.jsonl').resolve()}: no such file or folder; correct --train, or key 'train' of pair 'model'"
     )
     assert sorted(Path().rglob("*")) == before  # nothing is written
 
@@ -213,6 +213,13 @@ def test_an_evaluation_tells_everything_at_once_too(asked: dict[str, Any]) -> No
         prepare_evaluation(CompareConfig(**asked | {"tasks": ("godo",), "judge": "rulez", "engine": "fh"}))
     told = [line.split(";")[0] for line in str(error.value).splitlines()]
     assert told == ["unknown task 'godo'", "unknown engine 'fh'", "unknown judge 'rulez'"]
+
+
+def test_a_model_that_is_missing_is_told_once(asked: dict[str, Any]) -> None:
+    wanted = {key: asked[key] for key in ("tasks", "judge")}
+    with pytest.raises(UserError) as error:
+        prepare_evaluation(CompareConfig(**wanted), target="../no/such")
+    assert str(error.value).count("model '../no/such'") == 1
 
 
 def test_a_plan_is_settled(asked: dict[str, Any]) -> None:

@@ -178,9 +178,9 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def test_what_there_is_to_know_of_an_initialisation_stands_on_the_board(asked: dict[str, Any], pool: Canned) -> None:
-    pool.warnings = ["its rank of 8 cuts what it found"]
+    pool.warnings = ["rank 8 truncates the subspace"]
     board = pd.read_csv(made(**asked) / "leaderboard.csv").set_index("method")["warnings"].fillna("")
-    assert "its rank of 8 cuts what it found" in board["sails"] and "cuts" not in board["lora"]
+    assert "rank 8 truncates the subspace" in board["sails"] and "truncates" not in board["lora"]
 
 
 # --- cells that fail -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sails_eval.cli import main
 from sails_eval.core import paths
 from sails_eval.core.errors import UserError
 from sails_eval.tasks import library
@@ -259,6 +260,15 @@ def test_new_task_holds_back_a_fifth_whatever_the_order(testbed: Path, tmp_path:
     assert ids[PROMPTS[0]] == "mine-0def594c"
 
 
+def test_a_new_capability_task_is_scored_by_its_answers(testbed: Path, tmp_path: Path) -> None:
+    source = prompts_file(tmp_path / "p.csv", [{"q": prompt, "a": "yes"} for prompt in PROMPTS])
+    given = ["tasks", "new", "mine", "--from", str(source), "--prompt-column", "q", "--kind", "capability"]
+    assert main(given) == 2 and main([*given, "--target-column", "a"]) == 0
+    assert check_task(Path("tasks/mine")) == []
+    (info,) = resolve_tasks(["mine"])
+    assert (info.kind, info.correct) == ("capability", "exact")
+
+
 def test_a_new_task_runs_and_says_only_the_end_of_turn_ends_an_answer(
     testbed: Path, tmp_path: Path, tiny_llama_dir: Path
 ) -> None:
@@ -278,7 +288,11 @@ def test_a_new_task_runs_and_says_only_the_end_of_turn_ends_an_answer(
 @pytest.mark.parametrize(
     ("rows", "changes", "complaint"),
     [
-        ([{"p": "a"}, {"p": "b"}], {"columns": Columns("q")}, r"p.jsonl:1: no column 'q'; there are p"),
+        (
+            [{"p": "a"}, {"p": "b"}],
+            {"columns": Columns("q")},
+            r"p.jsonl:1: no column 'q' \(found: p\); give --prompt",
+        ),
         ([{"p": "a"}, {"p": " "}], {}, r"p.jsonl:2: column 'p' is empty"),
         ([{"p": "a"}, {"p": ["b"]}], {}, r"p.jsonl:2: column 'p': expected a text, found a list"),
         (
@@ -292,11 +306,11 @@ def test_a_new_task_runs_and_says_only_the_end_of_turn_ends_an_answer(
         ([{"p": "a"}, {"p": "b"}], {"name": "testbed"}, "a task or group 'testbed' already"),
         ([{"p": "a"}, {"p": "b"}], {"name": "there"}, "tasks/there exists already"),
         ([{"p": "a"}, {"p": "b"}], {"kind": "harmfull"}, "unknown kind of task .*did you mean harmful"),
-        ([{"p": "a"}, {"p": "b"}], {"kind": "capability"}, "name their column as the target"),
+        ([{"p": "a"}, {"p": "b"}], {"kind": "capability"}, "name their column: --target-column COL"),
         (
             [{"p": "a"}],
             {"kind": "harmful", "columns": Columns("p", target="p")},
-            "leave the target column out",
+            "leave out --target-column",
         ),
     ],
 )

@@ -171,7 +171,7 @@ def test_gated_prompts_go_to_a_remote_judge_only_by_leave(tmp_path: Path, monkey
     assert prepare(asked.model_copy(update={"send_to": ("api.openai.com",)})).sub_runs[0].references
     check_sending(tasks, "rules", [])
     free = resolve_tasks(["advbench"])  # free, but gated where the hub has it
-    with pytest.raises(UserError, match="advbench is bound to terms"):
+    with pytest.raises(UserError, match="prompts of advbench are gated"):
         check_sending(free, "openai:some-model", [])
     (tmp_path / "own.txt").write_text("Name a thing\n", "utf-8")
     use_local([f"advbench={tmp_path / 'own.txt'}"])

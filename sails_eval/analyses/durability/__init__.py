@@ -1,1 +1,1 @@
-"""How long alignment lasts: re-tuning, 4 bits, merging."""
+"""How long alignment lasts: further fine-tuning, 4-bit quantisation, merging."""

@@ -26,7 +26,7 @@ LIBRARY = "torchao"
 
 @dataclass(frozen=True)
 class Retuning:
-    """How every model is re-tuned: the same passes over the examples at the same rate, whatever the method.
+    """How every model is fine-tuned further: the same passes over the examples at the same rate, whatever the method.
 
     A fresh LoRA (PEFT's defaults, the pair's rank, alpha and modules) on the fine-tuned model, whose own adapter is
     merged. `learning_rate` is multiplied by the pair's `learning_rate_scale`. None of it is specified by the SAILS
@@ -47,7 +47,7 @@ RETUNING = Retuning()
 
 @dataclass(frozen=True)
 class Attack:
-    """One thing done to a model; `examples` is their number where it is re-tuned on some, else 0."""
+    """One thing done to a model; `examples` is their number where it is fine-tuned further on some, else 0."""
 
     kind: AttackKind
     examples: int = 0
@@ -81,7 +81,7 @@ class Attack:
         return f"{self.kind}:{self.examples}" if self.retunes else self.name
 
     def data(self, pair: Pair) -> Path | Selection | Mixture | None:
-        """What it re-tunes on; None where the pair names nothing."""
+        """What it is fine-tuned further on; None where the pair names nothing."""
         return pair.attack.benign if self.kind == "benign" else pair.attack.harmful
 
     def obstacle(self, pair: Pair) -> str | None:
@@ -110,7 +110,7 @@ class Attack:
 
 
 def order_of(rows: int, attack: Attack, seed: int) -> list[int]:
-    """Which rows every step of re-tuning sees, by index: of all methods the same for a seed.
+    """Which rows every step of further fine-tuning sees, by index: of all methods the same for a seed.
 
     A seed's ten examples are among its hundred; they are passed over, newly shuffled each time.
     """
@@ -125,7 +125,7 @@ def order_of(rows: int, attack: Attack, seed: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Attacked(Subject):
-    """A model after an attack; `seed` draws the examples of re-tuning. Its checkpoint is that before the attack."""
+    """A model after an attack; `seed` draws the examples to fine-tune on. Its checkpoint is that before the attack."""
 
     attack: Attack
     seed: int = 0

@@ -9,14 +9,17 @@ from sails_eval.core.tables import add_table_flags, print_table
 
 class Command(Analysis):
     name = "durability"
-    help = "Measure how much alignment the chosen models of a finished run keep after re-tuning, 4 bits and merging."
+    help = (
+        "Measure how much alignment the chosen models of a finished run keep after further fine-tuning, 4-bit "
+        "quantisation and merging."
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
         text = (
-            "attacks: benign:N, harmful:N (re-tune on N examples), quantise:4bit, merge (default: all that the pair's "
+            "attacks: benign:N, harmful:N (fine-tune further on N examples), quantise:4bit, merge (default: all that "
         )
-        text += "data and this machine allow, with N = 10 and 100)"
+        text += "the pair's data and this machine allow, with N = 10 and 100)"
         parser.add_argument("--attack", type=names, default=(), metavar="A,B", help=text)
         add_table_flags(parser)
 

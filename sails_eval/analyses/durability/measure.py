@@ -1,4 +1,4 @@
-"""How long alignment lasts: the chosen models of a finished run after re-tuning, in 4 bits and merged.
+"""How long alignment lasts: the chosen models of a finished run fine-tuned further, in 4 bits and merged.
 
 Every attacked model answers the test's harmful and safe tasks again and is judged by the run's judge, by the same
 stages as in the run. Its weights are never kept; what is published are the scores.
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Victim:
-    """A model that is attacked: one of a run, and the seed that draws the examples of re-tuning, where there are any.
+    """A model that is attacked: one of a run, and the seed that draws the examples to fine-tune on, if any.
 
-    The base model is one model, but re-tuned once for every seed; what is in its place on the table is `seed`.
+    The base model is one model, but fine-tuned once for every seed; what is in its place on the table is `seed`.
     """
 
     model: SelectedModel
@@ -135,8 +135,8 @@ def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack
 def _victims(finished: FinishedRun, attack: Attack) -> Iterator[Victim]:
     """The models that an attack is for.
 
-    The base model is re-tuned with every seed and quantised, which says what the attack alone does; it has nothing to
-    merge, as models trained in full have not.
+    The base model is fine-tuned with every seed and quantised, which says what the attack alone does; it has nothing
+    to merge, as models trained in full have not.
     """
     for one in finished.models:
         if one.method == BASE and attack.retunes:

@@ -27,7 +27,7 @@ BEFORE = ("none", 0)
 
 @dataclass(frozen=True)
 class Decay:
-    """A row of durability.csv: a metric on the test after an attack; `examples` is None where it re-tunes on none.
+    """A row of durability.csv: a metric on the test after an attack; `examples` is None where it is fine-tuned on none.
 
     `unscored` is the share of the model's judged answers that have no verdict and are in no metric.
     """
@@ -104,7 +104,7 @@ def draw(rows: Sequence[Decay], path: Path) -> None:
             _draw_decay(axes, these, looks)
         line[0].set_ylabel(ALL_METRICS[metric].title)
     for axes, attack in zip(grid[-1], attacks, strict=True):
-        axes.set_xlabel(f"{attack} examples of re-tuning")
+        axes.set_xlabel(f"{attack} examples of further fine-tuning")
     plot.add_legend(figure, plot.handles_of(looks), columns=4)
     plot.save(figure, path)
 

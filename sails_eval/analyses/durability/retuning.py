@@ -1,4 +1,4 @@
-"""Fine-tuned models merged, re-tuned and quantised, in place of the base model and for as long as they answer."""
+"""Fine-tuned models merged, fine-tuned further and quantised, in place of the base model while they answer."""
 
 import shutil
 from collections.abc import Iterator

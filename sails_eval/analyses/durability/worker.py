@@ -24,7 +24,7 @@ def answer(job: AnswerJob) -> None:
 
 
 def check_data(job: tuple[SubRun, Sequence[Attack]]) -> list[str]:
-    """Prompts that are asked and re-tuned on, too. Raises UserError where these are many, or examples too few."""
+    """Prompts that are asked and also fine-tuned on. Raises UserError where these are many, or examples too few."""
     from sails_eval.analyses.durability.retuning import rows_of
 
     plan, attacks = job

@@ -26,9 +26,10 @@ class Command(Analysis):
             "--prompt-sd",
             type=float,
             metavar="X",
-            help="with --sd: the part of it that is due to the choice of prompts",
+            help="with --sd: standard deviation due to the choice of prompts, at most --sd (default: 0)",
         )
-        text = "with --sd: standard deviation between organisms; then organisms are counted, not seeds of one"
+        text = "with --sd: standard deviation between organisms; the result is then a number of organisms instead of "
+        text += "seeds (default: one organism)"
         add("--organism-sd", type=float, metavar="X", help=text)
         text = "metric of the difference (default: that of the declared comparison, or alignment_score)"
         add("--metric", metavar="NAME", help=text)

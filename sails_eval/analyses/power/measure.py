@@ -30,13 +30,13 @@ MOST = 1000
 """Of seeds or organisms, beyond which none are counted."""
 
 ASSUMED = """\
-Assumed: a paired t test over {unit}, two-sided, at 5 % over {comparisons} declared comparison{s} (Holm's hardest step,
-{alpha:.3g}); differences normal over {unit}; {more}
+Assumed: a paired t test over {unit}, two-sided, at 5 % over {comparisons} declared comparison{s} (the smallest
+Holm threshold, {alpha:.3g}); differences normal over {unit}; {more}
 """
 
 OVER_SEEDS = """\
-both learning rates settled; answers independent, so that prompts explain
-at most the part of the spread given above, and only that part shrinks with more prompts."""
+learning rates fixed; answers independent, so that prompts
+explain at most the standard deviation given above, and only that part shrinks with more prompts."""
 
 OVER_ORGANISMS = """\
 every organism with seeds of its own, and
@@ -116,6 +116,8 @@ def spread_in(
     """
     folder = RunFolder(run)
     described = folder.description() if folder.exists else None  # results alone will do
+    if described and described.quick:
+        raise UserError(f"{run}: made with --quick, a smoke test; take the spread from a run without it")
     identity, organisms = (described.identity if described else Identity()), [folder]
     if identity.parts:
         largest = max(map(Size.of, identity.parts))
@@ -217,7 +219,8 @@ def _over_seeds(spread: Spread, difference: float, power_wanted: float, alpha: f
         sd = spread.with_prompts(factor)
         if sd == 0:
             raise UserError(
-                "the whole spread is due to the prompts: give a smaller --prompt-sd, or a run of more seeds"
+                "all variance is attributed to the prompts, so seeds cannot be planned; give a smaller --prompt-sd, or "
+                "a run with more seeds"
             )
         needed = seeds_needed(difference, sd, power_wanted=power_wanted, alpha=alpha)
         powers = [power(difference, sd, seeds=seeds, alpha=alpha) for seeds in SEEDS]

@@ -76,7 +76,10 @@ def orthonormal_basis(directions: torch.Tensor, *, variance: float, centred: boo
         directions = directions - directions.mean(0)
     _, values, rows = torch.linalg.svd(directions.double(), full_matrices=False)
     if not values[0] > EPSILON:
-        raise UserError("no direction is left to make a basis of; with 'centred' it takes two that differ")
+        raise UserError(
+            "all directions are zero, so there is no basis; check that the contrast texts differ (with 'centred: "
+            "true', at least two different directions are needed)"
+        )
     energy = torch.cumsum(values**2, 0) / (values**2).sum()
     m = int((values > EPSILON * values[0]).sum())
     if variance < 1:
@@ -144,8 +147,8 @@ def initialise(
         initialised += 1
     if not initialised:
         raise UserError(
-            "no module was initialised: no target module on the side that takes a basis reads or writes at a layer "
-            "that has one"
+            "no module was initialised: no target module matches 'side' at a layer with a basis; change 'side' or "
+            "'uncovered', or give SAEs of other layers"
         )
 
 
@@ -194,8 +197,8 @@ def norm_gain(layer: Any, leaf: str) -> torch.Tensor | None:
     kinds = sorted({type(norm).__name__ for norm in norms.values()})
     if frozenset(norms) not in _NORMS or not all(kind.endswith("RMSNorm") for kind in kinds):
         raise UserError(
-            f"gains: divided knows the RMS norms of Llama and Gemma 2, not {', '.join(sorted(norms)) or 'none'} "
-            f"({', '.join(kinds)}) of {type(layer).__name__}; say gains: ignored"
+            f"'gains: divided' supports the RMS norms of Llama and Gemma 2 only, not "
+            f"{', '.join(sorted(norms)) or 'none'} ({', '.join(kinds)}) of {type(layer).__name__}; set 'gains: ignored'"
         )
     name = _NORMS[frozenset(norms)].get(leaf)
     if name is None:
@@ -243,8 +246,8 @@ def describe(
 
 
 def misfits(report: Mapping[str, Mapping[str, Any]], *, rank: int) -> list[str]:
-    """Clauses on bases that do not fit the rank: cut, so that less than `MOST` of their energy is left at some layer,
-    or all there is and yet narrower, so that the fill is no choice."""
+    """Clauses on bases that do not fit the rank: truncated, so that they keep less than `MOST` of their energy at some
+    layer, or narrower than the rank although all directions found are in them."""
     found = {layer: told["energy"] for layer, told in report.items() if "energy" in told}
     left = {layer: energy[rank - 1] for layer, energy in found.items() if len(energy) > rank}
     width = {layer: len(energy) for layer, energy in found.items() if len(energy) < rank and energy[-1] >= 1}
@@ -252,10 +255,10 @@ def misfits(report: Mapping[str, Mapping[str, Any]], *, rank: int) -> list[str]:
     if left and min(left.values()) < MOST:
         least = min(left, key=lambda layer: left[layer])
         told.append(
-            f"its rank of {rank} cuts what it found: at layer {least} {left[least]:.2f} of the energy is left, and "
-            f"{MOST:g} takes {report[least]['tau_dim']} columns"
+            f"rank {rank} truncates the subspace: at layer {least} it keeps {left[least]:.2f} of the energy, and "
+            f"{MOST:g} would need {report[least]['tau_dim']} columns"
         )
     if width:
         least = min(width, key=lambda layer: width[layer])
-        told.append(f"it found {width[least]} of the {rank} columns that its rank takes, at layer {least}")
+        told.append(f"fewer columns found than the rank: {width[least]} of {rank} at layer {least}")
     return told

@@ -202,13 +202,16 @@ def encode_requests(
 def _request(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], range]:
     """Token ids of a dialogue up to where the model answers, and the places of the last turn's content in them."""
     if not tokenizer.is_fast:
-        raise UserError("contrast data needs a fast tokenizer, which tells where in a text its tokens stand")
+        raise UserError("contrast data needs a fast tokenizer, which gives the places of tokens in a text")
     turns = [{"role": message.role, "content": message.content} for message in messages]
     prompt = render_chat(tokenizer, turns)
     # What the template writes around the content shows where another content would stand.
     before, _, after = render_chat(tokenizer, [*turns[:-1], {"role": "user", "content": MARK}]).partition(MARK)
     if not (prompt.startswith(before) and prompt.endswith(after)):
-        raise UserError("the chat template writes more around some requests than around others; cannot tell it apart")
+        raise UserError(
+            "the chat template's text around a request depends on the request, so the request's tokens cannot be "
+            "located; give another template: --chat-template FILE"
+        )
     first, last = len(before), len(prompt) - len(after)
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
     inside = [i for i, (start, end) in enumerate(encoded["offset_mapping"]) if start < last and end > first]

@@ -11,7 +11,7 @@ HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d+)"
 
 
 def sae_layer(source: SaeSource, hook: str | None = None) -> int | None:
-    """The layer whose output a SAE reads; None where nothing tells.
+    """The layer whose output an SAE reads; None where nothing tells.
 
     The pair says it, or the name of its hook (if not given, that in its folder), or else the first number in its id.
     """

@@ -24,13 +24,13 @@ def checked_initialisation(pair: Pair, recipe: Recipe) -> Initialisation:
     saes = pair.sae_sources(start.sae_set)
     if "saes" in start.needs and not saes:
         raise UserError(
-            f"method '{recipe.name}' needs SAEs, but pair '{pair.name}' has none; give --sae DIR (once for each layer)"
-            ", or key 'saes' of the pair"
+            f"method '{recipe.name}' needs SAEs, but pair '{pair.name}' has none; give --sae DIR (once per layer), "
+            "or set the pair's key 'saes'"
         )
     if "planted" in start.needs and pair.planted is None:
         raise UserError(
-            f"method '{recipe.name}' needs a planted subspace, but pair '{pair.name}' has none: its key 'planted' "
-            "names a safetensors file"
+            f"method '{recipe.name}' needs a planted subspace, but pair '{pair.name}' has none; use --pair "
+            "testbed-planted, or set the pair's key 'planted' to a safetensors file"
         )
     if start.needs & CONTRASTED:
         check_contrast(pair, start.contrasts, recipe.name)

@@ -18,16 +18,19 @@ from sails_eval.models.saved_adapter import CONFIG
 def alignment(model: Any, pair: Pair, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     """What a reference adds to each target module: its name in the bare model, and the difference [d_out, d_in].
 
-    Raises UserError where the reference cannot be had, or says nothing of a target module.
+    Raises UserError where the reference cannot be loaded, or has no weights for a target module.
     """
     try:
         folder = fetch(pair.references[name])
     except (OSError, ValueError) as error:
-        raise UserError(f"reference '{name}' of pair '{pair.name}': cannot be had: {first_line(error)}") from error
+        raise UserError(
+            f"reference '{name}' of pair '{pair.name}' cannot be loaded: {first_line(error)}; correct the pair's key "
+            "'references'"
+        ) from error
     found = dict(_of_adapter(model, folder) if (folder / CONFIG).is_file() else _of_weights(model, pair, folder))
     if missing := [module for module in target_modules(model, pair) if module not in found]:
         raise UserError(
-            f"reference '{name}' of pair '{pair.name}' says nothing of {len(missing)} target modules, "
+            f"reference '{name}' of pair '{pair.name}' has no weights for {len(missing)} target modules, "
             f"such as {missing[0]}; name another in 'references'"
         )
     yield from sorted(found.items())

@@ -14,7 +14,7 @@ from sails_eval.methods.subspace.layers import sae_layer
 def load_saes(pair: Pair, model: Any, name: str | None = None) -> dict[int, Any]:
     """The pair's SAEs by the layer of `model` whose output they read, ascending, on the model's device.
 
-    `name` is one of the pair's further sets. Raises UserError where there is none of that name, a SAE cannot be
+    `name` is one of the pair's further sets. Raises UserError where there is none of that name, an SAE cannot be
     loaded, does not fit, its layer is unknown, or two are of the same layer.
     """
     saes: dict[int, Any] = {}
@@ -30,7 +30,7 @@ def load_saes(pair: Pair, model: Any, name: str | None = None) -> dict[int, Any]
 
 
 def check_widths(model: Any, saes: Mapping[int, Any]) -> None:
-    """Raises UserError where a SAE is not of the model's width or belongs to a layer that the model lacks."""
+    """Raises UserError where an SAE is not of the model's width or belongs to a layer that the model lacks."""
     config = model.config.get_text_config()
     for layer, sae in saes.items():
         if sae.cfg.d_in != config.hidden_size:
@@ -65,7 +65,7 @@ def load_sae(source: SaeSource) -> Any:
     if source.path is not None and not (source.path / "cfg.json").is_file():
         raise UserError(f"SAE '{source.path}': no cfg.json there; give a folder that SAELens saved")
     if source.path is None and not (source.release and source.id):
-        raise UserError("a SAE needs a 'path', or a 'release' and an 'id'")
+        raise UserError("an SAE needs a 'path', or a 'release' and an 'id'")
     try:
         sae = SAE.load_from_disk(str(source.path)) if source.path else SAE.from_pretrained(source.release, source.id)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -74,14 +74,14 @@ def load_sae(source: SaeSource) -> Any:
     if found not in ("none", "layer_norm", "constant_norm_rescale"):  # which `encode` does
         raise UserError(
             f"SAE '{source.path or source.name}': it reads activations scaled by '{found}', and the scale is not "
-            "folded into its weights, so its features would be wrong. Fold it and save the SAE anew (SAELens: "
-            "fold_activation_norm_scaling_factor), or take a release of SAELens's registry that has it"
+            "folded into its weights, so its features would be wrong. Fold it and save the SAE again (SAELens: "
+            "fold_activation_norm_scaling_factor), or use a release in SAELens's registry whose scale is folded in"
         )
     return sae
 
 
 def layer_of(source: SaeSource, sae: Any) -> int:
-    """The layer whose output a SAE reads: as the pair says, or the name of its hook. Raises UserError if neither."""
+    """The layer whose output an SAE reads: as the pair says, or the name of its hook. Raises UserError if neither."""
     hook = str(sae.cfg.metadata.hook_name or "")
     if (layer := sae_layer(source, hook)) is None:
         raise UserError(

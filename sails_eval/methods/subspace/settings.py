@@ -35,8 +35,8 @@ class ContrastSettings(Frozen):
     def _fitting_positions(self) -> Self:
         if self.positions not in (fitting := FITTING[self.contrast]):
             raise ValueError(
-                f"key 'positions': '{self.positions}' tells nothing apart with contrast '{self.contrast}'; "
-                f"take {' or '.join(fitting)}"
+                f"key 'positions': '{self.positions}' cannot be used with contrast '{self.contrast}'; "
+                f"use {' or '.join(fitting)}"
             )
         return self
 
@@ -54,7 +54,7 @@ class SpanSettings(Frozen):
     )
     centred: bool = Field(
         default=False,
-        description="take the mean direction away before the SVD: the basis then spans how they differ, and not what "
+        description="subtract the mean direction before the SVD: the basis then spans how they differ, and not what "
         "they share; default false, not specified by the paper",
     )
 

@@ -142,7 +142,7 @@ class VllmEngine(Engine):
     def _reload(self, folder: Path) -> None:
         """Put a model's weights in place of those that are there."""
         if not any(folder.glob("*.safetensors")):
-            raise UserError(f"{folder}: no weights as safetensors there")
+            raise UserError(f"{folder}: no safetensors weights in this folder; give one that has them")
         llm = self._lm.model
         llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.resolve())})
         if not llm.reset_prefix_cache():

@@ -14,7 +14,7 @@ from sails_eval.core.files import write_text
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import RANKLESS, Recipe, load_recipe, recipe_file, recipe_files
 from sails_eval.core.schema import read_mapping
-from sails_eval.core.tables import Table
+from sails_eval.core.tables import Table, as_yaml, wrapped
 from sails_eval.methods import Initialisation
 from sails_eval.methods.subspace.prepare import aligned_model, checked_initialisation, start_seed
 
@@ -112,11 +112,11 @@ def listing(pair: Pair) -> Table:
 def shown(recipe: Recipe, pair: Pair) -> str:
     """A recipe as it is after `like`, and what that means at a pair."""
     values = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
-    lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), ""]
+    lines = [as_yaml(values), ""]
     try:
-        lines += [f"{key}: {value}" for key, value in _told(facts(recipe, pair), pair)]
+        lines += [wrapped(f"{key}: {value}") for key, value in _told(facts(recipe, pair), pair)]
     except UserError as error:
-        lines.append(f"not available on pair '{pair.name}': {error}")
+        lines.append(wrapped(f"not available on pair '{pair.name}': {error}"))
     return "\n".join(lines)
 
 

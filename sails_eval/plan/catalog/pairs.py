@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
-from sails_eval.core.tables import Table
+from sails_eval.core.tables import Table, as_yaml, wrapped
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
@@ -24,7 +22,7 @@ FACTOR_OF_L0 = 2.0
 """How far L0 on a text sample may be from the published one: other texts have other features."""
 
 LEAST_EXPLAINED = 0.5
-"""Share of the variance that a SAE which is hooked to the right place, at the right scale, surely reconstructs."""
+"""Share of the variance that an SAE which is hooked to the right place, at the right scale, surely reconstructs."""
 
 SAMPLED = 64
 """Training texts that L0 is measured on."""
@@ -52,15 +50,21 @@ number had fallen by half, mostly because neighbouring towns agreed to share a b
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: it fits, it does `wrong`, or it is not on this machine."""
+    """What was found of one thing: it fits (ok), it does not (wrong), or it is not on this machine (missing)."""
 
     what: str
-    state: Literal["ok", "wrong", "not here"]
+    state: Literal["ok", "wrong", "missing"]
     told: str
 
     @classmethod
     def of(cls, what: str, fits: bool, told: str) -> Finding:
         return cls(what, "ok" if fits else "wrong", told)
+
+    @classmethod
+    def error(cls, kind: str, name: object, error: UserError, *, missing: bool = False) -> Finding:
+        """What an error says of a model or an SAE, whose name is told once."""
+        told = str(error).removeprefix(f"{kind} '{name}'").removeprefix(":").lstrip()
+        return cls(f"{kind} {name}", "missing" if missing else "wrong", told)
 
 
 # --- list and show ------------------------------------------------------------------------------------------------
@@ -78,27 +82,30 @@ def listing() -> Table:
 def shown(pair: Pair) -> str:
     """A pair as YAML, and which modules each of its SAEs serves."""
     values = pair.model_dump(mode="json", exclude_defaults=True, exclude={"saes", "sae_sets"})
-    lines = [yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip(), "", "SAEs:"]
+    lines = [
+        as_yaml(values),
+        "",
+        "SAEs:",
+    ]
     writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
     reads = [name for name in pair.target_modules if name not in writes]
     for source in pair.saes:
         layer = sae_layer(source)
         if layer is None:
-            lines.append(f"  {source.path or source.name}: layer given in its files")
+            lines.append(wrapped(f"- {source.path or source.name}: layer given in its files"))
             continue
         l0 = published_l0(source)
         known = f", published L0 {l0:g}" if l0 else ""
-        lines.append(
-            f"  {source.path or source.name}: output of layers.{layer}, for {', '.join(writes) or 'nothing'} of layer "
-            f"{layer} and {', '.join(reads) or 'nothing'} of layer {layer + 1}{known}"
-        )
+        told = f"output of layers.{layer}, for {', '.join(writes) or 'nothing'} of layer {layer} and "
+        told += f"{', '.join(reads) or 'nothing'} of layer {layer + 1}{known}"
+        lines.append(wrapped(f"- {source.path or source.name}: {told}"))
     for name, sources in pair.sae_sets.items():
-        lines.append(f"  set '{name}': {len(sources)} SAEs")
+        lines.append(f"- set '{name}': {len(sources)} SAEs")
     return "\n".join(lines)
 
 
 def published_l0(source: SaeSource, sae: Any = None) -> float | None:
-    """The L0 that a SAE's makers state: in SAELens's registry, in the path that it gives, or in the SAE's metadata."""
+    """The L0 that an SAE's makers state: in SAELens's registry, in the path that it gives, or in the SAE's metadata."""
     if source.path is not None:
         stated = getattr(sae.cfg.metadata, "l0", None) if sae is not None else None
         return float(stated) if stated else None
@@ -141,17 +148,17 @@ def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
 
 
 def check_pair(pair: Pair, texts: Sequence[str] = ()) -> list[Finding]:
-    """Everything that can be seen of a pair on this machine; what is not here is said, and the rest is checked.
+    """Everything that can be seen of a pair on this machine; what is missing is reported, and the rest is checked.
 
     L0 is measured on `texts`, by default on those of `own_texts`.
     """
     absent = lacks_access(pair.model, pair.revision, known_gated=pair.gated)
     if absent is not None:
-        return [Finding("model", "not here", str(absent)), *_check_saes(pair, None, [])]
+        return [Finding.error("model", pair.model, absent, missing=True), *_check_saes(pair, None, [])]
     try:
         base, findings = _check_model(pair)
     except UserError as error:
-        return [Finding("model", "wrong", str(error)), *_check_saes(pair, None, [])]
+        return [Finding.error("model", pair.model, error), *_check_saes(pair, None, [])]
     return [*findings, *_check_saes(pair, base, texts or own_texts(pair, base.tokenizer))]
 
 
@@ -183,12 +190,13 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
 
     seen: set[int] = set()
     for source in pair.saes:
-        what = f"SAE {source.path or source.name}"
+        name = source.path or source.name
+        what = f"SAE {name}"
         try:
             sae = load_sae(source).eval()
         except UserError as error:
             absent = source.path is None and isinstance(error.__cause__, OSError)  # not in the cache, nor on the line
-            yield Finding(what, "not here" if absent else "wrong", str(error))
+            yield Finding.error("SAE", name, error, missing=absent)
             continue
         try:
             check_model(source, sae, pair.model)
@@ -198,7 +206,7 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
             seen.add(layer)
             check_widths(shape_of(pair) if base is None else base.model, {layer: sae})
         except UserError as error:
-            yield Finding(what, "wrong", str(error))
+            yield Finding.error("SAE", name, error)
             continue
         yield _decoder(f"{what}: decoder", sae)
         if base is not None:

@@ -22,14 +22,7 @@ from sails_eval.plan.cost.hours import in_words
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
-from sails_eval.plan.cost.step_cost import (
-    Memory,
-    StepCost,
-    answering_memory,
-    cost_of,
-    features_memory,
-    readings,
-)
+from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, cost_of, features_memory, readings
 from sails_eval.plan.plan import REFINED, SubRun
 from sails_eval.plan.prepare import Draft, at_size, grid, survey
 from sails_eval.plan.problems import Problem, Problems
@@ -46,6 +39,9 @@ CHARACTERS_PER_TOKEN = 4
 
 SLOW_WITHOUT_GPU = 10**8
 """Parameters from which training without a GPU is no use."""
+
+FEATURES, ANSWERING = "SAE features", "answering"
+"""The stages of a comparison besides its methods."""
 
 MARGIN = 1.15
 """How far the estimate of memory has to be above what there is before it stops a run."""
@@ -186,15 +182,15 @@ def _forecast(draft: Draft) -> Forecast:
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     found = readings(shape, pair, recipes)
-    pair = fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
+    asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
     costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
     if any(recipe.init for recipe in recipes):
-        stages["SAE features"] = features_memory(shape, pair, parameters=total)
-    stages["answering"] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
+        stages[FEATURES] = features_memory(shape, pair, parameters=total)
+    stages[ANSWERING] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
     made = replace(made, pair=pair, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
-    problems += _machine_problems(made)
+    problems += _machine_problems(made, asked)
     made = replace(made, problems=problems.different)
     return _shared_out(made, draft) if config.match == "flops" else made
 
@@ -213,9 +209,10 @@ def _shared_out(made: Forecast, draft: Draft) -> Forecast:
         return replace(made, problems=(*made.problems, Problem(str(error))))
 
 
-def _machine_problems(made: Forecast) -> Iterator[Problem]:
-    """What the machine has too little of. Memory stops a run only from models on that are not toys: estimates are for
-    the longest examples, which a small model's data may not have."""
+def _machine_problems(made: Forecast, asked: Pair) -> Iterator[Problem]:
+    """What the machine has too little of; `asked` is the pair before its micro-batches were fitted to memory. Memory
+    stops a run only from models on that are not toys: estimates are for the longest examples, which a small model's
+    data may not have."""
     machine, total = made.machine, next(iter(made.costs.values())).total
     large = total >= SLOW_WITHOUT_GPU
     if large and not machine.gpu:
@@ -223,12 +220,22 @@ def _machine_problems(made: Forecast) -> Iterator[Problem]:
     for stage, memory in made.stages.items():
         if memory.peak > machine.memory:
             told = f"memory: {stage} needs about {_size(memory.peak)}, {machine.device} has {_size(machine.memory)}; "
-            told += "give --micro-batch-size auto --gradient-checkpointing auto, or a lower --max-length"
+            told += _less_memory(stage, asked)
             yield Problem(told, stops=large and memory.peak > MARGIN * machine.memory)
     if made.disk[0] > machine.disk:
         told = f"disk: checkpoints need up to {_size(made.disk[0])} until learning rates are chosen, "
         told += f"{_size(machine.disk)} are free; free some space, or give fewer --seeds or --learning-rates"
         yield Problem(told, stops=large)
+
+
+def _less_memory(stage: str, pair: Pair) -> str:
+    """How to fit into memory, as far as the pair's settings don't do it already."""
+    if stage in (FEATURES, ANSWERING):
+        lower = "--max-length" if stage == FEATURES else "--eval-batch-size"
+        return f"lower {lower}, or use a machine with more memory"
+    if pair.micro_batch_size in (None, 1) and pair.gradient_checkpointing is not False:
+        return f"lower --max-length, leave out method {stage}, or use a machine with more memory"
+    return "set --micro-batch-size auto and --gradient-checkpointing auto, or lower --max-length"
 
 
 def steps_of(pair: Pair) -> int | None:

@@ -44,7 +44,7 @@ TIMED_STEPS = 8
 """Optimiser steps whose time is taken, after one that warms up."""
 
 SAE_FLOPS = 6
-"""FLOPs of training a SAE, per token and parameter: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
+"""FLOPs of training an SAE, per token and parameter: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
 
 
 # --- FLOPs --------------------------------------------------------------------------------------------------------

@@ -300,8 +300,8 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
 
 
 def sae_width(source: SaeSource, hidden_size: int) -> int:
-    """Features of a SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
-    if source.path is not None:
+    """Features of an SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
+    if source.path is not None and (source.path / "cfg.json").is_file():  # else it is told that there is none
         return int(read_json(source.path / "cfg.json")["d_sae"])
     if thousands := re.search(r"(?:^|[-_/])w(?:idth_)?(\d+)k(?:[-_/]|$)", f"{source.release}/{source.id}"):
         return 1024 * int(thousands.group(1))

@@ -258,6 +258,8 @@ class RunFolder:
 
     def results(self) -> list[Result]:
         """Raises UserError where there is no such run, or it is not finished."""
+        if not self.path.exists():
+            raise UserError(f"{self.path}: no such run folder (for the runs here: sails-eval runs list)")
         if self.exists and not self.results_file.is_file():
             raise UserError(
                 f"{self.path}: the run is not finished (no results.csv); give its command again to resume it"
@@ -391,9 +393,16 @@ class RunFolder:
 
 
 def board_file(path: Path) -> Path:
-    """A board's file, or the leaderboard of a run folder. Raises UserError where it is no CSV."""
+    """A board's file, or the leaderboard of a run folder. Raises UserError where it is neither."""
     if path.is_dir():
-        return RunFolder(path).leaderboard
+        run = RunFolder(path)
+        if run.exists and not run.leaderboard.is_file():
+            raise UserError(
+                f"{path}: the run is not finished (no leaderboard.csv); give its command again to resume it"
+            )
+        return run.leaderboard
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder or board (for the runs here: sails-eval runs list)")
     if path.is_file() and path.suffix != ".csv":
         raise UserError(f"{path}: not a board (.csv file); give the board's CSV file or a run folder")
     return path

@@ -45,7 +45,7 @@ def copy_protocol(run: RunFolder, board: Path) -> None:
 
 
 def copy_completions(run: RunFolder, folder: Path, include_path: tuple[Path, ...] = ()) -> int:
-    """Copy a run's test completions into a folder; how many files. Those of re-tuned models never leave the run.
+    """Copy a run's test completions into a folder; how many files. Those of attacked models never leave the run.
 
     Raises:
         UserError: a task is not to be found, or its card forbids redistribution; nothing is copied then.

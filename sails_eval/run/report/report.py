@@ -36,8 +36,7 @@ def write_report(run: RunFolder, outcome: Outcome, described: Description, *, ti
 def write_board(run: RunFolder, frame: pd.DataFrame, described: Description, *, title: str) -> None:
     """Write a leaderboard, its page, and the picture of its comparisons, if it has any."""
     write_frame(run.leaderboard, frame)
-    shown = smoke_test(frame, described.methods) if described.quick else frame
-    write_text(run.leaderboard_page, to_markdown(shown, title=title, quick=described.quick))
+    write_text(run.leaderboard_page, to_markdown(frame, title=title, quick=described.quick))
     if not described.quick:
         draw_comparisons(rows_of(frame), run.forest)
 
@@ -57,7 +56,7 @@ def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
         agreement=_agreement(outcomes),
         protocol=plan.protocol.fingerprint if plan.protocol and whole else EXPLORATORY,
     )
-    return build(
+    frame = build(
         {outcome.plan.pair.name: outcome.results for outcome in outcomes},
         outcomes[0].tasks,
         _facts(outcomes),
@@ -66,6 +65,7 @@ def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
         design=_design(plan, whole=whole),
         failed={method for outcome in outcomes for method in outcome.failed},
     )
+    return smoke_test(frame, described.methods) if described.quick else frame
 
 
 def _design(plan: EvaluationPlan, *, whole: bool) -> Design | None:
@@ -130,7 +130,7 @@ def _on(warnings: Mapping[str, str], pairs: int) -> str:
     first, told = next(iter(warnings.items()))
     where = ", ".join(warnings) if len(warnings) < pairs else f"all {pairs} pairs"
     alike = len(set(warnings.values())) == 1
-    return f"on {where}, {told}" if alike else f"on {where}, as here on {first}: {told}"
+    return f"{told} (on {where}{'' if alike else f', figures of {first}'})"
 
 
 def write_outcome(run: RunFolder, outcome: Outcome, described: Description) -> None:
@@ -140,8 +140,9 @@ def write_outcome(run: RunFolder, outcome: Outcome, described: Description) -> N
     if sub_run.recipes:  # else all failed
         write_ledger(run.ledger, ledger(run, sub_run))
     frame = write_report(run, outcome, described, title=f"Leaderboard of {name}")
-    tradeoff(outcome.results, outcome.tasks, outcome.all_choices, run.tradeoff)
-    write_curves(run, rate_points([outcome], frame), title=f"Curves of {name}")
+    if not described.quick:  # a smoke test has nothing to show in pictures
+        tradeoff(outcome.results, outcome.tasks, outcome.all_choices, run.tradeoff)
+        write_curves(run, rate_points([outcome], frame), title=f"Curves of {name}")
 
 
 def write_joint(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome], described: Description) -> None:
@@ -164,5 +165,7 @@ def write_joint(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome], describ
             write_board(run.of_budget(size), frame, described, title=title)
         if size == plan.largest:
             write_board(run, frame, described, title=title)
+    if described.quick:
+        return
     points += budget_points(budgets, frames)
     write_curves(run, points, title=f"Curves of {names}")

@@ -67,7 +67,7 @@ def test_a_centred_basis_holds_the_differences_and_not_what_is_shared() -> None:
     basis = orthonormal_basis(directions, variance=1.0, centred=True).columns
     assert basis.shape == (10, 2)
     assert torch.allclose(basis @ basis.T, apart @ apart.T, atol=1e-5)
-    with pytest.raises(UserError, match="it takes two that differ"):
+    with pytest.raises(UserError, match="at least two different directions are needed"):
         orthonormal_basis(shared.T.repeat(3, 1), variance=0.8, centred=True)
 
 
@@ -377,7 +377,7 @@ def test_norms_of_another_kind_are_an_error() -> None:
         {"input_layernorm": torch.nn.LayerNorm(4), "post_attention_layernorm": torch.nn.LayerNorm(4)}
     )
     with pytest.raises(
-        UserError, match=r"gains: divided knows the RMS norms of Llama and Gemma 2, not input_layernorm"
+        UserError, match=r"'gains: divided' supports the RMS norms of Llama and Gemma 2 only, not input_layernorm"
     ):
         norm_gain(layer, "q_proj")
     with pytest.raises(UserError, match="not none"):

@@ -90,7 +90,7 @@ def test_harmless_requests_are_the_aligned_ones(tokenizer: Any) -> None:
 def test_a_template_that_depends_on_the_content_is_an_error() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | length }} {{ m['content'] }}{% endfor %}"
-    with pytest.raises(UserError, match="writes more around some requests"):
+    with pytest.raises(UserError, match="text around a request depends on the request"):
         encode_contrast(tokenizer, [example()], 300)
 
 
@@ -120,12 +120,12 @@ def test_positions_of_a_text(positions: Any, counted: list[int]) -> None:
     ],
 )
 def test_positions_that_tell_nothing_apart_are_an_error(contrast: str, positions: str, takes: str) -> None:
-    with pytest.raises(UserError, match=f"here: key 'positions': '{positions}' tells nothing apart .* take {takes}"):
+    with pytest.raises(UserError, match=f"here: key 'positions': '{positions}' cannot be used .* use {takes}"):
         validate(ContrastSettings, {"contrast": contrast, "positions": positions}, where="here")
 
 
 def test_requests_need_positions_of_their_own() -> None:
-    with pytest.raises(UserError, match="'response' tells nothing apart with contrast 'requests'"):
+    with pytest.raises(UserError, match="'response' cannot be used with contrast 'requests'"):
         validate(ContrastSettings, {"contrast": "requests"}, where="here")
 
 

@@ -121,7 +121,7 @@ def test_a_damaged_sae_is_an_error_of_one_line(model: Any, tmp_path: Path, damag
 
 @pytest.mark.parametrize("source", [SaeSource(), SaeSource(release="r"), SaeSource(id="i")])
 def test_a_sae_from_nowhere_is_an_error(model: Any, source: SaeSource) -> None:
-    with pytest.raises(UserError, match="a SAE needs a 'path', or a 'release' and an 'id'"):
+    with pytest.raises(UserError, match="an SAE needs a 'path', or a 'release' and an 'id'"):
         load_saes(pair_with(source), model)
 
 

@@ -173,7 +173,7 @@ def test_an_adapter_that_cannot_be_loaded_is_an_error_and_no_end(
         said_by(engine, changed_adapter(adapter, tmp_path / "high", r=64))
     with pytest.raises(UserError, match=r"vLLM cannot load this adapter: .*DoRA"):
         said_by(engine, changed_adapter(adapter, tmp_path / "dora", use_dora=True))
-    with pytest.raises(UserError, match="no weights as safetensors there"):
+    with pytest.raises(UserError, match="no safetensors weights in this folder"):
         said_by(engine, tmp_path)
     assert said_by(engine, adapter) == before
 

@@ -192,7 +192,7 @@ def test_what_is_not_here_is_said_and_is_no_fault(cache: Path, capsys: pytest.Ca
     assert (
         "is gated, and there is no token; accept its licence at https://huggingface.co/meta-llama/Llama-3.1-8B" in told
     )
-    assert told.count("not here") == 6
+    assert told.count("missing  ") == 6
 
 
 def test_pairs_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,8 +170,17 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     (made,) = forecast.forecast(config)
     (told,) = [problem for problem in made.problems if problem.told.startswith("memory")]
     assert told.stops and "full needs about" in told.told and "a card has 10.0 GiB" in told.told
-    with pytest.raises(UserError, match="give --micro-batch-size auto --gradient-checkpointing auto"):
-        forecast.check_machine([SubRun(made.pair, config=config, recipes=made.recipes)])
+    auto, fixed = (
+        made.pair.model_copy(update={"micro_batch_size": size, "gradient_checkpointing": switch})
+        for size, switch in ((None, None), (16, False))
+    )
+    with pytest.raises(UserError, match="set --micro-batch-size auto and --gradient-checkpointing auto"):
+        forecast.check_machine([SubRun(fixed, config=config, recipes=made.recipes)])
+    with pytest.raises(
+        UserError, match="lower --max-length, leave out method full, or use a machine with more"
+    ) as error:
+        forecast.check_machine([SubRun(auto, config=config, recipes=made.recipes)])
+    assert "auto" not in str(error.value)
 
 
 def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_boards_show_unknown_tokens_as_such(tmp_path: Path) -> None:
 
 
 def test_boards_from_before_there_was_the_column_can_be_read(old_run: Path, tmp_path: Path) -> None:
-    """Unknown where there was a SAE, and none elsewhere."""
+    """Unknown where there was an SAE, and none elsewhere."""
     frame = make_frame(read_rows(old_run / "run" / "leaderboard.csv"))
     write_frame(tmp_path / "older.csv", frame.drop(columns="sae_tokens"))
     assert check(tmp_path / "older.csv") == []
