@@ -1,6 +1,7 @@
 """The commands compare, plan, train and evaluate."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,13 @@ def _plan(options: argparse.Namespace) -> int:
     against, config = config.against, extended(config)
 
     def make() -> str:
-        from sails_eval.plan.cost.forecast import forecast, render, with_problems
+        from sails_eval.plan.cost.forecast import forecast, render
         from sails_eval.run.workers import quiet_libraries
 
         quiet_libraries()
-        made = with_problems(forecast(config), refusals(config))
+        made = forecast(config)
+        more = refusals(config, told={problem.told for one in made for problem in one.problems})
+        made[0] = replace(made[0], problems=(*made[0].problems, *more))
         stops = any(problem.stops for one in made for problem in one.problems)
         return f"{int(stops)}\n" + "\n\n".join(map(render, made))
 

@@ -1,5 +1,6 @@
 """Whether a plan can work here, as far as that takes a model: looked at before anything is trained or written."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sails_eval.plan.checks import Checked, check, check_examples, check_referen
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.plan.preflight import is_large
 from sails_eval.plan.prepare import prepare
-from sails_eval.plan.problems import Problems
+from sails_eval.plan.problems import Problem, Problems
 from sails_eval.run.folder.reuse import check_sealed, check_untouched
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.runner import check_engine
@@ -76,8 +77,9 @@ def check_place(config: CompareConfig, against: Path | None) -> None:
         _check_folders(plan, RunFolder(plan.folder), RunFolder(against) if against else None)
 
 
-def refusals(config: CompareConfig) -> list[str]:
-    """What `compare` would refuse once it has loaded the models; of those that are large or not here, nothing."""
+def refusals(config: CompareConfig, told: Collection[str]) -> list[Problem]:
+    """What `compare` would refuse once it has loaded the models, besides what was `told`; nothing of those that are
+    large or not here."""
     problems = Problems()
     plan = Problems().attempt(prepare, config)
     for one in plan.sub_runs if plan else ():
@@ -89,4 +91,4 @@ def refusals(config: CompareConfig) -> list[str]:
                 problems.attempt(check_reference, (one, row))
         if one.engine.startswith(OPENAI):
             problems.attempt(checks.check_engine, one)
-    return problems.stopping
+    return [problem for problem in problems.different if problem.told not in told]

@@ -148,14 +148,6 @@ def forecast(config: CompareConfig) -> list[Forecast]:
     return [replace(_forecast(draft), budgets=len(sizes)) for draft in drafts]
 
 
-def with_problems(made: Sequence[Forecast], told: Sequence[str]) -> list[Forecast]:
-    """The forecasts with what else stops the comparison, on the first that does not tell it yet."""
-    known = {problem.told for one in made for problem in one.problems}
-    more = tuple(Problem(line) for line in dict.fromkeys(told) if line not in known)
-    first, *rest = made
-    return [replace(first, problems=(*first.problems, *more)), *rest]
-
-
 def check_machine(sub_runs: Sequence[SubRun]) -> list[Pair]:
     """The sub-runs' pairs with micro-batches that fit. Raises UserError where a comparison surely does not fit."""
     drafts = [Draft(one.config, Problems(), one.pair, one.recipes, tasks=one.tasks) for one in sub_runs]
