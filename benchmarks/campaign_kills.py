@@ -211,6 +211,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="three kills of a smaller run, and no full disk")
     short = parser.parse_args().short
     began = time.perf_counter()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would runs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         campaign = Campaign(f"{SHORT} {SHORT_TASKS}" if short else COMPARE, folder)

@@ -84,6 +84,8 @@ def first_line(error: BaseException) -> str:
 
 def reason(error: BaseException) -> str:
     """Why something failed, in one clause: a semicolon would end it."""
+    if out_of_memory(error):
+        return "out of memory (fewer --jobs or a lower --micro-batch-size takes less)"
     known = explained(error)
     told = first_line(known) if known else f"{type(error).__name__}: {first_line(error)}"
     return told.replace(";", ",")

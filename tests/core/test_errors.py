@@ -46,6 +46,7 @@ def test_what_nobody_foresaw_is_not_explained_and_a_foreign_number_not_misread()
 
 def test_a_reason_is_a_clause() -> None:
     assert reason(KeyError("a;b")) == "KeyError: 'a,b'"
+    assert reason(MemoryError()).startswith("out of memory (fewer --jobs")
     assert reason(CellFailed("loss is NaN; lower it")) == "loss is NaN, lower it"
 
 

@@ -16,6 +16,7 @@ def work():
 {work}
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     catch_signals()
     try:
         work()

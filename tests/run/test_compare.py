@@ -209,7 +209,9 @@ def test_a_method_that_fails_is_a_row_without_a_score_and_the_others_go_on(
     assert re.match(told, run.failed().rows["sails"]) and "sails" not in run.choices({})
     assert {row.method for row in run.results()} == {"base", "lora"}
     assert set(pd.read_csv(run.ledger)["method"]) == {"lora"}
-    assert "has no score and is in no comparison" in run.leaderboard_page.read_text()
+    page = run.leaderboard_page.read_text()
+    assert "has no score and is in no comparison" in page and "No scores for sails: see the warnings." in page
+    assert "for sails: no such task" not in page
     assert not run.finished.exists and not run.seal.exists
     (one,) = finished_runs(run.path)
     assert {model.method for model in one.models} == {"base", "lora"}

@@ -201,7 +201,7 @@ def test_a_host_lives_as_long_as_its_tenant_and_has_the_threads_that_the_user_ga
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from sails_eval.core.stopping import catch_signals, say_stopped
 from sails_eval.run.workers import workers
 
@@ -212,6 +212,7 @@ def work(folder):
     time.sleep(120)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     catch_signals()
     try:
         with workers(2, quiet=True) as pool:
