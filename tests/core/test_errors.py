@@ -136,6 +136,26 @@ def test_an_unforeseen_error_is_one_line_and_a_traceback_only_where_asked_for(
     assert main(["runs", "list"]) == 2 and capsys.readouterr().err == "sails-eval: error: bad: correct it\n"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "judge score a.jsonl --judge rules --out",
+        "judge calibrate --judge rules --labels a.jsonl --out",
+        "judge audit export run --out",
+        "leaderboard publish run --board",
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = command.split()[-1]
+    (tmp_path / "file").touch()
+    for path, why in ((tmp_path, "it is a folder"), (tmp_path / "file" / "x.csv", "is a file, not a folder")):
+        assert main([*command.split(), str(path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"sails-eval: error: {flag} ") and why in line
+
+
 @pytest.mark.parametrize("error", [system(errno.ENOSPC), MemoryError(), system(errno.EROFS, "runs")])
 def test_what_the_machine_refuses_is_one_line_and_status_2(
     error: Exception, failing: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
