@@ -229,9 +229,13 @@ def load_pair(name: str) -> Pair:
     here, own = path.resolve().parent, read_mapping(path)
     other: dict[str, Any] = {}
     if like := own.pop("like", None):
-        if "like" in read_mapping(_pair_file(str(like), here)):
+        try:
+            base = _pair_file(str(like), here)
+        except UserError as error:
+            raise UserError(f"{path}: key 'like': {error}") from error
+        if "like" in read_mapping(base):
             raise UserError(f"{path}: key 'like': {like} itself has the key 'like'; name the pair that it refers to")
-        other = load_pair(str(_pair_file(str(like), here))).model_dump()
+        other = load_pair(str(base)).model_dump()
     pair = validate(Pair, {**other, "name": path.stem, **own}, where=str(path))
     paths = {key: (here / path).resolve() for key in ("chat_template", "planted") if (path := getattr(pair, key))}
     sources = {key: starting_at(here, data) for key in (*DATA, "neutral") if (data := getattr(pair, key)) is not None}
