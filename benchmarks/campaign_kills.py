@@ -1,7 +1,11 @@
 """Kill a comparison in every stage, in every way, resume it, and compare what it comes to with an undisturbed run.
 
+    python benchmarks/campaign_kills.py            # six ways, nine stages, and full disks
+    python benchmarks/campaign_kills.py --short    # three kills
+
 The run is a small one of the embedded testbed. Each way of killing gets a run folder of its own, in which the run is
-killed once in every stage and then resumed to its end. With --short, three kills. Status 1 where anything is lost.
+killed once in every stage and then resumed to its end; full disks take the right to mount a tmpfs. The exit status is 1
+where results differ, a process survives, or a run that was killed says anything but one line on how to resume.
 """
 
 import argparse

@@ -58,8 +58,10 @@ def _plan(options: argparse.Namespace) -> int:
 
         quiet_libraries()
         made = forecast(config)
-        more = refusals(config, told={problem.told for one in made for problem in one.problems})
-        made[0] = replace(made[0], problems=(*made[0].problems, *more))
+        told = [problem for one in made for problem in one.problems]
+        if not any(problem.stops for problem in told):
+            more = refusals(config, told={problem.told for problem in told})
+            made[0] = replace(made[0], problems=(*made[0].problems, *more))
         stops = any(problem.stops for one in made for problem in one.problems)
         return f"{int(stops)}\n" + "\n\n".join(map(render, made))
 

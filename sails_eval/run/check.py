@@ -72,7 +72,7 @@ def check_place(config: CompareConfig, against: Path | None) -> None:
     """
     if config.out:
         check_folder(config.out)
-    plan = Problems().attempt(prepare, config)  # what is wrong with it, the forecast tells
+    plan = Problems().attempt(prepare, config, anew=False)  # what is wrong with it, the forecast tells
     if plan is not None and config.match == "tokens" and not config.match_params:
         _check_folders(plan, RunFolder(plan.folder), RunFolder(against) if against else None)
 
@@ -81,7 +81,7 @@ def refusals(config: CompareConfig, told: Collection[str]) -> list[Problem]:
     """What `compare` would refuse once it has loaded the models, besides what was `told`; nothing of those that are
     large or not here."""
     problems = Problems()
-    plan = Problems().attempt(prepare, config)
+    plan = Problems().attempt(prepare, config, anew=False)
     for one in plan.sub_runs if plan else ():
         if not is_large(one.pair):
             found = problems.attempt(check, one)
