@@ -144,7 +144,8 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
         expect_kills()
-        resource_tracker.ensure_running()  # it lets signals through again, so not inside the block
+        with held():  # so that it gets no SIGHUP; of itself it ignores the others, and lets them through here
+            resource_tracker.ensure_running()
         with held():
             return self._submitted(function, item)
 
