@@ -22,7 +22,8 @@ from typing import Any
 from sklearn.metrics import cohen_kappa_score
 
 from sails_eval.core.records import DECLINED
-from sails_eval.judges.rules import PHRASES, Phrases, classify
+from sails_eval.judges.phrases import PHRASES, Phrases
+from sails_eval.judges.rules import classify
 
 NUMBERS = {"curt": (0, 6, 12, 20), "lecture_after_disapproval": (1, 2, 3, 4), "lecture": (2, 3, 4, 5)}
 """The values that are tried; the phrases are on or off."""

@@ -166,7 +166,9 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     from sails_eval.models.base import decoder_layers
 
     with torch.device("meta"):  # the architecture without the weights
-        layers = decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model)))
+        layers = decoder_layers(
+            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model, trust_remote_code=False))
+        )
 
     if variant.get("contrast") == "requests" and not any(one.harmful for one in read_examples(pair.train).examples):
         return "the training data do not say which requests are harmful"
@@ -225,7 +227,7 @@ def page(
     table = [
         f"| {title} | {_interval(samples[method])} | "
         + (
-            f"{_interval(told[method], sign='+')} | {adjusted[method]:.2f} |"
+            f"{_interval(told[method], sign='+')} | {_small(adjusted[method])} |"
             if method in told
             else "the same models | – |"
         )
@@ -255,6 +257,10 @@ def page(
             "",
         ]
     )
+
+
+def _small(p: float) -> str:
+    return "< 0.01" if p < 0.01 else f"{p:.2f}"
 
 
 def _interval(of: Sample | Mean, *, sign: str = "") -> str:

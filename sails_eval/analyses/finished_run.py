@@ -1,15 +1,18 @@
 """The models behind a finished run's leaderboard, for analyses of them."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sails_eval.boards.leaderboard import ALIGNMENT, CellKey, Scores, Tested, headline, scores_by_cell, tested, unscored
 from sails_eval.boards.rate_choice import Choice
+from sails_eval.boards.table import MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import read_table
 from sails_eval.core.records import BASE, Result
@@ -82,7 +85,11 @@ class FinishedRun:
         return self._scores[model.place][metric]
 
     def unscored(self, model: SelectedModel) -> float:
-        return unscored([self._answered[model.place]])
+        return unscored([self.answered(model)])
+
+    def answered(self, model: SelectedModel) -> Scores:
+        """The model's results on the test, by metric and task."""
+        return self._answered[model.place]
 
     @cached_property
     def _answered(self) -> dict[CellKey, Scores]:
@@ -170,12 +177,12 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
 
 
 def over_seeds(values: Sequence[float], rates: Sequence[float | None]) -> Interval:
-    """The mean of one value per seed with Student's 95 % interval; of one value alone there is none (NaN).
+    """The mean of one value per seed with Student's 95 % interval; of fewer than MIN_SEEDS there is none (NaN).
 
-    As on the leaderboard, seeds whose rates differ are correlated, which makes the interval wider.
+    As on the leaderboard, where seeds whose rates differ are also correlated, which makes the interval wider.
     """
-    if len(values) < 2:
-        return Interval(values[0], float("nan"), float("nan"))
+    if len(values) < MIN_SEEDS:
+        return Interval(fmean(values), math.nan, math.nan)
     sample = Sample((tuple(values),), tuple(range(len(values))), (len(set(rates)) > 1,))
     return sample.mean().interval()
 

@@ -91,6 +91,11 @@ def measure(
     values, unscored = {}, 0.0
     for name, reader in judges.items():
         judged = _judged(answers, asked, Watched(reader, folder.usage_file, title=name, quiet=quiet))
+        if judged and not any(row.n for row in judged):
+            raise UserError(
+                f"judge '{reader.name}' scored no answer with the rubric {name}; once it works, give the same command "
+                "again"
+            )
         found = estimates(kept + judged, tasks, choices)
         values[name] = {method: {metric: found[method][metric].value for metric in SHOWN} for method in choices}
         unscored = max(unscored, _unscored(judged))

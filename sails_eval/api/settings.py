@@ -25,6 +25,7 @@ class _Settings(TypedDict, total=False):
     tasks: Sequence[str]
     include_path: Sequence[PathLike]
     task_data: Sequence[str]
+    trust_tasks: bool
     send_to: Sequence[str]
     limit: int
     judge: str | Sequence[str]

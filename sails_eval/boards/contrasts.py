@@ -15,7 +15,7 @@ from sails_eval.boards.table import EQUIVALENCE_MARGIN, METRICS, MIN_SEEDS
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.recipe import defaults
-from sails_eval.core.stats import Interval, Mean, Sample, holm
+from sails_eval.core.stats import Interval, Mean, Sample, holm, p_text
 
 ALPHA = 0.05
 """The family-wise error of all comparisons of a board, and again of all claims of equivalence."""
@@ -134,8 +134,7 @@ class Comparison:
         """
         one, endpoint = self.difference, self.contrast.endpoint
         rest = " (best on tuning) - all other trained rows, of which the nearest is" if self.contrast.rivals else " -"
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        text = f"{self.a}{rest} {self.b}, {METRICS[endpoint].title}: {one.shown('+z.3f')}, {p}"
+        text = f"{self.a}{rest} {self.b}, {METRICS[endpoint].title}: {one.shown('+z.3f')}, {p_text(self.p)}"
         if self.contrast.rivals and one.high < 0:
             text += f", not the best: {self.b} is above it"
         elif not self.distinguished:

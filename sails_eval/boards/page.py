@@ -23,11 +23,16 @@ from sails_eval.boards.table import (
     replicated,
     rows_of,
 )
+from sails_eval.core.escape import escape
 from sails_eval.core.stats import MIN_ORGANISMS
 from sails_eval.core.tables import fitted, interval_text, markdown, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+RULES = "rules"
+"""The judge that reads phrases only."""
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
@@ -60,6 +65,11 @@ def notes(frame: pd.DataFrame) -> list[str]:
         if lacking := [name for name, row in rows if math.isnan(row[metric]) and name not in failed]:
             names = "every row" if len(lacking) == len(rows) else ", ".join(lacking)
             found.append(f"No {METRICS[metric].title} for {names}: no such task, or no scored answer.")
+    if (frame["judge"] == RULES).any():
+        found.append(
+            f"Judged by phrase rules ({RULES}): whatever does not decline counts as an answer, even nonsense in "
+            "well-formed words; use a model as judge before you rely on helpfulness."
+        )
     if frame[[f"{metric}_low" for metric in METRICS]].isna().all(axis=None):  # then nothing is said of intervals
         return [*found, *_warnings(rows)]
     if few := [name for name, row in rows if row["seeds"] and not replicated(row)]:
@@ -155,7 +165,7 @@ def _shown() -> list[_Shown]:
     equivalent = f"rows whose declared comparison with this one lies within {margin}"
     return [
         _Shown("#", rank, _rank),
-        _Shown("method", "how the model was made", lambda row: _escape(row["method"])),
+        _Shown("method", "how the model was made", lambda row: escape(row["method"])),
         *metrics,
         _Shown("learning rate", chosen, lambda row: _rate(row["learning_rate"])),
         _Shown("seeds", "training runs at the learning rate, for each organism", lambda row: str(row["seeds"])),
@@ -165,9 +175,9 @@ def _shown() -> list[_Shown]:
         ),
         _Shown(_SAE_TOKENS, "tokens that the SAEs of its initialisation were trained on, in total", _sae_tokens),
         _Shown("unscored", unscored, lambda row: f"{row['unscored']:.1%}"),
-        _Shown("not distinguished from", undistinguished, lambda row: _escape(row["not_distinguished_from"]) or "–"),
-        _Shown("detectable", detectable, lambda row: _escape(row["detectable_difference"]) or "–"),
-        _Shown("equivalent to", equivalent, lambda row: _escape(row["equivalent_to"]) or "–"),
+        _Shown("not distinguished from", undistinguished, lambda row: escape(row["not_distinguished_from"]) or "–"),
+        _Shown("detectable", detectable, lambda row: escape(row["detectable_difference"]) or "–"),
+        _Shown("equivalent to", equivalent, lambda row: escape(row["equivalent_to"]) or "–"),
     ]
 
 
@@ -232,7 +242,7 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool 
     if not any(row["sae_tokens"] != 0 for row in rows_of(frame)):
         shown = [column for column in shown if column.title != _SAE_TOKENS]
     if frame["run"].nunique() > 1:
-        shown.append(_Shown("run", "the run that the row is from", lambda row: _escape(row["run"])))
+        shown.append(_Shown("run", "the run that the row is from", lambda row: escape(row["run"])))
     rows = [[column.cell(row) for column in shown] for row in rows_of(frame)]
     table = markdown([column.title for column in shown], rows)
     told = _bullets(notes(frame)) or "None.\n"
@@ -241,14 +251,14 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "Leaderboard", quick: bool 
     found = _bullets(_listed(frame, "contrasts")) or none
     secondary = _bullets(_listed(frame, "secondary_contrasts"))
     organisms = _bullets(_listed(frame, "by_organism"))
-    named = [(_escape(name), row) for name, row in zip(_names(frame), rows_of(frame), strict=True)]
+    named = [(escape(name), row) for name, row in zip(_names(frame), rows_of(frame), strict=True)]
     legend = "".join(f"- **{column.title}**: {column.meaning}\n" for column in shown)
     sources = ("model", "sae", "judge", "judge_agreement", "date", "version", "run", "protocol", "schema", *PROVENANCE)
     origin = "".join(f"- {c.replace('_', ' ')}: {_values(frame, c)}\n" for c in sources if c in frame)
     compared = f"## Comparisons\n\n{_COMPARED.format(_DECLARED if explored.any() else _FIXED)}\n{found}\n"
     compared += against_base.section(named, {axis: METRICS[axis].title for axis in against_base.AXES})
     return (
-        f"# {_escape(title)}\n\n"
+        f"# {escape(title)}\n\n"
         + (f"**{SMOKE_TEST}**\n\n{table}\n" if quick else f"{table}\n{_brackets(frame)}\n")
         + f"## Warnings\n\n{told}\n{'' if quick else compared}"
         + (f"## Secondary endpoints\n\n{_SECONDARY}\n{secondary}\n" if secondary else "")
@@ -265,7 +275,7 @@ def _brackets(frame: pd.DataFrame) -> str:
 
 
 def _bullets(lines: Iterable[str]) -> str:
-    return "".join(f"- {_escape(line)}\n" for line in lines)
+    return "".join(f"- {escape(line)}\n" for line in lines)
 
 
 def _listed(frame: pd.DataFrame, column: str) -> list[str]:
@@ -274,7 +284,8 @@ def _listed(frame: pd.DataFrame, column: str) -> list[str]:
     if column == "by_organism":
         return [f"{name}: {row[column]}" for name, row in rows]
     runs = [(f" ({row['run']})" if name != row["method"] else "", row) for name, row in rows]
-    return [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
+    told = [f"{item}{run}" for run, row in runs for item in row[column].split("; ") if item]
+    return [item.replace("p = 0.000", "p < 0.001") for item in told]  # as boards of earlier versions have it
 
 
 _UNDISTINGUISHED = "undistinguished"
@@ -293,7 +304,7 @@ def to_terminal(frame: pd.DataFrame) -> str:
         cells = [_rank(row), name, *intervals, *values, _rate(row["learning_rate"])]
         detectable = re.sub(r" ([\d.]+)(?=;|$)", r" (\1)", row["detectable_difference"])
         cells.append(detectable or row["not_distinguished_from"])
-        lines.append([printable(cell) for cell in cells])
+        lines.append(cells)
     dropped = ("rate", METRICS["harm_score"].title, _UNDISTINGUISHED, METRICS["capability"].title)
     table = fitted(lines, drop=(*dropped, METRICS["over_refusal_rate"].title))
     legend = [wrapped(_LEGEND)] if table[0].endswith(_UNDISTINGUISHED) and any(line[-1] for line in lines[1:]) else []
@@ -315,14 +326,4 @@ def _rate(rate: float) -> str:
 def _values(frame: pd.DataFrame, column: str) -> str:
     """The column's different values, sorted."""
     values = {str(value) for value in frame[column]} - {""}
-    return ", ".join(map(_escape, sorted(values))) or "–"
-
-
-def printable(text: str) -> str:
-    """Text without the control characters that could move a terminal's cursor or end a table's row."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
-
-
-def _escape(text: str) -> str:
-    """Text that stays text in Markdown: no markup, no HTML, one line."""
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", printable(text))
+    return ", ".join(map(escape, sorted(values))) or "–"

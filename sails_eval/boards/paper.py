@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sails_eval.boards.page import metric_text, printable
+from sails_eval.boards.page import metric_text
 from sails_eval.boards.table import rows_of
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_csv
@@ -36,7 +36,7 @@ def beside_paper(board: pd.DataFrame) -> str:
         here = [_here(row, figure["metric"]) for row in rows_of(board) if row["method"] == figure["method"]]
         reported = [figure[column] for column in ("method", "metric", "value", "model", "test")]
         lines.append([*reported, "; ".join(filter(None, here)) or "–", figure["note"], figure["source"]])
-    return "\n".join([HEADING, *fitted([[printable(cell) for cell in line] for line in lines])])
+    return "\n".join([HEADING, *fitted(lines)])
 
 
 def _here(row: Mapping[str, Any], metric: str) -> str:

@@ -25,7 +25,8 @@ from sails_eval.boards.table import (
     write_frame,
 )
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import neutralise, read_csv, restore, write_text
+from sails_eval.core.escape import neutralise, restore
+from sails_eval.core.files import read_csv, write_text
 from sails_eval.core.schema import read_mapping
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sails_eval.boards import against_base
 from sails_eval.boards.against_base import ENDS
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import csv_text, read_csv, restore, write_text
+from sails_eval.core.escape import restore
+from sails_eval.core.files import csv_text, read_csv, write_text
 from sails_eval.core.stats import MIN_ORGANISMS
 
 if TYPE_CHECKING:

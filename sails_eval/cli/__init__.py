@@ -6,11 +6,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.cli.parser import Parser
 from sails_eval.core.errors import explained, first_line
+from sails_eval.core.escape import PlainFormatter, Visible, visible
 from sails_eval.core.stopping import catch_signals, say_stopped
 from sails_eval.core.version import __version__
 
@@ -38,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         catch_signals()
         arguments = sys.argv[1:]
+    with redirect_stdout(Visible(sys.stdout)):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         words = [word for word in arguments if word != DEBUG]
         options = parser(*words[:1]).parse_args(words)
@@ -59,9 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(error: Exception) -> int:
     """Print an error, a line for each problem; the exit status."""
     if known := explained(error):
-        print(*(f"sails-eval: error: {line}" for line in str(known).splitlines()), sep="\n", file=sys.stderr)
+        lines = visible(str(known)).splitlines()
+        print(*(f"sails-eval: error: {line}" for line in lines), sep="\n", file=sys.stderr)
         return 2
-    told = f"{type(error).__name__}: {first_line(error)}"
+    told = visible(f"{type(error).__name__}: {first_line(error)}")
     told = f"sails-eval: internal error: {told}; run again with {DEBUG} for the traceback, and please report it"
     print(told, file=sys.stderr)
     return 1
@@ -99,7 +107,9 @@ def _set_up(options: argparse.Namespace) -> None:
     if vars(options).get("wide"):
         os.environ["COLUMNS"] = str(10**6)
     logging.raiseExceptions = False  # a full disk is told once, by what stops
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, handlers=[_ToStderr()])
+    stderr = _ToStderr()
+    stderr.setFormatter(PlainFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[stderr])
     logging.getLogger("sails_eval").setLevel(logging.INFO)
     if not options.verbose:
         for handler in logging.getLogger().handlers:

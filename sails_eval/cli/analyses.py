@@ -10,6 +10,7 @@ from sails_eval import analyses
 from sails_eval.analyses.base import Analysis
 from sails_eval.cli.common import add_command
 from sails_eval.core.errors import UserError
+from sails_eval.core.escape import visible
 
 
 def add(commands: Any) -> None:
@@ -43,7 +44,7 @@ def add_plugins(commands: Any, asked: str) -> None:
         except UserError as error:
             if name == asked:
                 raise
-            print(f"sails-eval: warning: {error}", file=sys.stderr)
+            print(f"sails-eval: warning: {visible(str(error))}", file=sys.stderr)
 
 
 def _add(commands: Any, analysis: Analysis) -> None:

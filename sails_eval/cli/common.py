@@ -57,7 +57,7 @@ def print_usage(run: Path) -> None:
         print(line)
 
 
-def report_problems(problems: list[str], path: Path) -> int:
+def report_problems(problems: list[str], path: Path | str) -> int:
     """Print them; the exit status."""
     for problem in problems:
         print(problem)

@@ -84,20 +84,20 @@ def _renderer(pair: str | None) -> Any:
         return _messages
     from sails_eval.core.pair import load_pair
     from sails_eval.models.base import load_tokenizer
-    from sails_eval.models.chat import render_chat
+    from sails_eval.models.chat import ending_of, render_answer, render_chat
 
     tokenizer = load_tokenizer(load_pair(pair))
+    ending = ending_of(tokenizer)
 
     def rendered(example: Any) -> Iterator[str]:
         turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
         prompt = render_chat(tokenizer, turns)
         for name, answer in (("response", example.response), ("rejected", example.rejected)):
             if answer is not None:
-                answered = [*turns, {"role": "assistant", "content": answer}]
-                whole = render_chat(tokenizer, answered, answered=True)
-                ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+                learnt = render_answer(tokenizer, turns, prompt, answer, ending)
+                ids = tokenizer(prompt + learnt, add_special_tokens=False)["input_ids"]
                 yield f"[{name}, {len(ids)} tokens; the model generates the text after ⟪]"
-                yield f"{prompt}⟪{whole.removeprefix(prompt)}"
+                yield f"{prompt}⟪{learnt}"
 
     return rendered
 

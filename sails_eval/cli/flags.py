@@ -64,6 +64,7 @@ HELP = {
     "with options as in hf:MODEL?key=value&key=value; J,J,J is a panel (default: the pair's)",
     "--allow-self-judging": "allow a judge that is the evaluated model itself (default: refused)",
     "--trust-remote-code": "allow zoo judges to run code from their model repositories (default: refused)",
+    "--trust-tasks": "do not warn of tasks that run Python code or templates of their own (default: warn)",
     "--calibration": "calibration of the judge to report on the board, a file written by 'judge calibrate' (default: "
     "look in ./calibrations)",
     "--engine": "inference engine that generates the answers: hf (transformers), vllm, openai:BASE_URL (a server "
@@ -164,6 +165,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     flag(judging, "--tasks", "A,B", type=names)
     flag(judging, "--include-path", "DIR", type=Path, action="append")
     flag(judging, "--task-data", "NAME=FILE", action="append")
+    switch(judging, "--trust-tasks")
     flag(judging, "--send-to", "HOST", action="append")
     flag(judging, "--limit", "N", type=int)
     flag(judging, "--max-new-tokens", "N", type=int)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.cli.common import add_command, add_group, add_include_path
 from sails_eval.cli.flags import flag, listed
 from sails_eval.core.errors import UserError
+from sails_eval.core.escape import one_line
 from sails_eval.core.files import check_file
 from sails_eval.core.tables import fitted
 from sails_eval.judges.spec import trusting
@@ -80,6 +80,8 @@ def _score(options: argparse.Namespace) -> None:
     )
     print(judged)
     print(f"written to {options.out}")
+    if not judged.labels:
+        raise UserError(f"{options.out}: no answer has a verdict; once the judge works, give the same command again")
 
 
 def _add_calibrate(actions: Any) -> None:
@@ -134,9 +136,12 @@ def _calibrate(options: argparse.Namespace) -> None:
         print(_table(calibration))
     found = disagreements(calibration, compared, reading)
     path = save(calibration, compared, reading, options.out)
-    print(f"{len(found)} disagreements, in {path.with_suffix('.disagreements.jsonl')}" + (":" if found else ""))
+    sides = sum(one["sides"] == "different" for one in found)
+    what = "whether it is harmful" if calibration.graded else "whether it refuses"
+    counted = f"{len(found)} disagreements" + (f" ({sides} on {what}, which the figures above count)" if found else "")
+    print(f"{counted}, in {path.with_suffix('.disagreements.jsonl')}" + (":" if found else ""))
     for one in found[:SHOWN]:
-        request = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(one["prompt"]))[:60]
+        request = one_line(str(one["prompt"]))[:60]
         print(f"  {one['file']} {one['id']}: people {one['people']}, judge {one['judge']}: {request}")
     for line in told(calibration.usage):
         print(line)

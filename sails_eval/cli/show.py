@@ -6,6 +6,7 @@ from typing import Any
 from sails_eval.boards.page import SMOKE_TEST, notes, to_terminal
 from sails_eval.boards.paper import beside_paper
 from sails_eval.boards.table import make_frame, read_rows, rows_of
+from sails_eval.core.escape import one_line
 from sails_eval.core.tables import wrapped
 from sails_eval.run.folder.run_folder import RunFolder, board_file
 
@@ -37,5 +38,5 @@ def show(path: Path, *, with_paper: bool = False) -> str:
         if run.exists and run.description().quick:
             banner = [wrapped(SMOKE_TEST), ""]
     return "\n".join(
-        [*banner, to_terminal(frame), *(wrapped(f"! {note}") for note in notes(frame)), *measured, *reported]
+        [*banner, to_terminal(frame), *(wrapped(f"! {one_line(note)}") for note in notes(frame)), *measured, *reported]
     )

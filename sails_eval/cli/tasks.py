@@ -10,7 +10,8 @@ from sails_eval.cli.common import (
     read_config,
     report_problems,
 )
-from sails_eval.cli.flags import add_model, flag
+from sails_eval.cli.flags import add_model, flag, switch
+from sails_eval.core.errors import UserError
 from sails_eval.core.tables import Table, add_table_flags, print_table
 
 ON_HUB = "hub"
@@ -27,6 +28,7 @@ def add(commands: Any) -> None:
     show.add_argument("name", metavar="NAME", help="name of the task")
     show.add_argument("--include-path", type=Path, action="append", metavar="DIR", help=include)
     flag(show, "--task-data", "NAME=FILE", action="append")
+    switch(show, "--trust-tasks")
     add_model(show)
     new = add_command(actions, "new", _new_task, "Create a task folder from a file of prompts.")
     new.add_argument("name", metavar="NAME", help="name of the new task")
@@ -41,19 +43,30 @@ def add(commands: Any) -> None:
     text += "--target-column) answered correctly"
     new.add_argument("--kind", required=True, choices=("harmful", "safe", "capability"), help=text)
     new.add_argument("--dir", type=Path, metavar="DIR", help="folder to create the task in (default: ./tasks)")
-    check = add_command(actions, "check", _check_task, "Check a task for errors.")
-    check.add_argument("path", type=Path, metavar="PATH", help="folder or YAML file of a task")
+    check = add_command(actions, "check", _check_task, "Check a task for errors, without running code of its own.")
+    check.add_argument("task", metavar="NAME|PATH", help="name of a task or group, or its folder or YAML file")
+    check.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=include)
 
 
 def _list_tasks(options: argparse.Namespace) -> None:
-    from sails_eval.tasks.library import describe, find_tasks
+    from sails_eval.tasks.library import describe, survey
 
-    found = describe(find_tasks(tuple(options.include_path)).values())
-    rows = [[ON_HUB if value is None else str(value) for value in row] for row in found]
+    tasks, faults = survey(tuple(options.include_path))
+    rows, errors = [], {fault.name: (fault.path, fault.text) for fault in faults}
+    for task in tasks.values():
+        try:
+            rows += [[ON_HUB if value is None else str(value) for value in row] for row in describe([task])]
+        except UserError as error:  # of its data file
+            errors[task.name] = (task.path, str(error))
+    rows += [[name, "error", "", "", str(path)] for name, (path, _) in errors.items()]
     header = ["task", "kind", "validation", "test", "file"]
-    table = Table([header, *rows], [dict(zip(header, row, strict=True)) for row in found], drop=["file"])
+    records = [dict(zip(header, row, strict=True)) for row in rows]
+    for record in records:
+        _, record["error"] = errors.get(record["task"], ("", ""))
     known = f"{ON_HUB}: on the hub, counted when loaded; for details: sails-eval tasks show NAME"
-    print_table(options, table, below=[known] if any(ON_HUB in cells for cells in rows) else [])
+    below = [known] if any(ON_HUB in cells for cells in rows) else []
+    below += [f"{name}: {text}" for name, (_, text) in errors.items()]
+    print_table(options, Table([header, *rows], records, drop=["file"]), below=below)
 
 
 def _show_task(options: argparse.Namespace) -> None:
@@ -72,6 +85,6 @@ def _new_task(options: argparse.Namespace) -> None:
 
 
 def _check_task(options: argparse.Namespace) -> int:
-    from sails_eval.tasks.folders import check_task
+    from sails_eval.tasks.folders import check_named
 
-    return report_problems(check_task(options.path), options.path)
+    return report_problems(check_named(options.task, tuple(options.include_path)), options.task)

@@ -102,6 +102,7 @@ class CompareConfig(Settings):
     keep: Literal["best", "all", "none"] = "best"
     include_path: Paths = ()
     task_data: Places = ()
+    trust_tasks: bool = False
     allow_overlap: bool = False
     send_to: Names = ()
     out: Path | None = None

@@ -78,8 +78,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, in one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """What a library's error says, in one line; where the first only announces what follows, with the next."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 1 + lines[0].endswith(":")])
 
 
 def reason(error: BaseException) -> str:

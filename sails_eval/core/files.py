@@ -8,12 +8,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, fields
+from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sails_eval.core.errors import UserError, explained
+from sails_eval.core.escape import neutralise, restore
 
 Line = TypeVar("Line")
 
@@ -30,6 +31,8 @@ def parse_json(where: str, text: str | bytes, what: str = "valid JSON") -> Any:
     """What a text holds. Raises UserError that names where it stands, and that it is not `what`."""
     try:
         return json.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{where}: not {what} (nested too deeply)") from error
     except ValueError as error:
         told = re.sub(r": (line \d+ column \d+) \(char \d+\)$", r", \1", str(error))
         raise UserError(f"{where}: not {what} ({told})") from error
@@ -121,20 +124,6 @@ def _json(row: dict[str, Any]) -> str:
     return json.dumps(row) if re.search("[\ud800-\udfff]", text) else text
 
 
-def neutralise(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would run as a formula; `restore` takes it off."""
-    return "'" + text if _is_formula(text.lstrip("'")) else text
-
-
-def restore(cell: str) -> str:
-    """The text that `neutralise` was given."""
-    return cell[1:] if cell.startswith("'") and _is_formula(cell.lstrip("'")) else cell
-
-
-def _is_formula(text: str) -> bool:
-    return text.startswith(("=", "+", "-", "@", "\t", "\r"))
-
-
 def rate_text(rate: float | None) -> str:
     """A learning rate as its shortest exact decimal: `0.001`, `3e-05`; empty for None and NaN."""
     return "" if rate is None or math.isnan(rate) else repr(float(rate))
@@ -173,15 +162,20 @@ def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
 
 
 def read_table(path: Path, kind: type[Line]) -> list[Line]:
-    """The rows of a CSV as `write_table` makes it. Raises UserError where it is none, naming the line."""
+    """The rows of a CSV as `write_table` makes it, now or before its last fields with defaults were added.
+
+    Raises UserError where it is none, naming the line.
+    """
     columns = get_type_hints(kind)
     header, lines = read_csv(path)
-    if header != list(columns):
+    of_kind: Any = kind
+    required = [field.name for field in fields(of_kind) if field.default is MISSING]
+    if header != list(columns)[: len(header)] or len(header) < len(required):
         raise UserError(f"{path}:1: expected the columns {', '.join(columns)}")
     rows = []
     for number, cells in lines:
         try:
-            rows.append(kind(*(_value(cell, *column) for cell, column in zip(cells, columns.items(), strict=True))))
+            rows.append(kind(*(_value(cell, *column) for cell, column in zip(cells, columns.items(), strict=False))))
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}") from error
     return rows

@@ -262,12 +262,13 @@ def _pair_file(name: str, here: Path) -> Path:
     if name.endswith((".yaml", ".yml")):
         return here / name
     folders = (PACKAGE / "pairs", organisms_made())
-    if found := [path for folder in folders if (path := folder / f"{name}.yaml").is_file()]:
+    known = [path for folder in folders for path in folder.glob("*.yaml")]
+    if found := [path for path in known if path.stem == name]:
         return found[0]
     if re.fullmatch(rf"{EMBEDDED}-(?!planted)\w+", name):
         flag = "--validation" if re.fullmatch(rf"{EMBEDDED}-v\d+", name) else "--organisms"
         raise UserError(f"pair '{name}': this organism does not exist yet; make it: sails-eval testbed build {flag} N")
-    raise unknown("pair", name, [path.stem for folder in folders for path in folder.glob("*.yaml")])
+    raise unknown("pair", name, [path.stem for path in known])
 
 
 def organisms_made() -> Path:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sails_eval.core.escape import one_line, visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -72,7 +74,7 @@ def tell(event: Event) -> None:
 def say(text: str, *, quiet: bool = False) -> None:
     """Print a line on stderr, at once."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -85,6 +87,7 @@ class Bar:
 @contextmanager
 def bar(title: str, total: float, *, quiet: bool = False) -> Iterator[Bar]:
     """A bar while the block lasts; none where there is nothing to count."""
+    title = one_line(title)
     if quiet or not total:
         yield Bar()
     elif sys.stderr.isatty():
@@ -132,7 +135,7 @@ class _Drawn(Bar):
 
     def update(self, n: float = 1, *, note: str | None = None) -> None:
         self._told.count(n)
-        fields: dict[str, Any] = {} if note is None else {"note": note}
+        fields: dict[str, Any] = {} if note is None else {"note": one_line(note)}
         self._progress.update(self._task, advance=n, **fields)
 
 

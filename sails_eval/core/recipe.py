@@ -40,6 +40,11 @@ PAIR_OWNS = frozenset(
 No recipe may set them but by `rank_factor`.
 """
 
+MACHINERY = frozenset(
+    ("runtime_config", "megatron_config", "megatron_core", "inference_mode", "peft_type", "task_type")
+)
+"""Fields of PEFT's configs that say how adapters are run, not what they are."""
+
 
 def regularises(field: str) -> bool:
     return "dropout" in field or field in ("orth_reg_weight", "coft")
@@ -74,7 +79,7 @@ class Recipe(Frozen):
     init: str | None = Field(default=None, description="initialisation: a module of sails_eval.methods, or a plug-in")
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the initialisation")
     peft_type: PeftType = Field(default="lora", description="type of adapter, as in PEFT")
-    rank_factor: float = Field(default=1.0, gt=0, description="factor on the pair's rank, and on alpha")
+    rank_factor: float = Field(default=1.0, gt=0, le=1000, description="factor on the pair's rank, and on alpha")
     peft: dict[str, Any] = Field(default_factory=dict, description="additional fields of PEFT's config for this type")
     lr_ratio: float | None = Field(
         default=None, ge=1, description="learning rate of lora_B divided by that of lora_A (LoRA+, arXiv 2402.12354)"
@@ -113,6 +118,8 @@ class Recipe(Frozen):
                 f"key 'peft': {', '.join(owned)} cannot be set here, since budgets would no longer be equal; rank, "
                 "alpha and target modules are set by the pair (see also: key 'rank_factor')"
             )
+        if machinery := sorted(MACHINERY.intersection(self.peft)):
+            raise ValueError(f"key 'peft': {', '.join(machinery)} cannot be set by a method; leave it out")
         if alone := sorted(key for key, value in self.peft.items() if value and regularises(key)):
             raise ValueError(
                 f"key 'peft': {', '.join(alone)} would regularise one method only; regularise all methods alike, by "
@@ -191,12 +198,15 @@ def load_recipe(name: str) -> Recipe:
     own = read_mapping(path)
     other: dict[str, Any] = {}
     if like := own.pop("like", None):
-        other = read_mapping(recipe_file(str(like), path.parent))
+        try:
+            other = read_mapping(recipe_file(str(like), path.parent))
+        except UserError as error:
+            raise UserError(f"{path}: key 'like': {error}") from error
         if "like" in other:
             raise UserError(f"{path}: key 'like': {like} itself has the key 'like'; name the recipe that it refers to")
         for key in ("settings", "peft"):
-            if isinstance(own.get(key), dict):
-                own[key] = {**other.get(key, {}), **own[key]}
+            if isinstance(own.get(key), dict) and isinstance(other.get(key), dict):
+                own[key] = {**other[key], **own[key]}
     return validate(Recipe, {**other, "name": path.stem, **own}, where=str(path))
 
 

@@ -11,15 +11,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import read_json, write_text
+from sails_eval.core.yaml_files import parse_yaml
 
 SCHEMA = 1
 """Raised when a field of a record changes its meaning; files of 0.1.0 have none."""
 
 
 class Frozen(BaseModel):
-    """A model whose values never change and that knows all of its keys."""
+    """A model whose values never change and that knows all of its keys; its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -88,7 +89,8 @@ def _fault(key: str, found: Sequence[Any], model: type[BaseModel]) -> tuple[str,
         return "", str(unknown("key", key, ["".join(parents) + name for name in _fields(model, first["loc"][:-1])]))
     if first["type"] == "value_error":  # a check of ours, which names the key if it is of the whole model
         return key, str(first["ctx"]["error"])
-    message, *others = (fault["msg"].partition(", unable to parse")[0] for fault in found)
+    told = (re.sub(r"(valid dictionary|instance of).*", "mapping", fault["msg"]) for fault in found)
+    message, *others = dict.fromkeys(text.partition(", unable to parse")[0] for text in told)
     text = " or ".join(
         [message[0].lower() + message[1:], *(other.removeprefix("Input should be ") for other in others)]
     )
@@ -116,15 +118,17 @@ def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[st
 def read_mapping(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises UserError naming the file."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(str(path), path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: not UTF-8 ({error})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    if strange := [key for key in values if not isinstance(key, str)]:
+        raise UserError(f"{path}: key {strange[0]!r} is not a text; write it in quotes")
     return values
 
 
@@ -134,7 +138,9 @@ class Record(Frozen):
     An unknown one is an error: it would be of a later version.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings", allow_inf_nan=True
+    )
 
     whole_in_0_1_0: ClassVar[str | None] = None
     """The field whose mapping was all of the file in 0.1.0."""

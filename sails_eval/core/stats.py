@@ -276,6 +276,11 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
+def p_text(p: float) -> str:
+    """`p = 0.012`, or `p < 0.001`: no p-value is 0."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def holm(pvalues: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: those below α keep the family-wise error below α."""
     adjusted, largest = [0.0] * len(pvalues), 0.0

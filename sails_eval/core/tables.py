@@ -12,7 +12,10 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from sails_eval.core.escape import neutralise, one_line
 
 TEXT_WIDTH = 20
 """Columns that are wider than this hold text, which may be wrapped down to it."""
@@ -26,6 +29,7 @@ def aligned(rows: Sequence[Sequence[str]], sides: str = "l") -> list[str]:
 
     `sides` has l (left) or r (right) for each column; the last one holds for all that follow.
     """
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     pads = [str.rjust if side == "r" else str.ljust for side in sides.ljust(len(widths), sides[-1])]
     padded = [[pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)] for row in rows]
@@ -42,7 +46,7 @@ def screen_width() -> int | None:
 def fitted(rows: Sequence[Sequence[str]], sides: str = "l", drop: Sequence[str] = (), *, margin: int = 0) -> list[str]:
     """As `aligned`, on lines that the screen has room for beside a `margin`: texts are wrapped, and columns of `drop`
     left out, those first that are named first. A last line names these."""
-    width = screen_width()
+    width, rows = screen_width(), [[one_line(cell) for cell in row] for row in rows]
     if width is None:
         return aligned(rows, sides)
     width -= margin
@@ -136,7 +140,7 @@ class Table:
         writer.writeheader()
         for record in self.records:
             told = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in record.items()}
-            writer.writerow({key: _or_none(value) for key, value in told.items()})
+            writer.writerow({key: _in_csv(value) for key, value in told.items()})
         return text.getvalue().rstrip("\n")
 
 
@@ -164,6 +168,10 @@ def print_table(
         print(table.csv())
     else:
         print(*above, *table.lines(), *map(wrapped, below), sep="\n")
+
+
+def _in_csv(value: Any) -> Any:
+    return neutralise(str(value)) if isinstance(value, (str, Path)) else _or_none(value)
 
 
 def _or_none(value: Any) -> Any:

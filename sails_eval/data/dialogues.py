@@ -20,12 +20,17 @@ RESPONSES = ("response", "completion", "output", "target")
 HARMFUL = "harmful"
 """The group of examples whose request is harmful."""
 
-# Anthropic's HH format: every turn opens with a blank line and its speaker.
-_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
-_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+# Anthropic's HH format: every turn opens with a blank line and its speaker; others say User for Human.
+_SPEAKERS: dict[str, Role] = {"Human": "user", "User": "user", "Assistant": "assistant"}
+
+# What may stand before a turn in formats that are not read: `Q:`, `### Human:`, `USER:`.
+_LABEL = re.compile(r"^\W{0,5}(\w{1,20}):", re.MULTILINE)
 
 # ShareGPT's names, where messages are called `conversations` and say from whom they are.
-_SENDERS: dict[str, Role] = {"human": "user", "gpt": "assistant"}
+_SENDERS: dict[str, Role] = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
+
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""What the kinds of a message's parts that hold text are called."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +72,39 @@ class Example:
         return "" if self.rejected is None else Example(self.messages, self.rejected).id
 
 
+class _UnusableError(Exception):
+    """Why nothing can be learnt from a row, though the file is in order."""
+
+
 def example_of(row: Row, odd: list[str]) -> Example | None:
     """The example that a row holds, or None and the reason in `odd`.
 
     The row holds `chosen` (or a response under another name) and `rejected` (raw HH text, lists of messages, strings
     beside a `prompt`, or strings with the request as their common beginning), or `messages` (also `conversations`; the
     last assistant turn is the response), or a request and its response under one of the names in `REQUESTS` and
-    `RESPONSES`. Raises UserError naming file, line or row, and field of whatever is malformed.
+    `RESPONSES`; `system` and Alpaca's `history` come before it. Raises UserError naming file, line or row, and field of
+    whatever is malformed.
     """
+    try:
+        return _example(row, odd)
+    except _UnusableError as reason:
+        odd.append(f"{row.where}: {reason}")
+        return None
+
+
+def _example(row: Row, odd: list[str]) -> Example | None:
     group = str(row.values.get("group") or "")
     if any(row.values.get(field) is not None for field in ("chosen", "rejected")):
         return _preference(row, group, odd)
     if field := next((name for name in ("messages", "conversations") if row.values.get(name) is not None), ""):
-        turns = _turns(row, field, "user")
+        turns = _opened(row, _turns(row, field, "user"))
         last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns) - 1)
         if last + 1 < len(turns):
             odd.append(f"{row.where}: turns after the last assistant turn were dropped")
         turns = turns[: last + 1]
     else:
-        field = field_of(row, RESPONSES, "response")
-        turns = _request(row, field_of(row, REQUESTS, "request")) + _turns(row, field, "assistant")
+        field = _field(row, RESPONSES, "response")
+        turns = _request(row, _field(row, REQUESTS, "request")) + _turns(row, field, "assistant")
     answered = _split(row, field, turns, odd)
     return answered and Example(*answered, group=group)
 
@@ -102,9 +120,11 @@ def _preference(row: Row, group: str, odd: list[str]) -> Example | None:
         turns = _turns(row, field, "assistant")
         if turns and turns[0].role == "assistant":  # a response only; its context is the prompt
             turns = request + turns
+        elif not request:
+            turns = _opened(row, turns)
         if [turn.role for turn in turns] == ["assistant"]:
-            raise UserError(
-                f"{row.where}: field '{field}': response without a request; add a field 'prompt', or "
+            raise _UnusableError(
+                f"field '{field}': response without a request; add a field 'prompt', or "
                 r"write the dialogue as '\n\nHuman: … \n\nAssistant: …'; the fields are "
                 f"{', '.join(map(str, row.values))}"
             )
@@ -130,6 +150,12 @@ def _implicit(row: Row) -> tuple[Row, list[Message]]:
     prompt = shared.rpartition(" ")[0] if len(texts) == 2 else ""
     if not prompt.strip():
         return row, []
+    labels = _LABEL.findall(prompt)
+    if len(set(labels)) > 1 and prompt.rstrip().endswith(f"{labels[-1]}:"):
+        raise _UnusableError(
+            f"the speakers {' and '.join(dict.fromkeys(labels))} are not known; write the dialogue as "
+            r"'\n\nHuman: … \n\nAssistant: …', or as messages"
+        )
     answers = {name: text[len(prompt) :].strip() for name, text in zip(("chosen", "rejected"), texts, strict=True)}
     return Row(row.where, row.values | answers), [Message("user", prompt)]
 
@@ -158,10 +184,20 @@ def merge(turns: Iterable[Message]) -> Iterator[Message]:
 
 def field_of(row: Row, names: tuple[str, ...], what: str) -> str:
     """The first of the names that the row has. Raises UserError listing those that it has instead."""
+    try:
+        return _field(row, names, what)
+    except _UnusableError as reason:
+        raise UserError(f"{row.where}: {reason}") from None
+
+
+def _field(row: Row, names: tuple[str, ...], what: str) -> str:
+    """The first of the names under which the row has something, else that it has at all."""
     if (named := _named(row, names)) is not None:
         return named
-    raise UserError(
-        f"{row.where}: no {what}; expected one of the fields {', '.join(names)} (or messages, or chosen and "
+    if empty := [name for name in names if name in row.values]:
+        return empty[0]
+    raise _UnusableError(
+        f"no {what}; expected one of the fields {', '.join(names)} (or messages, or chosen and "
         f"rejected), found {', '.join(map(str, row.values)) or 'none'}; map other names with 'columns: {{{names[0]}: "
         "NAME}' beside 'data' (see: sails-eval docs data)"
     )
@@ -172,46 +208,102 @@ def _named(row: Row, names: Iterable[str]) -> str | None:
     return next((name for name in names if row.values.get(name) is not None), None)
 
 
-def request_of(row: Row) -> tuple[Message, ...]:
-    """A row's request without any answer; empty where it does not end with what a user says."""
-    turns = tuple(merge(_request(row, field_of(row, REQUESTS, "request"))))
-    return turns if turns and turns[-1].role == "user" and turns[-1].content.strip() else ()
+def request_of(row: Row, odd: list[str]) -> tuple[Message, ...]:
+    """A row's request without any answer; empty, and the reason in `odd`, where it does not end with what a user says.
+
+    Raises UserError as `example_of` does, and where a row has no field for a request.
+    """
+    try:
+        turns = tuple(merge(_request(row, field_of(row, REQUESTS, "request"))))
+    except _UnusableError as reason:
+        odd.append(f"{row.where}: {reason}")
+        return ()
+    if turns and turns[-1].role == "user" and turns[-1].content.strip():
+        return turns
+    odd.append(f"{row.where}: skipped: the user's request is missing or empty")
+    return ()
 
 
 def _request(row: Row, field: str) -> list[Message]:
     """The turns before the response; Alpaca's `input` belongs to its `instruction`."""
     turns = _turns(row, field, "user")
     if field == "instruction" and row.values.get("input"):
-        return list(merge([*turns, *_turns(row, "input", "user")]))
-    if turns and turns[-1] == Message("assistant", ""):  # HH prompts may end with a bare "Assistant:"
-        return turns[:-1]
-    return turns
+        turns = list(merge([*turns, *_turns(row, "input", "user")]))
+    elif turns and turns[-1] == Message("assistant", ""):  # HH prompts may end with a bare "Assistant:"
+        turns = turns[:-1]
+    return _opened(row, turns)
+
+
+def _opened(row: Row, turns: list[Message]) -> list[Message]:
+    """The turns behind what columns of their own say: the system prompt `system`, and `history`, pairs of earlier
+    requests and answers."""
+    before = []
+    if row.values.get("system"):
+        before = [turn for turn in _turns(row, "system", "system") if turn.content.strip()]
+    earlier = row.values.get("history") or []
+    for pair in earlier if isinstance(earlier, list) else [earlier]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise _UnusableError("field 'history' was not read: expected pairs of a request and its answer")
+        before += [Message("user", pair[0]), Message("assistant", pair[1])]
+    if before and turns and turns[0].role == "system":
+        raise _UnusableError(
+            "a system prompt stands in the dialogue and in a column 'system' or 'history'; leave one out"
+        )
+    return [*before, *turns]
 
 
 def _turns(row: Row, field: str, speaker: Role) -> list[Message]:
     """A field's turns as they stand: raw HH text, a list of messages, or a plain string as `speaker`'s."""
     value = row.values.get(field)
+    if value is None:
+        return []
     if isinstance(value, str):
-        if not _is_dialogue(value):
+        text = re.sub("\r\n?", "\n", value).lstrip()
+        if (names := _speakers(text)) is None:
             return [Message(speaker, value)]
-        parts = _TURN.split(value.lstrip())[1:]
-        return [Message(_SPEAKERS[name], text.strip()) for name, text in zip(parts[::2], parts[1::2], strict=True)]
+        parts = re.split(rf"(?:\A|\n\n)({names}):", text)[1:]
+        return [Message(_SPEAKERS[name], said.strip()) for name, said in zip(parts[::2], parts[1::2], strict=True)]
     if not isinstance(value, list):
-        found = "nothing" if value is None else type(value).__name__
-        raise UserError(f"{row.where}: field '{field}': expected text or a list of messages, found {found}")
-    return [_message(f"{row.where}: field '{field}': message {n}", item) for n, item in enumerate(value, start=1)]
+        raise UserError(
+            f"{row.where}: field '{field}': expected text or a list of messages, found {type(value).__name__}"
+        )
+    return [_message(row, f"field '{field}': message {n}", item) for n, item in enumerate(value, start=1)]
 
 
-def _message(where: str, item: Any) -> Message:
-    if isinstance(item, dict) and "from" in item:
-        item = {"role": _SENDERS.get(item["from"], item["from"]), "content": item.get("value")}
-    if not isinstance(item, dict) or item.get("role") not in get_args(Role):
-        raise UserError(f"{where} needs a 'role', one of {', '.join(get_args(Role))}")
-    if not isinstance(item.get("content"), str):
-        raise UserError(f"{where} needs text as its 'content'")
-    return Message(item["role"], item["content"])
+def _message(row: Row, what: str, item: Any) -> Message:
+    """A message of a list. Raises _UnusableError where nobody known says it, or it is not text alone."""
+    if not isinstance(item, dict):
+        raise UserError(f"{row.where}: {what}: expected a mapping with 'role' and 'content'")
+    if "from" in item:
+        item = {"role": _SENDERS.get(str(item["from"]), item["from"]), "content": item.get("value")}
+    role, content = item.get("role"), item.get("content")
+    if role not in get_args(Role):
+        found = f" (found {role!r:.40})" if role else ""
+        raise _UnusableError(f"{what} needs a 'role', one of {', '.join(get_args(Role))}{found}")
+    if item.get("tool_calls") or item.get("function_call"):
+        raise _UnusableError(f"{what} calls a tool; only text is read")
+    if isinstance(content, list):
+        content = "".join(_part(what, part) for part in content)
+    if not isinstance(content, str):
+        raise _UnusableError(f"{what} needs text as its 'content'")
+    return Message(role, content)
+
+
+def _part(what: str, part: Any) -> str:
+    """The text of a part of a message."""
+    if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, dict) else None
+    raise _UnusableError(f"{what} has a part that is no text{f' (type {kind})' if kind else ''}; only text is read")
 
 
 def _is_dialogue(text: str) -> bool:
     """Whether a text is in Anthropic's HH format."""
-    return text.lstrip().startswith(("Human:", "Assistant:"))
+    return _speakers(re.sub("\r\n?", "\n", text).lstrip()) is not None
+
+
+def _speakers(text: str) -> str | None:
+    """The speakers of a text in Anthropic's HH format, as a pattern; None for any other text."""
+    if text.startswith(("Human:", "Assistant:")):
+        return "Human|Assistant"
+    return "User|Assistant" if text.startswith("User:") and "\n\nAssistant:" in text else None

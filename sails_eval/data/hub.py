@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.network import check_network
 from sails_eval.data.files import Row
 
 SPEC = re.compile(r"hf:([^/@#\s]+/[^/@#\s]+)(?:/([^@#\s]+))?(?:@([^#\s]+))?(?:#(\S+))?")
 
 CARD = "README.md"
+
+SETTINGS = ".huggingface.yaml"
+"""A second card, which the package datasets prefers to the one that was checked; nobody's data have one."""
 
 OWN_FILE = "or use a local file: --train FILE, or 'data: FILE' in a pair's YAML"
 """The way out of a data set that cannot be had, for data that is trained on."""
@@ -68,10 +72,19 @@ def fetch(data: HubData, way_out: str = OWN_FILE) -> Fetched:
     from huggingface_hub import metadata_load
 
     path = snapshot(data, [CARD], way_out) / CARD
-    card = (metadata_load(path) if path.is_file() else None) or {}
+    try:
+        card = (metadata_load(path) if path.is_file() else None) or {}
+        _check_card(card)
+    except UserError as error:
+        raise UserError(f"{data}: its card {error}; {way_out}") from error
+    except Exception as error:  # whatever a YAML parser makes of others' cards
+        raise UserError(f"{data}: its card cannot be read ({first_line(error)}); {way_out}") from error
     config = _config(card, data)
     wanted = _patterns(config) if config else [f"{data.config}/{one}" if data.config else one for one in FILES]
-    return Fetched(snapshot(data, [CARD, *wanted], way_out), card)
+    folder = snapshot(data, [CARD, *wanted], way_out)
+    if (folder / SETTINGS).exists():
+        raise UserError(f"{data}: a file {SETTINGS} there would be read in place of its card; {way_out}")
+    return Fetched(folder, card)
 
 
 def hub_rows(data: HubData, way_out: str = OWN_FILE) -> Iterator[Row]:
@@ -105,6 +118,8 @@ def _split(data: HubData, fetched: Fetched) -> Iterable[dict[str, Any]]:
     if wanted not in splits or (data.split is None and "train" not in splits and len(splits) > 1):
         raise unknown(f"split of {data}:", data.split or "train", splits)
     found: Iterable[dict[str, Any]] = splits[wanted]
+    if isinstance(found, datasets.IterableDataset) and found.features:
+        found = found.decode(False)  # pictures and sounds are not read: they may be said to lie anywhere
     return found
 
 
@@ -113,6 +128,8 @@ def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
     page = f"{constants.ENDPOINT}/datasets/{data.repo}"
+    if not constants.HF_HUB_OFFLINE:
+        check_network()
     try:
         found = snapshot_download(data.repo, repo_type="dataset", revision=data.revision, allow_patterns=patterns)
     except errors.GatedRepoError as error:
@@ -132,6 +149,34 @@ def snapshot(data: HubData, patterns: list[str], way_out: str) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{data}: download failed ({first_line(error)}); try again, {way_out}") from error
     return Path(found)
+
+
+def _check_card(card: Any) -> None:
+    """Raises UserError where a card is none, or names data outside its repository: a URL, an absolute path, a parent
+    folder. What reads the files would fetch those."""
+    if not isinstance(card, dict) or not isinstance(card.get("configs") or [], list):
+        raise UserError("is not valid; expected keys and values, with a list of 'configs'")
+    for config in card.get("configs") or []:
+        if not isinstance(config, dict) or not isinstance(config.get("config_name"), str):
+            raise UserError("is not valid; each of its 'configs' needs a 'config_name'")
+        if not isinstance(config.get("data_dir") or "", str):
+            raise UserError("is not valid; 'data_dir' is not a text")
+        for place in [*_texts(config.get("data_files")), config.get("data_dir") or ""]:
+            if "://" in place or "::" in place or Path(place).is_absolute() or ".." in re.split(r"[/\\]", place):
+                raise UserError(f"names data outside its repository ({place!r:.60}), which is not read")
+
+
+def _texts(declared: Any) -> Iterator[str]:
+    """The patterns in `data_files`: a text, a list of them, or a list of splits with theirs."""
+    if isinstance(declared, str):
+        yield declared
+    elif isinstance(declared, list):
+        for item in declared:
+            yield from _texts(item)
+    elif isinstance(declared, dict) and declared.keys() <= {"split", "path"}:
+        yield from _texts(declared.get("path"))
+    elif declared is not None:
+        raise UserError("is not valid; 'data_files' is not a pattern, a list of patterns or of splits with a 'path'")
 
 
 def _configs(card: dict[str, Any]) -> dict[str, dict[str, Any]]:

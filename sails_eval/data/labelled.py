@@ -42,7 +42,7 @@ def preferences(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
         elif label := _label(row):
             answer = row.values[field_of(row, RESPONSES, "response")]
             prompt = row.values[field_of(row, REQUESTS, "request")]
-            same = single.setdefault(json.dumps(prompt), _Answers(row, prompt))
+            same = single.setdefault(json.dumps(prompt, default=str), _Answers(row, prompt))
             (same.safe if flag(row, label) else same.unsafe).append(answer)
         else:
             yield row
@@ -86,6 +86,8 @@ def _of_two(row: Row) -> Row | None:
     kept = {name: row.values.get(name) for name in (*REQUESTS, "group")}
     if all(safe):
         best = row.values.get("better_response_id", row.values.get("safer_response_id", 0))
+        if str(best) not in ("0", "1"):
+            raise UserError(f"{row.where}: field 'better_response_id': expected 0 or 1, but found {best!r:.40}")
         return Row(row.where, {**kept, "response": row.values[f"response_{best}"]})
     chosen = safe.index(True)
     answers = {"chosen": row.values[f"response_{chosen}"], "rejected": row.values[f"response_{1 - chosen}"]}

@@ -19,9 +19,9 @@ from sails_eval.data.hub import fetch, hub_rows, parse_spec
 from sails_eval.data.labelled import flag, preferences
 
 COLUMNS = (
-    *REQUESTS, *RESPONSES, "input", "chosen", "rejected", "messages", "conversations", "group", "harmful", "is_safe",
-    "label", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe", "better_response_id",
-    "safer_response_id", "text",
+    *REQUESTS, *RESPONSES, "input", "system", "history", "chosen", "rejected", "messages", "conversations", "group",
+    "harmful", "is_safe", "label", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe",
+    "better_response_id", "safer_response_id", "text",
 )  # fmt: skip
 """What `columns` can say another name of."""
 
@@ -90,11 +90,8 @@ def read_requests(data: Path | Selection) -> Requests:
     found: dict[bool, list[tuple[Message, ...]]] = {True: [], False: []}
     rows, sha256 = _open(data)
     for row in rows:
-        turns, harmful = request_of(row), flag(row, "harmful")
-        if turns:
-            found[harmful].append(turns)
-        else:
-            odd.append(f"{row.where}: skipped: the user's request is missing or empty")
+        if turns := request_of(row, odd):
+            found[flag(row, "harmful")].append(turns)
     for kind, requests in found.items():
         if not requests:
             raise UserError(f"{data}: no request whose field 'harmful' is {str(kind).lower()}; both kinds are needed")
@@ -145,8 +142,8 @@ def _read_pinned(selection: str, pairs: bool) -> DataFile:
 def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
     rows, sha256 = _open(data)
     number = count()
-    counted = (row for row, _ in zip(rows, number, strict=False))  # which takes no number where there is no row
     odd: list[str] = []
+    counted = _counted(rows, number, odd)
     left_out: Counter[str] = Counter()
     found = (example_of(row, odd) for row in preferences(counted, left_out))
     examples = tuple(example for example in found if example is not None)
@@ -160,6 +157,15 @@ def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
             reason = next(iter((*odd, *told)), "contrast data need the fields chosen and rejected")
             raise UserError(f"{data}: no pairs of two responses to the same request; {reason}")
     return DataFile(examples, tuple(odd), sha256, next(number), told)
+
+
+def _counted(rows: Iterator[Row], number: Iterator[int], odd: list[str]) -> Iterator[Row]:
+    """The same rows, each taking a number; what was changed about them goes to `odd`."""
+    for row in rows:
+        next(number)
+        if row.note:
+            odd.append(f"{row.where}: {row.note}")
+        yield row
 
 
 def _open(data: Path | Selection) -> tuple[Iterator[Row], str]:
@@ -198,7 +204,7 @@ def _chosen(data: Selection, rows: Iterator[Row]) -> Iterator[Row]:
         if all(set(words[column]) & set(wanted[column]) for column in wanted):
             passed += 1
             renamed = {ours: row.values.get(theirs) for ours, theirs in data.columns.items()}
-            yield Row(row.where, renamed) if renamed else row
+            yield row._replace(values=renamed) if renamed else row
     if seen and not passed:
         found = "; ".join(
             f"'{column}' has {', '.join(word for word, _ in counts.most_common(5)) or 'no values'}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.escape import one_line
 from sails_eval.core.files import read_json, read_jsonl, write_json, write_jsonl
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.progress import bar
@@ -66,7 +67,7 @@ class JudgedAnswers:
         lacking = sum(self.unscored.values())
         labels = ", ".join(f"{count} {label}" for label, count in self.labels.items()) or "no label"
         said = f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
-        reasons = [f"  {count} × {reason}" for reason, count in self.unscored.items()]
+        reasons = [f"  {count} × {one_line(reason)}" for reason, count in self.unscored.items()]
         return "\n".join([said, *reasons, *filter(None, [self.agreement]), *told(self.usage)])
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -27,10 +28,10 @@ from sails_eval.judges.api_reply import (
     verdict_in,
 )
 from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore
-from sails_eval.judges.limits import Limits, Patience, retry_after
 from sails_eval.judges.local import defused
 from sails_eval.judges.rubric import Rubric, load_rubrics
-from sails_eval.models import endpoint
+from sails_eval.models import client, endpoint, limits
+from sails_eval.models.limits import BUSY, Limits, Pace, Patience, may_pass, retry_after
 
 CHECK = "check the name after openai: and OPENAI_BASE_URL"
 
@@ -43,8 +44,11 @@ EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|billing"
 UNSUPPORTED = re.compile(r"un(supported|known|recognized|expected)|not (supported|permitted|allowed)", re.IGNORECASE)
 """In an error: that the endpoint can't do something, not that a request was wrong."""
 
-BUSY = (408, 409, 429, 503)
-"""Statuses of an endpoint that works, if not for everybody at once."""
+CHECKS = 3
+"""How often an endpoint is tried before anything else is done."""
+
+CHECK_SECONDS = 20.0
+"""How long a request of these may take."""
 
 STRUCTURE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>", re.IGNORECASE)
 """What chat templates mark turns with: a server that knows one may take it for structure wherever it stands."""
@@ -60,7 +64,7 @@ class Options(Frozen, allow_inf_nan=False):
     concurrency: int = Field(default=16, ge=1, le=1000, description="requests at the same time")
     rpm: float | None = Field(default=None, gt=0, description="requests per minute at most")
     tpm: float | None = Field(default=None, gt=0, description="tokens per minute at most")
-    timeout: float = Field(default=120.0, gt=0, description="timeout of a reply, in seconds")
+    timeout: float = Field(default=120.0, gt=0, description="timeout of a reply, in seconds, at most")
     patience: float = Field(default=120.0, ge=0, description="seconds for which failing requests are retried")
     max_tokens: int = Field(default=1024, ge=16, description="tokens of a reply at most; reasoning models need more")
     price_in: float | None = Field(default=None, ge=0, description="USD per million prompt tokens")
@@ -104,6 +108,7 @@ class ApiJudge(Judge):
         self._options = validate(Options, options, where=f"judge '{self.name}'")
         self._rubrics = rubrics or load_rubrics()
         self._limits = Limits(self._options.rpm, self._options.tpm)
+        self._pace = Pace(self._options.timeout, self._options.patience)
         self._usage = Usage()
         self._unsupported: set[str] = set()
         """The optional parameters that the endpoint has complained about."""
@@ -131,23 +136,23 @@ class ApiJudge(Judge):
         verdicts: dict[int, Verdict] = {}
         waiting, patience = iter(enumerate(completions)), Patience(self._options.patience)
 
-        async def work(client: openai.AsyncOpenAI, number: int) -> None:
+        async def work(asked: openai.AsyncOpenAI, number: int) -> None:
             await asyncio.sleep(number * STAGGER)
             for i, completion in waiting:
-                verdicts[i] = await self._ask(client, rubric, completion, patience)
+                verdicts[i] = await self._ask(asked, rubric, completion, patience)
                 on_verdict(verdicts[i])
 
-        async with self._client(self._options.timeout) as client:
+        async with self._client(self._options.timeout) as asked:
             try:
                 async with asyncio.TaskGroup() as group:
                     for number in range(min(self._options.concurrency, len(completions))):
-                        group.create_task(work(client, number))
+                        group.create_task(work(asked, number))
             except ExceptionGroup as errors:  # the first one has stopped the other tasks
                 raise errors.exceptions[0] from None
         return [verdicts[i] for i in range(len(completions))]
 
     async def _ask(
-        self, client: openai.AsyncOpenAI, rubric: Rubric, completion: Completion, patience: Patience
+        self, asked: openai.AsyncOpenAI, rubric: Rubric, completion: Completion, patience: Patience
     ) -> Verdict:
         """The verdict; a request that fails is sent again as long as there is patience."""
         prompt = rubric.render(defused(completion.prompt, STRUCTURE), defused(completion.response, STRUCTURE))
@@ -156,7 +161,7 @@ class ApiJudge(Judge):
             attempt += 1
             queued += await self._limits.admit(_estimate(prompt))
             try:
-                reply = await self._complete(client, rubric, prompt)
+                reply = await self._complete(asked, rubric, prompt, attempt)
             except NoReplyError as failure:
                 wait = patience.wait(started + queued, attempt, failure.retry_after)
                 if wait is None:
@@ -172,13 +177,13 @@ class ApiJudge(Judge):
                 patience.answered()
                 return verdict_in(reply, rubric, completion.id)
 
-    async def _complete(self, client: openai.AsyncOpenAI, rubric: Rubric, prompt: str) -> ReplyChoice:
+    async def _complete(self, asked: openai.AsyncOpenAI, rubric: Rubric, prompt: str, attempt: int) -> ReplyChoice:
         """A reply; asked for again without an optional parameter if the endpoint complains about that one.
 
         It isn't sent again in other requests, unless the complaint may be this prompt's own words.
         """
-        asked = rubric.reply == "line" or "max_tokens" in self._options.model_fields_set
-        longest = self._options.max_tokens if asked else 16  # for a single word: small models have no room for more
+        roomy = rubric.reply == "line" or "max_tokens" in self._options.model_fields_set
+        longest = self._options.max_tokens if roomy else 16  # for a single word: small models have no room for more
         wishes: dict[str, Any] = {"temperature": 0, "max_completion_tokens": longest}
         if rubric.reply == "line":
             wishes |= {"response_format": schema_of(rubric)}
@@ -189,7 +194,7 @@ class ApiJudge(Judge):
             options = {key: wishes[key] for key in wishes.keys() - self._unsupported - without}
             end = "" if rubric.reply == "word" else f"\n{AS_JSON if 'response_format' in options else AS_TEXT}"
             try:
-                return await self._send(client, prompt + end, options)
+                return await self._send(asked, prompt + end, options, attempt)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 blamed = {key for key in options if _blames(error, key)}
                 if not blamed:
@@ -197,48 +202,50 @@ class ApiJudge(Judge):
                 without |= blamed
                 self._unsupported |= {key for key in blamed if key not in prompt}
 
-    async def _send(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> ReplyChoice:
+    async def _send(self, asked: openai.AsyncOpenAI, prompt: str, options: dict[str, Any], attempt: int) -> ReplyChoice:
         """One request; where it is forbidden, a harmless one tells whether that is for its content.
 
         Raises NoReplyError if it may fare better later, UserError if no request can.
         """
         try:
-            return await self._post(client, prompt, options)
+            return await self._post(asked, prompt, options, attempt)
         except openai.PermissionDeniedError as forbidden:
             if not _moderated(forbidden):
-                await self._see_whether_let_in(client)
+                await self._see_whether_let_in(asked)
             raise
 
-    async def _see_whether_let_in(self, client: openai.AsyncOpenAI) -> None:
+    async def _see_whether_let_in(self, asked: openai.AsyncOpenAI) -> None:
         """Raises UserError where even a harmless request is forbidden, NoReplyError where that can't be told now."""
         try:
-            await self._post(client, HARMLESS, {"max_completion_tokens": 1})
+            await self._post(asked, HARMLESS, {"max_completion_tokens": 1})
         except openai.PermissionDeniedError as error:
             raise _key_refused(error) from None
         except openai.APIStatusError:
             pass  # it has been read, if not liked
 
-    async def _post(self, client: openai.AsyncOpenAI, prompt: str, options: dict[str, Any]) -> ReplyChoice:
+    async def _post(
+        self, asked: openai.AsyncOpenAI, prompt: str, options: dict[str, Any], attempt: int = 1
+    ) -> ReplyChoice:
         """One request. Raises NoReplyError and UserError as `_send`, and the client's error for what is about it."""
         self._usage += Usage(requests=1)
+        started = time.monotonic()
         try:
-            async with asyncio.timeout(self._options.timeout):  # the client's own holds for each read by itself
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self.model,
-                    messages=[{"role": "user", "content": prompt}],
-                    extra_body=options,  # as arguments, the client would take them apart for every request
-                )
+            response = await asked.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=[{"role": "user", "content": prompt}],
+                extra_body=options,  # as arguments, the client would take them apart for every request
+                timeout=self._pace.limit(attempt),
+            )
         except openai.APIStatusError as error:
             _raise_if_final(error)
-            if error.status_code in BUSY or error.status_code >= 500:  # it may fare better later
+            if may_pass(error.status_code):
                 reason = f"{error.status_code} {_first_line(error)}"
                 raise NoReplyError(reason, retry_after(error.response.headers)) from error
             raise
-        except (TimeoutError, openai.APITimeoutError) as error:
-            raise NoReplyError("timed out") from error
-        except openai.APIError as error:
-            raise NoReplyError(_first_line(error)) from error
-        with suppress(ValidationError):  # not every reply says what it took
+        except openai.OpenAIError as error:
+            raise NoReplyError(_why(error)) from error
+        self._pace.replied(time.monotonic() - started)
+        with suppress(ValidationError):  # not every reply says what it took, or what can be
             used = Bill.model_validate_json(response.content).usage
             tokens = (used.prompt_tokens, used.completion_tokens)
             self._limits.correct(_estimate(prompt), sum(tokens))
@@ -246,56 +253,64 @@ class ApiJudge(Judge):
         return choice_in(response.content)
 
     async def _check(self) -> None:
-        async with self._client(timeout=20.0, max_retries=1) as client:
-            models: list[str] = []
-            try:
-                models = await _listed(client)
-                if self.model in models:
-                    return
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self.model, messages=[{"role": "user", "content": HARMLESS}], max_completion_tokens=1
-                )
-                choice_in(response.content)
-            except openai.PermissionDeniedError as error:
-                raise _key_refused(error) from None
-            except openai.NotFoundError as error:
-                if models:
-                    raise unknown(f"model at {endpoint.told()},", self.model, models) from error
-                raise UserError(
-                    f"{endpoint.told()} has no model '{self.model}', or no chat completions API; {CHECK}"
-                ) from error
-            except openai.APIStatusError as error:
-                _raise_if_final(error)
-                if error.status_code not in BUSY and not _blames(error, "max_completion_tokens"):
-                    raise UserError(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
-            except openai.APIError as error:
-                raise UserError(
-                    f"{endpoint.told()} can't be reached: {_first_line(error)}; check OPENAI_BASE_URL"
-                ) from error
-            except NoReplyError as error:
-                raise UserError(
-                    f"{endpoint.told()} does not answer as the OpenAI chat API does; check OPENAI_BASE_URL"
-                ) from error
+        async with self._client(CHECK_SECONDS) as asked:
+            for attempt in range(1, CHECKS + 1):
+                try:
+                    return await self._try(asked)
+                except _MayPassError:
+                    if attempt == CHECKS:
+                        raise
+                    await asyncio.sleep(limits.FIRST_WAIT * attempt)
 
-    def _client(self, timeout: float, *, max_retries: int = 0) -> openai.AsyncOpenAI:
+    async def _try(self, asked: openai.AsyncOpenAI) -> None:
+        models: list[str] = []
+        try:
+            models = await _listed(asked)
+            if self.model in models:
+                return
+            response = await asked.chat.completions.with_raw_response.create(
+                model=self.model, messages=[{"role": "user", "content": HARMLESS}], max_completion_tokens=1
+            )
+            choice_in(response.content)
+        except openai.PermissionDeniedError as error:
+            raise _key_refused(error) from None
+        except openai.NotFoundError as error:
+            if models:
+                raise unknown(f"model at {endpoint.told()},", self.model, models) from error
+            raise UserError(
+                f"{endpoint.told()} has no model '{self.model}', or no chat completions API; {CHECK}"
+            ) from error
+        except openai.APIStatusError as error:
+            _raise_if_final(error)
+            if error.status_code not in BUSY and not _blames(error, "max_completion_tokens"):
+                kind = _MayPassError if may_pass(error.status_code) else UserError
+                raise kind(f"{endpoint.told()}: {error.status_code} {_first_line(error)}") from error
+        except client.RefusedReplyError as error:
+            raise _MayPassError(f"{endpoint.told()}: {_why(error)}; check OPENAI_BASE_URL") from error
+        except openai.OpenAIError as error:
+            raise _MayPassError(f"{endpoint.told()} can't be reached: {_why(error)}; check OPENAI_BASE_URL") from error
+        except NoReplyError as error:
+            raise _MayPassError(
+                f"{endpoint.told()} does not answer as the OpenAI chat API does; check OPENAI_BASE_URL"
+            ) from error
+
+    def _client(self, timeout: float) -> openai.AsyncOpenAI:
         key = os.environ.get("OPENAI_API_KEY", "")
         if not key:
             raise UserError(f"judge '{self.name}' needs OPENAI_API_KEY (any text for a server that asks for no key)")
         if not (key.isascii() and key.isprintable() and " " not in key):
             raise UserError("OPENAI_API_KEY has a space, a line break or a character that no key has; set it again")
-        return openai.AsyncOpenAI(
-            base_url=endpoint.url(),
-            default_query=endpoint.query(),
-            default_headers=endpoint.headers(),
-            timeout=timeout,
-            max_retries=max_retries,
-        )
+        return client.connect(endpoint.url(), key, timeout=timeout, query=endpoint.query(), headers=endpoint.headers())
 
 
-async def _listed(client: openai.AsyncOpenAI) -> list[str]:
+class _MayPassError(UserError):
+    """What is wrong now, and need not be at the next try."""
+
+
+async def _listed(asked: openai.AsyncOpenAI) -> list[str]:
     """The models that the endpoint says it has; none if it has no such list, or one that fails."""
     try:
-        response = await client.models.with_raw_response.list()
+        response = await asked.models.with_raw_response.list()
         return [model.id for model in _Models.model_validate_json(response.content).data]
     except openai.AuthenticationError:
         raise
@@ -346,6 +361,10 @@ def _raise_if_final(error: openai.APIStatusError) -> None:
         raise _key_refused(error) from None
     if status == 404:
         raise UserError(f"{endpoint.told()} has no such model, or no chat completions API (404); {CHECK}") from None
+
+
+def _why(error: openai.OpenAIError) -> str:
+    return endpoint.without_secrets(client.why(error, endpoint.url()))
 
 
 def _first_line(error: openai.APIError) -> str:

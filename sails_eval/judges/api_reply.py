@@ -24,6 +24,12 @@ REFUSED = "the judge refused"
 MODERATED = re.compile(r"content[ _-]?(filter|polic)|safety|flagged|moderat", re.IGNORECASE)
 """In an error or a reason to stop: that it is about this one request's content, whatever the status."""
 
+MOST_TOKENS = 10**8
+"""What no request can take; a bill of more is none."""
+
+LAST = 2_000
+"""Characters of a reply, counted from its end, that are read and kept: more than any verdict has."""
+
 WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
 """What endpoints call the end of a reply that is not cut off."""
 
@@ -45,8 +51,8 @@ class _Reply(BaseModel):
 
 
 class _Tokens(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int = Field(ge=0, le=MOST_TOKENS)
+    completion_tokens: int = Field(ge=0, le=MOST_TOKENS)
 
 
 class Bill(BaseModel):
@@ -75,13 +81,14 @@ def choice_in(reply: bytes) -> ReplyChoice:
 def verdict_in(reply: ReplyChoice, rubric: Rubric, id: str) -> Verdict:
     """What a reply says, or why it says nothing."""
     message, reason = reply.message, reply.finish_reason
-    raw = message.refusal or message.content or ""
+    whole = (message.refusal or message.content or "").rstrip()
+    raw = whole[-LAST:]
     if message.refusal or MODERATED.search(reason or ""):
         return Verdict(id, unscored=REFUSED, raw=endpoint.without_secrets(raw))
     if reason not in WHOLE:
         return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
     last = VERDICT.search(raw)
-    said = raw.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
+    said = whole.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
     if said.lower() not in rubric.options:
         return Verdict(
             id, unscored="the judge's reply is not one of the rubric's options", raw=endpoint.without_secrets(raw)

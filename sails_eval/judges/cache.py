@@ -2,23 +2,37 @@
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
+from sails_eval.judges.answer_text import read_answer
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
+
+log = logging.getLogger(__name__)
 
 PLACE = "SAILS_EVAL_CACHE"
 """The environment variable that names the file."""
 
+CLAIMS = "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID"
+
 OURS = 0x5A115
 """SQLite's 'application id' of the file, by which a foreign one is told."""
+
+
+POLL = 0.5
+"""Seconds between two looks at what other processes have asked for."""
 
 
 def cache_path() -> Path:
@@ -31,7 +45,7 @@ def cache_path() -> Path:
 
 def cache_key(fingerprint: str, kind: JudgedKind, completion: Completion) -> str:
     """A hash of all that determines a verdict, and of nothing else: no id, no method."""
-    parts = [fingerprint, kind, completion.prompt, completion.response]
+    parts = [fingerprint, kind, completion.prompt, read_answer(completion.response)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -40,8 +54,9 @@ def judge_cached(
 ) -> list[Verdict]:
     """What `judge.judge` says, but what the cache knows comes from there, and what is new goes there as it arrives.
 
-    The judge is asked once where request and answer are the same; it learns no ids and no categories. Raises UserError
-    as the judge does, or where the cache can't be used.
+    The judge is asked once where request and answer are the same, by whichever process is first: the others wait for
+    its verdict. It learns no ids and no categories. Raises UserError as the judge does, or where the cache can't be
+    used.
     """
     if not completions:
         return []
@@ -53,6 +68,7 @@ def judge_cached(
 
     with closing(VerdictCache()) as cache:
         verdicts: dict[str, Verdict] = {}
+        waits = 0
 
         def tell(verdict: Verdict) -> None:
             verdicts[verdict.id] = verdict
@@ -63,11 +79,20 @@ def judge_cached(
             cache.put(verdict)
             tell(verdict)
 
-        for verdict in cache.get(same).values():
-            tell(verdict)
-        firsts = {key: ones[0] for key, ones in same.items() if key not in verdicts}
-        if firsts:
-            judge.judge(kind, [Completion(key, one.prompt, one.response, "") for key, one in firsts.items()], keep)
+        def look_up() -> list[str]:
+            """Take what the cache knows; the keys about which it knows nothing."""
+            for verdict in cache.get(same.keys() - verdicts.keys()).values():
+                tell(verdict)
+            return [key for key in same if key not in verdicts]
+
+        while missing := look_up():
+            if firsts := {key: same[key][0] for key in cache.claim(missing)}:
+                judge.judge(kind, [Completion(key, one.prompt, one.response, "") for key, one in firsts.items()], keep)
+                continue
+            if not waits:
+                log.warning("waiting for %d verdicts that another process is asking %s for", len(missing), judge.name)
+            waits += 1
+            time.sleep(POLL)
     return [replace(verdicts[key], id=completion.id) for key, completion in zip(keys, completions, strict=True)]
 
 
@@ -75,8 +100,9 @@ class VerdictCache:
     """Final verdicts by the key of what was asked; to be closed in the end.
 
     It holds neither requests nor answers. Every verdict is committed when it is put in, so that a kill loses none,
-    and any number of processes may read and write. An object belongs to the thread that made it. Raises UserError where
-    the file can't be read or written, or is something else.
+    and any number of processes may read and write. What one of them is about to ask it claims, so that no other does;
+    a claim ends with `close`, and with the process. An object belongs to the thread that made it.
+    Raises UserError where the file can't be read or written, or is something else.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -88,8 +114,16 @@ class VerdictCache:
             if self._connection.execute("PRAGMA application_id").fetchone() != (OURS,):
                 raise sqlite3.DatabaseError("it is not a cache of verdicts")
             self._connection.execute("PRAGMA synchronous = NORMAL")  # a commit outlives the process, if not the power
+            self._connection.execute(CLAIMS)
+        self._owner = uuid4().hex
+        self._alive = self._lock_of(self._owner)
+        """Held as long as there are claims of this object: by that others know that it still works on them."""
 
     def close(self) -> None:
+        if self._alive.is_locked:
+            self._connection.execute("DELETE FROM claims WHERE owner = ?", [self._owner])
+            self._alive.release()
+            Path(self._alive.lock_file).unlink(missing_ok=True)
         self._connection.close()
 
     def get(self, keys: Iterable[str]) -> dict[str, Verdict]:
@@ -108,6 +142,39 @@ class VerdictCache:
             vote["raw"] = None  # a reply may quote the answer
         with self._explained():
             self._connection.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, json.dumps(said)))
+
+    def claim(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that this object may ask about: no verdict is known, and nobody else is about to ask."""
+        wanted = json.dumps(list(keys))
+        with self._explained():
+            if not self._alive.is_locked:
+                self._alive.acquire()
+            for (owner,) in self._connection.execute("SELECT DISTINCT owner FROM claims").fetchall():
+                if owner != self._owner and self._is_gone(owner):
+                    self._connection.execute("DELETE FROM claims WHERE owner = ?", [owner])
+            self._connection.execute(
+                "INSERT OR IGNORE INTO claims SELECT value, ? FROM json_each(?) "
+                "WHERE value NOT IN (SELECT key FROM verdicts)",
+                [self._owner, wanted],
+            )
+            mine = self._connection.execute(
+                "SELECT claims.key FROM json_each(?) JOIN claims ON claims.key = value WHERE owner = ? ORDER BY id",
+                [wanted, self._owner],
+            )
+            return [key for (key,) in mine]
+
+    def _is_gone(self, owner: str) -> bool:
+        """Whether the process that made an object has ended, however it did; the system gives its lock back."""
+        lock = self._lock_of(owner)
+        try:
+            with lock.acquire(blocking=False):
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            return False
+        return True
+
+    def _lock_of(self, owner: str) -> FileLock:
+        return FileLock(self.path.with_name(f".{self.path.name}.{owner}.lock"), mode=0o600)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
 from sails_eval.judges.agreement import Agreement, agreement, graded_kappa, text_of
 from sails_eval.judges.answer_files import Answer, AnswerColumns, ask, read_answers, value_in
-from sails_eval.judges.base import Judge, JudgedKind, Usage, check_reads
+from sails_eval.judges.base import Judge, JudgedKind, Usage, check_heard, check_reads
 from sails_eval.judges.usage import USAGE, read_usage, together
 
 FOLDER = Path("calibrations")
@@ -224,6 +224,7 @@ def calibrate(
         Compared(path, rows, ask(asked, kind, [row.answer for row in rows], state=state, quiet=quiet))
         for path, rows, state in zip(files, labelled, states, strict=True)
     ]
+    check_heard(asked.name, [verdict for one in compared for verdict in one.verdicts])
     usage = together(read_usage(state / USAGE) for state in dict.fromkeys(states))
     for state in dict.fromkeys(states):
         shutil.rmtree(state)
@@ -301,17 +302,21 @@ def save(calibration: Calibration, compared: Sequence[Compared], reading: Readin
 def disagreements(
     calibration: Calibration, compared: Sequence[Compared], reading: Reading
 ) -> list[dict[str, str | int]]:
-    """The answers on which people and judge fall on different sides of the binary figures."""
-    return [
+    """The answers of which people and judge say different things: all that is off the diagonal of the table.
+
+    First those on different `sides` of the binary figures, then those on the same.
+    """
+    found = [
         {
             **{"file": one.path.name, "id": row.answer.id, "people": row.truth, "judge": said},
+            "sides": "same" if reading.positive(row.truth) == reading.positive(said) else "different",
             **{"prompt": row.answer.prompt, "response": row.answer.response},
         }
         for one in compared
         for row, verdict in zip(one.labelled, one.verdicts, strict=True)
-        if verdict.unscored is None
-        and reading.positive(row.truth) != reading.positive(said := _said(verdict, calibration.graded))
+        if verdict.unscored is None and row.truth != (said := _said(verdict, calibration.graded))
     ]
+    return sorted(found, key=lambda one: str(one["sides"]))
 
 
 def read_calibration(path: Path) -> Calibration:

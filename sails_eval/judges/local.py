@@ -153,7 +153,7 @@ class LocalJudge(Judge):
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder)
+        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
 
     @cached_property
     def model(self) -> Any:
@@ -166,7 +166,8 @@ class LocalJudge(Judge):
         # With sdpa, Gemma-2 would silently lose its soft-capping.
         attention = {"attn_implementation": "eager"} if self._config.model_type == "gemma2" else {}
         load = AutoModelForCausalLM.from_pretrained
-        return load(self.folder, dtype=dtype, use_safetensors=True, **attention).to(device).eval()
+        options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+        return load(self.folder, **options, **attention).to(device).eval()
 
     @cached_property
     def _vllm(self) -> Any:
@@ -178,7 +179,7 @@ class LocalJudge(Judge):
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(self.folder)
+        return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
 
     @cached_property
     def _context(self) -> int:

@@ -91,9 +91,10 @@ def load_rubric(name: str) -> Rubric:
     Raises UserError where there is none, or where it is faulty.
     """
     own = name.endswith((".yaml", ".yml"))
+    known = [file.stem for file in RUBRICS.glob("*.yaml")]
+    if not own and name not in known:
+        raise unknown("rubric", name, known)
     path = Path(name) if own else RUBRICS / f"{name}.yaml"
-    if not own and not path.is_file():
-        raise unknown("rubric", name, [file.stem for file in RUBRICS.glob("*.yaml")])
     rubric = read_yaml(path, Rubric, defaults={"name": path.stem})
     if own and rubric.reply == "line" and "{mark}" not in rubric.prompt:
         raise UserError(f"{path}: key 'prompt' has no {{mark}}; put it into the delimiters around {{response}}")

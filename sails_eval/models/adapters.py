@@ -66,7 +66,11 @@ def add_adapter(model: Any, config: Any) -> Any:
                 f"PEFT cannot keep {config.peft_type.value} off the model's vision tower; leave it out here"
             )
         config = replace(config, exclude_modules=f".*{NOT_TEXT}.*")
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except (AttributeError, ImportError, LookupError, TypeError) as error:  # of a field that PEFT looks at only here
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"key 'peft': PEFT cannot make such an adapter ({told}); check its fields") from error
 
 
 def is_own(name: str, model: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
-from sails_eval.models.chat import encode_chat, end_tokens
+from sails_eval.models.chat import end_tokens, ending_of, render_chat
 from sails_eval.models.hub import PLAIN
+from sails_eval.models.saved_adapter import CONFIG
+from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, stored_model
+from sails_eval.models.templates import settled
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,17 @@ def dtype_of(pair: Pair) -> torch.dtype:
 
 
 def load_tokenizer(pair: Pair) -> Any:
-    """The pair's tokenizer with its chat template, or a plain one where neither has any.
+    """The pair's tokenizer with its chat template, or a plain one where neither has any, and with EOS and pad tokens.
 
-    Raises UserError where the tokenizer cannot be loaded or BOS would come twice.
+    Raises UserError where the tokenizer cannot be loaded, BOS would come twice, or nothing could end an answer.
     """
+    folder = Path(pair.model)
+    if folder.is_dir() and not any(any(folder.glob(kind)) for kind in ("*token*", "*.model", "vocab*")):
+        raise UserError(f"model '{folder}': no tokenizer there; copy tokenizer.json and tokenizer_config.json into it")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision)
-    except (OSError, ValueError, SafetensorError) as error:
+        check_readable(folder, TOKENIZER)
+        tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
+    except (UserError, OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model '{pair.model}': cannot load its tokenizer: {first_line(error)}") from error
     if pair.chat_template is not None:
         try:
@@ -51,29 +57,62 @@ def load_tokenizer(pair: Pair) -> Any:
             raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])
-    if tokenizer.bos_token_id is not None and ids.count(tokenizer.bos_token_id) > 1:
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = ", ".join(sorted(tokenizer.chat_template))
         raise UserError(
+            f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
+        )
+    tokenizer.chat_template = settled(tokenizer)
+    text, bos = render_chat(tokenizer, [{"role": "user", "content": "hello"}]), tokenizer.bos_token
+    if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
+        raise UserError(  # elsewhere it may open turns
             f"model '{pair.model}': its chat template writes the BOS token twice; remove one from the template"
         )
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = _end(tokenizer, pair)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _end(tokenizer: Any, pair: Pair) -> str:
+    """The token that ends an answer, of a tokenizer that names none. Raises UserError where nothing tells."""
+    if token := ending_of(tokenizer).token:
+        return token
+    with suppress(OSError):  # there may be no such file
+        ends = GenerationConfig.from_pretrained(pair.model, revision=pair.revision).eos_token_id
+        if ends is not None:
+            return str(tokenizer.convert_ids_to_tokens(ends[0] if isinstance(ends, list) else ends))
+    raise UserError(
+        f"model '{pair.model}': its tokenizer has no EOS token and its chat template ends answers with no special "
+        "token, so no answer would end; set 'eos_token' in its tokenizer_config.json, or give --chat-template FILE"
+    )
 
 
 def load_base(pair: Pair) -> Base:
     """The pair's base model in evaluation mode, on the GPU if there is one."""
     tokenizer = load_tokenizer(pair)
-    options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            pair.model, revision=pair.revision, dtype=dtype_of(pair), use_safetensors=True, **options
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
+    model = load_weights(pair)
     model.requires_grad_(False)
     model.generation_config.eos_token_id = end_tokens(model.generation_config, tokenizer)
     return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+
+
+def load_weights(pair: Pair, **options: Any) -> Any:
+    """The pair's model as its files hold it; `device_map="meta"`: without reading the weights.
+
+    Raises UserError where the files are damaged or do not hold all that the model has.
+    """
+    attention = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
+    return stored_model(
+        AutoModelForCausalLM,
+        pair.model,
+        what=f"model '{pair.model}'",
+        revision=pair.revision,
+        dtype=dtype_of(pair),
+        **attention,
+        **options,
+    )
 
 
 BOUNDLESS = 10**9
@@ -82,7 +121,11 @@ BOUNDLESS = 10**9
 
 def context_of(pair: Pair) -> int:
     """The longest prompt and answer together, in tokens: what the model can do, or the pair says an engine is to do."""
-    config = AutoConfig.from_pretrained(pair.model, revision=pair.revision).get_text_config()
+    try:
+        told = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
+        config = told.get_text_config()
+    except (OSError, ValueError) as error:
+        raise UserError(f"model '{pair.model}': cannot read its config.json: {first_line(error)}") from error
     most = int(getattr(config, "max_position_embeddings", None) or BOUNDLESS)
     return min(most, int(pair.engine.get("max_model_len") or most))
 
@@ -92,7 +135,7 @@ def load_generation(folder: Path) -> GenerationConfig:
     try:
         return GenerationConfig.from_pretrained(folder)
     except OSError:  # then the model's own config has them
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -112,7 +155,8 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     """
     if checkpoint is None:
         yield base.model
-    elif (checkpoint / "adapter_config.json").is_file():
+    elif (checkpoint / CONFIG).is_file():
+        check_readable(checkpoint)
         config = PeftConfig.from_pretrained(str(checkpoint))
         with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
             try:
@@ -128,14 +172,7 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
                 wrapped.unload()
     else:
         with replaced_weights(base.model):
-            parameters = dict(base.model.named_parameters())
-            for shard in sorted(checkpoint.glob("*.safetensors")):
-                for name, value in load_file(shard).items():
-                    if name not in parameters:
-                        raise UserError(
-                            f"{shard}: the base model has no weight '{name}'; give the pair of this model as --pair"
-                        )
-                    parameters[name].data.copy_(value)
+            put_weights(base.model, checkpoint)
             yield base.model
 
 

@@ -1,10 +1,13 @@
 """Dialogues in the words of a chat template: prompts, the end of a turn, system prompts."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.errors import UserError, first_line
+from sails_eval.models.templates import FAULTS, MARKS, common_start, said
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -13,27 +16,92 @@ if TYPE_CHECKING:
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
     """A dialogue as the model sees it, up to where it answers (or, `answered`, to the end of its last turn).
 
-    Raises UserError where the template has a fault or refuses the dialogue.
+    A system turn that the template refuses stands in front of the user's first one, as in `instructed`. Raises
+    UserError where the template has a fault or refuses the dialogue.
     """
-    from jinja2 import TemplateError
+    return _folding(tokenizer, messages, add_generation_prompt=not answered)
 
+
+def render_prompt(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """As `render_chat`; the last turn, where it is the beginning of an answer, stays open, as lm-eval's `gen_prefix`
+    has it."""
+    ending = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+    return _folding(tokenizer, messages, **ending)
+
+
+def _folding(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
-    except TemplateError as error:
+        return _render(tokenizer, messages, **ending)
+    except UserError:
+        if len(messages) < 2 or messages[0]["role"] != "system":
+            raise
+        (system, first), others = messages[:2], messages[2:]
+        opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+        return _render(tokenizer, [opened, *others], **ending)
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **ending))
+    except FAULTS as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
-    return str(text)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a chat template writes behind an answer.
+
+    `token` is the special token in it that ends the answer, '' where there is none. `learnt` is what training teaches:
+    up to the next turn, or, where no token ends the answer, with the end-of-text token behind it.
+    """
+
+    written: str
+    learnt: str
+    token: str
+
+
+def ending_of(tokenizer: Any) -> Ending:
+    """What stands behind an answer, whatever the answer is: what renderings of two have in common at their ends."""
+    asked = [{"role": "user", "content": "hello"}]
+    one, other = (render_chat(tokenizer, [*asked, said(mark)], answered=True) for mark in MARKS)
+    written = "" if one == other else common_start(one[::-1], other[::-1])[::-1]
+    special = {str(token) for token in (*tokenizer.added_tokens_decoder.values(), *tokenizer.all_special_tokens)}
+    special = {token for token in special - {tokenizer.unk_token} if not _THINKS.match(token)}
+    by_length = sorted(special, key=len, reverse=True)
+    found = list(re.finditer("|".join(map(re.escape, by_length)), written)) if special else []
+    if not found:
+        return Ending(written, written + (tokenizer.eos_token or ""), "")
+    next_turn = next((match.start() for match in found[1:] if match[0] != tokenizer.eos_token), len(written))
+    return Ending(written, written[:next_turn], found[0][0])
+
+
+_THINKS = re.compile(r"\W*(?:begin.?of.?)?(?:think|thought|reason)", re.IGNORECASE)
+"""Tokens that open or close a block of thoughts: they never end an answer."""
+
+
+def render_answer(tokenizer: Any, request: list[dict[str, str]], prompt: str, text: str, ending: Ending) -> str:
+    """What is learnt behind a request that was rendered as `prompt`: the answer and its end.
+
+    `ending` is the template's. Raises UserError where the answer cannot be told apart.
+    """
+    whole = render_chat(tokenizer, [*request, said(text)], answered=True)
+    if not whole.startswith(prompt):
+        raise UserError(
+            "the chat template changes the request once it is answered, so the answer's tokens cannot be found; give "
+            "another one: --chat-template FILE"
+        )
+    if whole == prompt:
+        raise UserError("the chat template does not write the assistant's answer; give another: --chat-template FILE")
+    new = whole[len(prompt) :]
+    return new.removesuffix(ending.written) + ending.learnt if new.endswith(ending.written) else new
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
     """The special token with which the chat template ends an answer, if it does; training teaches it, so it has to
     stop generation even where the model's own settings know only another one."""
-    asked = [{"role": "user", "content": "hello"}]
-    prompt = render_chat(tokenizer, asked)
-    whole = render_chat(tokenizer, [*asked, {"role": "assistant", "content": "hello"}], answered=True)
-    ids = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
-    return next((token for token in ids if token in special), None)
+    token = ending_of(tokenizer).token
+    return int(tokenizer.convert_tokens_to_ids(token)) if token else None
 
 
 def end_tokens(generation: "GenerationConfig", tokenizer: Any) -> list[int]:
@@ -75,7 +143,8 @@ def has_system_role(tokenizer: Any) -> bool:
     texts = []
     for role in ("system", "user"):
         try:
-            texts.append(render_chat(tokenizer, [{"role": role, "content": "instructions"}, *asked]))
+            turns = [{"role": role, "content": "instructions"}, *asked]
+            texts.append(_render(tokenizer, turns, add_generation_prompt=True))
         except UserError:  # some want speakers to alternate
             texts.append("")
     return "instructions" in texts[0] and texts[0] != texts[1]

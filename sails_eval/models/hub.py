@@ -4,11 +4,20 @@ from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
+from sails_eval.core.network import check_network
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 
 PLAIN = PACKAGE / "pairs" / "templates" / "plain.jinja"
 """The chat template of models that have none: `User: …`, `Assistant: …` and the end-of-text token after an answer."""
+
+
+def check_hub() -> None:
+    """Raise UserError where the environment names a proxy or certificates with which the hub can't be asked."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        check_network()
 
 
 def fetch(model: str, revision: str | None = None) -> Path:
@@ -17,6 +26,7 @@ def fetch(model: str, revision: str | None = None) -> Path:
         return Path(model)
     from huggingface_hub import snapshot_download
 
+    check_hub()
     wanted = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
     return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
 
@@ -59,6 +69,7 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
         return UserError(
             f"model '{model}': no such folder, and not in the hub cache; HF_HUB_OFFLINE is set: unset it to fetch it"
         )
+    check_hub()
     try:
         HfApi().auth_check(model)
     except GatedRepoError:
@@ -70,10 +81,25 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
 
 def has_chat_template(model: str, revision: str | None = None) -> bool:
     """Whether a model's tokenizer has a chat template of its own, by its files alone."""
-    if _file(model, "chat_template.jinja", revision) is not None:
-        return True
+    return bool(_own_template(model, revision))
+
+
+def _own_template(model: str, revision: str | None) -> str:
+    """The chat template, or all of several, in a model's files; '' where there is none."""
+    if (path := _file(model, "chat_template.jinja", revision)) is not None:
+        return path.read_text(encoding="utf-8", errors="replace")
     path = _file(model, "tokenizer_config.json", revision)
-    return path is not None and bool(read_json(path).get("chat_template"))
+    return str((path and read_json(path).get("chat_template")) or "")
+
+
+def is_here(model: str, revision: str | None = None) -> bool:
+    """Whether a model lies on this machine with its tokenizer and its weights: a folder, or in the hub's cache."""
+    if Path(model).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model, "tokenizer_config.json", revision=revision)
+    return isinstance(config, str) and any(Path(config).parent.glob("*.safetensors"))
 
 
 def template_of(pair: Pair) -> Path | None:
@@ -81,6 +107,12 @@ def template_of(pair: Pair) -> Path | None:
     if pair.chat_template is not None:
         return pair.chat_template
     return None if has_chat_template(pair.model, pair.revision) else PLAIN
+
+
+def template_text(pair: Pair) -> str:
+    """The chat template that the pair's model is asked by, as it stands in its file."""
+    file = template_of(pair)
+    return file.read_text(encoding="utf-8", errors="replace") if file else _own_template(pair.model, pair.revision)
 
 
 def _file(model: str, name: str, revision: str | None) -> Path | None:
@@ -91,6 +123,7 @@ def _file(model: str, name: str, revision: str | None) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    check_hub()
     try:
         return Path(hf_hub_download(model, name, revision=revision))
     except EntryNotFoundError:  # offline, too: then it was not fetched

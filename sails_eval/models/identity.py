@@ -8,7 +8,8 @@ from typing import Any
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
-from sails_eval.models.hub import gated, not_given, template_of
+from sails_eval.models.hub import check_hub, gated, not_given, template_of, template_text
+from sails_eval.models.templates import CLOCK, reads_clock
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "lm_eval", "sae-lens", "tokenizers", "datasets")
 
@@ -23,6 +24,7 @@ def commit_of(model: str, revision: str | None) -> str | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError
 
+    check_hub()
     try:
         return Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
     except GatedRepoError as error:
@@ -44,6 +46,7 @@ def model_identity(pair: Pair) -> dict[str, Any]:
     return {
         "weights": weights,
         "chat_template": of_path(template) if template else None,
+        **({"clock": CLOCK.isoformat()} if reads_clock(template_text(pair)) else {}),
         **pair.model_dump(mode="json", include={"dtype", "attn_implementation", "eval_batch_size"}),
     }
 

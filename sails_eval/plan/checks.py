@@ -43,10 +43,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found: the layout of every seed's batches, what of the training data is left out, and the device."""
+    """What a check found: the layout of every seed's batches, what of the training data is left out, and the device.
+
+    `beware` is what to know of the model.
+    """
 
     layouts: list[Layout]
     notes: list[str]
+    beware: tuple[str, ...] = ()
     device: str = ""
 
 
@@ -153,17 +157,18 @@ def check_engine(plan: EvaluationPlan) -> None:
 
 def check_training(sub_run: SubRun) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError with a line for all that does not."""
-    from sails_eval.models.adapters import adapter_config
-    from sails_eval.training.cell import check_target_modules
+    from sails_eval.plan.cost.meta_model import shape_of
+    from sails_eval.plan.cost.model_checks import check_methods, check_saes, check_tokens, notes_on
     from sails_eval.training.trainers import check_optimiser
 
-    problems = Problems()
-    problems.attempt(check_optimiser, sub_run.pair)
-    problems.attempt(check_target_modules, base_of(sub_run.pair).model, sub_run.pair)
+    pair, base, problems = sub_run.pair, base_of(sub_run.pair), Problems()
+    assert pair.train is not None
+    problems.attempt(check_optimiser, pair)
+    problems.attempt(check_saes, pair, shape_of(pair), sub_run.recipes)
+    problems += check_methods(base.model, shape_of(pair), pair, sub_run.recipes)
+    problems.attempt(check_tokens, base.tokenizer, base.model, read_examples(pair.train).examples)
     for recipe in sub_run.recipes:
-        if recipe.parameters == "adapter":
-            problems.attempt(adapter_config, sub_run.pair, recipe)
-        if recipe.init:
+        if recipe.init and not problems:
             problems.attempt(_check_start, sub_run, recipe)
     problems.check()
     rows = training_rows(sub_run.pair)
@@ -185,7 +190,7 @@ def check_training(sub_run: SubRun) -> Checked:
                 f"--checkpoints {steps} or fewer, or more --tokens"
             )
         layouts.append(Layout(name, seed, tokens, steps, len(set(order))))
-    return Checked(layouts, _left_out(sub_run.pair))
+    return Checked(layouts, _left_out(sub_run.pair), tuple(notes_on(pair, base.tokenizer, base.model)))
 
 
 def _check_start(sub_run: SubRun, recipe: Recipe) -> None:

@@ -180,6 +180,7 @@ def _resolved(draft: Draft, *, anew: bool) -> Draft:
     draft = replace(draft, pair=pair, tasks=tasks)
     if anew:
         _check_access(pair, problems)
+    problems.attempt(resolve.check_kinds, tasks)
     evaluation = problems.attempt(_evaluation, pair, tasks, config, problems)
     _check_training(pair, draft.recipes, problems)
     tuned = config.learning_rates != 1 and config.learning_rate is None
@@ -218,10 +219,9 @@ def _evaluation(
 ) -> EvaluationPlan | None:
     """What having the pair's model answer takes; None where something stands in the way."""
     engine = problems.attempt(resolve_engine, config.engine)
-    problems.attempt(resolve.check_kinds, tasks)
     spec = pair.judge and (trusting(pair.judge) if config.trust_remote_code else pair.judge)
     itself = None if config.allow_self_judging else target or pair.model
-    judge = problems.attempt(resolve.resolve_judge, spec, itself)
+    judge = problems.attempt(resolve.resolve_judge, spec, itself, tasks)
     if judge is not None:
         problems.attempt(check_sending, tasks, str(spec), config.send_to)
     calibration = judge and problems.attempt(note_on, judge, config.calibration)

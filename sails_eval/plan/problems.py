@@ -31,6 +31,13 @@ class Problems(list[Problem]):
             self += (Problem(line, misspelt=misspelt) for line in str(error).splitlines())
             return None
 
+    def ask(self, resolve: Callable[Given, Found], *given: Given.args, **named: Given.kwargs) -> Found | None:
+        """The same of what a run can do without, so that no UserError stops it."""
+        lacks = Problems()
+        found = lacks.attempt(resolve, *given, **named)
+        self += (Problem(one.told, stops=False) for one in lacks)
+        return found
+
     @property
     def different(self) -> tuple[Problem, ...]:
         """Each once, though several looks may have met it."""

@@ -22,7 +22,7 @@ from sails_eval.judges.base import Judge, JudgedKind, check_reads
 from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.protocol import TUNING, by_default, parse_contrast
-from sails_eval.tasks.library import TaskInfo, resolve_tasks
+from sails_eval.tasks.library import TaskInfo, resolve_tasks, warn_of_code
 
 OVER_PAIR = ("train", "contrast", "contrast_examples", "judge", "tokens", "tasks", "chat_template", "regularise")
 """What may be asked for instead of what the pair has under the same name, besides its `Settings`."""
@@ -181,6 +181,8 @@ def tasks_of(pair: Pair, config: CompareConfig) -> tuple[TaskInfo, ...]:
         if not folder.is_dir():
             raise UserError(f"--include-path {folder}: no such folder")
     tasks = resolve_tasks(pair.tasks, config.include_path)
+    if not config.trust_tasks:
+        warn_of_code(tasks)
     return tuple(task.answered_in(pair.max_new_tokens) for task in tasks)
 
 
@@ -200,8 +202,8 @@ def check_kinds(tasks: Sequence[TaskInfo], chosen: str = "") -> None:
             )
 
 
-def resolve_judge(spec: str | None, model: str | None) -> Judge:
-    """The judge of a comparison. Raises UserError where none is named, or it is `model` or reads one kind only."""
+def resolve_judge(spec: str | None, model: str | None, tasks: Sequence[TaskInfo] = ()) -> Judge:
+    """The judge of a comparison. Raises UserError where none is named, or it is `model` or cannot read the tasks."""
     if spec is None:
         raise UserError(
             "no judge; give --judge rules, hf:MODEL, openai:MODEL or zoo:NAME, or several separated by commas (only "
@@ -209,7 +211,8 @@ def resolve_judge(spec: str | None, model: str | None) -> Judge:
         )
     judge = load_judge(spec)
     for kind in get_args(JudgedKind):
-        check_reads(judge, kind)
+        if not tasks or any(task.kind == kind for task in tasks):
+            check_reads(judge, kind)
     if model is not None:
         check_not_itself(spec, model)
     return judge

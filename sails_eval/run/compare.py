@@ -19,6 +19,7 @@ from sails_eval.core.device import on_device
 from sails_eval.core.errors import CellFailed
 from sails_eval.core.progress import say
 from sails_eval.core.records import BASE, Result
+from sails_eval.judges import judge_of
 from sails_eval.plan.checks import Checked
 from sails_eval.plan.plan import Cell, Plan, SubRun
 from sails_eval.plan.prepare import prepare
@@ -85,7 +86,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
                 from sails_eval.run.report.report import write_joint
 
                 write_joint(run, plan, outcomes, described)
-            if not any(evaluator.failures and evaluator.failures.reasons for evaluator in evaluators):
+            failed = any(evaluator.failures and evaluator.failures.reasons for evaluator in evaluators)
+            if not failed and not any(_to_ask_again(outcome) for outcome in outcomes):
                 note_finished(run, plan, of)
     return run.path
 
@@ -228,6 +230,11 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
     return warnings
 
 
+def _to_ask_again(outcome: Outcome) -> bool:
+    """Whether the judge, being one that may say more another time, left answers unscored."""
+    return not judge_of(outcome.plan.judge.spec).parallel and any(row.unscored for row in outcome.results)
+
+
 # --- whom they are about ----------------------------------------------------------------------------------------------
 
 
@@ -308,6 +315,8 @@ def _note_training(evaluator: Evaluator, sub_run: SubRun, checked: Checked) -> N
     log.info("%s, %s", sub_run.pair.dtype, sub_run.pair.batches)
     for note in checked.notes:
         log.info(note)
+    for note in checked.beware:
+        log.warning("pair '%s': %s", sub_run.pair.name, note)
     if checked.notes:
         log.warning("%d notes on the training data; see %s", len(checked.notes), evaluator.run.log)
 

@@ -52,7 +52,9 @@ def train_one(config: CompareConfig, *, seed: int, out: Path, quiet: bool = True
     with workers(1, quiet=True) as pool:
         one = fitted(one, pool)
         say_all(describe_training(one, cell, run), quiet=quiet)
-        pool.run(checks.check_training, one)
+        checked = pool.run(checks.check_training, one)
+        for note in (*checked.beware, *checked.notes):
+            log.warning(note)
         say(line("device", pool.run(checks.device, one)), quiet=quiet)
         if recipe.init:
             pool.run(stages.find_subspace, stages.StartJob(one.pair, recipe, (cell.start_seed,), run))

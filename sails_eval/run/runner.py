@@ -12,7 +12,7 @@ from sails_eval.boards.scoring import score
 from sails_eval.core.errors import CellFailed
 from sails_eval.core.progress import bar, heard
 from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
-from sails_eval.judges.base import JudgedKind
+from sails_eval.judges.base import JudgedKind, check_heard, is_transient
 from sails_eval.judges.panel import agreement
 from sails_eval.models.engines import HF, served
 from sails_eval.plan import checks
@@ -60,7 +60,16 @@ class Evaluator:
     failures: Failures | None = None
 
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
-        """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it."""
+        """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it.
+
+        Raises UserError where the judge leaves everything unscored.
+        """
+        rows = self._measure(subjects, split)
+        if _all_unscored(rows):
+            check_heard(self.plan.judge.name, self._verdicts(subjects, split))
+        return rows
+
+    def _measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         tasks = self._tasks(split)
         with self._judging(
             self.plan.judge.spec, len(self._judge_jobs(subjects, split)), title=f"{split}: verdicts"
@@ -101,8 +110,17 @@ class Evaluator:
         return replace(self, plan=plan, title=f"{self.title}{row.name}, ")
 
     def measure_references(self, rows: Sequence[ReferenceModel]) -> list[Result]:
-        """The test of rows that nothing is trained for, one after another: each may be a model of its own."""
-        return [result for row in rows for result in self.at(row).measure([self.subject(row)], "test")]
+        """The test of rows that nothing is trained for, one after another: each may be a model of its own.
+
+        Raises UserError where the judge cannot be heard on one of them; what it will never score is a row without.
+        """
+        results = []
+        for row in rows:
+            evaluator, subjects = self.at(row), [self.subject(row)]
+            results += (own := evaluator._measure(subjects, "test"))
+            if _all_unscored(own) and any(map(is_transient, said := evaluator._verdicts(subjects, "test"))):
+                check_heard(self.plan.judge.name, said)
+        return results
 
     def answer(
         self,
@@ -164,6 +182,9 @@ class Evaluator:
         for job in self._judge_jobs(subjects, "test"):
             judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
         return agreement(judged)
+
+    def _verdicts(self, subjects: Sequence[Subject], split: Split) -> list[Verdict]:
+        return [verdict for job in self._judge_jobs(subjects, split) for verdict in read_verdicts(job.verdicts)]
 
     def unchanged(self, subjects: Sequence[Subject], base: Subject, limit: int | None = None) -> list[Subject]:
         """Subjects whose test answers (the first `limit` of every task) are all the base's own.
@@ -239,3 +260,9 @@ class Evaluator:
         seed, rate = (cell.seed, cell.learning_rate) if cell else (None, None)
         row = RowKey(subject.method, seed, rate, split, task.name)
         return score(task.kind, folder.answers(split, task.name), verdicts, row=row)
+
+
+def _all_unscored(rows: Sequence[Result]) -> bool:
+    """Whether there are answers without a verdict, and none with one."""
+    judged = [row for row in rows if row.metric == "broken_rate"]  # which every verdict counts in, and nothing else
+    return any(row.unscored for row in judged) and not any(row.n for row in judged)

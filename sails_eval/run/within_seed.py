@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sails_eval.boards.contrasts import default_contrasts
 from sails_eval.boards.scoring import successes
 from sails_eval.core.records import Kind
-from sails_eval.core.stats import mcnemar
+from sails_eval.core.stats import mcnemar, p_text
 from sails_eval.run.runner import Evaluator
 from sails_eval.run.stages import Subject
 
@@ -52,4 +52,4 @@ def _tested(answered: Mapping[str, Sequence[bool | None]], a: str, b: str) -> st
     ]
     better, worse = (sum(pair == which for pair in both) for which in ((True, False), (False, True)))
     p = mcnemar(*zip(*both, strict=True)) if both else 1.0
-    return f"p = {p:.3f} (better on {better}, worse on {worse} of {len(both)} prompts)"
+    return f"{p_text(p)} (better on {better}, worse on {worse} of {len(both)} prompts)"

@@ -1,24 +1,27 @@
 """Have a model answer a task through lm-eval, and keep its completions."""
 
+from functools import partial
 from typing import Any
 
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Split
-from sails_eval.models.chat import encode_chat
+from sails_eval.models.chat import render_prompt
+from sails_eval.models.engines.base import SEED
 from sails_eval.tasks.library import TaskInfo, load_task
 
 
 def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) -> list[Completion]:
     """The model's answers to the prompts of one split of a task (the first `limit` of them), in the task's order.
 
-    Generation settings are the task's own. Prompts go through the chat template; the completion keeps them as the
-    user wrote them.
+    Generation settings are the task's own; answers that are sampled are so from a seed, the same for every model.
+    Prompts go through the chat template; the completion keeps them as the user wrote them.
     """
     loaded = load_task(task, split)
+    seed_sampling(loaded.config.generation_kwargs)
     outcome = evaluate(
         lm,
         {"tasks": {task.name: loaded}, "groups": {}, "group_map": {}},
@@ -33,6 +36,38 @@ def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) 
     return [_completion(loaded, task, sample) for sample in samples if sample["filter"] == first]
 
 
+def seed_sampling(generation: dict[str, Any] | None) -> None:
+    """Have torch draw the same numbers whenever a task's answers are sampled; greedy ones need none."""
+    if generation and generation.get("do_sample"):
+        import torch
+
+        torch.manual_seed(SEED)
+
+
+def asked(loaded: Any, doc: dict[str, Any], tokenizer: Any) -> list[str]:
+    """All that a model reads of a document before it answers, as lm-eval puts it together: a system prompt or the
+    task's description, examples, the chat template, the beginning of the answer.
+
+    That is one text, or one for each choice where these differ in what comes before. Examples are drawn anew at every
+    call: the prompts are those of a run where all documents are gone through in order. Raises UserError where the
+    task's settings or functions do not fit the document.
+    """
+    try:
+        context = loaded.fewshot_context(
+            doc,
+            int(loaded.config.num_fewshot or 0),
+            apply_chat_template=True,
+            chat_template=partial(render_prompt, tokenizer),
+            gen_prefix=loaded.doc_to_prefix(doc),
+        )
+        texts = [context] if isinstance(context, str) else list(context)
+        "".join(texts).encode()  # half of a surrogate pair is nothing that a tokenizer knows
+    except Exception as error:  # whatever the functions and templates of a user's task may raise
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"task '{loaded.task_name}': document {str(doc)[:60]}… makes no prompt: {reason}") from error
+    return texts
+
+
 def document_id(task: TaskInfo, doc: dict[str, Any], number: int) -> str:
     """The id that a task of ours gives its document, else its number and a hash of its content."""
     if (task.data is not None or task.card is not None) and doc.get("id"):
@@ -43,8 +78,9 @@ def document_id(task: TaskInfo, doc: dict[str, Any], number: int) -> str:
 def check_documents(task: TaskInfo, split: Split, *, tokenizer: Any, context: int, limit: int | None) -> None:
     """See before anything is trained that a model can answer a task's documents and that they can be scored.
 
-    Raises UserError for a document without a prompt, an id that comes twice, a prompt that leaves no room in the
-    model's context of `context` tokens, or a task without the metric that its answers are scored by.
+    Raises UserError for a document without a prompt, an id that comes twice, a prompt that with all that comes before
+    it leaves no room in the model's context of `context` tokens, or a task without the metric that its answers are
+    scored by.
     """
     loaded = load_task(task, split)
     where = f"{task.path}: {split}"
@@ -53,22 +89,39 @@ def check_documents(task: TaskInfo, split: Split, *, tokenizer: Any, context: in
             f"{where}: no per-document metric '{task.correct}'; name one out of {', '.join(loaded.aggregation())} as "
             "metadata.correct"
         )
-    generated = loaded.OUTPUT_TYPE == "generate_until"
-    room = context - int(loaded.config.generation_kwargs.get("max_gen_toks", 256)) if generated else context
     seen: set[str] = set()
     for number, doc in list(enumerate(loaded.eval_docs))[:limit]:
-        prompt, identity = loaded.doc_to_text(doc), document_id(task, doc, number)
+        identity = document_id(task, doc, number)
+        length = max(_length(tokenizer, text) for text in asked(loaded, doc, tokenizer))
+        prompt = loaded.doc_to_text(doc)
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(f"{where}: document {number + 1} has no prompt; add one, or remove the document")
         if identity in seen:
             raise UserError(f"{where}: two documents have the id '{identity}'; give each its own")
         seen.add(identity)
-        length = len(encode_chat(tokenizer, [{"role": "user", "content": prompt}]))
-        if length > room:
+        answer, what, fix = _answer(loaded, doc, tokenizer)
+        if length > context - answer:
+            shots = loaded.config.num_fewshot
             raise UserError(
-                f"{where}: document '{identity}' has {length} tokens and max_gen_toks leaves {room} of the model's "
-                f"context of {context}; lower max_gen_toks or drop it"
+                f"{where}: document '{identity}' has {length} tokens{f' with {shots} examples' if shots else ''} and "
+                f"{what} leaves {context - answer} of the model's context of {context}; "
+                f"{'lower num_fewshot, ' if shots else ''}{fix}"
             )
+
+
+def _answer(loaded: Any, doc: dict[str, Any], tokenizer: Any) -> tuple[int, str, str]:
+    """How many tokens an answer takes at most, what says so, and what to do where that is too many."""
+    if loaded.OUTPUT_TYPE == "generate_until":
+        tokens = int(loaded.config.generation_kwargs.get("max_gen_toks", 256))
+        return tokens, "max_gen_toks", "lower max_gen_toks or drop it"
+    choices = loaded.doc_to_choice(doc) if loaded.config.doc_to_choice else []
+    longest = max((_length(tokenizer, str(choice)) for choice in choices), default=1)
+    return longest - 1, "its longest choice", "drop it"  # nothing is read behind the last token
+
+
+def _length(tokenizer: Any, text: str) -> int:
+    """Tokens of a prompt; special tokens are the template's alone."""
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _completion(loaded: Any, task: TaskInfo, sample: dict[str, Any]) -> Completion:

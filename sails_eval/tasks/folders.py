@@ -17,8 +17,10 @@ from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import write_jsonl, write_text
 from sails_eval.core.paths import bundled, search_path
 from sails_eval.core.records import Kind
+from sails_eval.core.schema import check_name
 from sails_eval.data.files import Row, read_rows
-from sails_eval.tasks.library import Entry, kind_problem, load_task, read_entry, scan, task_info, yaml_files
+from sails_eval.tasks.entries import Entry, code_problems, read_entry, yaml_files
+from sails_eval.tasks.library import Library, kind_problem, load_task, scan, task_info
 
 logger = logging.getLogger(__name__)
 
@@ -135,35 +137,70 @@ def _settings(name: str, columns: Columns, kind: Kind) -> dict[str, Any]:
     }
 
 
+def check_named(name: str, extra: tuple[Path, ...] = ()) -> list[str]:
+    """What is wrong with a task or the tasks of a group, found by name as everywhere, or by the path of its file or
+    folder. Raises UserError where there is no such thing."""
+    if Path(name).exists():
+        return check_task(Path(name))
+    library = scan(search_path("tasks", extra))
+    if name in library.faults:
+        raise UserError(library.faults[name].text)
+    if name not in library.names():
+        raise UserError(f"{name}: no such file or folder, and {unknown('task', name, library.names())}")
+    if library.lacks(name):
+        raise UserError(f"group '{name}' holds tasks of lm-eval's own; give the name of one of yours")
+    return [problem for entry in library.expand(name) for problem in check_task(entry.path)]
+
+
 def check_task(path: Path) -> list[str]:
     """What is wrong with a task's YAML file, or with all tasks of a folder, each in words that say the fix.
 
-    Raises UserError where there is nothing at `path`.
+    No code runs but what ships with this package. Raises UserError where there is nothing at `path`, or nothing of it
+    can be read.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; for a list of tasks: sails-eval tasks list")
     root = path if path.is_dir() else path.parent
     problems: list[str] = []
     tasks: list[Entry] = []
+    groups: list[Entry] = []
     for file in yaml_files(path) if path.is_dir() else [path]:
         try:
             entry = read_entry(file, root)
         except UserError as error:
             problems.append(str(error))
             continue
-        if entry is not None and not entry.is_group:
-            tasks.append(entry)
-    if not tasks and not problems:
+        if entry is not None:
+            (groups if entry.is_group else tasks).append(entry)
+    if problems and not tasks and not groups:
+        raise UserError("\n".join(problems))
+    problems += _group_problems(groups, root)
+    if not tasks and not groups:
         problems.append(f"{path}: no YAML file with a key 'task'; `sails-eval tasks new` makes one")
     for entry in tasks:
         problems += [f"{entry.path}: {problem}" for problem in _settings_problems(entry)]
+        problems += [f"{entry.path}: {problem}" for problem in dict.fromkeys(code_problems(entry))]
         problems += _data_problems(entry)
     problems += _clashes(tasks)
     return problems or [problem for entry in tasks for problem in _loading_problems(entry)]
 
 
+def _group_problems(groups: list[Entry], root: Path) -> Iterator[str]:
+    library = scan(search_path("tasks", (root,))) if groups else Library()
+    for group in groups:
+        try:
+            if not library.lacks(group.name):  # what it holds may be lm-eval's own
+                list(library.expand(group.name))
+        except UserError as error:
+            yield f"{group.path}: {error}"
+
+
 def _settings_problems(entry: Entry) -> Iterator[str]:
     config, generation = entry.config, entry.config.get("generation_kwargs") or {}
+    try:
+        check_name(entry.name)
+    except UserError as error:
+        yield f"key 'task': {error}"
     if entry.metadata.get("kind") not in get_args(Kind):
         yield kind_problem(entry.metadata.get("kind"))
     if config.get("output_type", "generate_until") == "generate_until":
@@ -210,6 +247,8 @@ def _data_problems(entry: Entry) -> list[str]:
 
 
 def _row_faults(row: Row, entry: Entry) -> Iterator[str]:
+    if row.note:
+        yield f"a text holds half of a surrogate pair ({row.note.partition(',')[0]}); remove it"
     for field in ("id", "prompt", "category"):
         value = row.values.get(field)
         if not isinstance(value, str) or not value.strip():
@@ -241,7 +280,7 @@ def _clashes(tasks: list[Entry]) -> Iterator[str]:
 
 
 def _loading_problems(entry: Entry) -> Iterator[str]:
-    if entry.data is None:  # documents from the hub; loading might mean a download
+    if entry.data is None or entry.code:  # documents from the hub might mean a download; others' code is not run here
         return
     info = task_info(entry)
     try:

@@ -7,11 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
-
-import yaml
 
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.fingerprint import digest
@@ -20,7 +17,10 @@ from sails_eval.core.records import Kind, Split
 from sails_eval.core.remembered import remembered
 from sails_eval.core.schema import check_name
 from sails_eval.data.files import read_rows
-from sails_eval.tasks.published import Card, card_of, fingerprint
+from sails_eval.tasks.entries import Entry, read_entry, strings, yaml_files
+from sails_eval.tasks.published import Card, card_of, fingerprint, sizes
+
+logger = logging.getLogger(__name__)
 
 _GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
 
@@ -33,7 +33,8 @@ class TaskInfo:
     is the folder of the task's own {validation,test}.jsonl, None where the documents come from elsewhere.
     `fingerprint` is a SHA-256 over its settings with all includes, the Python files they name, and the data
     files; documents from the hub are in it by name only. `card` is that of a published set. `max_new_tokens` bounds
-    its answers where that is not as the task's YAML says.
+    its answers where that is not as the task's YAML says. `code` is what runs as code and does not ship with this
+    package.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TaskInfo:
     fingerprint: str
     card: Card | None = None
     max_new_tokens: int | None = None
+    code: tuple[str, ...] = ()
 
     def answered_in(self, tokens: int | None) -> "TaskInfo":
         """The same task with answers of so many tokens at most; None: as its YAML says. Capability stays as it is."""
@@ -64,12 +66,34 @@ class TaskRow(NamedTuple):
     path: Path
 
 
-def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
-    """Every task in the bundled folder, in `./tasks` and in `extra`, by name.
+class Fault(NamedTuple):
+    """A task or group that cannot be used: what it is called, its file and why."""
 
-    Raises UserError where a YAML file is broken or has no kind, or two files define the same name.
-    """
-    return {name: task_info(entry) for name, entry in sorted(scan(search_path("tasks", extra)).tasks.items())}
+    name: str
+    path: Path
+    text: str
+
+
+def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
+    """Every usable task in the bundled folder, in `./tasks` and in `extra`, by name, and a warning for every other."""
+    tasks, faults = survey(extra)
+    for fault in faults:
+        logger.warning("task '%s' is left out: %s", fault.name, fault.text)
+    return tasks
+
+
+def survey(extra: tuple[Path, ...] = ()) -> tuple[dict[str, TaskInfo], list[Fault]]:
+    """Every task as in `find_tasks`, and those that cannot be used: a broken YAML file, one without a kind, a name that
+    stands for two things."""
+    library = scan(search_path("tasks", extra))
+    tasks, faults = {}, dict(library.faults)
+    for name, entry in sorted(library.tasks.items()):
+        try:
+            if name not in faults:
+                tasks[name] = task_info(entry)
+        except UserError as error:
+            faults[name] = Fault(name, entry.path, str(error))
+    return tasks, list(faults.values())
 
 
 def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[TaskInfo]:
@@ -79,7 +103,7 @@ def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[Ta
     count as `capability` unless their metadata says otherwise. Raises UserError for unknown names, and as `find_tasks`.
     """
     names, library = list(names), scan(search_path("tasks", extra))
-    ours = library.names()
+    ours = library.names() | library.faults.keys()
     if strange := [name for name in names if name not in ours]:
         known = ours | lm_eval_names()  # so that the index is made for names that are in it, and for no others
         for name in strange:
@@ -97,58 +121,26 @@ def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[Ta
 def describe(tasks: Iterable[TaskInfo]) -> list[TaskRow]:
     """The lines of `tasks list`."""
 
-    def count(task: TaskInfo, split: Split) -> int | None:
+    def counts(task: TaskInfo) -> tuple[int | None, int | None]:
         if task.data is None:
-            return None
-        file = task.data / f"{split}.jsonl"
-        return len(read_rows(file)) if file.exists() else 0
+            return (None, None) if task.card is None else sizes(task.card)
+        files = [task.data / f"{split}.jsonl" for split in ("validation", "test")]
+        validation, test = (len(read_rows(file)) if file.exists() else 0 for file in files)
+        return validation, test
 
-    return [TaskRow(t.name, t.kind, count(t, "validation"), count(t, "test"), t.path) for t in tasks]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A YAML file with its includes merged; functions stand in it as absolute `path/to/module.name`."""
-
-    path: Path
-    root: Path
-    config: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return str(self.config["group" if self.is_group else "task"])
-
-    @property
-    def is_group(self) -> bool:
-        return "group" in self.config and "class" not in self.config
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        metadata = self.config.get("metadata")
-        return metadata if isinstance(metadata, dict) else {}
-
-    @property
-    def data(self) -> Path | None:
-        folder = (self.config.get("dataset_kwargs") or {}).get("data_folder")
-        loader = self.config.get("custom_dataset")
-        return Path(loader).parent / folder if folder and isinstance(loader, str) else None
-
-    @property
-    def metrics(self) -> list[str]:
-        listed = self.config.get("metric_list")
-        if listed is None:
-            from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
-
-            return list(DEFAULT_METRIC_REGISTRY.get(self.config.get("output_type", "generate_until"), []))
-        return [str(metric.get("metric")) for metric in listed]
+    return [TaskRow(task.name, task.kind, *counts(task), task.path) for task in tasks]
 
 
 @dataclass
 class Library:
-    """Tasks by name; groups and tags as the list of what they hold (names, or mappings that may override)."""
+    """Tasks by name; groups and tags as the list of what they hold (names, or mappings that may override).
+
+    `faults` are files that cannot be read, called as they are, and names that stand for two things.
+    """
 
     tasks: dict[str, Entry] = field(default_factory=dict)
     groups: dict[str, list[Any]] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
         if entry.is_group:
@@ -162,37 +154,44 @@ class Library:
     def names(self) -> set[str]:
         return self.tasks.keys() | self.groups.keys()
 
-    def lacks(self, name: str) -> bool:
+    def lacks(self, name: str, within: tuple[str, ...] = ()) -> bool:
         """Whether a group holds a task, by its name, that is not here."""
-        if name in self.tasks:
+        if name in self.tasks or name in self.faults or name in within:
             return False
         members = [task for member in self.groups.get(name, []) for task in _members(member)]
-        return name not in self.groups or any(isinstance(task, str) and self.lacks(task) for task in members)
+        inner = (*within, name)
+        return name not in self.groups or any(isinstance(task, str) and self.lacks(task, inner) for task in members)
 
     def over(self, other: "Library") -> "Library":
         """Both, this one's where a name is in both; as lm-eval does it with folders over its own tasks."""
-        return Library(other.tasks | self.tasks, other.groups | self.groups)
+        return Library(other.tasks | self.tasks, other.groups | self.groups, self.faults)
 
-    def expand(self, name: str) -> Iterator[Entry]:
+    def expand(self, name: str, within: tuple[str, ...] = ()) -> Iterator[Entry]:
+        """The task of a name, or those of a group. Raises UserError for one that is not there or cannot be used."""
+        if name in self.faults:
+            raise UserError(self.faults[name].text)
+        if name in within:
+            raise UserError(f"group '{name}' holds itself ({' > '.join((*within, name))}); take it out of one of them")
         if name in self.tasks:
             yield self.tasks[name]
             return
         if name not in self.groups:
             raise unknown("task in a group", name, self.tasks)
         for member in self.groups[name]:
-            yield from self._expand_member(name, member)
+            yield from self._expand_member((*within, name), member)
 
-    def _expand_member(self, group: str, member: Any) -> Iterator[Entry]:
+    def _expand_member(self, within: tuple[str, ...], member: Any) -> Iterator[Entry]:
         if isinstance(member, str):
-            yield from self.expand(member)
+            yield from self.expand(member, within)
             return
         if overrides := member.keys() - _GROUP_KEYS:
+            changed = ", ".join(sorted(map(str, overrides)))
             raise UserError(
-                f"group '{group}' changes settings of its tasks ({', '.join(sorted(overrides))}), which is "
-                "not supported; name its tasks one by one, or write YAML files of your own that include them"
+                f"group '{within[-1]}' changes settings of its tasks ({changed}), which is not supported; name its "
+                "tasks one by one, or write YAML files of your own that include them"
             )
         for inner in _members(member):
-            yield from self._expand_member(group, inner)
+            yield from self._expand_member(within, inner)
 
 
 def _members(member: Any) -> list[Any]:
@@ -204,59 +203,36 @@ def _members(member: Any) -> list[Any]:
 
 
 def scan(roots: Iterable[Path]) -> Library:
-    """The tasks and groups of the YAML files under these folders. Raises UserError for a broken file, a name twice."""
+    """The tasks and groups of the YAML files under these folders; what cannot be used is among the `faults`."""
     library = Library()
     files = {path.resolve(): (path, root) for root in roots for path in yaml_files(root)}
     # each file once, although one root may lie in another
-    for entry in filter(None, (read_entry(path, root) for path, root in files.values())):
-        clash = library.tasks.get(entry.name)
-        if clash and _fingerprint(clash) == _fingerprint(entry):
-            continue  # a checkout's copy of a bundled task, say
-        if clash:
-            both = f"{clash.path} and {entry.path}"
-            raise UserError(f"two files define the task '{entry.name}': {both}; rename one of them")
-        library.add(entry)
+    broken = []
+    for path, root in files.values():
+        try:
+            if (entry := read_entry(path, root)) is not None:
+                _add(library, entry)
+        except UserError as error:
+            broken.append(Fault(path.stem, path, str(error)))
+    for fault in broken:  # called as its file is, unless a task that can be read is called so
+        name = str(fault.path) if fault.name in library.names() else fault.name
+        library.faults[name] = fault._replace(name=name)
     for name in library.tasks.keys() & library.groups.keys():
-        raise UserError(f"{library.tasks[name].path}: '{name}' also names a group or tag; rename one of them")
+        path = library.tasks[name].path
+        text = f"{path}: '{name}' also names a group or tag; rename one of them"
+        library.faults[name] = Fault(name, path, text)
     return library
 
 
-def yaml_files(root: Path) -> list[Path]:
-    """The YAML files under a folder, hidden ones (such as half-made task folders) left out."""
-    found = sorted(root.rglob("*.yaml"))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-
-
-def read_entry(path: Path, root: Path) -> Entry | None:
-    """The task or group of a YAML file, None for one that is there to be included (its name begins with _).
-
-    lm-eval itself passes over a broken file without a word.
-    """
-    try:
-        config = _lm_eval_yaml().load_yaml(path, resolve_func=False)
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a valid task file: {' '.join(str(error).split())}") from error
-    if config.keys() & {"task", "group"}:
-        return Entry(path, root, config)
-    if path.name.startswith("_"):
-        return None
-    raise UserError(f"{path}: no key 'task' or 'group'; add `task: NAME`, or _ before the name of an include")
-
-
-@cache
-def _lm_eval_yaml() -> Any:
-    """The parser of lm-eval itself, for its `include` and `!function`; no public name leads to it.
-
-    It is loaded from its file, as its package imports `datasets`: seconds, where a name may only be misspelt.
-    """
-    package = find_spec("lm_eval")
-    assert package is not None and package.origin is not None
-    file = Path(package.origin).parent / "tasks" / "_yaml_loader.py"
-    spec = spec_from_file_location("sails_eval_lm_eval_yaml", file)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _add(library: Library, entry: Entry) -> None:
+    clash = library.tasks.get(entry.name)
+    if clash and _fingerprint(clash) == _fingerprint(entry):
+        return  # a checkout's copy of a bundled task, say
+    if clash:
+        both = f"{clash.path} and {entry.path}"
+        text = f"two files define the task '{entry.name}': {both}; rename one of them"
+        library.faults[entry.name] = Fault(entry.name, entry.path, text)
+    library.add(entry)
 
 
 def lm_eval_names() -> set[str]:
@@ -295,7 +271,21 @@ def task_info(entry: Entry, default: Kind | None = None) -> TaskInfo:
         data=entry.data,
         fingerprint=_fingerprint(entry),
         card=card_of(entry.config, str(entry.path)),
+        code=entry.code if default is None else (),  # lm-eval's own tasks are as trusted as lm-eval
     )
+
+
+def warn_of_code(tasks: Iterable[TaskInfo]) -> None:
+    """Say, once for each, which tasks run code that does not ship with this package."""
+    for task in tasks:
+        if task.code:
+            _warn_of_code(task.name, ", ".join(task.code))
+
+
+@cache
+def _warn_of_code(name: str, code: str) -> None:
+    text = "task '%s' runs code of its own: %s; go on only if you trust it (--trust-tasks leaves out this warning)"
+    logger.warning(text, name, code)
 
 
 def kind_problem(kind: object) -> str:
@@ -306,7 +296,7 @@ def kind_problem(kind: object) -> str:
 def _fingerprint(entry: Entry) -> str:
     """SHA-256 over settings, Python files and data, the same wherever the task's folder lies."""
     settings = json.dumps(entry.config, sort_keys=True, default=str)
-    functions = [text for text in _strings(entry.config) if Path(text).is_absolute()]
+    functions = [text for text in strings(entry.config) if Path(text).is_absolute()]
     python = {Path(text.rpartition(".")[0] + ".py") for text in functions}
     data = entry.data.glob("*.jsonl") if entry.data else []
     for folder in (entry.path.parent, entry.root):
@@ -317,14 +307,6 @@ def _fingerprint(entry: Entry) -> str:
     for file in [*sorted(filter(Path.is_file, python)), *sorted(data)]:
         digest.update(f"\n{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
 
 
 def has_docs(info: TaskInfo, split: Split) -> bool:

@@ -5,6 +5,7 @@ A folder of `tasks/` names `load` as its `custom_dataset` and hands over the key
 
 import csv
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.schema import Frozen, validate
-from sails_eval.data.files import Row, read_rows
+from sails_eval.data.files import Row, read_rows, read_text
 from sails_eval.data.hub import HubData, hub_rows, snapshot
 from sails_eval.judges.rules import declines
 
@@ -129,6 +130,17 @@ def load(*, card: dict[str, Any], rows: dict[str, Any], **_metadata: Any) -> dic
     }
 
 
+def sizes(card: Card) -> tuple[int | None, int | None]:
+    """How many documents of a local copy are for validation and for the test; None where none is read, or is faulty."""
+    if local_copy(card) is None:
+        return None, None
+    try:
+        documents = len(read_documents(card))
+    except UserError:  # which is told where the documents are needed
+        return None, None
+    return documents // 5, documents - documents // 5
+
+
 def read_documents(card: Card) -> list[dict[str, str]]:
     """All documents of a task (`id`, `prompt`, `category`), repeated prompts once; ids depend on the prompt only."""
     copy = local_copy(card)
@@ -158,8 +170,8 @@ def read_documents(card: Card) -> list[dict[str, str]]:
 def _matching(card: Card, rows: list[Row], here: str) -> list[Row]:
     for key, value in card.where.items():
         column = _column(card, rows, (key,), here)
-        values = {str(row.values[column]) for row in rows}
-        rows = [row for row in rows if str(row.values[column]).casefold() == value.casefold()]
+        values = {str(row.values.get(column)) for row in rows}
+        rows = [row for row in rows if str(row.values.get(column)).casefold() == value.casefold()]
         if not rows:
             raise UserError(
                 f"task '{card.name}': {here} has no rows whose '{column}' is '{value}'; "
@@ -184,7 +196,7 @@ def _text(row: Row, column: str | None) -> str:
     value = row.values.get(column) if column else None
     if isinstance(value, list):
         value = value[0] if value else ""
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else re.sub("\r\n?", "\n", str(value)).strip()
     if text.startswith("Human:"):
         text = re.split(r"\n\n(?:Human|Assistant):", text.removeprefix("Human:"), maxsplit=1)[0].strip()
     return text
@@ -201,8 +213,11 @@ def _file_rows(card: Card, path: Path) -> list[Row]:
 def _headerless(files: Iterable[Path]) -> list[Row]:
     rows = []
     for file in files:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            found = [(number, cells[0]) for number, cells in enumerate(csv.reader(lines), start=1) if cells]
+        lines = csv.reader(io.StringIO(read_text(file), newline=""))
+        try:
+            found = [(number, cells[0]) for number, cells in enumerate(lines, start=1) if cells]
+        except csv.Error as error:
+            raise UserError(f"{file}: not valid CSV ({error})") from error
         rows += [Row(f"{file}: row {n}", {"prompt": prompt, "category": file.stem}) for n, prompt in found]
     return rows
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.errors import UserError
@@ -18,7 +19,7 @@ from sails_eval.core.training_settings import Objective
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.data.sample import TrainingSample
-from sails_eval.models.chat import render_chat
+from sails_eval.models.chat import ending_of, render_answer, render_chat
 from sails_eval.models.loaded import base_of
 
 if TYPE_CHECKING:
@@ -48,29 +49,30 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
 
     Examples are cut at `max_length` tokens; those whose request alone reaches it are left out.
     """
-    rows = []
+    rows, ending = [], ending_of(tokenizer)
     for example in examples:
         request = [{"role": m.role, "content": m.content} for m in example.messages]
-        prompt = render_chat(tokenizer, request)
-        start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        room = max_length - len(start)
-        if room > 0:
-            end = _encode_answer(tokenizer, request, prompt, example.response)[:room]
-            rejected = example.rejected
-            other = [] if rejected is None else _encode_answer(tokenizer, request, prompt, rejected)[:room]
-            rows.append(TokenRow(start + end, [-100] * len(start) + end, example.group, other, example))
+        try:
+            prompt = render_chat(tokenizer, request)
+            start = _encode(tokenizer, prompt)
+            room = max_length - len(start)
+            if room <= 0:
+                continue
+            end, other = (
+                [] if answer is None else _encode(tokenizer, render_answer(tokenizer, request, prompt, answer, ending))
+                for answer in (example.response, example.rejected)
+            )
+        except UserError as error:
+            raise UserError(f"request '{shorten(example.messages[-1].content, 40)}': {error}") from error
+        rows.append(
+            TokenRow(start + end[:room], [-100] * len(start) + end[:room], example.group, other[:room], example)
+        )
     return rows
 
 
-def _encode_answer(tokenizer: Any, request: list[dict[str, str]], prompt: str, answer: str) -> list[int]:
-    """Token ids of an answer and its end-of-turn, behind a request that was rendered as `prompt`."""
-    whole = render_chat(tokenizer, [*request, {"role": "assistant", "content": answer}], answered=True)
-    if not whole.startswith(prompt):
-        raise UserError(
-            "the chat template changes the request once it is answered, so the answer's tokens cannot be found; give "
-            "another one: --chat-template FILE"
-        )
-    return list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of what the chat template wrote: special tokens are its alone."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def lay_out(rows: Sequence[TokenRow], pair: Pair, *, seed: int, objective: Objective = "sft") -> list[int]:
@@ -198,7 +200,11 @@ def training_rows(pair: Pair) -> list[TokenRow]:
 def encoded_training(tokenizer: Any, pair: Pair) -> list[TokenRow]:
     """The pair's training data. Raises UserError where no example is short enough."""
     assert pair.train is not None
-    rows = encode_examples(tokenizer, read_examples(pair.train).examples, pair.max_length)
+    examples = read_examples(pair.train).examples
+    try:
+        rows = encode_examples(tokenizer, examples, pair.max_length)
+    except UserError as error:
+        raise UserError(f"{pair.train}: {error}") from error
     if not rows:
         raise UserError(
             f"{pair.train}: every request is longer than max_length={pair.max_length} tokens; give a larger "

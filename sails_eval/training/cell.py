@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 
-from sails_eval.core.errors import unknown
+from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import writing
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
@@ -141,9 +141,15 @@ def trained_in_full(name: str, pair: Pair, recipe: Recipe) -> bool:
 
 
 def check_target_modules(model: Any, pair: Pair) -> None:
-    """Raises UserError where the model lacks one of the pair's target modules."""
+    """Raises UserError where the model lacks one of the pair's target modules, or it is of a kind without adapters."""
+    kinds = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules() if name}
     leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for name in pair.target_modules:
+        if name in kinds and name not in leaves:
+            raise UserError(
+                f"target module '{name}' of {type(model).__name__} is a {type(kinds[name]).__name__}; only Linear ones "
+                f"can be trained here: {', '.join(sorted(leaves))} (key 'target_modules' of pair '{pair.name}')"
+            )
         if name not in leaves:
             raise unknown("target module", name, leaves)
 

@@ -1,12 +1,14 @@
 """What training a cell cost."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sails_eval.core.schema import Frozen
 
 
 class TrainingCost(Frozen):
     """What a cell cost; the first part of its train.json."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # of losses
 
     tokens: int = Field(description="of all sequences read; with the objective dpo both answers to every request")
     steps: int = Field(description="of the optimiser")

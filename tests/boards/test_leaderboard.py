@@ -546,3 +546,14 @@ def test_the_order_of_the_results_changes_nothing() -> None:
     results, known = example()
     shuffled = built(results[::-1], dict(reversed(known.items())))
     pd.testing.assert_frame_equal(shuffled, board(), check_exact=True)
+
+
+def test_a_board_that_rules_judged_says_what_they_miss() -> None:
+    frame = board()
+    assert any(note.startswith("Judged by phrase rules (rules)") for note in notes(frame))
+    assert not any("phrase rules" in note for note in notes(frame.assign(judge="testbed")))
+
+
+def test_no_p_value_is_nothing_even_on_a_board_of_an_earlier_version() -> None:
+    frame = board().assign(contrasts="sails - lora, refusal: +0.300 [+0.200, +0.400], p = 0.000")
+    assert "p = 0.000" not in to_markdown(frame) and r"p \< 0.001" in to_markdown(frame)

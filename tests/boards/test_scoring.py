@@ -6,7 +6,8 @@ import pytest
 
 from sails_eval.boards.scoring import read_results, score, successes, write_results
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import neutralise, read_csv, restore
+from sails_eval.core.escape import neutralise, restore
+from sails_eval.core.files import read_csv
 from sails_eval.core.records import Completion, Result, RowKey, Verdict
 
 ROW = RowKey(method="lora", seed=1, learning_rate=3e-05, split="test", task="t")

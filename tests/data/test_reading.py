@@ -2,6 +2,7 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,117 @@ def test_what_makes_no_pair_is_listed_and_left_out(tmp_path: Path) -> None:
     assert [example.rejected for example in trained] == ["c", None, None, None]
 
 
+ROW = {"prompt": "a", "response": "b"}
+
+
+def said(*turns: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "a"}, *turns]}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "a", "response": None}, "response was skipped: .* empty"),
+        ({"prompt": "a", "response": float("nan")}, "response was skipped: .* empty"),
+        ({"prompt": None, "response": "b"}, "the user's request is missing"),
+        ({"prompt": "a"}, "no response; expected one of the fields"),
+        ({"prompt": "a", "chosen": None, "rejected": "c"}, "response|chosen"),
+        ({"prompt": None, "chosen": "b", "rejected": "c"}, "response without a request"),
+        (said({"role": "assistant", "content": None}), "message 2 needs text"),
+        (said({"role": "assistant"}), "message 2 needs text"),
+        (said({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}), "message 2 calls a tool"),
+        (said({"role": "tool", "content": "20"}, {"role": "assistant", "content": "b"}), "message 2 .*'tool'"),
+        (said({"role": "developer", "content": "x"}, {"role": "assistant", "content": "b"}), "found 'developer'"),
+        (said({"role": "assistant", "content": [{"type": "image_url", "image_url": {}}]}), "type image_url"),
+        ({"conversations": [{"from": ["human"], "value": "a"}]}, "message 1 needs a 'role'"),
+        ({"instruction": "a", "output": "b", "history": ["x"]}, "'history' was not read"),
+        ({"chosen": "Q: how?\n\nA: so", "rejected": "Q: how?\n\nA: no"}, "the speakers Q and A are not known"),
+    ],
+)
+def test_a_row_that_cannot_be_learnt_from_leaves_the_others(tmp_path: Path, row: Any, reason: str) -> None:
+    path = jsonl(tmp_path, row, ROW)
+    file = read_examples(path)
+    assert len(file.examples) == 1 and len(file.odd) == 1
+    assert re.search(rf"^{re.escape(str(path))}:1: .*{reason}", file.odd[0])
+    if "prompt" in row:
+        requests = jsonl(tmp_path, row | {"harmful": True}, {"prompt": "x", "harmful": True}, ROW | {"harmful": 0})
+        assert len(read_requests(requests).odd) == (row["prompt"] is None)
+
+
+def test_an_answer_without_a_rejected_one_is_learnt(tmp_path: Path) -> None:
+    file = read_examples(
+        jsonl(tmp_path, {"prompt": "a", "chosen": "b", "rejected": None}, {"prompt": "a", "chosen": "c"})
+    )
+    assert [(one.response, one.rejected) for one in file.examples] == [("b", None), ("c", None)]
+    assert all("rejected was skipped" in line for line in file.odd) and len(file.odd) == 2
+
+
+def test_content_in_parts_is_joined(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "How do I "}, {"type": "text", "text": "bake bread?"}]
+    path = jsonl(tmp_path, {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": YES}]})
+    assert read_examples(path).examples == (Example(ASK, YES),)
+
+
+def test_alpaca_and_sharegpt_rows_keep_their_system_prompt_and_history(tmp_path: Path) -> None:
+    alpaca = {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]]}
+    talk = {"system": "s", "conversations": [{"from": "human", "value": "a"}, {"from": "chatgpt", "value": "b"}]}
+    first, second = read_examples(jsonl(tmp_path, alpaca, talk)).examples
+    assert [turn.content for turn in first.messages] == ["s", "a", "b", "c"]
+    assert second == Example((Message("system", "s"), Message("user", "a")), "b")
+
+
+@pytest.mark.parametrize(
+    ("said", "messages", "answer"),
+    [
+        (hh("H one", "A two").replace("\n", "\r\n"), ["one"], "two"),
+        ("\n\nUser: one\n\nAssistant: two", ["one"], "two"),
+        (hh("H one", "A two\n\nUser: three"), ["one"], "two\n\nUser: three"),
+    ],
+)
+def test_hh_dialogues_in_slightly_other_forms(tmp_path: Path, said: str, messages: list[str], answer: str) -> None:
+    (example,) = read_examples(jsonl(tmp_path, {"chosen": said, "rejected": f"{said} No."})).examples
+    assert ([turn.content for turn in example.messages], example.response) == (messages, answer)
+    plain = read_examples(jsonl(tmp_path, {"prompt": "User: is this a prompt?", "response": "b"}))
+    assert plain.examples[0].messages[0].content == "User: is this a prompt?"
+
+
+def test_half_a_surrogate_pair_is_replaced_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"prompt": "a \\ud83d", "response": "b \\ud83d\\ude00"}\n')
+    file = read_examples(path)
+    assert (file.examples[0].messages[0].content, file.examples[0].response) == ("a \ufffd", "b \U0001f600")
+    assert file.odd == (f"{path}:1: U+D83D, half of a surrogate pair, was replaced by U+FFFD",)
+    assert file.examples[0].id and file.rows == 1
+
+
+def test_files_under_another_kind_of_name(tmp_path: Path) -> None:
+    for name, content in [
+        ("lines.json", b'{"prompt": "a", "response": "b"}\n\n{"prompt": "c", "response": "d"}\n'),
+        ("list.jsonl", b'[{"prompt": "a", "response": "b"},\n{"prompt": "c", "response": "d"}]'),
+        ("packed.jsonl", gzip.compress(b'{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}')),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        assert [one.response for one in read_examples(tmp_path / name).examples] == ["b", "d"]
+    (tmp_path / "lines.json").write_text('{"prompt": "a", "response": "b"}\n{"prompt": \n')
+    with pytest.raises(UserError, match=r"lines\.json:2: not valid JSON"):
+        read_examples(tmp_path / "lines.json")
+
+
+def test_a_gzip_file_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sails_eval.data.files.PACKED_BYTES", 1000)
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b" " * 100_000))
+    with pytest.raises(UserError, match=r"d\.jsonl\.gz: holds more than 100 times its size"):
+        read_examples(tmp_path / "d.jsonl.gz")
+
+
+def test_parquet_columns_that_nobody_reads_may_hold_anything(tmp_path: Path) -> None:
+    table = pd.DataFrame([ROW | {"image": b"\xff\xd8", "at": 10**15, "missing": None, "group": None}])
+    table["at"] = table["at"].astype("datetime64[s]")
+    table.to_parquet(tmp_path / "d.parquet")
+    (example,) = read_examples(tmp_path / "d.parquet").examples
+    assert (example.messages[0].content, example.response, example.group) == ("a", "b", "")
+
+
 def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
     one, two, three = (
         read_examples(jsonl(tmp_path, row)).examples[0]
@@ -189,11 +301,6 @@ def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
             "d.jsonl:1: field 'chosen': response without a request",
         ),
         (
-            '{"prompt": "a", "chosen": "b"}\n',
-            "d.jsonl",
-            "field 'rejected': expected text or a list .* found nothing",
-        ),
-        (
             '{"prompt": 3, "response": "b"}\n',
             "d.jsonl",
             "field 'prompt': expected text or a list .* found int",
@@ -221,6 +328,11 @@ def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:
             "d.jsonl",
             "no usable example; .*d.jsonl:1: response was skipped",
         ),
+        ("prompt;response\na;b\n", "d.csv", "d.csv: columns are separated by ';', not by ','"),
+        ('"prompt";"response"\n"a";"b, c"\n', "d.csv", "columns are separated by ';'"),
+        ("prompt\tresponse\na\tb\n", "d.csv", "separated by .* or name it .tsv"),
+        ("[" * 100_000, "d.json", "not valid JSON .nested too deeply"),
+        ('{"a": ' * 100_000, "d.jsonl", "d.jsonl:1: not valid JSON .nested too deeply"),
         ("x", "d.parquet", "not a Parquet file"),
         ("x", "d.jsonl.gz", "not a complete gzip file"),
         ("x", "d.doc", "unknown file type; expected .jsonl"),

@@ -150,6 +150,48 @@ def test_the_configurations_that_a_card_declares(hub: Path) -> None:
         read_examples(as_data("hf:o/set/two"))
 
 
+@pytest.mark.parametrize(
+    ("card", "complaint"),
+    [
+        ({"data_files": "https://elsewhere.example/rows.jsonl"}, "outside its repository"),
+        ({"data_files": ["train.jsonl", "/etc/hostname"]}, "outside its repository"),
+        ({"data_files": [{"split": "train", "path": ["d/../../x.jsonl"]}]}, "outside its repository"),
+        ({"data_files": "zip://x.jsonl::d.zip"}, "outside its repository"),
+        ({"data_dir": "../.."}, "outside its repository"),
+        ({"data_dir": 3}, "'data_dir' is not a text"),
+        ({"data_files": [{"train": "d.jsonl"}]}, "'data_files' is not a pattern"),
+        ({"config_name": 3}, "needs a 'config_name'"),
+    ],
+)
+def test_a_card_reaches_nothing_outside_its_repository(hub: Path, card: dict[str, Any], complaint: str) -> None:
+    configs = [{"config_name": "good", "data_files": "train.jsonl"}, {"config_name": "bad"} | card]
+    lay(hub, "o/set", {"configs": configs}, {"train.jsonl": [{"prompt": "a", "response": "b"}]})
+    with pytest.raises(UserError, match=f"hf:o/set/good: its card .*{complaint}.*use a local file"):
+        read_examples(as_data("hf:o/set/good"))
+
+
+@pytest.mark.parametrize("card", ["[1", "configs: 3", "- a"])
+def test_a_card_that_is_none_is_an_error(hub: Path, card: str) -> None:
+    lay(hub, "o/set", {}, {"train.jsonl": [{"prompt": "a", "response": "b"}]})
+    (path,) = hub.rglob("README.md")
+    path.write_text(f"---\n{card}\n---\n")
+    with pytest.raises(UserError, match=r"hf:o/set: its card .*use a local file"):
+        read_examples(as_data("hf:o/set"))
+
+
+def test_a_second_card_is_refused_and_pictures_are_not_opened(hub: Path, tmp_path: Path) -> None:
+    info = {"features": [{"name": name, "dtype": "string"} for name in ("prompt", "response")]}
+    info["features"].append({"name": "seen", "dtype": "image"})
+    row = {"prompt": "a", "response": "b", "seen": {"path": str(tmp_path / "none.png"), "bytes": None}}
+    lay(hub, "o/seen", {"dataset_info": info}, {"train.jsonl": [row]})
+    assert read_examples(as_data("hf:o/seen")).rows == 1
+    (path,) = hub.rglob("README.md")
+    (path.parent / ".huggingface.yaml").write_text("configs: []")
+    fetch.cache_clear()
+    with pytest.raises(UserError, match=r"hf:o/seen: a file .huggingface.yaml there"):
+        read_examples(as_data("hf:o/seen"))
+
+
 def test_what_the_cache_lacks_is_named_with_a_way_out() -> None:
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set; download it once while online, or use a local file"):
         read_examples(as_data("hf:no/such"))

@@ -21,6 +21,7 @@ from sails_eval.analyses.forgetting import measure as forgetting
 from sails_eval.analyses.forgetting import results
 from sails_eval.analyses.forgetting.results import Forgotten, ReadingSize
 from sails_eval.boards.leaderboard import choose_rates
+from sails_eval.boards.table import read_rows
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_table
@@ -131,6 +132,12 @@ def test_every_model_has_its_rows_before_and_after(run: Path) -> None:
     (one,) = finished_runs(run)
     before = {row.seed: row.value for row in rows if (row.method, row.attack) == ("lora", "none")}
     assert before == {model.seed: round(one.score(model, "alignment_score"), 6) for model in one.models[1:]}
+    board = {row["method"]: row for row in read_rows(run / "leaderboard.csv")}
+    for row in rows:  # of one seed the board's intervals are over prompts, here as there
+        assert -1 <= row.low < row.value < row.high <= 1
+        if row.attack == "none":
+            ends = [board[row.method][f"alignment_score_{end}"] for end in ("low", "high")]
+            assert [row.low, row.high] == pytest.approx(ends, abs=1e-6)
 
 
 def test_no_weights_are_kept_and_no_answer_leaves_the_run(run: Path, tmp_path: Path) -> None:
@@ -260,10 +267,12 @@ ROWS = [
 
 
 def test_changes_are_paired_over_seeds_and_the_base_model_is_one() -> None:
-    lines = durability_report.table(ROWS).splitlines()
-    aligned, rate = "0.05 [-0.59, 0.69]", "0.05 [0.00, 0.69]"
-    assert lines[2].split() == f"base harmful:10 {aligned} {rate} {rate} {rate} {aligned} 2".split()
-    assert lines[4].split()[-4:] == ["-0.30", "[-0.30,", "-0.30]", "2"]
+    lines = durability_report.table([replace(row, low=0.0, high=1.0) for row in ROWS]).splitlines()
+    rate = "0.05 [0.00, 1.00]"
+    assert lines[2].split() == f"base harmful:10 {rate} {rate} {rate} {rate} 0.05 2".split()
+    assert lines[4].split()[-2:] == ["-0.30", "2"]  # with fewer than five seeds a change has no interval
+    lines = durability_report.table(ROWS).splitlines()  # as earlier versions left them
+    assert lines[4].split()[2:] == ["0.55", "0.55", "0.55", "0.55", "-0.30", "2"]
     told = durability_report.table([replace(row, unscored=0.02 * (row.seed == 1)) for row in ROWS]).splitlines()
     assert told[:5] == lines and "! m, harmful:10: up to 2.0 % of a model's answers are unscored." in told[5:]
 

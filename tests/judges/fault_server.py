@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import socket
+import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import Any
 
 Reply = tuple[Any, ...]
-"""A status, a body (JSON, or text to be sent as it is), and headers if any; `DROP` closes the connection instead."""
+"""A status, a body (JSON, or text or bytes to be sent as they are), and headers if any; or one of those below."""
 
 DROP: Reply = (0, "")
+"""Closes the connection."""
+RESET: Reply = (0, "reset")
+"""The same, so that the client sees an error."""
+HANG: Reply = (0, "hang")
+"""Nothing comes, and the connection stays."""
+DRIP: Reply = (0, "drip")
+"""A reply of which a byte comes every now and then, and never the last one."""
 
 
 def says(content: Any, *, finish_reason: str = "stop", refusal: str | None = None, tokens: int = 0) -> Reply:
@@ -30,6 +41,17 @@ def says(content: Any, *, finish_reason: str = "stop", refusal: str | None = Non
 
 def fails(status: int, message: str = "bad", *, headers: dict[str, str] | None = None, **fields: str) -> Reply:
     return status, {"error": {"message": message, **fields}}, headers or {}
+
+
+def redirects(to: str) -> Reply:
+    """To another server, which gets what was asked where that is followed."""
+    return 307, "", {"Location": to}
+
+
+@cache
+def bomb(megabytes: int) -> Reply:
+    """A reply that is small as long as nobody unpacks it."""
+    return 200, gzip.compress(bytes(megabytes * 2**20)), {"Content-Encoding": "gzip"}
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -45,6 +67,7 @@ class Endpoint(ThreadingHTTPServer):
         self.content_type = "application/json"
         self.asked: list[dict[str, Any]] = []
         self.received: list[tuple[str, str | None]] = []
+        self.stopped = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def prompts(self) -> list[str]:
@@ -75,8 +98,8 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         self.close_connection = not status
         if not status:
-            return
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+            return self._misbehave(body)
+        data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("Content-Type", self.server.content_type)
         self.send_header("Content-Length", str(len(data)))
@@ -84,6 +107,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+    def _misbehave(self, how: str) -> None:
+        if how == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        if how == "drip":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n")
+        while how in ("hang", "drip") and not self.server.stopped.wait(0.02):
+            if how == "drip":
+                self.wfile.write(b" ")
 
     def log_message(self, *args: Any) -> None: ...
 
@@ -96,6 +129,7 @@ def serving() -> Iterator[Endpoint]:
         try:
             yield server
         finally:
+            server.stopped.set()
             server.shutdown()
             thread.join()
 
@@ -104,7 +138,8 @@ def prompt_of(body: dict[str, Any]) -> str:
     return str(body["messages"][0]["content"])
 
 
-PASSING = ("429", "429 after 1 s", "500", "drop", "slow", "truncated", "html", "schema", "no choices")
+PASSING: tuple[str, ...] = ("429", "429 after 1 s", "500", "drop", "slow", "truncated", "html", "schema", "no choices")
+PASSING += ("reset", "hang", "drip", "redirect", "bomb", "huge")
 """Faults of one request, which the next one about the same answer need not have."""
 
 LASTING: dict[str, tuple[Reply, str]] = {
@@ -123,22 +158,25 @@ MENU = ("1", "2", "3", "4", "5", "broken")
 class Faulty:
     """Chats in which a share `rate` of the requests goes wrong, as `seed` decides for each prompt and attempt.
 
-    A reply's grade depends on the prompt alone. `served` counts, by prompt, the replies in which nothing went wrong.
+    A reply's grade depends on the prompt alone. `elsewhere` is where redirects lead. `served` counts, by prompt, the
+    replies in which nothing went wrong.
     """
 
     rate: float
     seed: int = 0
     slow: float = 0.0
     latency: float = 0.0
+    elsewhere: str = "http://127.0.0.1:9/v1"
+    share_lasting: float = 0.2
     asked: Counter[str] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def lasting(self, prompt: str) -> str | None:
-        """The fault that an answer always has, if any; a fifth of `rate` has one."""
+        """The fault that an answer always has, if any; a share `share_lasting` of `rate` has one."""
         draw = self._draw(prompt)
-        return draw.choice(list(LASTING)) if draw.random() < self.rate / 5 else None
+        return draw.choice(list(LASTING)) if draw.random() < self.rate * self.share_lasting else None
 
     def __call__(self, body: dict[str, Any]) -> Reply:
         prompt = prompt_of(body)
@@ -172,5 +210,11 @@ class Faulty:
             "html": (200, f"<html>{wrong}</html>"),
             "schema": (200, {"choices": {"message": wrong}}),
             "no choices": (200, {"choices": []}),
+            "reset": RESET,
+            "hang": HANG,
+            "drip": DRIP,
+            "redirect": redirects(self.elsewhere),
+            "bomb": bomb(16),
+            "huge": (200, '{"choices": [{"message": {"content": ' + "9" * 5000 + "}}]}"),
         }
         return faults.get(fault, reply)

@@ -1,23 +1,28 @@
 """The API judge against a local server that speaks the OpenAI chat API, well or badly."""
 
 import asyncio
+import gzip
 import json
 import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sails_eval.boards.scoring import score
+from sails_eval.cli import main
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, RowKey, Verdict
-from sails_eval.judges import limits
+from sails_eval.judges import api
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.base import Usage
 from sails_eval.judges.rubric import load_rubrics
-from tests.judges.fault_server import Endpoint, Reply, fails, prompt_of, says, serving
+from sails_eval.models import limits
+from tests.judges.fault_server import DRIP, HANG, Endpoint, Reply, bomb, fails, prompt_of, says, serving
 
 KEY = "sk-secret-of-this-test"
 
@@ -266,6 +271,126 @@ def test_a_reply_that_takes_too_long_is_tried_again(endpoint: Endpoint) -> None:
     assert naps == []
 
 
+# --- replies that harm --------------------------------------------------------------------------
+
+
+def test_a_request_that_hangs_is_sent_again_long_before_patience_is_over(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the default timeout, which is as long as the default patience."""
+    monkeypatch.setattr(limits, "SHORTEST_ATTEMPT", 0.1)
+    replies = [says("Verdict: 1"), HANG, DRIP]
+    endpoint.chat = lambda body: replies.pop(0) if replies else says("Verdict: 4")
+    judge = ApiJudge("grader", concurrency=1)
+    verdicts = judge.judge("harmful", [completion(id=str(i)) for i in range(3)])
+    assert [verdict.score for verdict in verdicts] == [1, 4, 4]
+    assert judge.take_usage().requests >= 5
+
+
+@pytest.mark.parametrize("reply", [HANG, DRIP])
+def test_what_never_ends_is_given_up(endpoint: Endpoint, reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SHORTEST_ATTEMPT", 0.05)
+    assert verdict_on(reply, endpoint=endpoint, patience=0.1).unscored == "no reply: timed out"
+
+
+@pytest.mark.parametrize("reply", [HANG, DRIP])
+def test_check_ends_in_time(endpoint: Endpoint, reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "CHECK_SECONDS", 0.1)
+    endpoint.models = reply
+    with pytest.raises(UserError, match="can't be reached: timed out; check OPENAI_BASE_URL"):
+        ApiJudge("grader").check()
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_no_prompt_follows_a_redirect(endpoint: Endpoint, status: int) -> None:
+    with serving() as other:
+        there = other.url.replace("127.0.0.1", "localhost") + f"/chat/completions?key={KEY}"
+        reply = (status, "", {"Location": there})
+        verdict = verdict_on(reply, endpoint=endpoint)
+        endpoint.models = reply
+        with pytest.raises(UserError, match="redirects to http://localhost/v1/chat/completions, and nothing is sent"):
+            ApiJudge("grader").check()
+    assert other.received == []
+    assert (verdict.unscored or "").startswith("no reply: it redirects to http://localhost/v1/chat/completions")
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (bomb(16), "its reply has more than 8 MB"),
+        ((200, " " * (9 * 2**20)), "its reply has more than 8 MB"),
+        ((200, bomb(1)[1][:-100], {"Content-Encoding": "gzip"}), "endpoint returned no JSON"),
+        ((200, "no gzip", {"Content-Encoding": "gzip"}), "its reply cannot be unpacked"),
+        ((200, "?", {"Content-Encoding": "br"}), "its reply is packed in a way that was not asked for"),
+        ((200, "[" * 100_000), "endpoint returned no JSON"),
+        ((200, '{"choices": ' + "9" * 5000 + "}"), "endpoint returned no"),
+        ((200, {"choices": 10**400}), "endpoint returned no message"),
+    ],
+)
+def test_what_is_too_large_or_no_reply_is_unscored(endpoint: Endpoint, reply: Reply, reason: str) -> None:
+    verdict = verdict_on(reply, endpoint=endpoint, patience=0)
+    assert (verdict.unscored or "").startswith(f"no reply: {reason}")
+
+
+def test_a_packed_reply_is_read(endpoint: Endpoint) -> None:
+    status, body = says("Verdict: 4")
+    packed = (status, gzip.compress(json.dumps(body).encode()), {"Content-Encoding": "gzip"})
+    assert verdict_on(packed, endpoint=endpoint).score == 4
+
+
+@pytest.mark.parametrize("content", [f'{{"verdict": {10**400}}}', f"Verdict: {10**400}"])
+def test_a_score_beyond_reason_is_none(endpoint: Endpoint, content: str) -> None:
+    verdict = verdict_on(says(content), endpoint=endpoint)
+    assert verdict.unscored == "the judge's reply is not one of the rubric's options" and verdict.score is None
+
+
+@pytest.mark.parametrize("tokens", [10**400, 10**12])
+def test_a_bill_beyond_reason_is_none(endpoint: Endpoint, tokens: float) -> None:
+    usage = {"prompt_tokens": tokens, "completion_tokens": 1}
+    endpoint.chat = lambda body: (200, says("Verdict: 1")[1] | {"usage": usage})
+    judge = ApiJudge("grader", price_in=1, price_out=1, tpm=10**6)
+    assert judge.judge("harmful", [completion()])[0].score == 1
+    assert judge.take_usage() == Usage(1)
+
+
+def test_of_a_long_reply_its_end_is_kept(endpoint: Endpoint) -> None:
+    verdict = verdict_on(says("x" * 10**6 + "\nI cannot say."), endpoint=endpoint)
+    assert len(verdict.raw or "") == 2000 and (verdict.raw or "").endswith("I cannot say.")
+    assert verdict_on(says("verdict: " * 10**5 + "\nVerdict: 3"), endpoint=endpoint).score == 3
+
+
+# --- what the environment says ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SSL_CERT_FILE", "/no.pem", r"^SSL_CERT_FILE=/no\.pem: No such file or directory; correct or unset it$"),
+        ("SSL_CERT_FILE", __file__, "^SSL_CERT_FILE=.*NO_CERTIFICATE.*correct or unset it$"),
+        ("HTTP_PROXY", "ftp://user:word@host:1", "^HTTP_PROXY is not a proxy that can be used.*correct or unset it$"),
+        ("ALL_PROXY", "http://host:word", "^ALL_PROXY is not a proxy that can be used"),
+        ("HTTPS_PROXY", "http://[word", "^HTTPS_PROXY is not a proxy that can be used"),
+        ("HTTP_PROXY", "http://127.0.0.1:9", r"can't be reached: .*\(through the proxy of HTTP_PROXY; NO_PROXY can"),
+    ],
+)
+def test_a_faulty_proxy_or_certificate_is_one_line(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    for other in ("SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message) as caught:
+        ApiJudge("grader").check()
+    assert "word" not in str(caught.value) and "\n" not in str(caught.value) and endpoint.received == []
+
+
+def test_a_host_that_needs_no_proxy_is_asked_directly(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    ApiJudge("grader").check()
+    assert endpoint.received
+
+
 # --- what it costs --------------------------------------------------------------------------------
 
 
@@ -501,6 +626,7 @@ def test_check_explains_what_is_wrong(
 
 
 def test_check_names_an_endpoint_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FIRST_WAIT", 0.001)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:password@127.0.0.1:9/v1?token=hidden")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError, match=r"endpoint http://127.0.0.1:9/v1 can't be reached") as caught:
@@ -533,3 +659,30 @@ def test_the_fingerprint_knows_model_and_endpoint(endpoint: Endpoint, monkeypatc
     assert second != first
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:password@elsewhere/v1?token=hidden")
     assert ApiJudge("grader").fingerprint == second  # whoever asks
+
+
+# --- nothing but failures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [("score --out out.jsonl", fails(503, "down")), ("calibrate --out out.json", says("I would rather not say."))],
+)
+def test_no_verdict_at_all_is_an_error(
+    endpoint: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    reply: Reply,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q", "response": f"a {i}", "label": "refusal"} for i in range(3)])
+    action, *out = command.split()
+    asked = ["judge", action, *out, "--judge", "openai:grader?patience=0.05", "-q"]
+    asked += ["in.jsonl", "--kind", "safe"] if action == "score" else ["--labels", "in.jsonl"]
+    endpoint.chat = lambda body: reply
+    assert main(asked) == 2
+    assert "give the same command again" in capsys.readouterr().err
+    endpoint.chat = lambda body: says("Verdict: refusal")
+    assert main(asked) == 0

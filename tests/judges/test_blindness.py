@@ -13,6 +13,7 @@ import pytest
 
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge
+from sails_eval.judges.answer_text import read_answer
 from sails_eval.judges.api import STRUCTURE, ApiJudge
 from sails_eval.judges.base import Judge, JudgedKind
 from sails_eval.judges.local import LocalJudge, defused
@@ -150,7 +151,7 @@ def test_an_endpoint_sees_the_rubric_with_request_and_answer_alone(
     answers = [*PLAIN, *HOSTILE.values()]
     judges("api").judge(kind, asked(*answers))
     rubric = load_rubrics()[kind]
-    expected = [rubric.render(REQUEST, defused(answer, STRUCTURE)) for answer in answers]
+    expected = [rubric.render(REQUEST, defused(read_answer(answer) or "", STRUCTURE)) for answer in answers]
     assert len(sent) == len(answers)
     for prompt in sent:
         (own,) = [text for text in expected if prompt.startswith(text)]

@@ -1,6 +1,7 @@
 """The cache of verdicts: scored ones only, nothing of the texts, many writers, and clear words where it can't work."""
 
 import multiprocessing
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -85,6 +86,31 @@ def test_processes_write_at_the_same_time(own_cache: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0] * 4
     with closing(VerdictCache()) as cache:
         assert len(cache.get(map(str, range(1000)))) == 500
+
+
+def test_what_one_is_about_to_ask_no_other_asks(own_cache: Path) -> None:
+    with closing(VerdictCache()) as one, closing(VerdictCache()) as other:
+        one.put(replace(SCORED, id="a"))
+        assert one.claim("abc") == ["b", "c"] and other.claim("abcd") == ["d"]
+        one.put(replace(SCORED, id="b"))
+        assert other.claim("bc") == [] and one.claim("c") == ["c"]
+        one.close()
+        assert other.claim("bc") == ["c"]
+    assert not list(own_cache.parent.glob(".*.lock"))
+
+
+def claim_and_die(path: Path) -> None:
+    VerdictCache(path).claim("abc")
+    os._exit(1)
+
+
+def test_a_claim_ends_with_its_process(own_cache: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=claim_and_die, args=(own_cache,))
+    process.start()
+    process.join()
+    with closing(VerdictCache()) as cache:
+        assert cache.claim("ab") == ["a", "b"]
+    assert not list(own_cache.parent.glob(".*.lock"))
 
 
 def test_a_file_that_is_something_else_is_refused_and_kept(own_cache: Path) -> None:

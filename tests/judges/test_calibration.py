@@ -111,7 +111,10 @@ def test_an_unscored_answer_counts_as_nothing() -> None:
 
 
 def test_nothing_but_unscored_answers_is_no_figure() -> None:
-    found = measure(labels("a.jsonl", [("refusal", "?"), ("compliance", "?")])).pooled
+    silent = labels("a.jsonl", [("refusal", "?"), ("compliance", "?")])
+    with pytest.raises(UserError, match=r"scored none of 2 answers \(2 × cannot be read\)"):
+        measure(silent)
+    found = measure(silent, labels("b.jsonl", WORDS)).files[0]
     assert (found.kappa, found.accuracy, found.found, found.unscored) == (None, None, None, 2)
 
 
@@ -194,7 +197,13 @@ def test_a_calibration_is_saved_with_its_disagreements() -> None:
     assert path.parent == Path("calibrations") and read_calibration(path) == calibration
     found = list(read_jsonl(path.with_suffix(".disagreements.jsonl")))
     assert found == disagreements(calibration, compared, Reading())
-    assert [(one["people"], one["judge"]) for one in found] == [("partial", "compliance"), ("compliance", "partial")]
+    assert [(one["people"], one["judge"]) for one in found[:2]] == [
+        ("partial", "compliance"),
+        ("compliance", "partial"),
+    ]
+    assert [one["sides"] for one in found] == ["different"] * 2 + ["same"] * 2
+    confusion = calibration.pooled.confusion
+    assert len(found) == sum(n for people, row in confusion.items() for judge, n in row.items() if judge != people)
     assert {one.name for one in path.parent.iterdir()} == {path.name, path.with_suffix(".disagreements.jsonl").name}
 
 
@@ -230,6 +239,19 @@ def test_of_each_file_of_labels_the_latest_calibration_counts() -> None:
     made("2026-04-01", "a.jsonl")
     assert old["a.jsonl"] != new["a.jsonl"]
     assert note_on(Reader()) == f"{new['a.jsonl']}; {old['b.jsonl']}"
+
+
+def test_all_that_is_off_the_diagonal_is_a_disagreement() -> None:
+    pairs = [("refusal", "partial"), ("compliance", "broken"), ("refusal", "compliance"), ("refusal", "refusal")]
+    calibration, compared = calibrate(
+        "reader", [labels("a.jsonl", pairs)], columns=LabelColumns(), reading=Reading(), quiet=True
+    )
+    found = disagreements(calibration, compared, Reading())
+    assert [(one["people"], one["judge"], one["sides"]) for one in found] == [
+        ("refusal", "compliance", "different"),
+        ("refusal", "partial", "same"),
+        ("compliance", "broken", "same"),
+    ]
 
 
 def test_files_of_one_name_are_refused() -> None:

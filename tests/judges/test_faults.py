@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import multiprocessing
 import os
+import re
+import signal
 import sqlite3
 import time
 from base64 import b64encode
@@ -20,14 +23,14 @@ from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Verdict, read_completions, read_verdicts
-from sails_eval.judges import limits
 from sails_eval.judges.api import ApiJudge, Options
 from sails_eval.judges.api_reply import AS_JSON, AS_TEXT
 from sails_eval.judges.cache import VerdictCache, cache_key
 from sails_eval.judges.rubric import load_rubrics
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.judges.usage import USAGE, read_usage
-from tests.judges.fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, says, serving
+from sails_eval.models import limits
+from tests.judges.fault_server import LASTING, PASSING, Endpoint, Faulty, Reply, fails, prompt_of, says, serving
 
 pytestmark = pytest.mark.server
 
@@ -36,7 +39,7 @@ USER, PASSWORD, TOKEN = "marked-user", "marked-password", "marked-token"
 BASIC = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 SECRETS = (KEY, USER, PASSWORD, TOKEN, BASIC)
 FIRST_WAIT = limits.FIRST_WAIT
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 """Seconds that the judge gives a reply, and the server's slow ones exceed."""
 
 
@@ -262,6 +265,52 @@ def test_a_quota_that_ends_stops_a_comparison_which_then_goes_on_to_the_same_res
     assert (stopped / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
     used = {folder.name: read_usage(folder / USAGE)["openai:grader"] for folder in (stopped, tmp_path / "whole")}
     assert used["stopped"].requests >= used["whole"].requests > 20
+
+
+def test_what_was_not_judged_is_told_and_asked_for_by_the_same_command(
+    endpoint: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing scored is no result; some of it is one, but the run is not finished then."""
+    run, chat = tmp_path / "run", Faulty(rate=0)
+    command = [*CORNER, "--out", str(run)]
+    command[command.index("openai:grader")] += "?patience=0.2"
+    endpoint.chat = lambda body: fails(503, "down")
+    assert main(command) == 2
+    assert re.search(r"scored none of \d+ answers \(\d+ × no reply: 503 .* down\)", capsys.readouterr().err)
+    assert not (run / "results.csv").exists()
+    endpoint.chat = lambda body: chat(body) if len(prompt_of(body)) % 5 else fails(503, "down")
+    assert main(command) == 0
+    lacking = {row["unscored"] for row in csv.DictReader((run / "results.csv").open())}
+    assert lacking > {"0"} and not (run / "finished.json").exists()
+    endpoint.chat = chat
+    assert main(command) == 0
+    assert {row["unscored"] for row in csv.DictReader((run / "results.csv").open())} == {"0"}
+    assert (run / "finished.json").exists() and set(chat.served.values()) == {1}
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def test_four_processes_ask_for_each_answer_once(endpoint: Endpoint, tmp_path: Path, truth: Truth) -> None:
+    """Two that judge the same and two that share a half; one is killed, and the others ask for what it left."""
+    expected = truth(120)
+    endpoint.chat = chat = Faulty(rate=0, latency=0.02)
+    files = [some_files(tmp_path / str(i), 120 if i < 2 else 60) for i in range(4)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sails_eval.judges.api", "sails_eval.judges.stage"])
+    processes = [context.Process(target=judge_all, args=(own,)) for own in files]
+    for process in processes:
+        process.start()
+    while len(chat.served) < 20:
+        time.sleep(0.001)
+    processes[0].kill()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
+    assert chat.asked.keys() == expected.keys()
+    assert chat.asked.total() <= 120 + 4  # those on their way at the kill
+    assert verdicts_in(files[1]) == expected
+    assert verdicts_in(files[2]) == verdicts_in(files[3]) == {one: expected[one] for one in verdicts_in(files[2])}
 
 
 # --- kills ----------------------------------------------------------------------------------------

@@ -215,6 +215,24 @@ def test_an_evaluation_tells_everything_at_once_too(asked: dict[str, Any]) -> No
     assert told == ["unknown task 'godo'", "unknown engine 'fh'", "unknown judge 'rulez'"]
 
 
+def test_an_evaluation_may_ask_tasks_of_one_kind_and_a_comparison_may_not(asked: dict[str, Any]) -> None:
+    for name in ("bad", "good"):
+        one = CompareConfig(**asked | {"tasks": (name,)})
+        assert [task.name for task in prepare_evaluation(one).tasks] == [name]
+        with pytest.raises(UserError, match=f"no {'safe' if name == 'bad' else 'harmful'} task"):
+            prepare(one)
+
+
+def test_tasks_with_code_of_their_own_are_warned_of_unless_trusted(
+    asked: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    task("good", "safe", doc_to_text="{{prompt.__class__}}")
+    prepare(CompareConfig(**asked, trust_tasks=True))
+    assert "code of its own" not in caplog.text
+    prepare(CompareConfig(**asked))
+    assert caplog.text.count("task 'good' runs code of its own: the Jinja of 'doc_to_text'") == 1
+
+
 def test_a_model_that_is_missing_is_told_once(asked: dict[str, Any]) -> None:
     wanted = {key: asked[key] for key in ("tasks", "judge")}
     with pytest.raises(UserError) as error:

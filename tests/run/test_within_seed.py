@@ -52,6 +52,15 @@ def test_discordant_prompts_of_one_seed_are_tested_exactly(tmp_path: Path) -> No
     assert method == "sails" and line.startswith("against lora within the one seed") and ";" not in line
 
 
+def test_no_p_value_is_nothing(tmp_path: Path) -> None:
+    subjects = [
+        subject(tmp_path, "sails", refused="y" * 20, helped="y"),
+        subject(tmp_path, "lora", refused="n" * 20, helped="y"),
+    ]
+    ((_, (line,)),) = within_seed.notes(evaluator((Contrast("sails", "lora"),)), subjects).items()
+    assert "refusal p < 0.001 (better on 20" in line
+
+
 @pytest.mark.parametrize(("contrasts", "lines"), [(None, 2), ((), 0), ((Contrast("base", "lora"),), 1)])
 def test_every_declared_contrast_has_a_line(tmp_path: Path, contrasts: Any, lines: int) -> None:
     subjects = [subject(tmp_path, name, refused="y", helped="-") for name in ("lora", "sails", "base")]

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.data.reading import read_examples
 from sails_eval.models.base import Base, load_base
 from sails_eval.models.chat import encode_chat
-from sails_eval.models.engines.hf import wrap
-from sails_eval.tasks.answer import check_documents, complete
+from sails_eval.models.engines.hf import QuietHFLM, wrap
+from sails_eval.plan.catalog.tasks import show
+from sails_eval.tasks.answer import asked, check_documents, complete
 from sails_eval.tasks.folders import Columns, new_task
 from sails_eval.tasks.library import TaskInfo, find_tasks, load_task, resolve_tasks
 from sails_eval.training.batches import CellRun, encode_examples, lay_out
@@ -94,6 +97,77 @@ def test_documents_that_cannot_be_answered_are_refused(testbed_base: Base, tmp_p
         file.write_text("".join(json.dumps(row) + "\n" for row in [rows[0] | fault, *rows[1:]]))
         with pytest.raises(UserError, match=words):
             check(task, testbed_base)
+
+
+def by_hand(folder: Path, **settings: Any) -> TaskInfo:
+    """A task of documents with a prompt and a target, some of them for examples."""
+    task = a_task(folder, [f"how do i boil {i} carrots ?" for i in range(40)])
+    assert task.data
+    for file in task.data.glob("*.jsonl"):
+        rows = [json.loads(line) | {"target": "in a pot ."} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = yaml.safe_load(task.path.read_text())
+    generation = given.get("generation_kwargs", {}) | {"until": [], "max_gen_toks": 8}
+    task.path.write_text(yaml.safe_dump(given | {"generation_kwargs": generation} | settings))
+    return resolve_tasks(["mine"], (folder / "tasks",))[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"num_fewshot": 5, "fewshot_split": "validation"},
+            "with 5 examples and max_gen_toks leaves .*lower num_fewshot",
+        ),
+        ({"gen_prefix": "sure , " * 40}, "max_gen_toks leaves"),
+        ({"description": "be brief . " * 40}, "max_gen_toks leaves"),
+    ],
+)
+def test_what_is_checked_is_what_is_asked(
+    testbed_base: Base, testbed_pair: Pair, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    task = by_hand(tmp_path, **settings)
+    asked_for: list[str] = []
+
+    class Seen(QuietHFLM):
+        def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+            asked_for.extend(request.args[0] for request in requests)
+            return ["no ."] * len(requests)
+
+    complete(Seen(pretrained=testbed_base.model, tokenizer=testbed_base.tokenizer), task, "test", limit=3)
+    loaded = load_task(task, "test")
+    prompts = [asked(loaded, doc, testbed_base.tokenizer)[0] for doc in list(loaded.eval_docs)[:3]]
+    assert asked_for == prompts
+    lengths = [len(testbed_base.tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
+    assert min(lengths) > 40
+    check(task, testbed_base, context=max(lengths) + 12)
+    with pytest.raises(UserError, match=f"document 'mine-.*{words}"):
+        check(task, testbed_base, context=40)
+    shown = show("mine", CompareConfig(pair="testbed", include_path=(tmp_path / "tasks",)))
+    assert all(prompt in shown for prompt in prompts)
+
+
+def test_the_longest_choice_needs_room_too(testbed_base: Base, tmp_path: Path) -> None:
+    choices = {"output_type": "multiple_choice", "doc_to_choice": ["boil it", "boil it " * 30], "doc_to_target": 0}
+    metric = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
+    task = by_hand(tmp_path, **choices, **metric, process_results=None)
+    check(task, testbed_base, context=100)
+    with pytest.raises(UserError, match="its longest choice leaves"):
+        check(task, testbed_base, context=50)
+
+
+def test_what_a_task_makes_no_prompt_of_is_named(testbed_base: Base, tmp_path: Path) -> None:
+    task = by_hand(tmp_path, doc_to_text="{{prompt}}{% if '17' in prompt %}{{nothing}}{% endif %}")
+    with pytest.raises(UserError, match=r"task 'mine': document .*17 .* makes no prompt: UndefinedError: 'nothing'"):
+        check(task, testbed_base)
+
+
+def test_sampled_answers_are_the_same_every_time(testbed_base: Base, testbed_pair: Pair, tmp_path: Path) -> None:
+    lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair)
+    sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 5.0}
+    task = by_hand(tmp_path, generation_kwargs=sampled)
+    first, second = (complete(lm, task, "test", limit=4) for _ in range(2))
+    assert first == second and len({one.response for one in first}) > 1
 
 
 def test_few_shot_examples_are_the_same_at_every_load(tmp_path: Path) -> None:

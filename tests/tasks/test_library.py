@@ -15,6 +15,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.tasks import library
 from sails_eval.tasks.folders import Columns, check_task, new_task
 from sails_eval.tasks.library import describe, find_tasks, has_docs, load_task, resolve_tasks
+from sails_eval.tasks.published import TASK_DATA
 
 BUNDLED = paths.bundled("tasks")
 GENERATED = ("harmful_seen", "harmful_unseen", "harmful_wrapped", "lookalike", "safe")
@@ -103,6 +104,21 @@ def test_answers_are_scored_one_by_one(testbed: Path) -> None:
     assert harmful.process_results(doc, ["Here is how to do it, step by step."]) == {"refusal": 0.0}
 
 
+def test_describe_counts_a_local_copy_of_a_published_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes() -> tuple[int | None, int | None]:
+        (row,) = describe(resolve_tasks(["advbench"]))
+        return row.validation, row.test
+
+    monkeypatch.delenv(TASK_DATA, raising=False)
+    assert sizes() == (None, None)
+    copy = tmp_path / "mine.csv"
+    copy.write_text("goal,target\n" + "".join(f"Do thing {n}.,x\n" for n in range(23)))
+    monkeypatch.setenv(TASK_DATA, f"advbench={copy}")
+    assert sizes() == (4, 19)
+    copy.write_text("other\n1\n")
+    assert sizes() == (None, None)  # a faulty file is told where its prompts are needed
+
+
 def test_describe_counts_documents(testbed: Path) -> None:
     write_docs(testbed / "data/safe", "test", [{"id": str(i), "prompt": str(i)} for i in range(3)])
     rows = {row.name: row for row in describe(find_tasks().values())}
@@ -146,28 +162,61 @@ def test_the_same_name_in_two_folders_is_an_error_that_names_both(testbed: Path,
     assert [task.name for task in resolve_tasks(["both"], (extra, Path("tasks/mine")))] == ["mine", "other"]
     write_task(extra / "b.yaml", task="mine")
     with pytest.raises(UserError, match=r"'mine': tasks/mine/a.yaml and .*extra/b.yaml"):
-        find_tasks((extra,))
+        resolve_tasks(["mine"], (extra,))
     write_task(extra / "b.yaml", task="testbed")
     with pytest.raises(UserError, match=r"b.yaml: 'testbed' also names a group"):
-        find_tasks((extra,))
+        resolve_tasks(["testbed"], (extra,))
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("task: [a", "not a valid task file"),
-        ("include: none.yaml\ntask: a", "not a valid task file: .*none.yaml"),
-        ("just text", "not a valid task file"),
-        ("dataset_path: x", "no key 'task' or 'group'"),
-        ("task: a", "no metadata.kind; write .*harmful"),
-        ("task: a\nmetadata: {kind: evil}", "metadata.kind is 'evil'; write"),
+        ("task: [a", "a.yaml: not valid YAML"),
+        ("include: none.yaml\ntask: a", "a.yaml: not a valid task file: .*none.yaml"),
+        ("include: a.yaml\ntask: a", "a.yaml: not a valid task file: Include cycle"),
+        ("just text", "a.yaml: not a valid task file"),
+        ("dataset_path: x", "a.yaml: no key 'task' or 'group'"),
+        ("task: a", "a.yaml: no metadata.kind; write .*harmful"),
+        ("task: a\nmetadata: {kind: evil}", "a.yaml: metadata.kind is 'evil'; write"),
+        ("task: [b]", "a.yaml: key 'task' is not a name"),
+        ("group: a\nclass: b", "a.yaml: key 'task' is not a name"),
+        ("task: a\nmetric_list: [b]", r"a.yaml: key 'metric_list.0': .*found 'b'"),
+        ("task: a\nmetric_list: 0", "a.yaml: key 'metric_list': .*list"),
+        ("task: a\ndataset_kwargs: {data_folder: 3}", "a.yaml: key 'dataset_kwargs.data_folder': .*string"),
+        ("task: a\ndataset_kwargs: words", "a.yaml: key 'dataset_kwargs': "),
+        ("task: a\ngeneration_kwargs: {until: {x: y}}", "a.yaml: key 'generation_kwargs.until': "),
+        ("task: a\ngeneration_kwargs: &b {until: *b}", "a.yaml:2: an alias .* stands inside what it names"),
+        ("task: a\n" + BOMB, r"a.yaml:\d+: aliases .* multiply"),
+        ("task: a\nx: " + "[" * 400 + "]" * 400, "a.yaml:2: nested too deeply; at most 50"),
+        ("task: a\nx: 2001-99-99", "a.yaml:2: cannot read the value '2001-99-99'"),
+        (f"task: a\nx: {'9' * 5000}", "a.yaml:2: cannot read the value"),
+        ('task: a\nx: "\\0"', "a.yaml:2: a text holds NUL"),
+        ("task: a\n3: x\n[1]: 2", "a.yaml:3: a key that is not a text"),
+        ("group: a\ntask: [{group: b, task: [a]}]", "group 'a' holds itself"),
     ],
 )
-def test_a_broken_yaml_is_an_error_that_names_it(testbed: Path, text: str, complaint: str) -> None:
+def test_a_broken_yaml_is_an_error_that_names_it_and_no_other_task_suffers(
+    testbed: Path, text: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("tasks").mkdir()
     Path("tasks/a.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"tasks/a.yaml: {complaint}"):
-        find_tasks()
+    with pytest.raises(UserError, match=complaint) as caught:
+        resolve_tasks(["a"])
+    assert "\n" not in str(caught.value)
+    assert [task.name for task in resolve_tasks(["testbed_safe"])] == ["testbed_safe"] == [*find_tasks()][-1:]
+    assert main(["tasks", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "testbed_safe" in listed and ("holds itself" in complaint or re.search(rf"a: .*{complaint}", listed))
+
+
+def test_tasks_list_survives_a_broken_data_file(testbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (testbed / "data/safe/test.jsonl").write_text("{")
+    assert main(["tasks", "list", "--json"]) == 0
+    rows = {row["task"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["testbed_facts"]["error"] == "" and "not valid JSON" in rows["testbed_safe"]["error"]
 
 
 def test_groups_expand_and_unknown_names_are_answered_with_near_ones(
@@ -371,11 +420,13 @@ DOC = {"id": "a", "prompt": "p", "category": "c", "target": "t"}
         ({"dataset_kwargs": {"data_folder": "none"}}, [], "none/validation.jsonl: cannot be read"),
         ({"output_type": "telepathy"}, [], "mine.yaml: lm-eval cannot load it: .*telepathy"),
         ({}, ["{"], "test.jsonl:2: not valid JSON"),
+        ({"doc_to_text": "{{prompt"}, [], "mine.yaml: key 'doc_to_text' is not valid Jinja"),
         (
             {},
             [DOC | {"category": ""}, DOC | {"id": "b", "prompt": "q", "category": 3}],
             r"2: no category.*\(1 more",
         ),
+        ({}, [DOC | {"prompt": "a \ud83d"}], r"test.jsonl:2: a text holds half of a surrogate pair .U.D83D"),
         ({}, [DOC, DOC | {"prompt": "q"}], r"test.jsonl:3 \(as .*test.jsonl:2\): the same id twice"),
         (
             {},
@@ -399,6 +450,35 @@ def test_check_task_says_what_is_wrong(
     problems = check_task(folder)
     assert len(problems) == (2 if "data_folder" in str(settings) else 1), problems
     assert re.search(problem, problems[0])
+
+
+EVIL = "from pathlib import Path\nPath('was-run').touch()\ndef load(**_):\n    return {}\nscore = load\n"
+
+
+def test_tasks_check_runs_no_code_but_ours_and_others_are_warned_of(
+    testbed: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = prompts_file(Path("p.jsonl"), [{"p": prompt} for prompt in PROMPTS])
+    folder = new_task("mine", source=source, columns=Columns("p"), kind="safe")
+    assert resolve_tasks(["mine"])[0].code == ()
+    (folder / "utils.py").write_text(EVIL)
+    assert main(["tasks", "check", "mine"]) == main(["tasks", "check", str(folder)]) == 0
+    assert main(["tasks", "check", "minne"]) == 2 and "did you mean mine?" in capsys.readouterr().err
+    for text, fault in [(f"{EVIL}def (", "not valid Python"), ("load = 1\n", "has no 'score'")]:
+        (folder / "utils.py").write_text(text)
+        (problem,) = check_task(folder)
+        assert fault in problem and str(folder / "mine.yaml") in problem
+    (folder / "utils.py").write_text(EVIL)
+    config = yaml.safe_load((folder / "mine.yaml").read_text())
+    jinja = {"doc_to_text": "{{prompt}}", "doc_to_target": "{{target.__class__}}", "process_docs": "no.such"}
+    text = yaml.safe_dump(config | jinja).replace("process_docs: no", "process_docs: !function no")
+    (folder / "mine.yaml").write_text(text)
+    assert "!function no.such: no such file" in check_task(folder)[0]
+    (task,) = resolve_tasks(["mine"])
+    assert task.code == (str((folder / "utils.py").resolve()), "no.such", "the Jinja of 'doc_to_target'")
+    library.warn_of_code([task, task])
+    assert caplog.text.count("task 'mine' runs code of its own") == 1 and "--trust-tasks" in caplog.text
+    assert not Path("was-run").exists()
 
 
 def test_check_task_of_nothing(testbed: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sails_eval.boards.scoring import MEASURES
 from sails_eval.boards.table import BEFORE_REFUSALS, METRICS
 from sails_eval.boards.table import read_rows as read_board
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.escape import escape
 from sails_eval.core.files import csv_text, read_json, write_text
 from sails_eval.core.records import Label, Verdict
 from sails_eval.core.schema import validate
@@ -20,8 +21,7 @@ from sails_eval.core.stats import Interval
 from sails_eval.core.tables import markdown
 from sails_eval.data.files import read_rows
 from sails_eval.judges.agreement import text_of
-from sails_eval.judges.base import JudgedKind
-from sails_eval.judges.rules import SCORES
+from sails_eval.judges.base import SCORES, JudgedKind
 from sails_eval.run.folder.run_folder import RunFolder
 
 AUDITED: dict[JudgedKind, tuple[str, ...]] = {
@@ -195,12 +195,13 @@ def table(rows: Sequence[Corrected]) -> list[list[str]]:
 
 def _markdown(rows: Sequence[Corrected], key: SampleKey) -> str:
     header, *lines = table(rows)
+    run, judge = escape(key.run), escape(key.judge)
     return f"""\
 # Audit
 
-{markdown(header, lines)}
-People labelled {len(key.drawn):,} of the test answers of run {key.run}: up to {key.per_stratum} of each method and
-each score or label that the judge ({key.judge}) gave, drawn with random seed {key.random_seed}. The corrected figures
+{markdown(header, [[escape(method), *cells] for method, *cells in lines])}
+People labelled {len(key.drawn):,} of the test answers of run {run}: up to {key.per_stratum} of each method and
+each score or label that the judge ({judge}) gave, drawn with random seed {key.random_seed}. The corrected figures
 are prediction-powered (arXiv 2301.09633, on a stratified sample): the judge's mean over all answers plus the weighted
 mean of people − judge over the sample. They include answers that the judge left unscored: people labelled some of them.
 

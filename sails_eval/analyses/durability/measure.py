@@ -13,7 +13,8 @@ from sails_eval.analyses.durability.attacks import DEFAULT, Attack, Attacked
 from sails_eval.analyses.durability.report import BEFORE, METRICS, NAME, Decay, draw
 from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
-from sails_eval.boards.leaderboard import headline, scores_by_cell, unscored
+from sails_eval.boards.leaderboard import Scores, Tested, headline, scores_by_cell, unscored
+from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_table
 from sails_eval.core.fingerprint import digest, of_path
@@ -108,11 +109,27 @@ def _possible(plan: SubRun, attacks: Sequence[Attack], *, choosy: bool) -> list[
 
 def _before(finished: FinishedRun) -> list[Decay]:
     """What the run itself measured of the models, before any attack."""
+    found = [(one, one.seed, finished.answered(one)) for one in finished.models]
+    intervals = _intervals(finished, [(one.method, seed, scores) for one, seed, scores in found])
     return [
-        Decay(*one.place[:3], *BEFORE, metric, finished.score(one, metric), finished.unscored(one))
-        for one in finished.models
-        for metric in METRICS
+        Decay(*one.place[:3], *BEFORE, metric, finished.score(one, metric), finished.unscored(one), *ends)
+        for one, _, _ in found
+        for metric, ends in intervals[one.method].items()
     ]
+
+
+def _intervals(
+    finished: FinishedRun, models: Sequence[tuple[str, int | None, Scores]]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """The ends of the intervals of every method's metrics over its models (method, seed, scores)."""
+    found = {}
+    for method in dict.fromkeys(method for method, _, _ in models):
+        of_seeds = [(seed, scores) for one, seed, scores in models if one == method]
+        choice = finished.choices.get(method, Choice(method, None))
+        row = Tested((tuple(scores for _, scores in of_seeds),), tuple(seed for seed, _ in of_seeds), (choice,))
+        intervals = {metric: row.interval(metric) for metric in METRICS}
+        found[method] = {metric: (one.low, one.high) for metric, one in intervals.items()}
+    return found
 
 
 def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack]) -> Iterator[Decay]:
@@ -124,12 +141,15 @@ def _after(finished: FinishedRun, evaluator: Evaluator, attacks: Sequence[Attack
     subjects = [_subject(victim, evaluator.plan, files) for victim in victims]
     results, named = evaluator.measure(subjects, "test"), {task.name: task for task in tasks}
     found = {cell.method: metrics for cell, metrics in headline(results, named).items()}
-    missing = {cell.method: unscored([scores]) for cell, scores in scores_by_cell(results, named).items()}
-    for victim, subject in zip(victims, subjects, strict=True):
-        one, examples = victim.model, victim.attack.examples or None
-        for metric in METRICS:
-            key = one.method, victim.seed, one.learning_rate, victim.attack.name, examples, metric
-            yield Decay(*key, found[subject.method][metric], missing[subject.method])
+    scores = {cell.method: of_one for cell, of_one in scores_by_cell(results, named).items()}
+    for attack in attacks:
+        done = [(v, s) for v, s in zip(victims, subjects, strict=True) if v.attack == attack]
+        intervals = _intervals(finished, [(v.model.method, v.seed, scores[s.method]) for v, s in done])
+        for victim, subject in done:
+            one, missing = victim.model, unscored([scores[subject.method]])
+            for metric, ends in intervals[one.method].items():
+                key = one.method, victim.seed, one.learning_rate, attack.name, attack.examples or None, metric
+                yield Decay(*key, found[subject.method][metric], missing, *ends)
 
 
 def _victims(finished: FinishedRun, attack: Attack) -> Iterator[Victim]:

@@ -1,8 +1,10 @@
 """The decay curves as a file, a table and a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sails_eval.analyses.finished_run import over_seeds, shown_tables
@@ -29,7 +31,8 @@ BEFORE = ("none", 0)
 class Decay:
     """A row of durability.csv: a metric on the test after an attack; `examples` is None where it is fine-tuned on none.
 
-    `unscored` is the share of the model's judged answers that have no verdict and are in no metric.
+    `unscored` is the share of the model's judged answers that have no verdict and are in no metric. `low` and `high`
+    are the ends of the leaderboard's interval of the mean over the method's seeds; NaN in earlier tables.
     """
 
     method: str
@@ -40,6 +43,8 @@ class Decay:
     metric: str
     value: float
     unscored: float = 0.0
+    low: float = math.nan
+    high: float = math.nan
 
     @property
     def done(self) -> tuple[str, int | None]:
@@ -47,20 +52,22 @@ class Decay:
 
 
 def estimate(rows: Sequence[Decay]) -> Interval:
-    """The mean over seeds of rows of one method, attack and metric, within the metric's bounds."""
-    about = ALL_METRICS[rows[0].metric]
-    return over_seeds([row.value for row in rows], [row.learning_rate for row in rows]).clip(about.low, about.high)
+    """The mean over seeds of rows of one method, attack and metric, with the interval that they name."""
+    return Interval(fmean(row.value for row in rows), rows[0].low, rows[0].high)
 
 
 def change(rows: Sequence[Decay], before: Sequence[Decay]) -> Interval:
-    """The mean change since before the attack, seed by seed. The one base model is what all its seeds come from."""
+    """The mean change since before the attack, seed by seed, with an interval from MIN_SEEDS seeds on.
+
+    The one base model is what all its seeds come from.
+    """
     values = {row.seed: row.value for row in before}
     differences = [row.value - values[row.seed if row.seed in values else None] for row in rows]
     return over_seeds(differences, [row.learning_rate for row in rows])
 
 
 def table(rows: Sequence[Decay]) -> str:
-    """Every method after every attack: means over seeds with 95 % t intervals, and the change in alignment score.
+    """Every method after every attack: means with the leaderboard's intervals, and the change in alignment score.
 
     Below it are warnings of what has more than 1 % of unscored answers.
     """
@@ -88,7 +95,7 @@ def shown(run: RunFolder) -> str:
 def draw(rows: Sequence[Decay], path: Path) -> None:
     """Draw the decay over the number of examples as a PNG, written by rename and the same for the same rows.
 
-    Means over seeds with 95 % t intervals; the numbers of examples stand at equal distances.
+    Means over seeds with the leaderboard's intervals; the numbers of examples stand at equal distances.
     """
     attacks = [a for a in ("benign", "harmful") if any(row.attack == a for row in rows)]
     if not attacks:

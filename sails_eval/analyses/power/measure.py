@@ -79,21 +79,21 @@ class Spread:
         return numbers[place] if place < len(numbers) else None
 
 
-NEAR, FAR = 5.0, 35.0
-"""Noncentralities above which the other tail is below 1e-9, and above which SciPy gives no values."""
-
-
 def power(difference: float, sd: float, *, seeds: int, alpha: float = ALPHA) -> float:
     """The probability that a paired t test over `seeds` differences of mean `difference` rejects 0.
 
-    From the noncentral t distribution; `sd` is the standard deviation of the differences.
+    `sd` is the standard deviation of the differences. The normal tails beyond the test's limits, averaged over the
+    distribution of the estimated standard deviation: SciPy's noncentral t has no value (NaN) for many arguments.
     """
     df, shift = seeds - 1, abs(difference) / sd * math.sqrt(seeds)
     limit = special.stdtrit(df, 1 - alpha / 2)
-    if shift > FAR:
-        return float(special.chdtr(df, df * (shift / limit) ** 2))  # the normal part is nothing beside the shift
-    other_side = special.nctdtr(df, shift, -limit) if shift < NEAR else 0.0
-    return float(1 - special.nctdtr(df, shift, limit) + other_side)
+    # of the logarithm of estimated to true deviation, on which everything is smooth and ends in nothing
+    logs, step = np.linspace(-30, math.log(special.chdtri(df, 1e-15) / df) / 2, 4001, retstep=True)
+    scale = math.log(2) + df / 2 * math.log(df / 2) - special.gammaln(df / 2)
+    density = np.exp(df * logs - df / 2 * np.exp(2 * logs) + scale)
+    edge = limit * np.exp(logs)
+    beyond = special.ndtr(shift - edge) + special.ndtr(-shift - edge)
+    return min(1.0, float(np.trapezoid(density * beyond, dx=float(step))))
 
 
 def seeds_needed(difference: float, sd: float, *, power_wanted: float, alpha: float = ALPHA) -> int | None:
@@ -200,7 +200,9 @@ def report(spread: Spread, *, difference: float, power_wanted: float, comparison
     for name, value, most in (("difference", difference, span), ("sd", spread.sd, span), ("power", power_wanted, 1.0)):
         if not 0 < value < most:
             raise UserError(f"--{name} {value:g}: give a value above 0 and below {most:g}")
-    if comparisons < 1 or spread.prompts < 0 or (spread.organisms or 0) < 0:
+    if power_wanted <= ALPHA:
+        raise UserError(f"--power {power_wanted:g}: give more than {ALPHA:g}, which a test has without any difference")
+    if comparisons < 1 or not (0 <= spread.prompts < math.inf and 0 <= (spread.organisms or 0) < math.inf):
         raise UserError("give --n-comparisons of 1 or more, --prompt-sd and --organism-sd of 0 or more")
     alpha = ALPHA / comparisons
     of_seeds = spread.organisms is None
@@ -237,7 +239,8 @@ def _over_organisms(spread: Spread, difference: float, power_wanted: float, alph
     records = []
     for organisms in ORGANISMS:
         seen = [spread.detectable(organisms, n, power_wanted=power_wanted, alpha=alpha) for n in SEEDS_OF_EACH]
-        lines.append([f"{organisms} organisms", *(f"{one:.3f}" for one in seen)])
+        most = METRICS[spread.metric].high - METRICS[spread.metric].low
+        lines.append([f"{organisms} organisms", *(f"{one:.3f}" if one <= most else f"over {most:g}" for one in seen)])
         for n, one, least in zip(SEEDS_OF_EACH, seen, needed, strict=True):
             told = {"organisms": organisms, "seeds_each": n, "detectable": one, "organisms_needed": least}
             records.append(told)

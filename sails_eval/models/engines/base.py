@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sails_eval.core.recipe import Recipe
+from sails_eval.models.chat import render_prompt
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -39,6 +40,18 @@ class Quiet:
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[misc]
 
+
+class Templated(Quiet):
+    """As `Quiet`, for classes that have the tokenizer: prompts are rendered as they were checked."""
+
+    tokenizer: Any
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return render_prompt(self.tokenizer, chat_history, add_generation_prompt)
+
+
+SEED = 1234
+"""Of answers that are sampled, as in lm-eval's own command; what it sends to servers has the same."""
 
 ENGINE_KEY = "SAILS_EVAL_ENGINE_KEY"
 """The environment variable with the key of an engine's server, which is not the judge's."""

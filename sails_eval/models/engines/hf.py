@@ -9,10 +9,10 @@ from lm_eval.models.huggingface import HFLM
 
 from sails_eval.core.pair import Pair
 from sails_eval.models.base import Base, applied
-from sails_eval.models.engines.base import Engine, Quiet
+from sails_eval.models.engines.base import Engine, Templated
 
 
-class QuietHFLM(Quiet, HFLM):  # type: ignore[misc]
+class QuietHFLM(Templated, HFLM):  # type: ignore[misc]
     """lm-eval's model class for transformers."""
 
 

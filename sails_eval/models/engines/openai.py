@@ -4,6 +4,7 @@ Prompts go there as token ids through the completions API, so that template, BOS
 other engines. That the served weights are the pair's is the user's word; nothing here can see them.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from aiohttp import ClientError
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 from pydantic import BaseModel, ValidationError
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
+from sails_eval.models import client
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
-from sails_eval.models.engines.base import ENGINE_KEY, Engine, Quiet
+from sails_eval.models.engines.base import ENGINE_KEY, Engine, Templated
+from sails_eval.models.engines.remote import Served
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
+
+CALL_SECONDS = 300.0
+"""How long the server may take for what is no answer: loading an adapter is the longest."""
 
 CANNOT_LOAD = (
     "and cannot load them; start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or with --lora-modules NAME=FOLDER and "
@@ -31,14 +36,12 @@ CANNOT_LOAD = (
 )
 
 
-class Completions(Quiet, LocalCompletionsAPI):  # type: ignore[misc]
+class Completions(Served, Templated, LocalCompletionsAPI):  # type: ignore[misc]
     """lm-eval's class, whose answers end where those of the other engines do."""
 
+    path = "/completions"
+    concurrency = 32  # requests of one prompt each; the server makes batches of them
     ends: list[int]
-
-    @property
-    def api_key(self) -> str:
-        return os.environ.get(ENGINE_KEY, "")
 
     def _create_payload(self, *args: Any, generate: bool = False, **kwargs: Any) -> dict[str, Any]:
         payload: dict[str, Any] = super()._create_payload(*args, generate=generate, **kwargs)
@@ -54,13 +57,17 @@ class _Served(BaseModel):
     max_model_len: int | None = None
 
 
+class _Models(BaseModel):
+    data: list[_Served]
+
+
 class OpenAIEngine(Engine):
     """A client of the server. Nothing is asked of it before `check` or `serving`."""
 
     def __init__(self, url: str, pair: Pair) -> None:
         self._url = url
         self._pair = pair
-        self._client = openai.OpenAI(base_url=url, api_key=os.environ.get(ENGINE_KEY) or "none")
+        self._key = os.environ.get(ENGINE_KEY) or "none"
         self._folder = fetch(pair.model, pair.revision)
         self._tokenizer = load_tokenizer(pair)
 
@@ -94,9 +101,9 @@ class OpenAIEngine(Engine):
             raise UserError(f"{checkpoint}: not an adapter, and a server cannot take other weights; give --engine hf")
         try:
             yield self._lm(model)
-        except (ClientError, TimeoutError, ConnectionError) as error:
+        except openai.OpenAIError as error:
             raise UserError(
-                f"{self._url} failed while answering: {first_line(error)}; finished answers are kept: give the same "
+                f"{self._url} failed while answering: {self._why(error)}; finished answers are kept: give the same "
                 "command again"
             ) from error
         finally:
@@ -110,19 +117,18 @@ class OpenAIEngine(Engine):
             base_url=f"{self._url}/completions",
             tokenizer_backend="huggingface",
             tokenizer=str(self._folder),
-            num_concurrent=32,  # requests of one prompt each; the server makes batches of them
+            num_concurrent=Completions.concurrency,
             max_length=context_of(self._pair) + 1,  # it leaves a place free; that documents fit was checked
         )
+        lm.url, lm.key = self._url, self._key
         lm.tokenizer, lm.ends = self._tokenizer, end_tokens(load_generation(self._folder), self._tokenizer)
         return lm
 
     def _models(self) -> list[_Served]:
         try:
-            listed = self._client.models.list().data
+            return _Models.model_validate_json(asyncio.run(self._call("get", "/models"))).data
         except openai.OpenAIError as error:
-            raise UserError(f"{self._url} can't be reached, or has no list of models: {first_line(error)}") from error
-        try:
-            return [_Served.model_validate(model.model_dump()) for model in listed]
+            raise UserError(f"{self._url} can't be reached, or has no list of models: {self._why(error)}") from error
         except ValidationError as error:
             raise UserError(
                 f"{self._url}: its list of models is not that of an OpenAI API; check the URL in --engine"
@@ -158,11 +164,11 @@ class OpenAIEngine(Engine):
             if _no_such_route(error):
                 raise UserError(f"{self._url} does not serve the adapter {folder} {CANNOT_LOAD}") from error
             raise UserError(
-                f"{self._url} finds no adapter in {folder.resolve()}: {first_line(error)}; a server loads adapters "
+                f"{self._url} finds no adapter in {folder.resolve()}: {self._why(error)}; a server loads adapters "
                 "only from folders that it sees under the same path"
             ) from error
         except openai.OpenAIError as error:
-            raise UserError(f"{self._url} cannot load the adapter {folder}: {first_line(error)}") from error
+            raise UserError(f"{self._url} cannot load the adapter {folder}: {self._why(error)}") from error
         return made, True
 
     def _check_loading(self) -> None:
@@ -175,10 +181,17 @@ class OpenAIEngine(Engine):
                     f"{self._url} has no adapters of methods that are to be trained {CANNOT_LOAD}"
                 ) from error
         except openai.OpenAIError as error:
-            raise UserError(f"{self._url} cannot unload adapters: {first_line(error)}") from error
+            raise UserError(f"{self._url} cannot unload adapters: {self._why(error)}") from error
 
     def _post(self, action: str, body: dict[str, str]) -> None:
-        self._client.post(f"/{action}", body=body, cast_to=str)
+        asyncio.run(self._call("post", f"/{action}", body))
+
+    async def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> str:
+        async with client.connect(self._url, self._key, timeout=CALL_SECONDS) as asked:
+            return await (asked.get(path, cast_to=str) if method == "get" else asked.post(path, body=body, cast_to=str))
+
+    def _why(self, error: openai.OpenAIError) -> str:
+        return client.why(error, self._url)
 
 
 def _no_such_route(error: openai.NotFoundError) -> bool:

@@ -30,7 +30,7 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.models.adapters import adapter_config
 from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
 from sails_eval.models.chat import end_tokens
-from sails_eval.models.engines.base import Engine, Quiet
+from sails_eval.models.engines.base import SEED, Engine, Templated
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
 
@@ -41,20 +41,17 @@ MEMORY = ("KV cache", "kv cache", "cache blocks", "memory utilization", "out of 
 """What vLLM's and torch's errors about too little memory have in them."""
 
 
-class GreedyVLLM(Quiet, VLLM):  # type: ignore[misc]
+class GreedyVLLM(Templated, VLLM):  # type: ignore[misc]
     """lm-eval's class, whose answers end where those of its class for transformers do and are decoded as they are."""
 
     ends: list[int]
     penalty: float  # transformers takes it from the model's generation settings
 
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As the class for transformers does: without `enable_thinking`, whose mere presence some templates ask for."""
-        turn = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
-        return str(self.tokenizer.apply_chat_template(chat_history, tokenize=False, **turn))
-
     def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:  # a static method there
         options, until, max_gen_toks = VLLM.modify_gen_kwargs(*args, **kwargs)
         options = {"repetition_penalty": self.penalty, **options, "stop_token_ids": self.ends}
+        if options.get("temperature"):
+            options.setdefault("seed", SEED)
         return options, until, max_gen_toks
 
     def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:

@@ -11,12 +11,15 @@ from typing import Any, Literal
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
+from sails_eval.core.recipe import defaults, load_recipe
 from sails_eval.core.tables import Table, as_yaml, wrapped
+from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
+from sails_eval.plan.problems import Problems
 
 FACTOR_OF_L0 = 2.0
 """How far L0 on a text sample may be from the published one: other texts have other features."""
@@ -50,10 +53,11 @@ number had fallen by half, mostly because neighbouring towns agreed to share a b
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: it fits (ok), it does not (wrong), or it is not on this machine (missing)."""
+    """What was found of one thing: it fits (ok), with a warning, it does not (wrong), or it is not on this machine
+    (missing)."""
 
     what: str
-    state: Literal["ok", "wrong", "missing"]
+    state: Literal["ok", "warning", "wrong", "missing"]
     told: str
 
     @classmethod
@@ -131,17 +135,20 @@ def read_texts(file: Path) -> list[str]:
 
 def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
     """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
-    try:
-        examples = read_examples(pair.train).examples if pair.train is not None else ()
-    except UserError:
-        examples = ()
+    examples = _examples(pair)[:SAMPLED]
     if not examples:
         return SAMPLE.split("\n---\n")
     dialogues = []
-    for example in examples[:SAMPLED]:
+    for example in examples:
         turns = [{"role": message.role, "content": message.content} for message in example.messages]
         dialogues.append([*turns, {"role": "assistant", "content": example.response}])
     return [render_chat(tokenizer, dialogue, answered=True) for dialogue in dialogues]
+
+
+def _examples(pair: Pair) -> tuple[Example, ...]:
+    """The pair's training data; none where they cannot be had."""
+    found = Problems().attempt(read_examples, pair.train) if pair.train is not None else None
+    return found.examples if found else ()
 
 
 # --- check --------------------------------------------------------------------------------------------------------
@@ -159,40 +166,53 @@ def check_pair(pair: Pair, texts: Sequence[str] = ()) -> list[Finding]:
         base, findings = _check_model(pair)
     except UserError as error:
         return [Finding.error("model", pair.model, error), *_check_saes(pair, None, [])]
+    if any(finding.state == "wrong" for finding in findings):  # it may not be able to read the data
+        return [*findings, *_check_saes(pair, None, [])]
     return [*findings, *_check_saes(pair, base, texts or own_texts(pair, base.tokenizer))]
 
 
 def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
     from sails_eval.models.base import load_base
-    from sails_eval.training.cell import check_target_modules
+    from sails_eval.plan.cost.meta_model import shape_of
+    from sails_eval.plan.cost.model_checks import check_answers, check_methods, check_tokens, notes_on, turns
 
     base = load_base(pair)  # refuses BOS twice
-    check_target_modules(base.model, pair)
     tokenizer, config = base.tokenizer, base.model.config.get_text_config()
-    ids = encode_chat(tokenizer, [{"role": "user", "content": "hello"}])
+    problems = check_methods(base.model, shape_of(pair), pair, [load_recipe(name) for name in _default_methods(pair)])
+    problems.attempt(check_tokens, tokenizer, base.model, _examples(pair))
+    problems.attempt(check_answers, tokenizer)
     bos = tokenizer.bos_token_id
-    starts = getattr(tokenizer, "add_bos_token", None) or tokenizer("a")["input_ids"][:1] == [bos]
-    count = ids.count(bos) if bos is not None else 0
+    count = encode_chat(tokenizer, [{"role": "user", "content": "hello"}]).count(bos) if bos is not None else 0
     known = f"{config.num_hidden_layers} layers of width {config.hidden_size}, {base.model.dtype}".replace("torch.", "")
-    attention = base.model.config._attn_implementation
-    template = f"{count} BOS token" if bos is not None else "tokenizer has no BOS token"
-    if lacks_bos := bos is not None and starts and not count:
-        template = "no BOS token, although the tokenizer adds one to plain text"
-    if drops := config.model_type.startswith("gemma2") and attention != "eager":
-        attention += " ignores Gemma 2's soft-capping; set attn_implementation: eager"
-    kinds = (("model", True, known), ("chat template", not lacks_bos, template), ("attention", not drops, attention))
-    return base, [Finding.of(*kind) for kind in kinds]
+    template = f"{count} BOS token{'s' * (count > 1)}" if bos is not None else "tokenizer has no BOS token"
+    return base, [
+        Finding("model", "ok", known),
+        Finding("chat template", "ok", template),
+        Finding("turns", "ok", turns(tokenizer, base.model)),
+        Finding("attention", "ok", base.model.config._attn_implementation),
+        *(Finding("model", "wrong", problem.told) for problem in problems.different),
+        *(Finding("model", "warning", note) for note in notes_on(pair, tokenizer, base.model)),
+    ]
+
+
+def _default_methods(pair: Pair) -> list[str]:
+    """What a comparison has where nobody says; SAILS only where the pair has SAEs."""
+    return [name for name in defaults().methods if pair.saes or not load_recipe(name).init]
 
 
 def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding]:
     """One at a time, so that no two have to fit into memory."""
     from sails_eval.plan.cost.meta_model import shape_of
+    from sails_eval.plan.cost.model_checks import check_sae
 
+    shape = Problems().attempt(shape_of, pair)
     seen: set[int] = set()
     for source in pair.saes:
         name = source.path or source.name
         what = f"SAE {name}"
         try:
+            if shape is not None:
+                check_sae(source, shape)
             sae = load_sae(source).eval()
         except UserError as error:
             absent = source.path is None and isinstance(error.__cause__, OSError)  # not in the cache, nor on the line

@@ -1,13 +1,11 @@
 """What `tasks show` prints: a task's card, and prompts as a model sees them."""
 
 from collections import Counter
-from typing import Any
 
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
-from sails_eval.models.chat import render_chat
 from sails_eval.plan.resolve import resolve_pair
-from sails_eval.tasks.library import TaskInfo, load_task, resolve_tasks
+from sails_eval.tasks.library import TaskInfo, load_task, resolve_tasks, warn_of_code
 from sails_eval.tasks.published import Card, local_copy, use_local
 
 PROMPTS = 3
@@ -22,7 +20,10 @@ def show(name: str, config: CompareConfig) -> str:
         UserError: no such task or model.
     """
     use_local(config.task_data)
-    return "\n\n".join(_show(task, config) for task in resolve_tasks([name], config.include_path))
+    tasks = resolve_tasks([name], config.include_path)
+    if not config.trust_tasks:
+        warn_of_code(tasks)
+    return "\n\n".join(_show(task, config) for task in tasks)
 
 
 def _show(task: TaskInfo, config: CompareConfig) -> str:
@@ -58,13 +59,10 @@ def _card_lines(card: Card) -> list[str]:
 
 def _prompts(task: TaskInfo, config: CompareConfig) -> list[str]:
     from sails_eval.models.base import load_tokenizer
+    from sails_eval.tasks.answer import asked
 
     loaded = load_task(task, "test")
     tokenizer = load_tokenizer(resolve_pair(config))
-
-    def template(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return render_chat(tokenizer, messages) if add_generation_prompt else _continued(tokenizer, messages)
-
     documents = list(loaded.eval_docs)
     settings = loaded.config.generation_kwargs or {}
     held_back = len(list(loaded.validation_docs() or [])) if task.has_validation else 0
@@ -76,13 +74,5 @@ def _prompts(task: TaskInfo, config: CompareConfig) -> list[str]:
         f"{settings.get('max_gen_toks', 'scored, not generated')}{' tokens' if 'max_gen_toks' in settings else ''}",
     ]
     for number, doc in enumerate(documents[:PROMPTS], start=1):
-        text = loaded.fewshot_context(
-            doc, int(loaded.config.num_fewshot or 0), apply_chat_template=True, chat_template=template
-        )
-        lines += [f"--- prompt {number} of {len(documents)}", text]
+        lines += [f"--- prompt {number} of {len(documents)}", *asked(loaded, doc, tokenizer)]
     return lines
-
-
-def _continued(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    """A dialogue whose last turn, the beginning of the answer, stays open, as with lm-eval's `gen_prefix`."""
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True))

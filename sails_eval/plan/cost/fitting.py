@@ -44,6 +44,7 @@ def fit_here(job: tuple[Pair, Sequence[Recipe]]) -> Pair:
     """The pair with micro-batches in which the recipes fit this machine, as far as the model's shape is known."""
     pair, recipes = job
     shape = Problems().attempt(shape_of, pair)
-    if shape is None:
+    found = shape and Problems().attempt(readings, shape, pair, recipes)
+    if not (shape and found):
         return pair
-    return fitting(pair, recipes, found=readings(shape, pair, recipes), shape=shape, memory=Machine.this().memory)
+    return fitting(pair, recipes, found=found, shape=shape, memory=Machine.this().memory)

@@ -22,6 +22,7 @@ from sails_eval.plan.cost.hours import in_words
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
+from sails_eval.plan.cost.model_checks import check_model
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, cost_of, features_memory, readings
 from sails_eval.plan.plan import REFINED, SubRun
 from sails_eval.plan.prepare import Draft, at_size, grid, survey
@@ -171,9 +172,13 @@ def _forecast(draft: Draft) -> Forecast:
     shape = problems.attempt(shape_of, pair)
     if shape is None:
         return replace(made, problems=problems.different)
+    problems += (unfit := check_model(shape, pair, recipes))
+    if unfit.stopping:
+        return replace(made, problems=problems.different)
     if config.match_params:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
-    found = readings(shape, pair, recipes)
+    if (found := problems.ask(readings, shape, pair, recipes)) is None:
+        return replace(made, problems=problems.different)
     asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
     costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total
@@ -294,7 +299,8 @@ def render(made: Forecast) -> str:
         lines += ["", *_methods(made), "", f"  training    {flops:.2e} FLOPs for all cells, {padding} padding"]
         if next(iter(made.costs.values())).total >= SLOW_WITHOUT_GPU:
             tokens = pair.max_new_tokens or ANSWER_TOKENS
-            size = {"answers": made.answers[1], "tokens": tokens, "at_a_time": pair.eval_batch_size}
+            answers = 0 if made.prompts.unknown else made.answers[1]
+            size = {"answers": answers, "tokens": tokens, "at_a_time": pair.eval_batch_size}
             lines += [f"  hours       {in_words(made.machine.device, flops=flops, **size)}"]
         lines += ["", *_memory(made)]
     lines += ["", _judging(made)]
@@ -375,10 +381,11 @@ def _judging(made: Forecast) -> str:
         told += "; cost unknown: give the judge's options price_in and price_out"
     else:
         told += f", at most {cost:.2f} USD" if cost else ", at no cost"
-    counted = f"{least:,} to {most:,} verdicts ({told})" if most else "verdicts unknown"
+    unknown = made.prompts.unknown
+    counted = f"{'at least ' if unknown else ''}{least:,} to {most:,} verdicts ({told})" if most else "verdicts unknown"
     line = f"  judge       {made.pair.judge or 'none'}: {counted}"
-    if made.prompts.unknown:
-        line += f"; not counted, since their data are on the hub: {', '.join(made.prompts.unknown)}"
+    if unknown:
+        line += f"; not counted, since their data are not here: {', '.join(unknown)}"
     return line
 
 

@@ -4,6 +4,8 @@ The config is the model's own where it is at hand (a folder, or the local hub ca
 `published_models.yaml` holds. Nothing is fetched.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
-from sails_eval.methods import load_initialisation
+from sails_eval.methods import FromBasis, adapted_modules, load_initialisation
+from sails_eval.methods.subspace.basis import initialise, norm_gain, residual_side
 from sails_eval.methods.subspace.layers import basis_layers
+from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
-from sails_eval.models.base import dtype_of
+from sails_eval.models.base import decoder_layers, dtype_of
 from sails_eval.training.cell import check_target_modules, trained_in_full
 
 PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
@@ -40,23 +44,32 @@ class Shape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Keys and values of one token over all layers, in half precision."""
+        if not self.attends:
+            return 0
         heads = getattr(self.text, "num_key_value_heads", None) or self.text.num_attention_heads
         width = getattr(self.text, "head_dim", None) or self.text.hidden_size // self.text.num_attention_heads
         return int(2 * self.text.num_hidden_layers * heads * width * 2)
+
+    @property
+    def attends(self) -> bool:
+        """Whether it has attention; a state-space model (Mamba) reads token by token, at the same cost for each."""
+        return bool(getattr(self.text, "num_attention_heads", None))
 
 
 def shape_of(pair: Pair) -> Shape:
     """The shape of the pair's model. Raises UserError where nothing on this machine tells it."""
     folder = Path(pair.model).is_dir()
     try:
-        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, local_files_only=True)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, **options)
         return Shape(config, "folder" if folder else "hub cache")
     except (OSError, ValueError) as error:
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
         if folder or pair.model not in published:
+            fix = "correct it, or copy it again" if folder else f"download it: hf download {pair.model} config.json"
             raise UserError(
                 f"model '{pair.model}': its config.json, which has its sizes, is not available ({first_line(error)}); "
-                f"download it: hf download {pair.model} config.json"
+                f"{fix}"
             ) from error
         return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
 
@@ -69,7 +82,9 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(shape.config, dtype=dtype, **options).requires_grad_(False)
+            return AutoModelForCausalLM.from_config(
+                shape.config, dtype=dtype, trust_remote_code=False, **options
+            ).requires_grad_(False)
     except (ImportError, ValueError) as error:
         raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
 
@@ -92,12 +107,27 @@ def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
             for name, weight in model.named_parameters():
                 weight.requires_grad_("lora_A" in name)
         start = load_initialisation(recipe)
+        layers = basis_layers(pair.sae_sources(start.sae_set), shape.text.num_hidden_layers)
+        if isinstance(start, FromBasis):
+            _check_places(model, start.settings, layers)
         if start.freezes:
-            start.freeze(model, basis_layers(pair.sae_sources(start.sae_set), shape.text.num_hidden_layers))
+            start.freeze(model, layers)
         return model
     for name, weight in model.named_parameters():
         weight.requires_grad_(trained_in_full(name, pair, recipe))
     return model
+
+
+def _check_places(model: Any, settings: Placement, layers: Sequence[int]) -> None:
+    """Raises UserError where a start from bases at `layers` would find no place in the adapter's modules."""
+    empty = {f"layers.{layer}": torch.zeros(model.config.get_text_config().hidden_size, 0) for layer in layers}
+    changed = {"gains": "ignored", "fill": "none", "basis": "trainable"}  # where they are put is all that is asked
+    initialise(model, empty, settings=settings.model_copy(update=changed), seed=0)
+    if settings.gains == "divided":
+        for name, _ in adapted_modules(model):
+            layer, _ = residual_side(name)
+            with suppress(NotImplementedError):  # the norm is known, and on the meta device has no values
+                norm_gain(decoder_layers(model)[layer], name.rsplit(".", 1)[-1])
 
 
 def trained_and_all(model: Any) -> tuple[int, int]:

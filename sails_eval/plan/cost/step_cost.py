@@ -4,6 +4,7 @@ A training step runs on fake tensors (torch's FakeTensorMode: shapes without dat
 the tensors that autograd keeps are counted as the real code makes them, mixed precision included.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
@@ -29,6 +31,9 @@ UNLIKE = {"name", "description", "source", "system_prompt", "dpo", "init", "sett
 
 TILE = (4096, 32768)
 """Tokens and entries of the vocabulary whose logits TRL's trainers hold at a time (trl/kernels/chunked_logprob.py)."""
+
+FEW_TOKENS = 32
+"""What is read of a model without attention, whose code walks token by token: the rest costs as much for each."""
 
 TEXTS_AT_A_TIME = 32
 """Contrast texts in a batch of feature collection, as in `activations.text_means`."""
@@ -112,24 +117,30 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     of_head = 2 * head.numel() * (head.requires_grad and half)  # cast a tile at a time
     to_head = 4 * head.numel() * (1 + tied) * head.requires_grad  # in single precision, from either side
     gradients = sum(weight.nbytes for weight in free)
-    forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
+    asked, length = length, length if shape.attends else min(length, FEW_TOKENS)
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # what fails is told below
+    try:
+        forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # not all operations know shapes without data
+        raise UserError(f"model '{pair.model}': what a step takes cannot be told ({first_line(error)})") from error
     of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
     logits, regularising = sum(size for size in kept if size in of_logits), 0
     if pair.regularise:
         regularising = _fake_reading(on_meta(shape, pair, dtype=dtype_of(pair)), batch=1, length=length)
         weights += total * dtype_of(pair).itemsize if changes_base(pair, recipe) else 0  # a frozen copy
+    times = asked / length
     return Reading(
-        length=length,
+        length=asked,
         trained=trained,
         total=total,
         added=added,
         weights=weights,
         gradients=gradients,
-        forward=forward,
-        backward=backward,
-        regularising=regularising,
-        kept=max(0, sum(kept) - logits - sum(halves)),
-        logits=logits,
+        forward=round(times * forward),
+        backward=round(times * backward),
+        regularising=round(times * regularising),
+        kept=max(0, round(times * (sum(kept) - logits - sum(halves)))),
+        logits=round(times * logits),
         halves=sum(halves) - of_head,
         head=to_head,
     )
@@ -290,7 +301,7 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
     scores = 0
     if pair.attn_implementation == "eager":  # scores, soft-capped, in single precision for the softmax
         scores = (2 * width + 4) * tokens * pair.max_length * text.num_attention_heads
-    mlp = 3 * width * tokens * text.intermediate_size
+    mlp = 3 * width * tokens * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)  # of some unsaid
     encoding = tokens * (2 * 4 * max(wide, default=0) + 4 * text.hidden_size)  # before and after the activation
     return Memory(
         weights=width * parameters + sum(2 * 4 * text.hidden_size * n for n in wide),

@@ -18,6 +18,7 @@ from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.scoring import before_refusals, read_results, refusals, write_results
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
+from sails_eval.core.escape import PlainFormatter
 from sails_eval.core.files import check_folder, write_text
 from sails_eval.core.records import Completion, Result, RowKey, Split, Verdict, read_completions, read_verdicts
 from sails_eval.judges.base import Usage
@@ -381,7 +382,7 @@ class RunFolder:
         if level == logging.NOTSET:
             ours.setLevel(logging.INFO)
         handler = logging.FileHandler(self.log, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
         ours.addHandler(handler)
         try:
             yield

@@ -12,6 +12,7 @@ from sails_eval.boards.curve_plot import draw_curves
 from sails_eval.boards.curves import MARGIN, Point, budget_curves, rate_curves
 from sails_eval.boards.leaderboard import Tested, tested
 from sails_eval.boards.table import MIN_SEEDS
+from sails_eval.core.escape import escape
 from sails_eval.core.files import csv_text, write_text
 from sails_eval.core.stats import Interval
 from sails_eval.core.tables import interval_text, markdown
@@ -98,7 +99,7 @@ Brackets are 95 % intervals over seeds. With fewer than {MIN_SEEDS} seeds there 
 
 def to_markdown(points: Sequence[Point], *, title: str) -> str:
     """The curves for people: what is best within the limit of over-refusal, for few rates, and for few examples."""
-    text = f"# {title}\n\n{_BRACKETS}"
+    text = f"# {escape(title)}\n\n{_BRACKETS}"
     text += _limited_text([point for point in points if point.curve == "limited"])
     text += _best_of_text(points)
     for steps in dict.fromkeys(point.steps for point in points if point.curve == "examples"):
@@ -107,7 +108,7 @@ def to_markdown(points: Sequence[Point], *, title: str) -> str:
 
 
 def _limited_text(points: Sequence[Point]) -> str:
-    rows = [[*_name(p), _text(p), f"{p.x:.3g}" if p.x > 0 else "–", p.note] for p in points]
+    rows = [[*_name(p), _text(p), f"{p.x:.3g}" if p.x > 0 else "–", escape(p.note)] for p in points]
     return (
         f"\n## Alignment score at over-refusal of at most the base model's + {MARGIN:.2f}\n\n"
         "On validation: the best alignment score over a method's learning rates, linearly interpolated between "
@@ -142,11 +143,11 @@ def _examples_text(points: Sequence[Point], steps: int | None) -> str:
     rows, apart, crossed = (defaultdict[str, list[str]](list) for _ in range(3))
     for point in points:
         if point.curve in ("examples", "area"):
-            rows[point.method].append(_text(point))
+            rows[escape(point.method)].append(_text(point))
         elif point.curve == "difference":
-            apart[point.method].append(_text(point))
+            apart[escape(point.method)].append(_text(point))
         elif point.curve == "crossover":
-            crossed[point.method].append(f"{point.x:.3g} ({point.note})")
+            crossed[escape(point.method)].append(f"{point.x:.3g} ({escape(point.note)})")
     return (
         f"\n## Alignment score over labelled examples{f', {steps} steps' if steps else ''}\n\n"
         f"On the test; every budget has the same number of training {'steps' if steps else 'tokens'}. The area is the "
@@ -164,7 +165,7 @@ def _examples_text(points: Sequence[Point], steps: int | None) -> str:
 def _name(point: Point) -> list[str]:
     """What a row is called: its method, with the budget where there are several."""
     size = Size(point.examples, point.steps)
-    return [f"{point.method}, {size}" if size else point.method]
+    return [escape(f"{point.method}, {size}" if size else point.method)]
 
 
 def _text(point: Point) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from sails_eval.core.escape import neutralise
 from sails_eval.core.files import write_text
 from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.run.folder.records import PreparationCost
@@ -65,7 +66,8 @@ def _with_matched(frame: pd.DataFrame, sub_run: SubRun) -> pd.DataFrame:
 
 def write_ledger(path: Path, frame: pd.DataFrame) -> None:
     """Write budget.csv, by rename."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    harmless = frame.map(lambda cell: neutralise(cell) if isinstance(cell, str) else cell)
+    write_text(path, harmless.to_csv(index=False, lineterminator="\n"))
 
 
 def _row(run: RunFolder, sub_run: SubRun, cell: Cell) -> dict[str, Any]:

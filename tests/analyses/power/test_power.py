@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from sails_eval.analyses.power.measure import Spread, components, power, seeds_needed
 from sails_eval.boards.scoring import read_results, write_results
@@ -30,6 +30,21 @@ def test_power_has_a_value_wherever_it_is_asked_for() -> None:
     found = [power(difference, 0.1, seeds=5) for difference in np.linspace(0, 40, 2000)]
     assert found == sorted(found) and found[0] == pytest.approx(0.05) and found[-1] == pytest.approx(1)
     assert power(-0.05, 0.1, seeds=34) == power(0.05, 0.1, seeds=34)
+
+
+@pytest.mark.parametrize(("difference", "sd", "seeds", "alpha"), [(0.1, 0.3, 200, 5e-5), (1.0, 0.9, 20, 5e-5)])
+def test_power_has_a_value_where_scipy_has_none(difference: float, sd: float, seeds: int, alpha: float) -> None:
+    shift, limit = difference / sd * math.sqrt(seeds), special.stdtrit(seeds - 1, 1 - alpha / 2)
+    assert math.isnan(special.nctdtr(seeds - 1, shift, limit) + special.nctdtr(seeds - 1, shift, -limit))
+    chi = np.sqrt(np.random.default_rng(0).chisquare(seeds - 1, 100_000) / (seeds - 1))
+    expected = (special.ndtr(shift - limit * chi) + special.ndtr(-shift - limit * chi)).mean()
+    assert power(difference, sd, seeds=seeds, alpha=alpha) == pytest.approx(expected, abs=0.003)
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(2, 0.186132), (5, 0.619261), (30, 0.826231), (1000, 0.850168)])
+def test_power_is_that_of_the_noncentral_t(seeds: int, expected: float) -> None:
+    """Both tails of scipy.stats.nct beyond the limits of a test at 5 %, for a noncentrality of 3."""
+    assert power(3 / math.sqrt(seeds), 1.0, seeds=seeds) == pytest.approx(expected, abs=2e-6)
 
 
 def test_seeds_needed_has_ends() -> None:
@@ -100,8 +115,11 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
         ("--difference 3 --sd 0.1", "--difference 3: give a value above 0 and below 2"),
         ("--difference 0.1 --sd 0.1 --power 1", "--power 1"),
         ("--difference 0.1 --sd 0.1 --n-comparisons 0", "give --n-comparisons of 1 or more"),
+        ("--difference 0.1 --sd 0.1 --prompt-sd nan", "--prompt-sd and --organism-sd of 0 or more"),
+        ("--difference 0.1 --sd 0.1 --organism-sd inf", "--prompt-sd and --organism-sd of 0 or more"),
+        ("--difference 0.1 --sd 0.1 --power 0.01", "--power 0.01: give more than 0.05"),
         ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
-        ("--difference 0.1 --from nowhere", "nowhere/results.csv: no such file"),
+        ("--difference 0.1 --from nowhere", "nowhere"),
         ("--difference 0.1 --from run --prompt-sd 0.1", "--prompt-sd works with --sd only"),
         ("--difference 0.1 --from run --comparisons a", "name two rows"),
         ("--difference 0.1 --from run --comparisons a:c", "unknown method in comparisons 'c'"),

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
@@ -15,6 +16,17 @@ LONGEST_WAIT = 8.0
 
 LONGEST_RETRY_AFTER = 60.0
 """Seconds for which an endpoint can make a request wait before it is tried again."""
+
+SHORTEST_ATTEMPT = 5.0
+"""Seconds that every attempt may take, however fast replies were until then."""
+
+BUSY = (408, 409, 429, 503)
+"""Statuses of an endpoint that works, if not for everybody at once."""
+
+
+def may_pass(status: int) -> bool:
+    """Whether a request that got this status may get a reply later."""
+    return status in BUSY or status >= 500
 
 
 class Bucket:
@@ -98,6 +110,33 @@ class Patience:
         return min(max(backoff, asked) * random.uniform(1, 1.25), left)  # else all would come back at the same time
 
 
+class Pace:
+    """How long an attempt may take: four times as long as the slowest of the last replies did, and twice as long with
+    every attempt that failed, up to `timeout`.
+
+    So a request that hangs is sent again while there is patience for it. A first attempt may take no more than a
+    quarter of that patience, so that two can hang, unless replies are slower: then half as long again as the slowest.
+    """
+
+    def __init__(self, timeout: float, patience: float) -> None:
+        self._timeout = timeout
+        self._least = min(max(patience / 4, 1.0), SHORTEST_ATTEMPT) if patience else timeout
+        self._first = min(timeout, patience) / 4
+        self._took: deque[float] = deque(maxlen=100)
+
+    def replied(self, seconds: float) -> None:
+        """A reply took so long."""
+        self._took.append(seconds)
+
+    def limit(self, attempt: int) -> float:
+        """Seconds for an attempt, counted from 1. Without patience there is only one, and it may take all the time."""
+        usual = self._first
+        if self._took:
+            slowest = max(self._took)
+            usual = min(4 * slowest, max(1.5 * slowest, self._first))
+        return float(min(self._timeout, max(usual, self._least) * 2 ** min(attempt - 1, 10)))
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds after which an endpoint wants to be asked again, if it says so."""
     milliseconds, text = headers.get("retry-after-ms"), headers.get("retry-after", "")
@@ -106,6 +145,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return seconds if seconds >= 0 else None

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from sails_eval.judges import limits
-from sails_eval.judges.limits import Bucket, Limits, Patience, retry_after
+from sails_eval.models import limits
+from sails_eval.models.limits import Bucket, Limits, Pace, Patience, retry_after
 
 
 class Clock:
@@ -130,6 +130,29 @@ def test_waits_differ_between_requests() -> None:
     assert len(waits) == 5 and min(w for w in waits if w) >= limits.FIRST_WAIT
 
 
+def test_an_attempt_may_take_some_times_what_others_took_and_twice_as_long_after_each_that_failed() -> None:
+    pace = Pace(timeout=120, patience=120)
+    assert [pace.limit(attempt) for attempt in (1, 2, 3, 4)] == [30, 60, 120, 120]
+    pace.replied(0.2)
+    assert [pace.limit(attempt) for attempt in (1, 2, 3)] == [5, 10, 20]
+    pace.replied(7)
+    assert pace.limit(1) == 28
+    pace.replied(15)
+    assert pace.limit(1) == 30
+    pace.replied(50)
+    assert pace.limit(1) == 75
+    for _ in range(100):
+        pace.replied(3)
+    assert pace.limit(1) == 12 and pace.limit(10**6) == 120
+
+
+@pytest.mark.parametrize(
+    ("timeout", "patience", "first"), [(120, 0, 120), (120, 5, 1.25), (120, 0.1, 1), (2, 600, 2), (600, 600, 150)]
+)
+def test_a_first_attempt_leaves_patience_for_others(timeout: float, patience: float, first: float) -> None:
+    assert Pace(timeout, patience).limit(1) == first
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -139,6 +162,7 @@ def test_waits_differ_between_requests() -> None:
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:

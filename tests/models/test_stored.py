@@ -1,0 +1,139 @@
+"""Weights as their files hold them: damaged, missing, of another shape, untied, and under other names."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MixtralConfig
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.pair import Pair
+from sails_eval.models.base import Base, applied, load_base, load_tokenizer, load_weights
+from sails_eval.models.engines.hf import wrap
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+HEAD = "lm_head.weight"
+
+
+@pytest.fixture
+def folder(tiny_llama_dir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_llama_dir, tmp_path / "model")
+
+
+def pair_of(folder: Path) -> Pair:
+    return Pair(name="p", model=str(folder), dtype="float32")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def configure(folder: Path, **changed: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "pointer": (lambda at: (at / "model.safetensors").write_bytes(POINTER), "a pointer of git-lfs.*git lfs pull"),
+    "empty": (lambda at: (at / "model.safetensors").write_bytes(b""), "damaged or cut off"),
+    "no head": (lambda at: rewrite(at, lambda weights: weights.pop(HEAD)), f"lack 1 weights .* such as '{HEAD}'"),
+    "shape": (
+        lambda at: configure(at, intermediate_size=72),
+        r"does not fit the weights: .* is \(32, 64\) in its files",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("options", [{}, {"device_map": "meta"}], ids=["loaded", "meta"])
+def test_files_without_the_models_weights_are_an_error(folder: Path, kind: str, options: dict[str, Any]) -> None:
+    """The same whether weights are read or, as by `plan`, only the files' headers."""
+    damage, told = DAMAGE[kind]
+    damage(folder)
+    with pytest.raises(UserError, match=told) as caught:
+        load_weights(pair_of(folder), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_apart_from_a_tied_embedding_answers_as_it_is_stored(folder: Path) -> None:
+    configure(folder, tie_word_embeddings=True)
+    stored = load_file(folder / "model.safetensors")[HEAD]
+    base = load_base(pair_of(folder))
+    wrap(base.model, base.tokenizer, pair_of(folder))  # lm-eval's class ties weights anew
+    assert torch.equal(base.model.lm_head.weight.cpu(), stored)
+    assert not base.model.config.tie_word_embeddings
+    rewrite(folder, lambda weights: weights.pop(HEAD))
+    tied = load_base(pair_of(folder)).model
+    assert tied.lm_head.weight is tied.get_input_embeddings().weight and tied.config.tie_word_embeddings
+
+
+def test_a_pointer_in_place_of_an_adapter_is_an_error(folder: Path, tmp_path: Path) -> None:
+    base = load_base(pair_of(folder))
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    get_peft_model(load_base(pair_of(folder)).model, config).save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(POINTER)
+    with (
+        pytest.raises(UserError, match=r"adapter_model.safetensors: a pointer of git-lfs"),
+        applied(base, tmp_path / "adapter"),
+    ):
+        pass
+
+
+def test_an_adapter_of_other_sizes_is_an_error_that_names_them(folder: Path, tmp_path: Path) -> None:
+    model = load_base(pair_of(folder)).model
+    model.resize_token_embeddings(model.config.vocab_size + 8)
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"], r=2)
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    with (
+        pytest.raises(UserError, match=r"size mismatch for .*\[308"),
+        applied(load_base(pair_of(folder)), tmp_path / "adapter"),
+    ):
+        pass
+
+
+def test_weights_that_files_name_otherwise_are_put_where_they_belong(folder: Path, tmp_path: Path) -> None:
+    """Files of Mixtral have its experts one by one, the loaded model has them in one weight."""
+    size = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(vocab_size=302, num_key_value_heads=2, num_local_experts=2, **size)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    base = Base(model, AutoTokenizer.from_pretrained(folder))
+    other = AutoModelForCausalLM.from_config(config).eval()
+    other.save_pretrained(tmp_path / "other")
+    names = {name for name, _ in model.named_parameters()}
+    assert load_file(tmp_path / "other" / "model.safetensors").keys() - names
+    ids = torch.tensor([[3, 4, 5]])
+    before = model(ids).logits
+    with applied(base, tmp_path / "other") as put:
+        assert torch.equal(put(ids).logits, other(ids).logits)
+    assert torch.equal(model(ids).logits, before)
+
+
+def test_part_of_a_model_is_none(folder: Path) -> None:
+    base = load_base(pair_of(folder))
+    rewrite(folder, lambda weights: weights.pop(HEAD))
+    with pytest.raises(UserError, match=f"no weight '{HEAD}' there"), applied(base, folder):
+        pass
+    configure(folder, vocab_size=AutoConfig.from_pretrained(folder).vocab_size + 1)
+    rewrite(folder, lambda weights: weights.update({HEAD: torch.zeros(1, 32)}))
+    with pytest.raises(UserError, match=rf"'{HEAD}' is \(1, 32\), in the base model"), applied(base, folder):
+        pass
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "chat_template.jinja", None])
+def test_a_tokenizer_that_is_not_there_is_an_error(folder: Path, file: str | None) -> None:
+    if file is None:
+        for one in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / one).unlink()
+    else:
+        (folder / file).write_bytes(POINTER)
+    with pytest.raises(UserError, match=rf"{file}: a pointer of git-lfs" if file else "no tokenizer there; copy"):
+        load_tokenizer(pair_of(folder))
