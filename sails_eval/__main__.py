@@ -1,8 +1,20 @@
-"""`python -m sails_eval` is `sails-eval`."""
+"""`python -m sails_eval` is `sails-eval`. Signals are caught before the rest is imported."""
 
 import sys
 
-from sails_eval.cli import main
+from sails_eval.core.stopping import catch_signals, say_stopped
+
+
+def run() -> int:
+    """The program; its exit status."""
+    try:
+        catch_signals()
+        from sails_eval.cli import main
+
+        return main()
+    except KeyboardInterrupt as error:
+        return say_stopped(error)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -162,6 +162,11 @@ def _finished(run: RunFolder, plan: SubRun, methods: tuple[str, ...]) -> Finishe
     # cells are called as the run called them; new answers are judged by the judge of today
     identity = described.identity.model_copy(update={"judge": plan.identity.judge})
     plan, choices = settled(run, replace(plan, identity=identity)), run.choices(plan.named_tasks)
+    failed = run.failed().rows if run.failed.exists else {}
+    for name in sorted(set(methods) & failed.keys()):
+        log.warning("%s: left out, since it has no score: %s", name, failed[name])
+    methods = tuple(name for name in methods if name not in failed)
+    plan = replace(plan, recipes=tuple(recipe for recipe in plan.recipes if recipe.name not in failed))
     for recipe in plan.recipes:
         if recipe.name not in choices or choices[recipe.name].learning_rate not in plan.rates(recipe):
             raise UserError(

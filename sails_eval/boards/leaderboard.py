@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from statistics import fmean
@@ -257,6 +257,14 @@ def _tested(
     return Tested(tuple(cells), seeds[0], tuple(choices), nested)
 
 
+def _untested(method: str, seeds: int, organisms: int, others: Mapping[str, Tested]) -> Tested:
+    """A row whose every metric is missing, on the seeds of the others."""
+    nothing: tuple[tuple[Scores, ...], ...] = (({},) * seeds,) * organisms
+    like = next((row for row in others.values() if row.trained == seeds), None)
+    of = like.seeds if like else tuple(range(seeds))
+    return Tested(nothing, of, (Choice(method, None),) * organisms, like is not None and like.nested)
+
+
 def estimates(
     results: Sequence[Result], tasks: Mapping[str, Task], choices: Mapping[str, Choice]
 ) -> dict[str, dict[str, Interval]]:
@@ -276,18 +284,23 @@ def build(
     provenance: Provenance,
     choices: Sequence[Mapping[str, Choice]] | None = None,
     design: Design | None = None,
+    failed: Collection[str] = (),
 ) -> pd.DataFrame:
     """The leaderboard: a row per method of `facts`, best first, from the results of each organism by its name.
 
     `choices` has those of each organism; without it rates are chosen here, on every organism's own validation results.
-    Without `design` the contrasts are those of `default_contrasts`. Raises UserError if a method's test results are
+    Without `design` the contrasts are those of `default_contrasts`. Rows that `failed` have no score: they come last,
+    and comparisons with them stay in their family, untested. Raises UserError if a method's test results are
     missing or come from another number of seeds than its facts say, or if a contrast names no row.
     """
     if choices is None:
         choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
-    if lacking := [method for method in facts if any(method not in of_one for of_one in choices)]:
+    scored = [method for method in facts if method not in failed]
+    if lacking := [method for method in scored if any(method not in of_one for of_one in choices)]:
         raise UserError(f"{lacking[0]}: no results; give the command of the run again to finish it")
-    rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in facts})
+    rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in scored})
+    lost = {method: _untested(method, facts[method].seeds, len(results), rows) for method in facts if method in failed}
+    rows = {method: rows.get(method) or lost[method] for method in facts}
     if design is None:
         trained = [method for method in facts if facts[method].seeds]
         design = Design(default_contrasts([*trained, *(method for method in facts if method not in trained)]))
@@ -370,7 +383,7 @@ def _capability_loss(row: Tested, base: Tested | None) -> float:
 
 def _by_organism(organisms: Sequence[str], row: Tested) -> str:
     """The alignment score on each organism and the rate chosen there, where there are several."""
-    if len(organisms) == 1:
+    if len(organisms) == 1 or not row.sample("alignment_score").complete:
         return ""
     means = map(fmean, row.sample("alignment_score").values)
     rates = (rate_text(choice.learning_rate) for choice in row.choices)

@@ -57,8 +57,12 @@ def notes(frame: pd.DataFrame) -> list[str]:
             f"Made before refusals were counted (schema {BEFORE_REFUSALS}): the alignment score is safety + helpfulness"
             " − 1, and an answer that is safe need not decline. Repeat the run to have refusals counted."
         )
+    failed = [name for name, row in rows if all(math.isnan(row[metric]) for metric in METRICS)]
+    failed = failed if len(failed) < len(rows) else []
+    if failed:
+        found.append(f"No scores for {', '.join(failed)}: see the warnings.")
     for metric in METRICS:
-        if lacking := [name for name, row in rows if math.isnan(row[metric])]:
+        if lacking := [name for name, row in rows if math.isnan(row[metric]) and name not in failed]:
             names = "every row" if len(lacking) == len(rows) else ", ".join(lacking)
             found.append(f"No {METRICS[metric].title} for {names}: no such task, or no scored answer.")
     if (frame["judge"] == RULES).any():

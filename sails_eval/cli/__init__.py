@@ -4,15 +4,20 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
 from sails_eval.cli.parser import Parser
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import explained, first_line
 from sails_eval.core.escape import PlainFormatter, Visible, visible
+from sails_eval.core.stopping import catch_signals, say_stopped
 from sails_eval.core.version import __version__
+
+DEBUG, DEBUG_VARIABLE = "--debug", "SAILS_EVAL_DEBUG"
+"""The flag, anywhere on the command line, and the environment variable, either of which shows tracebacks."""
 
 EPILOG = """\
 examples:
@@ -28,34 +33,46 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status. Bad input is a line on stderr for every problem, and status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run a command; the exit status. Bad input is a line on stderr for every problem, and status 2.
+
+    Without `arguments` this is the program: they are those of the command line, and signals are its own.
+    """
+    if arguments is None:
+        catch_signals()
+        arguments = sys.argv[1:]
     with redirect_stdout(Visible(sys.stdout)):
         return _run(arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        options = parser(*arguments[:1]).parse_args(arguments)
+        words = [word for word in arguments if word != DEBUG]
+        options = parser(*words[:1]).parse_args(words)
         _set_up(options)
         status = int(options.run_command(options) or 0)
         sys.stdout.flush()
         return status
-    except UserError as error:
-        lines = visible(str(error)).splitlines()
-        print(*(f"sails-eval: error: {line}" for line in lines), sep="\n", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt as error:
+        return say_stopped(error)
     except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"sails-eval: error: {visible(str(error.filename))}: {error.strerror}", file=sys.stderr)
+    except Exception as error:
+        if DEBUG in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exception(error)
+        return _say(error)
+
+
+def _say(error: Exception) -> int:
+    """Print an error, a line for each problem; the exit status."""
+    if known := explained(error):
+        lines = visible(str(known)).splitlines()
+        print(*(f"sails-eval: error: {line}" for line in lines), sep="\n", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sails-eval: interrupted; give the same command again to resume", file=sys.stderr)
-        return 130
+    told = visible(f"{type(error).__name__}: {first_line(error)}")
+    told = f"sails-eval: internal error: {told}; run again with {DEBUG} for the traceback, and please report it"
+    print(told, file=sys.stderr)
+    return 1
 
 
 def parser(asked: str = "") -> Parser:
@@ -67,6 +84,7 @@ def parser(asked: str = "") -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument(DEBUG, action="store_true", help=f"print the traceback of any error (or set {DEBUG_VARIABLE}=1)")
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed, docs):
@@ -88,6 +106,7 @@ def _set_up(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if vars(options).get("wide"):
         os.environ["COLUMNS"] = str(10**6)
+    logging.raiseExceptions = False  # a full disk is told once, by what stops
     stderr = _ToStderr()
     stderr.setFormatter(PlainFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[stderr])

@@ -1,6 +1,7 @@
 """The commands compare, plan, train and evaluate."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,10 @@ def _plan(options: argparse.Namespace) -> int:
     from sails_eval.core.device import used
     from sails_eval.core.remembered import remembered
     from sails_eval.plan.keys import plan_key
+    from sails_eval.run.check import check_place, refusals
     from sails_eval.run.folder.reuse import extended
 
-    config = extended(config)
+    against, config = config.against, extended(config)
 
     def make() -> str:
         from sails_eval.plan.cost.forecast import forecast, render
@@ -56,10 +58,15 @@ def _plan(options: argparse.Namespace) -> int:
 
         quiet_libraries()
         made = forecast(config)
+        told = [problem for one in made for problem in one.problems]
+        if not any(problem.stops for problem in told):
+            more = refusals(config, told={problem.told for problem in told})
+            made[0] = replace(made[0], problems=(*made[0].problems, *more))
         stops = any(problem.stops for one in made for problem in one.problems)
         return f"{int(stops)}\n" + "\n\n".join(map(render, made))
 
     with used(config.device):
+        check_place(config, against)
         key = plan_key(config)  # names are checked here; steps on shapes take torch, and say the same every time
     status, _, text = (make() if key is None else remembered("plan", key, make)).partition("\n")
     print(text)
@@ -72,8 +79,9 @@ def _compare(options: argparse.Namespace) -> int:
     config = _opened(options)
     from sails_eval.run.compare import compare
 
-    _print_run(compare(config, quiet=options.quiet))
-    return 0
+    run = compare(config, quiet=options.quiet)
+    _print_run(run)
+    return _tell_failed(run)
 
 
 def _opened(options: argparse.Namespace, **fixed: Any) -> Any:
@@ -106,6 +114,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     from sails_eval.run.evaluate import evaluate
 
     _print_run(evaluate(read_config(options), options.target, name=options.name, quiet=options.quiet))
+
+
+def _tell_failed(run: Path) -> int:
+    """Print why rows have no score; the exit status."""
+    import sys
+
+    from sails_eval.run.folder.run_folder import RunFolder
+
+    told = []
+    for one in RunFolder(run).with_sub_runs():
+        where = "" if one.path == run else f" on {one.path.relative_to(run)}"
+        rows = one.failed().rows if one.failed.exists else {}
+        told += [f"{row} has no score{where}: {why}" for row, why in rows.items()]
+    for line in told:
+        print(f"sails-eval: {line}; give the same command again to try it again", file=sys.stderr)
+    return 1 if told else 0
 
 
 def _print_run(run: Path) -> None:

@@ -10,6 +10,7 @@ from sails_eval.cli.common import add_command, add_group, add_include_path
 from sails_eval.cli.flags import flag, listed
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import one_line
+from sails_eval.core.files import check_file
 from sails_eval.core.tables import fitted
 from sails_eval.judges.spec import trusting
 
@@ -70,6 +71,7 @@ def _score(options: argparse.Namespace) -> None:
     from sails_eval.judges.answer_files import AnswerColumns, read_answers, score_file
     from sails_eval.tasks.sharing import check_sending, named_in
 
+    check_file(options.out)
     columns = AnswerColumns(options.prompt_column, options.response_column or "response", options.id_column)
     asked = named_in(str(answer.id) for answer in read_answers(options.file, columns))
     check_sending(asked, options.judge, options.send_to or ())
@@ -112,6 +114,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     from sails_eval.judges.calibration import FOLDER, LabelColumns, Reading, calibrate, disagreements, save
     from sails_eval.judges.usage import told
 
+    if options.out:
+        check_file(options.out)
     reading = Reading(_names(options.map), options.partial, options.kind)
     people = tuple(options.annotators.split(",")) if options.annotators else None
     columns = LabelColumns(
@@ -220,6 +224,7 @@ def _positive(text: str) -> int:
 def _export(options: argparse.Namespace) -> None:
     from sails_eval.analyses.audit.sample import export, key_path
 
+    check_file(options.out)
     key = export(
         options.run_dir, options.out, per_stratum=options.per_stratum, seed=options.seed, include=options.include_path
     )

@@ -12,6 +12,7 @@ from sails_eval.cli.common import (
     report_problems,
 )
 from sails_eval.cli.flags import flag
+from sails_eval.core.files import check_file
 from sails_eval.core.tables import Table, add_table_flags, print_table
 
 
@@ -70,6 +71,7 @@ def _publish(options: argparse.Namespace) -> None:
     from sails_eval.run.folder.run_folder import RunFolder
     from sails_eval.run.report.published import copy_completions, copy_protocol, published_rows
 
+    check_file(options.board, "--board")
     run = RunFolder(options.path)
     if options.include_completions:
         copied = copy_completions(run, options.include_completions, tuple(options.include_path))

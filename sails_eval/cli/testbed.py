@@ -6,6 +6,7 @@ from typing import Any
 
 from sails_eval.cli.common import add_command, add_group
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import check_folder
 from sails_eval.core.paths import PACKAGE
 
 REPLACES = "overwrite the models, SAEs and data shipped with the package, on which the published boards are based"
@@ -69,6 +70,8 @@ def _testbed_build(options: argparse.Namespace) -> None:
             "testbed build: no destination; give --out DIR to write into a new folder, --organisms N to make more "
             f"organisms in the user's cache, or --in-place to overwrite those shipped in {PACKAGE / 'testbed'}"
         )
+    if options.out:
+        check_folder(options.out)
     if options.out and (options.out / "weights").exists():
         raise UserError(f"--out {options.out}: already contains weights; give a new folder, or delete it")
     from sails_eval.testbed.build import build

@@ -8,13 +8,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, explained
 from sails_eval.core.escape import neutralise, restore
 
 Line = TypeVar("Line")
@@ -48,19 +48,20 @@ def json_object(where: str, value: object) -> dict[str, Any]:
 
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file by rename, so that a kill or a power cut leaves the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial, mode = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0o600 if private else 0o644
-    partial.unlink(missing_ok=True)
-    try:
-        # "x" follows no link that somebody laid there
-        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        raise
+        try:
+            # "x" follows no link that somebody laid there
+            with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     sync(path.parent)
 
 
@@ -86,6 +87,35 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the system in the block, on a full disk and the like, are UserErrors about `path`."""
+    try:
+        yield
+    except Exception as error:
+        if (known := explained(error, path)) is None:
+            raise
+        raise known from error
+
+
+def check_folder(path: Path, flag: str = "--out") -> None:
+    """Raises UserError where a folder cannot be made there, or written to."""
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{flag} {path}: {there} is a file, not a folder; give another {flag}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {path}: {there} cannot be written to; make it writable, or give another {flag}")
+
+
+def check_file(path: Path, flag: str = "--out") -> None:
+    """Raises UserError where a file cannot be written there."""
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: it is a folder; give the path of a file")
+    check_folder(path.parent, flag)
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:

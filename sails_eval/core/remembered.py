@@ -7,6 +7,7 @@ from pathlib import Path
 from sysconfig import get_path
 from typing import Any
 
+from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_text
 from sails_eval.core.fingerprint import digest, of_code
 from sails_eval.core.paths import made
@@ -25,6 +26,6 @@ def remembered(name: str, key: Any, make: Callable[[], str]) -> str:
     with suppress(OSError, UnicodeDecodeError):
         return file.read_text(encoding="utf-8")
     text = make()
-    with suppress(OSError):
+    with suppress(UserError):
         write_text(file, text)
     return text

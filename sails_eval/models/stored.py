@@ -45,7 +45,7 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     try:
         check_readable(Path(source))
         model, found = kind.from_pretrained(source, **told)
-    except (UserError, OSError, ValueError, SafetensorError, RuntimeError) as error:
+    except (UserError, OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{what}: cannot load it: {first_line(error)}") from error
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"])

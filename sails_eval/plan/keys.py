@@ -12,6 +12,7 @@ from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.plugins import plugins
 from sails_eval.core.recipe import load_recipe, recipe_files
+from sails_eval.models.engines import CHAT, OPENAI
 from sails_eval.plan.prepare import at_size, grid, survey
 from sails_eval.plan.problems import Problems
 
@@ -31,6 +32,10 @@ def plan_key(config: CompareConfig) -> list[Any] | None:
         Problems(problem for problem in draft.problems if problem.misspelt).check()
     if any(draft.sub_run is None for draft in drafts) or Path("/dev/kfd").exists():
         return None
+    for one in (draft.sub_run for draft in drafts if draft.sub_run is not None):
+        asked = [one.engine, one.judge.spec, *(row.engine for row in one.references)]
+        if any(CHAT in name or OPENAI in name for name in asked):  # a server may be there now, and later not
+            return None
     told = [
         [
             draft.config.model_dump(mode="json"),

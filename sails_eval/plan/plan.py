@@ -157,7 +157,8 @@ class SubRun(EvaluationPlan):
 
     `folder` is its place inside the run, '' where it is the whole run. `size` is its place in a grid of budgets, where
     there is one. `recipes` are those that train. `seeds` are tested; where there is no `tuning`
-    with seeds of its own, they choose the rates, too.
+    with seeds of its own, they choose the rates, too. `failed` has the fingerprints of cells that could not be trained
+    or answered, and are cells no more.
     """
 
     folder: str = ""
@@ -168,6 +169,7 @@ class SubRun(EvaluationPlan):
     learning_rates: int = 0
     checkpoints: int = 1
     budget: Budget = field(default_factory=Budget)
+    failed: frozenset[str] = frozenset()
 
     def run_as(self, pair: Pair) -> "SubRun":
         """The same in the micro-batches of `pair`, which change nothing but time and memory: its identity stays."""
@@ -255,7 +257,8 @@ class SubRun(EvaluationPlan):
         if choice := self.tuned(recipe):
             assert choice.learning_rate is not None
             wanted += [(choice.learning_rate, seed) for seed in self.seeds]
-        return [self.cell(recipe, rate, seed) for rate, seed in wanted]
+        found = [self.cell(recipe, rate, seed) for rate, seed in wanted]
+        return [cell for cell in found if cell.fingerprint not in self.failed]
 
     def cell(self, recipe: Recipe, rate: float, seed: int) -> Cell:
         several = [self.checkpoints] if self.checkpoints > 1 else []

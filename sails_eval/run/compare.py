@@ -7,7 +7,7 @@ on all organisms first, and the test is answered by fresh seeds at the one rate 
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.device import on_device
+from sails_eval.core.errors import CellFailed
 from sails_eval.core.progress import say
 from sails_eval.core.records import BASE, Result
 from sails_eval.judges import judge_of
@@ -25,11 +26,12 @@ from sails_eval.plan.prepare import prepare
 from sails_eval.run import stages, within_seed
 from sails_eval.run.check import check_machine, check_plan
 from sails_eval.run.early_stopping import stop_early
+from sails_eval.run.failures import Failures, of_whole_rates, unscored_facts, whole_rates
 from sails_eval.run.folder.description import describe, describe_plan
 from sails_eval.run.folder.finished import asked, is_finished, note_finished
 from sails_eval.run.folder.mend import mend
-from sails_eval.run.folder.records import Description
-from sails_eval.run.folder.reuse import adopt, check_untouched, extended, seal
+from sails_eval.run.folder.records import Description, Failed
+from sails_eval.run.folder.reuse import adopt, extended, seal
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.header import describe_run, line, say_all
 from sails_eval.run.match_budgets import matched, misjudged, write_pace
@@ -65,12 +67,13 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
         for one in plan.sub_runs:
             write_pace(run.sub_run(one), one)
         with run.opened(plan.config, describe_plan(plan)) as described:
-            if plan.protocol:
-                check_untouched(run)
             mend(run)
             _keep_protocol(run, plan)
             made = zip(plan.sub_runs, _titles(plan), strict=True)
-            evaluators = [Evaluator(one, run.sub_run(one), pool, engines, quiet, title) for one, title in made]
+            evaluators = [
+                Evaluator(one, run.sub_run(one), pool, engines, quiet, title, failures=Failures())
+                for one, title in made
+            ]
             for evaluator, one, found in zip(evaluators, plan.sub_runs, checked, strict=True):
                 with _opened(evaluator.run, one, described):
                     _note_training(evaluator, one, found)
@@ -85,7 +88,8 @@ def compare(config: CompareConfig, *, quiet: bool = False) -> Path:
                 from sails_eval.run.report.report import write_joint
 
                 write_joint(run, plan, outcomes, described)
-            if not any(_to_ask_again(outcome) for outcome in outcomes):
+            failed = any(evaluator.failures and evaluator.failures.reasons for evaluator in evaluators)
+            if not failed and not any(_to_ask_again(outcome) for outcome in outcomes):
                 note_finished(run, plan, of)
     return run.path
 
@@ -94,15 +98,25 @@ def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Descriptio
     """One pair at one budget: find subspaces, train and validate, choose rates, test, report."""
     from sails_eval.run.report.report import write_outcome  # draws pictures: slow to import
 
+    failures = evaluator.failures
+    assert failures is not None
     _find_subspaces(evaluator, sub_run)
-    validated = _validate(evaluator, sub_run)
-    choices = _choose(sub_run, validated)
-    tested = _test(evaluator, sub_run, choices)
+    validated = _validate(evaluator, failures.left(sub_run))
+    left = failures.left(sub_run)
+    validated = of_whole_rates(validated, left)
+    choices = _choose(left, validated)
+    left = _of_rows(left, choices)
+    tested = _test(evaluator, left, choices)
+    for cell in _contenders(left, choices):
+        if failures.of(cell):
+            choices.pop(cell.recipe.name, None)
     outcome = _outcome(evaluator, sub_run, choices, [*validated, *tested])
-    write_outcome(evaluator.run, sub_run, outcome, described)
+    write_outcome(evaluator.run, outcome, described)
+    _note_failed(evaluator.run, outcome)
     if sub_run.config.keep == "none":
         _keep_checkpoints(evaluator.run, sub_run, ())
-    seal(evaluator.run, sub_run)
+    if not failures.reasons:
+        seal(evaluator.run, sub_run)
     return outcome
 
 
@@ -112,7 +126,12 @@ def compare_methods(evaluator: Evaluator, sub_run: SubRun, described: Descriptio
 def _find_subspaces(evaluator: Evaluator, sub_run: SubRun) -> None:
     starts = [(recipe, seeds) for recipe in sub_run.recipes if (seeds := sub_run.starts(recipe))]
     jobs = [stages.StartJob(sub_run.pair, recipe, seeds, evaluator.run) for recipe, seeds in starts]
-    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces")
+
+    def failed(job: stages.StartJob, error: CellFailed) -> None:
+        assert evaluator.failures is not None
+        evaluator.failures.note(sub_run.cells(job.recipe), error)
+
+    evaluator.pool.map(stages.find_subspace, jobs, title=f"{evaluator.title}subspaces", failed=failed)
 
 
 def _tuned(evaluators: Sequence[Evaluator], plan: Plan) -> list[SubRun]:
@@ -133,13 +152,15 @@ def _validate(evaluator: Evaluator, sub_run: SubRun) -> list[Result]:
 
 
 def _choose(sub_run: SubRun, validated: Sequence[Result]) -> dict[str, Choice]:
+    """The choice of every method that has a rate at which no cell failed."""
     if sub_run.tuning:
         choices = {recipe.name: choice for recipe in sub_run.recipes if (choice := sub_run.tuned(recipe))}
     elif sub_run.learning_rates == 1:
-        choices = {recipe.name: Choice(recipe.name, sub_run.rates(recipe)[0]) for recipe in sub_run.recipes}
+        rates = {recipe.name: whole_rates(sub_run, recipe) for recipe in sub_run.recipes}
+        choices = {name: Choice(name, rate) for name, whole in rates.items() for rate in whole}
     else:
         found = choose_rates(validated, sub_run.named_tasks)
-        choices = {recipe.name: found[recipe.name] for recipe in sub_run.recipes}
+        choices = {recipe.name: found[recipe.name] for recipe in sub_run.recipes if recipe.name in found}
     for choice in choices.values():
         log.info("%s: learning rate %s of %s", choice.method, choice.learning_rate, dict(choice.scores))
     return choices
@@ -161,21 +182,29 @@ def _test(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice]) 
 
 
 def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice], results: list[Result]) -> Outcome:
-    """What it came to, with what a reader has to know before believing it."""
+    """What it came to, with what a reader has to know before believing it; rows without a choice have no score."""
+    failures = evaluator.failures
+    assert failures is not None
+    failed, warnings = failures.rows(sub_run, choices), failures.warnings(sub_run, choices)
+    lost = unscored_facts(sub_run, failed)
+    sub_run = _of_rows(failures.left(sub_run), choices)
+    for method, lines in _warnings(evaluator, sub_run, choices).items():
+        warnings[method] = [*warnings.get(method, ()), *lines]
     references = [evaluator.subject(row) for row in sub_run.references]
     validated = _with_base(evaluator, _validated(sub_run))
     tested = [*_with_base(evaluator, _contenders(sub_run, choices)), *references]
     outcome = Outcome(
         sub_run,
-        results,
-        row_facts(evaluator.run, sub_run, _chosen(sub_run, choices)),
+        [row for row in results if row.method not in failed],
+        row_facts(evaluator.run, sub_run, _chosen(sub_run, choices)) | lost,
         dict(choices),
-        _warnings(evaluator, sub_run, choices),
+        warnings,
         evaluator.agreement(validated, "validation") + evaluator.agreement(tested, "test"),
         evaluator.panel_agreement(tested),
+        failed,
     )
-    for method, warnings in outcome.warnings.items():
-        for warning in warnings:
+    for method, told in outcome.warnings.items():
+        for warning in told:
             log.info("%s%s: %s", evaluator.title, method, warning)  # below the board it is told to people
     return outcome
 
@@ -192,7 +221,7 @@ def _warnings(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choic
             "rates may be too low for this model"
         )
     for method, note in [*budget.notes.items(), *misjudged(budget, took(run, sub_run)).items()]:
-        warnings[method].append(note)
+        warnings.setdefault(method, []).append(note)
     for recipe in sub_run.recipes:
         warnings[recipe.name] += start_warnings(run, sub_run, recipe)
     for subject in evaluator.unchanged(references, base):
@@ -209,6 +238,11 @@ def _to_ask_again(outcome: Outcome) -> bool:
 
 
 # --- whom they are about ----------------------------------------------------------------------------------------------
+
+
+def _of_rows(sub_run: SubRun, rows: Collection[str]) -> SubRun:
+    """The sub-run with these of its methods only."""
+    return replace(sub_run, recipes=tuple(recipe for recipe in sub_run.recipes if recipe.name in rows))
 
 
 def _validated(sub_run: SubRun) -> list[Cell]:
@@ -258,6 +292,14 @@ def _opened(folder: RunFolder, sub_run: SubRun, described: Description) -> Abstr
     if not sub_run.folder:
         return nullcontext(described)
     return folder.opened(sub_run.config.model_copy(update={"out": folder.path}), describe(sub_run))
+
+
+def _note_failed(run: RunFolder, outcome: Outcome) -> None:
+    """Write down which rows have no score, if any."""
+    if outcome.failed:
+        Failed(rows=outcome.failed).write(run.failed.path)
+    else:
+        run.failed.path.unlink(missing_ok=True)
 
 
 def _titles(plan: Plan) -> list[str]:

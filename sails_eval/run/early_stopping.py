@@ -6,6 +6,7 @@ itself, as whoever trains one model does, so a seed's test answers are those of 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import nan
 
 from sails_eval.boards.leaderboard import CellKey, headline
 from sails_eval.plan.plan import Cell, SubRun
@@ -22,12 +23,14 @@ def stop_early(evaluator: Evaluator, sub_run: SubRun, *, keep: str) -> None:
     folders = [(cell, evaluator.run.cell(cell)) for cell in sub_run.all_cells()]
     open_ones = [(cell, folder) for cell, folder in folders if not folder.stopped.exists]
     evaluator.train([Subject(cell.recipe.name, at, cell=cell) for cell, at in open_ones if not at.trained])
+    open_ones = [(cell, folder) for cell, folder in open_ones if evaluator.stands(cell)]
     found = [
         _scores(evaluator, sub_run, open_ones, number) for number in range(sub_run.checkpoints if open_ones else 0)
     ]
-    for number, (_, folder) in enumerate(open_ones):
-        folder.stop(dict(zip(folder.steps(), (scores[number] for scores in found), strict=True)))
-    for _, folder in folders:
+    for number, (cell, folder) in enumerate(open_ones):
+        if evaluator.stands(cell):
+            folder.stop(dict(zip(folder.steps(), (scores[number] for scores in found), strict=True)))
+    for folder in (folder for cell, folder in folders if evaluator.stands(cell)):
         folder.take_up()
         if keep != "all":
             folder.drop_other_steps()
@@ -42,4 +45,4 @@ def _scores(
     subjects = [Subject(cell.recipe.name, step, step.checkpoint, cell) for cell, step in steps]
     found = headline(titled.measure(subjects, "validation"), sub_run.named_tasks)
     places = [CellKey(cell.recipe.name, cell.seed, cell.learning_rate, "validation") for cell, _ in cells]
-    return [round(found[place]["alignment_score"], 9) for place in places]
+    return [round(found[at]["alignment_score"], 9) if at in found else nan for at in places]  # nan: it failed

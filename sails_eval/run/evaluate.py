@@ -1,12 +1,14 @@
 """The stages alone: train one cell, or evaluate one adapter or model."""
 
 import logging
+import shutil
 from pathlib import Path
 
 from sails_eval.boards.facts import RowFacts
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.device import on_device
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import check_folder
 from sails_eval.core.progress import bar, heard, say
 from sails_eval.core.records import BASE
 from sails_eval.models.engines import CHAT, OPENAI
@@ -42,9 +44,13 @@ def train_one(config: CompareConfig, *, seed: int, out: Path, quiet: bool = True
             raise UserError(f"key '{key}' is for comparisons only; leave it out for train, or use compare")
     one = prepare_training(config)
     (recipe,) = one.recipes
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"--out {out}: the folder is not empty; give a new one")
+    check_folder(out)
     cell, run, folder = one.cell(recipe, one.rates(recipe)[0], seed), RunFolder(out), ModelFolder(out)
+    begun = (folder.partial, run.subspace(recipe.name).parent)
+    if out.is_dir() and any(path not in begun for path in out.iterdir()):
+        raise UserError(f"--out {out}: the folder is not empty; give a new one")
+    for leftover in begun:  # of the same command, which was stopped
+        shutil.rmtree(leftover, ignore_errors=True)
     with workers(1, quiet=True) as pool:
         one = fitted(one, pool)
         say_all(describe_training(one, cell, run), quiet=quiet)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from sails_eval import judges
 from sails_eval.boards.scoring import score
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import CellFailed, UserError
 from sails_eval.core.progress import bar, heard
 from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
 from sails_eval.judges.base import JudgedKind, check_heard, is_transient
@@ -18,6 +18,7 @@ from sails_eval.models.engines import HF, served
 from sails_eval.plan import checks
 from sails_eval.plan.plan import Cell, EvaluationPlan, PlannedJudge, ReferenceModel
 from sails_eval.run import stages
+from sails_eval.run.failures import Failures
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.outlook import TrainingBar
 from sails_eval.run.remote_judging import RemoteJudging
@@ -45,7 +46,8 @@ def check_engine(pool: Workers, hosts: Hosts, plan: EvaluationPlan) -> None:
 class Evaluator:
     """A plan at work: its run folder, its worker processes, the host of its engine, and how progress bars begin.
 
-    `work` is what a worker does for a subject's answers where the engine is hf.
+    `work` is what a worker does for a subject's answers where the engine is hf. `failures` collects cells that fail;
+    without it, the first one stops the work.
     """
 
     plan: EvaluationPlan
@@ -55,6 +57,7 @@ class Evaluator:
     quiet: bool = False
     title: str = ""
     work: Callable[[AnswerJob], None] = stages.prepare_and_answer
+    failures: Failures | None = None
 
     def measure(self, subjects: Sequence[Subject], split: Split) -> list[Result]:
         """Have the subjects answer the split's tasks (training them first where needed), judge that, and score it.
@@ -76,7 +79,21 @@ class Evaluator:
                 title=f"{split}: answers",
                 done=lambda job: add(self._judge_jobs([job.subject], split)),
             )
-        return [row for subject in subjects for task in tasks for row in self._score(subject, task, split)]
+        return [row for subject in self._left(subjects) for task in tasks for row in self._score(subject, task, split)]
+
+    def _left(self, subjects: Sequence[Subject]) -> list[Subject]:
+        """Those of the subjects that did not fail."""
+        return [one for one in subjects if self.stands(one.cell)]
+
+    def stands(self, cell: Cell | None) -> bool:
+        """Whether it is no cell that failed."""
+        return self.failures is None or not self.failures.of(cell)
+
+    def _failed(self, job: AnswerJob | JudgeJob, error: CellFailed) -> None:
+        cell = job.subject.cell if isinstance(job, AnswerJob) else job.cell
+        if self.failures is None or cell is None:
+            raise error
+        self.failures.note([cell], error)
 
     def subjects(self, cells: Sequence[Cell]) -> list[Subject]:
         """Cells, as models whose answers are wanted."""
@@ -119,11 +136,12 @@ class Evaluator:
         """
         if self.plan.engine == HF:
             with self._training([job.subject for job in jobs if stages.to_train(job)]):
-                self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done)
+                self.pool.map(self.work, jobs, title=f"{self.title}{title}", done=done, failed=self._failed)
             return
         self.train([job.subject for job in jobs if stages.to_train(job)], title=f"{title}: training")
         host = engine_host(self.pool, self.hosts, self.plan)
-        host.map(stages.answer, jobs, title=f"{self.title}{title}", done=done)
+        left = [job for job in jobs if self._left([job.subject])]
+        host.map(stages.answer, left, title=f"{self.title}{title}", done=done, failed=self._failed)
 
     def train(self, subjects: Sequence[Subject], *, title: str = "training") -> None:
         """Have the workers train subjects that are not trained yet; no engine takes memory meanwhile."""
@@ -131,7 +149,7 @@ class Evaluator:
             self.hosts.close()
             jobs = [self._job(one, self.plan.tasks, "validation") for one in subjects]
             with self._training(subjects):
-                self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}")
+                self.pool.map(stages.prepare, jobs, title=f"{self.title}{title}", failed=self._failed)
 
     @contextmanager
     def _training(self, subjects: Sequence[Subject]) -> Iterator[None]:
@@ -209,7 +227,7 @@ class Evaluator:
             jobs: list[JudgeJob] = []
             yield jobs.extend
             pool = self.hosts.of(("judge", judge)) if reader.hosted else self.pool
-            pool.map(stages.judge, jobs, title=title)
+            pool.map(stages.judge, jobs, title=title, failed=self._failed)
         else:
             with (
                 bar(title, files, quiet=self.quiet) as judged,
@@ -228,6 +246,7 @@ class Evaluator:
                 task,
                 subject.folder.answers_file(split, task.name),
                 subject.folder.verdicts_file(split, task.name, judge.fingerprint),
+                subject.cell,
             )
             for subject in subjects
             for task in self._tasks(split)

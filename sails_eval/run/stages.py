@@ -26,6 +26,7 @@ from sails_eval.models.chat import instructed
 from sails_eval.models.engines import HF, engine_of
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.plan import Cell
+from sails_eval.run.failures import failing
 from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.records import PreparationCost, SubspaceReport, TrainRecord
 from sails_eval.run.folder.run_folder import RunFolder
@@ -93,6 +94,7 @@ class JudgeJob:
     task: TaskInfo
     completions: Path
     verdicts: Path
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,11 @@ def find_subspace(job: StartJob) -> None:
     missing = [seed for seed in job.seeds if not job.run.subspace(job.recipe.name, seed).exists()]
     if not missing:
         return
-    start, material = initialisation_of(job.pair, job.recipe)
-    for seed in missing:
-        contrast = contrasted(start, job.pair, job.recipe, seed=seed, tokenizer=base_of(job.pair).tokenizer)
-        _find(job, start, replace(material, contrast=contrast), seed)
+    with failing():
+        start, material = initialisation_of(job.pair, job.recipe)
+        for seed in missing:
+            contrast = contrasted(start, job.pair, job.recipe, seed=seed, tokenizer=base_of(job.pair).tokenizer)
+            _find(job, start, replace(material, contrast=contrast), seed)
 
 
 def _find(job: StartJob, start: Initialisation, material: Material, seed: int | None) -> None:
@@ -157,9 +160,10 @@ def to_train(job: AnswerJob) -> bool:
 
 
 def prepare(job: AnswerJob) -> None:
-    """Train the job's cell if that is still to be done."""
+    """Train the job's cell if that is still to be done. Raises CellFailed where it cannot be trained."""
     if job.subject.cell is not None and to_train(job):
-        train(TrainJob(job.pair, job.subject.cell, job.subject.folder, run=job.run))
+        with failing():
+            train(TrainJob(job.pair, job.subject.cell, job.subject.folder, run=job.run))
 
 
 def answer(job: AnswerJob) -> None:

@@ -29,6 +29,10 @@ def tune(evaluators: Sequence[Evaluator], sub_runs: Sequence[SubRun]) -> list[Su
         places = [place for place, one in enumerate(sub_runs) if one.size == size]
         for _grid_then_beside_its_best in range(2):
             scores = _scores([(evaluators[place], tuned[place]) for place in places])
+            if not scores:
+                raise UserError(
+                    "every method failed while rates were tuned, as is told above; there is nothing to test"
+                )
             for place in places:
                 tuning = tuned[place].tuning
                 assert tuning is not None
@@ -48,15 +52,17 @@ def _scores(organisms: Sequence[tuple[Evaluator, SubRun]]) -> dict[str, dict[flo
             for place, rate in one.rates_by_place(recipe).items():
                 seen = found.setdefault(recipe.name, {}).setdefault(place, [])
                 keys = [CellKey(recipe.name, seed, rate, "validation") for seed in one.validated_seeds]
-                seen += [scores[key]["alignment_score"] for key in keys]
+                seen += [scores[key]["alignment_score"] if key in scores else math.nan for key in keys]
     # the last bits of a mean are no reason to prefer a rate
     means = {method: {place: round(fmean(seen), 9) for place, seen in of.items()} for method, of in found.items()}
-    if lacking := [method for method, of in means.items() if all(map(math.isnan, of.values()))]:
+    lacking = [method for method, of in means.items() if all(map(math.isnan, of.values()))]
+    failed = {cell.recipe.name for at, one in organisms for cell in one.all_cells() if not at.stands(cell)}
+    if told := [method for method in lacking if method not in failed]:
         raise UserError(
-            f"{lacking[0]}: no learning rate has an alignment score on the validation split, since no answers could be "
+            f"{told[0]}: no learning rate has an alignment score on the validation split, since no answers could be "
             "scored; see why they are unscored in the run's verdicts, and check the judge"
         )
-    return means
+    return {method: of for method, of in means.items() if method not in lacking}
 
 
 def _keep(run: RunFolder, sub_run: SubRun) -> None:

@@ -25,7 +25,7 @@ def notes(evaluator: Evaluator, subjects: Sequence[Subject]) -> dict[str, list[s
         kind: {method: _successes(evaluator, subject, kind) for method, subject in by_method.items()} for kind in TOLD
     }
     lines: dict[str, list[str]] = {}
-    for a, b in ((one.a, one.b) for one in contrasts):
+    for a, b in ((one.a, one.b) for one in contrasts if {one.a, one.b} <= by_method.keys()):
         tested = ", ".join(f"{told} {_tested(answered[kind], a, b)}" for kind, told in TOLD.items())
         lines.setdefault(a, []).append(
             f"against {b} within the one seed, by McNemar's exact test: {tested} (about these two training "

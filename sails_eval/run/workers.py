@@ -5,6 +5,7 @@ One thread makes a result independent of how many workers there are; every worke
 
 import logging
 import os
+import pickle
 import sys
 import threading
 import time
@@ -13,16 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
-from pickle import UnpicklingError
 from pkgutil import resolve_name
+from types import TracebackType
 from typing import Any, TypeVar
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import CellFailed, UserError, explained, first_line
 from sails_eval.core.progress import Event, bar, listen, tell
+from sails_eval.core.stopping import expect_kills, held, kill_tree, leave_to_parent
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -49,6 +51,10 @@ HOST_DIED = UserError(
 )
 
 
+SAME_SIGNAL = 0.3
+"""Seconds in which a signal that ended a worker reaches its parent, too, as schedulers send it to all processes."""
+
+
 def late(job: tuple[str, tuple[Any, ...]]) -> Any:
     """Call `module:function` with arguments: the process that hands out the work need not import the module."""
     name, given = job
@@ -58,7 +64,8 @@ def late(job: tuple[str, tuple[Any, ...]]) -> Any:
 class Workers(AbstractContextManager["Workers"]):
     """Runs functions over items in processes, which start ('spawn') at the first and end with the block.
 
-    They die with this process even if it is killed. Get one from `workers(jobs)`, or as a host from `Hosts`.
+    They die with this process even if it is killed, and at once where an error or a signal ends the block: files are
+    written by rename, so what they are at is made again. Get one from `workers(jobs)`, or as a host from `Hosts`.
     """
 
     def __init__(self, jobs: int, *, quiet: bool, host: bool = False) -> None:
@@ -69,12 +76,14 @@ class Workers(AbstractContextManager["Workers"]):
         self._told: SimpleQueue[Event | None] | None = None
         self._died = HOST_DIED if host else DIED
 
-    def __exit__(self, *error: object) -> None:
-        self.rest()
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.rest(at_once=kind is not None)
 
-    def rest(self) -> None:
-        """End the processes, and free their memory, until there is work again."""
+    def rest(self, *, at_once: bool = False) -> None:
+        """End the processes, after what they are at or `at_once`, and free their memory, until there is work again."""
         if self._pool is not None:
+            for pid in list(self._pool._processes or ()) if at_once else ():  # kill_workers() of Python 3.14
+                kill_tree(pid)
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
         if self._told is not None:
@@ -93,22 +102,30 @@ class Workers(AbstractContextManager["Workers"]):
         *,
         title: str,
         done: Callable[[Given], object] = lambda item: None,
+        failed: Callable[[Given, CellFailed], object] | None = None,
     ) -> list[Made]:
-        """All items, in order of the items, with a progress bar. The first error stops the rest.
+        """All items, in order of the items, with a progress bar. The first error stops the rest, except those of cells
+        that `failed`, where it is given, is called with.
 
         `done` is called in this process with every finished item at once; an error of its own stops the rest, too.
         """
         futures = {self._submit(function, item): item for item in items}
         try:
             for future in self._as_completed(list(futures), title):
-                self._result(future)
-                done(futures[future])
+                try:
+                    self._result(future)
+                except CellFailed as error:
+                    if failed is None:
+                        raise
+                    failed(futures[future], error)
+                else:
+                    done(futures[future])
             self._hear_out()
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
-        return [future.result() for future in futures]
+        return [future.result() for future in futures if future.exception() is None]
 
     def _hear_out(self) -> None:
         """Let what the workers told be heard, up to a second long, before bars that count it are gone."""
@@ -126,6 +143,13 @@ class Workers(AbstractContextManager["Workers"]):
                 yield from done
 
     def _submit(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
+        expect_kills()
+        with held():  # so that it gets no SIGHUP; of itself it ignores the others, and lets them through here
+            resource_tracker.ensure_running()
+        with held():
+            return self._submitted(function, item)
+
+    def _submitted(self, function: Callable[[Given], Made], item: Given) -> Future[Made]:
         if self._pool is None:
             context = get_context("spawn")
             self._started = context.Event()
@@ -134,7 +158,7 @@ class Workers(AbstractContextManager["Workers"]):
             given = (self._started, GIVEN if self._host else None, self._told)
             self._pool = ProcessPoolExecutor(self._jobs, context, _start, given)
         try:
-            return self._pool.submit(function, item)
+            return self._pool.submit(_sent_back, function, item)
         except BrokenProcessPool as error:
             raise self._death() from error
 
@@ -146,6 +170,7 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _death(self) -> UserError:
         """Why a process died. None gets as far as its start where the main script, which each imports, has no guard."""
+        time.sleep(SAME_SIGNAL)
         script = vars(sys.modules["__main__"]).get("__file__")  # a notebook has none, and is not imported
         if script is None or self._started is None or self._started.is_set():
             return self._died
@@ -188,8 +213,8 @@ class Hosts(AbstractContextManager["Hosts"]):
         self._tenant: Any = None
         self._host: Workers | None = None
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close(at_once=kind is not None)
 
     def of(self, tenant: Any) -> Workers:
         """The process of this tenant: the same as before if there was no other since, else a new one."""
@@ -198,10 +223,10 @@ class Hosts(AbstractContextManager["Hosts"]):
             self._tenant, self._host = tenant, Workers(1, quiet=self._quiet, host=True)
         return self._host
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         """End the process that is there."""
         if self._host is not None:
-            self._host.rest()
+            self._host.rest(at_once=at_once)
 
 
 def hosts(*, quiet: bool = False) -> Hosts:
@@ -211,7 +236,7 @@ def hosts(*, quiet: bool = False) -> Hosts:
 
 def _pass_on(told: "SimpleQueue[Event | None]") -> None:
     """Tell here what workers tell there, until the end is told, or a worker was killed in the middle of it."""
-    with suppress(EOFError, OSError, UnpicklingError):
+    with suppress(EOFError, OSError, pickle.UnpicklingError):
         while (event := told.get()) is not None:
             tell(event)
 
@@ -221,9 +246,36 @@ def _start(started: Flag, threads: Mapping[str, str | None] | None, told: "Simpl
 
     How far its work is goes into `told`.
     """
+    leave_to_parent()
     started.set()
     listen(told.put)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        _prepare(threads)
+    except Exception as error:
+        _not_started.append(error)
+
+
+_not_started: list[Exception] = []
+"""Why this worker cannot work; the first item is told."""
+
+
+def _sent_back(function: Callable[[Given], Made], item: Given) -> Made:
+    """What the function makes. What it raises is always something that can be sent to the parent."""
+    try:
+        if _not_started:
+            raise _not_started[0]
+        return function(item)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise explained(error) or RuntimeError(f"{type(error).__name__}: {first_line(error)}") from error
+        raise
+
+
+def _prepare(threads: Mapping[str, str | None] | None) -> None:
+    """Have the process compute with one thread, or as `threads` says."""
     if threads is None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, the trainer would multiply the batch
         import torch
@@ -240,6 +292,7 @@ def _die_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
+    kill_tree(os.getpid(), itself=False)
     os._exit(1)
 
 

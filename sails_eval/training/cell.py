@@ -19,6 +19,7 @@ import torch
 
 from sails_eval.core.checksums import note_folder
 from sails_eval.core.errors import CellFailed, UserError, unknown
+from sails_eval.core.files import writing
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import load_initialisation
@@ -178,15 +179,16 @@ def save_trained(
     An adapter that changed the base weights, whose step 0 lies in `start`, is saved as what it adds to the bare ones,
     at twice its rank.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if recipe.parameters == "adapter":
-        only = [model.active_adapter]  # DPO's reference is an adapter, too, as long as it trains
-        model.save_pretrained(str(folder), selected_adapters=only, path_initial_model_for_weight_conversion=start)
-    else:
-        cast_weights(model, dtype)
-        model.save_pretrained(str(folder), safe_serialization=True)
-        base.tokenizer.save_pretrained(str(folder))
-    note_folder(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if recipe.parameters == "adapter":
+            only = [model.active_adapter]  # DPO's reference is an adapter, too, as long as it trains
+            model.save_pretrained(str(folder), selected_adapters=only, path_initial_model_for_weight_conversion=start)
+        else:
+            cast_weights(model, dtype)
+            model.save_pretrained(str(folder), safe_serialization=True)
+            base.tokenizer.save_pretrained(str(folder))
+        note_folder(folder)
 
 
 def reset_peak_memory() -> None:

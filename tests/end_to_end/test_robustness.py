@@ -63,6 +63,7 @@ class Here:
         *,
         title: str,
         done: Callable[[Any], object] = lambda item: None,
+        failed: Any = None,
     ) -> None:
         for item in items:
             function(item)

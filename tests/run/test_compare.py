@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,17 +15,19 @@ import pandas as pd
 import pytest
 import yaml
 
+from sails_eval.analyses.finished_run import finished_runs
 from sails_eval.boards.leaderboard import choose_rates
 from sails_eval.boards.rate_choice import Choice
 from sails_eval.boards.table import read_rows
+from sails_eval.cli import main
 from sails_eval.core.checksums import listing, note, write_checked
 from sails_eval.core.comparison import CompareConfig
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import CellFailed, UserError
 from sails_eval.core.files import jsonl_text
 from sails_eval.core.records import Completion
 from sails_eval.plan import checks
 from sails_eval.plan.checks import Checked, Layout, check_examples
-from sails_eval.plan.plan import SubRun
+from sails_eval.plan.plan import Cell, SubRun
 from sails_eval.plan.prepare import prepare
 from sails_eval.run import compare as comparison
 from sails_eval.run import stages
@@ -52,6 +55,7 @@ class Canned:
         self.checked = 0
         self.unique = 10**6
         self.warnings: list[str] = []
+        self.fails: dict[str, str] = {}  # by method: a pattern of stage and cell
 
     def run(self, function: Callable[[Any], Any], item: Any) -> Checked | None:
         if function is checks.check_reference:
@@ -67,6 +71,7 @@ class Canned:
         *,
         title: str,
         done: Callable[[Any], object] = lambda item: None,
+        failed: Any = None,
     ) -> None:
         stages_of: dict[Any, Callable[[Any], Any]] = {
             stages.prepare: self.prepare,
@@ -75,10 +80,20 @@ class Canned:
             stages.find_subspace: self.find,
         }
         for item in items:
-            stages_of[function](item)
-            done(item)
+            try:
+                stages_of[function](item)
+            except CellFailed as error:
+                failed(item, error)
+            else:
+                done(item)
+
+    def fail(self, stage: str, cell: Cell | None, why: str) -> None:
+        if cell and re.search(self.fails.get(cell.recipe.name, "never"), f"{stage} {cell.name}"):
+            raise CellFailed(why)
 
     def find(self, job: Any) -> None:
+        if "find" in self.fails.get(job.recipe.name, ""):
+            raise CellFailed("no feature tells the texts apart")
         for seed in job.seeds:
             path = job.run.subspace(job.recipe.name, seed)
             write_checked(path, job.pair.name)
@@ -87,6 +102,7 @@ class Canned:
     def prepare(self, job: AnswerJob) -> None:
         cell, folder = job.subject.cell, job.subject.folder
         if cell and not folder.trained:
+            self.fail("train", cell, "loss is NaN; lower it")
             self.trained.append(str(folder.path))
             saved = folder.partial if cell.checkpoints > 1 else folder.path
             names = range(1, cell.checkpoints + 1) if cell.checkpoints > 1 else ["checkpoint"]
@@ -101,6 +117,7 @@ class Canned:
     def answer(self, job: AnswerJob) -> None:
         self.prepare(job)
         cell, folder = job.subject.cell, job.subject.folder
+        self.fail(job.split, cell, "weights are NaN")
         for task in job.missing:
             refusals = 0 if cell is None else 4 + cell.seed - (cell.learning_rate > 1e-3)
             if cell and cell.checkpoints > 1:
@@ -166,6 +183,104 @@ def test_what_there_is_to_know_of_an_initialisation_stands_on_the_board(asked: d
     pool.warnings = ["rank 8 truncates the subspace"]
     board = pd.read_csv(made(**asked) / "leaderboard.csv").set_index("method")["warnings"].fillna("")
     assert "rank 8 truncates the subspace" in board["sails"] and "truncates" not in board["lora"]
+
+
+# --- cells that fail -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("find", "4 of 4 cells failed, seed 0 at learning rate .*: no feature tells the texts apart"),
+        ("train .*-seed-1", "2 of 4 cells failed, seed 1 at learning rate .*: loss is NaN, lower it"),
+        ("validation", "4 of 4 cells failed, seed 0 at learning rate .*: weights are NaN"),
+        ("test .*-seed-1", "1 of 4 cells failed, seed 1 at learning rate .*: weights are NaN"),
+    ],
+)
+def test_a_method_that_fails_is_a_row_without_a_score_and_the_others_go_on(
+    asked: dict[str, Any], pool: Canned, pattern: str, told: str
+) -> None:
+    pool.fails = {"sails": pattern}
+    run = RunFolder(made(**asked, out=Path("run")))
+    rows = {row["method"]: row for row in read_rows(run.leaderboard)}
+    assert rows.keys() == {"base", "sails", "lora"} and list(rows)[-1] == "sails"
+    lost = rows["sails"]
+    assert isnan(lost["alignment_score"]) and lost["rank"] is None and lost["seeds"] == 2
+    assert re.search(f"^has no score and is in no comparison, since {told}$", lost["warnings"]), lost["warnings"]
+    assert not isnan(rows["lora"]["alignment_score"]) and rows["lora"]["warnings"].count("failed") == 0
+    assert re.match(told, run.failed().rows["sails"]) and "sails" not in run.choices({})
+    assert {row.method for row in run.results()} == {"base", "lora"}
+    assert set(pd.read_csv(run.ledger)["method"]) == {"lora"}
+    page = run.leaderboard_page.read_text()
+    assert "has no score and is in no comparison" in page and "No scores for sails: see the warnings." in page
+    assert "for sails: no such task" not in page
+    assert not run.finished.exists and not run.seal.exists
+    (one,) = finished_runs(run.path)
+    assert {model.method for model in one.models} == {"base", "lora"}
+
+    pool.fails = {}
+    pool.trained.clear()
+    made(**asked, out=Path("run"))  # tries again what failed, and nothing else
+    assert all("/sails/" in path for path in pool.trained) and not run.failed.exists and run.finished.exists
+
+
+def test_a_rate_at_which_a_cell_failed_is_not_chosen(asked: dict[str, Any], pool: Canned) -> None:
+    best = RunFolder(made(**asked, out=Path("whole"))).choices({})["lora"].learning_rate
+    pool.fails = {"lora": f"train rate-{best:g}-seed-0"}
+    pool.trained.clear()
+    run = RunFolder(made(**asked, out=Path("run")))
+    chosen, row = run.choices({})["lora"].learning_rate, {r["method"]: r for r in read_rows(run.leaderboard)}["lora"]
+    assert chosen not in (None, best) and row["learning_rate"] == chosen and not isnan(row["alignment_score"])
+    assert "learning rates at which a cell failed could not be chosen: 1 of 4 cells failed, seed 0" in row["warnings"]
+    assert not run.failed.exists and not run.finished.exists  # the row has its score, and the cell is tried again
+
+
+def test_where_all_fail_the_board_has_what_is_left(asked: dict[str, Any], pool: Canned) -> None:
+    pool.fails = {"sails": "train", "lora": "train"}
+    for change in ({}, {"learning_rates": 1}):
+        run = RunFolder(made(**asked | change))
+        rows = {row["method"]: row["alignment_score"] for row in read_rows(run.leaderboard)}
+        assert not isnan(rows["base"]) and isnan(rows["sails"]) and isnan(rows["lora"])
+        assert run.failed().rows.keys() == {"sails", "lora"}
+
+
+@pytest.mark.slow
+def test_with_several_pairs_and_budgets_a_row_that_fails_on_one_has_no_joint_score(
+    asked: dict[str, Any], pool: Canned
+) -> None:
+    pool.fails = {"sails": "train .*-seed-1"}
+    asked |= {"pair": "a.yaml,b.yaml", "examples": (4, 2), "learning_rates": 1}
+    run = RunFolder(made(**asked))
+    rows = {row["method"]: row for row in read_rows(run.leaderboard)}
+    assert isnan(rows["sails"]["alignment_score"]) and not isnan(rows["lora"]["alignment_score"])
+    assert rows["sails"]["warnings"].startswith("on all 2 pairs, has no score") and not rows["sails"]["by_organism"]
+    assert [one.failed.exists for one in run.with_sub_runs()] == [False, True, True, True, True]
+
+
+@pytest.mark.slow
+def test_early_stopping_goes_on_without_a_cell_that_fails(asked: dict[str, Any], pool: Canned) -> None:
+    pool.fails = {"sails": "train .*-seed-1", "lora": "validation .*-seed-0"}
+    run = RunFolder(made(**asked, checkpoints=2))
+    assert run.failed().rows.keys() == {"sails", "lora"}
+    pool.fails = {}
+    pool.trained.clear()
+    healed = files(made(**asked, checkpoints=2))
+    pool.trained.clear()
+    assert healed == files(made(**asked, checkpoints=2, out=Path("undisturbed")))
+
+
+def test_compare_ends_with_status_1_and_a_line_for_each_row_that_failed(
+    asked: dict[str, Any], pool: Canned, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool.fails = {"sails": "train"}
+    command = "compare --pair a.yaml --methods sails,lora --seeds 2 --learning-rates 2 -q".split()
+    assert main(command) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("sails-eval: sails has no score: 4 of 4 cells failed, seed 0 at learning rate")
+    assert line.endswith("loss is NaN, lower it; give the same command again to try it again")
+    pool.fails = {}
+    pool.trained.clear()
+    assert main(command) == 0 and "has no score" not in capsys.readouterr().err
 
 
 # --- several pairs and budgets -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sails_eval.run.compare import compare
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report import curves as curve_report
 from sails_eval.run.report import report
-from sails_eval.run.report.published import published_rows
+from sails_eval.run.report.published import copy_protocol, published_rows
 from sails_eval.run.stages import AnswerJob
 from tests.run.test_compare import Canned
 
@@ -39,6 +39,7 @@ class Tuned(Canned):
     def answer(self, job: AnswerJob) -> None:
         self.prepare(job)
         cell, folder = job.subject.cell, job.subject.folder
+        self.fail(job.split, cell, "weights are NaN")
         for task in job.missing:
             refusals = 0
             if cell:
@@ -267,3 +268,32 @@ def test_a_confirmation_takes_no_row_later(confirmed: dict[str, Any], pool: Tune
         with pytest.raises(UserError, match=r"a confirmation; --protocol confirm fixes all rows before the test"):
             compare(CompareConfig(add=("full",), against=against, out=Path("new")))
     assert not Path("new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["train", "test", "find"])
+def test_nothing_is_claimed_of_a_row_that_failed(
+    confirmed: dict[str, Any], pool: Tuned, pattern: str, tmp_path: Path
+) -> None:
+    pool.fails = {"sails": pattern}
+    run = RunFolder(made(**confirmed))
+    rows = {row["method"]: row for row in read_rows(run.leaderboard)}
+    lost, other = rows["sails"], rows["lora"]
+    assert lost["alignment_score"] != lost["alignment_score"] and lost["rank"] is None
+    assert "has no score and is in no comparison, since" in lost["warnings"]
+    for column in ("contrasts", "secondary_contrasts", "not_distinguished_from", "equivalent_to"):
+        assert not lost[column] and "sails" not in other[column]
+    assert other["rank"] and other["alignment_score"] == other["alignment_score"]
+    assert [one.failed.exists for one in run.with_sub_runs()] == [False] + [True] * len(ORGANISMS)
+    before = files(run)
+    pool.trained.clear()
+    made(**confirmed)  # resumed: it fails again, and all else is as it was
+    assert files(run) == before
+    board = tmp_path / "board.csv"
+    publish(published_rows(run), board)
+    copy_protocol(run, board)
+    assert check(board) == []
+
+
+def files(run: RunFolder) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("leaderboard.csv")}

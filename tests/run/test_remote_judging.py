@@ -148,7 +148,13 @@ def test_in_a_comparison_the_judge_begins_while_models_still_answer(
         """Has the subjects answer one after the other, and waits before the last one for the judge to be called."""
 
         def map(
-            self, function: Any, jobs: Sequence[AnswerJob], *, title: str, done: Callable[[AnswerJob], None]
+            self,
+            function: Any,
+            jobs: Sequence[AnswerJob],
+            *,
+            title: str,
+            done: Callable[[AnswerJob], None],
+            failed: object,
         ) -> None:
             for job in jobs:
                 if job is jobs[-1]:

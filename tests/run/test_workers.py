@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -200,16 +201,24 @@ def test_a_host_lives_as_long_as_its_tenant_and_has_the_threads_that_the_user_ga
 
 
 PARENT = """
-import os, time
+import os, signal, sys, time
+from sails_eval.core.stopping import catch_signals, say_stopped
 from sails_eval.run.workers import workers
 
-def pid(_):
-    return os.getpid()
+def work(folder):
+    name = f"{folder}/{os.getpid()}"
+    open(name, "w").write("")
+    os.rename(name, f"{name}.pid")
+    time.sleep(120)
 
 if __name__ == "__main__":
-    with workers(1, quiet=True) as pool:
-        print(pool.run(pid, 0), flush=True)
-        pool.run(time.sleep, 60)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    catch_signals()
+    try:
+        with workers(2, quiet=True) as pool:
+            pool.map(work, [sys.argv[1]] * 9, title="work")
+    except KeyboardInterrupt as error:
+        sys.exit(say_stopped(error))
 """
 
 
@@ -223,21 +232,30 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
 @pytest.mark.slow
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_workers_end_with_their_parent_at_once(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
+    """Whether a signal goes to it or, as terminals and schedulers send it, to all; no word but how to resume."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    parent = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    assert alive(child) and child != parent.pid
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if survived := alive(child):
-        os.kill(child, signal.SIGKILL)
-    assert not survived
+    command = [sys.executable, str(script), str(tmp_path)]
+    parent = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    for _ in range(1200):
+        if len(children := [int(path.stem) for path in tmp_path.glob("*.pid")]) == 2:
+            break
+        time.sleep(0.1)
+    assert len(children) == 2 and all(map(alive, children))
+    try:
+        (os.killpg if whole_group else os.kill)(parent.pid, number)
+        _, told = parent.communicate(timeout=60)
+        for _ in range(100):  # the two were to sleep for minutes
+            if not any(map(alive, children)):
+                break
+            time.sleep(0.1)
+        assert not any(map(alive, children))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+    resume = f"sails-eval: stopped ({number.name}); finished work is kept: give the same command again to resume\n"
+    expected = (-9, "") if number == signal.SIGKILL else (128 + number, resume)
+    assert (parent.returncode, told) == expected and len(list(tmp_path.glob("*.pid"))) == 2

@@ -75,12 +75,18 @@ def shape_of(pair: Pair) -> Shape:
 
 
 def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
-    """The model without memory for its weights, every one of which has its shape and dtype."""
+    """The model without memory for its weights, every one of which has its shape and dtype.
+
+    Raises UserError where it cannot be made here: an attention that is not installed, or a config of something else.
+    """
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            shape.config, dtype=dtype, trust_remote_code=False, **options
-        ).requires_grad_(False)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                shape.config, dtype=dtype, trust_remote_code=False, **options
+            ).requires_grad_(False)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:

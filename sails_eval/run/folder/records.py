@@ -118,6 +118,12 @@ class Tuned(Record):
     best: str = Field(description="the method that scores best at its best rate")
 
 
+class Failed(Record):
+    """failed.json: the trained rows that have no score. They are tried again when the run is resumed."""
+
+    rows: dict[str, str] = Field(description="why, by row")
+
+
 class Stopped(Record):
     """stopped.json: which of a cell's several checkpoints is kept."""
 

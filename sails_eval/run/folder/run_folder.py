@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sails_eval.core import checksums
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import PlainFormatter
-from sails_eval.core.files import write_text
+from sails_eval.core.files import check_folder, write_text
 from sails_eval.core.records import Completion, Result, RowKey, Verdict
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
@@ -59,6 +59,7 @@ class RunFolder:
     pace = RecordPlace("pace.json", records.Pace)
     seal = RecordPlace("cells.json", records.Seal)  # written last when a run ends: it says what its files should be
     reused = RecordPlace("reused.json", records.Reused)
+    failed = RecordPlace("failed.json", records.Failed)  # why rows have no score, if any
     finished = RecordPlace("finished.json", records.Finished)  # written after all else: nothing is to be done again
     _lock = Place(".lock")
     _models = FolderPlace("cells")
@@ -145,7 +146,7 @@ class RunFolder:
 
     def ends(self) -> list[Path]:
         """The files that the end of every run writes again, and that are read elsewhere."""
-        return [self.finished.path, self.seal.path, self.chosen.path, self.results_file]
+        return [self.finished.path, self.failed.path, self.seal.path, self.chosen.path, self.results_file]
 
     # --- what it came to ----------------------------------------------------------------------------------------------
 
@@ -230,7 +231,8 @@ class RunFolder:
         return [self, *(RunFolder(file.parent) for file in files)]
 
     def check(self, identity: Identity) -> None:
-        """Raises UserError if the folder holds another comparison (naming what differs) or something else."""
+        """Raises UserError if it holds another comparison (naming what differs) or something else, or is read-only."""
+        check_folder(self.path)
         begun = (self.config_file, self.pace.path)  # what a run that was killed at its start may have left
         if self.exists:
             if found := self.description().identity.differences(identity):
@@ -293,7 +295,8 @@ class RunFolder:
         finally:
             ours.setLevel(level)
             ours.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # on a full disk, which the error that is raised tells
+                handler.close()
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:

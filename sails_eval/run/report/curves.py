@@ -31,7 +31,7 @@ def rate_points(outcomes: Sequence[Outcome], frame: pd.DataFrame, size: Size = A
     """
     points = rate_curves({one.plan.pair.name: one.results for one in outcomes}, outcomes[0].tasks)
     for method, found in _shown(frame).items():
-        if method not in outcomes[0].untrained:
+        if method in outcomes[0].choices:
             (rate,) = frame.loc[frame["method"] == method, "learning_rate"]
             points.append(Point(method, "picked", "alignment_score", rate, found.value, found.low, found.high, "test"))
     pair = ", ".join(one.plan.pair.name for one in outcomes)
@@ -55,7 +55,12 @@ def _over_examples(outcomes: Mapping[int, Sequence[Outcome]], frames: Mapping[in
     contrasts = first[0].plan.contrasts
     if contrasts is None:
         contrasts = default_contrasts([*first[0].choices, *first[0].untrained])
-    rows = {examples: _tested(these) for examples, these in outcomes.items()}
+    failed = {method for these in outcomes.values() for one in these for method in one.failed}
+    contrasts = tuple(one for one in contrasts if not failed & {one.a, one.b})
+    rows = {
+        examples: {method: row for method, row in _tested(these).items() if method not in failed}
+        for examples, these in outcomes.items()
+    }
     points = budget_curves(rows, {examples: _shown(frame) for examples, frame in frames.items()}, contrasts)
     pair = ", ".join(one.plan.pair.name for one in first)
     return [replace(point, pair=pair) for point in points]

@@ -16,7 +16,7 @@ class Outcome:
 
     `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon. `agreement` counts
     the answers that the reference judge sees alike and those that it does not; `panel` says how far a panel's members
-    agree.
+    agree. `failed` names the rows that have no score, with the reason; `facts` and `warnings` have them, too.
     """
 
     plan: EvaluationPlan
@@ -26,6 +26,7 @@ class Outcome:
     warnings: dict[str, list[str]] = field(default_factory=dict)
     agreement: Counter[bool] = field(default_factory=Counter)
     panel: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def untrained(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def board(outcomes: Sequence[Outcome], described: Description) -> pd.DataFrame:
         choices=[outcome.all_choices for outcome in outcomes],
         provenance=provenance,
         design=_design(plan, whole=whole),
+        failed={method for outcome in outcomes for method in outcome.failed},
     )
     return smoke_test(frame, described.methods) if described.quick else frame
 
@@ -132,10 +133,12 @@ def _on(warnings: Mapping[str, str], pairs: int) -> str:
     return f"{told} (on {where}{'' if alike else f', figures of {first}'})"
 
 
-def write_outcome(run: RunFolder, sub_run: SubRun, outcome: Outcome, described: Description) -> None:
+def write_outcome(run: RunFolder, outcome: Outcome, described: Description) -> None:
     """Write results, ledger, leaderboard, curves and pictures of one pair at one budget."""
-    name = sub_run.pair.name
-    write_ledger(run.ledger, ledger(run, sub_run))
+    sub_run, name = outcome.plan, outcome.plan.pair.name
+    assert isinstance(sub_run, SubRun)
+    if sub_run.recipes:  # else all failed
+        write_ledger(run.ledger, ledger(run, sub_run))
     frame = write_report(run, outcome, described, title=f"Leaderboard of {name}")
     if not described.quick:  # a smoke test has nothing to show in pictures
         tradeoff(outcome.results, outcome.tasks, outcome.all_choices, run.tradeoff)

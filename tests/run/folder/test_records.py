@@ -23,6 +23,7 @@ from sails_eval.plan.protocol import Protocol
 from sails_eval.run.folder.records import (
     Choices,
     Description,
+    Failed,
     Finished,
     Pace,
     PreparationCost,
@@ -64,6 +65,7 @@ RECORDS: dict[str, Record] = {
     ),
     "finished.json": Finished(asked="a", files={"results.csv": "1"}),
     "choices.json": Choices(choices={"lora": CHOICE, "base": Choice("base", None)}),
+    "failed.json": Failed(rows={"lora": "1 of 4 cells failed"}),
     "tuning.json": Tuned(scores={"lora": {0.0: 0.5, 0.5: nan, 1.0: -1e-6}}, best="lora"),
     "protocol.yaml": Protocol(
         organisms=("a", "b: c"),
