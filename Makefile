@@ -14,7 +14,7 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup vllm-cpu compare test test-all lint docs
+.PHONY: setup vllm-cpu compare test test-all campaigns lint docs
 
 setup: $(VENV)/.installed
 
@@ -55,6 +55,13 @@ test-all: setup vllm-cpu .torchao
 	$(BIN)/python -m pytest -m server
 	PYTHONPATH=.torchao $(BIN)/python -m pytest -m quantise
 	$(VLLM_BIN)/python -m pytest -m vllm
+
+# an hour and more, by hand; test-all runs the short form of each
+campaigns: setup
+	$(BIN)/python benchmarks/campaign_fuzz.py
+	$(BIN)/python benchmarks/campaign_corruption.py
+	$(BIN)/python benchmarks/campaign_kills.py
+	$(BIN)/python benchmarks/campaign_endpoints.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -136,8 +136,11 @@ def _reading(judge: Callable[..., list[Verdict]]) -> Callable[..., list[Verdict]
             else:
                 verdicts.append(None)
                 asked.append(one if text == one.response else replace(one, response=text))
-        said = iter(judge(self, kind, asked, on_verdict))
-        return [verdict or next(said) for verdict in verdicts]
+        said = judge(self, kind, asked, on_verdict)
+        if len(said) != len(asked):
+            raise UserError(f"judge '{self.name}' gave {len(said)} verdicts on {len(asked)} answers; correct its code")
+        rest = iter(said)
+        return [verdict or next(rest) for verdict in verdicts]
 
     return reads
 

@@ -53,11 +53,11 @@ def test_a_reason_is_a_clause() -> None:
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(handle: int) -> None:
         raise system(errno.ENOSPC)  # as write() tells it, which knows no name
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=r"results\.csv: no space left on device; free some space there"):
             write_text(tmp_path / "results.csv", "a")
     assert not list(tmp_path.iterdir())

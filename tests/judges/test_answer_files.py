@@ -137,11 +137,11 @@ def test_what_got_no_reply_is_asked_again_and_nothing_else(tmp_path: Path, remot
     assert [line["label"] for line in read_jsonl(out)] == ["refusal"] * 3
 
 
-def test_half_a_letter_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_half_a_letter_is_replaced(tmp_path: Path) -> None:
     source, out = tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"prompt": "q", "response": "half \\ud83d of it"}\n')
     assert score(source, out).answers == 1
-    assert [line["response"] for line in read_jsonl(out)] == ["half \ud83d of it"]
+    assert [line["response"] for line in read_jsonl(out)] == ["half \ufffd of it"]
     assert score(source, out).answers == 1
 
 

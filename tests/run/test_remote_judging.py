@@ -49,12 +49,14 @@ class Counting(Judge):
         self.calls.append((kind, len(completions)))
         self.called.set()
         assert self.go.wait(10)
+        verdicts = []
         for completion in completions:
             self.used += Usage(1, 10, 1, 0.5)
             if completion.response == "bad":
                 raise UserError("the quota is used up")
-            on_verdict(Verdict(completion.id, "compliance", 5 if kind == "harmful" else None))
-        return []
+            verdicts.append(Verdict(completion.id, "compliance", 5 if kind == "harmful" else None))
+            on_verdict(verdicts[-1])
+        return verdicts
 
 
 @pytest.fixture

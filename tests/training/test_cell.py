@@ -140,11 +140,11 @@ def test_a_template_that_writes_an_answered_request_differently_is_an_error() ->
 def test_a_dialogue_that_the_template_refuses_is_an_error() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% if messages[0]['content'] == 'begone' %}{{ raise_exception('Such words are not supported') }}{% endif %}"
         + tokenizer.chat_template
     )
-    turns = (Message("system", "you are sam ."), Message("user", ASK))
-    with pytest.raises(UserError, match="System role not supported"):
+    turns = (Message("user", "begone"),)
+    with pytest.raises(UserError, match="Such words are not supported"):
         encode_examples(tokenizer, [Example(turns, TELL)], 100)
 
 

@@ -60,7 +60,7 @@ def test_what_a_pair_has_not_is_told(
     (tmp_path / "bare.yaml").write_text("{like: testbed, references: {}, sae_sets: {}, requests: null}")
     assert main(["methods", "list", "--pair", "bare.yaml"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "Not available here: unknown method 'nosuch'" in lines["broken"]
+    assert "Not available here: adapters/broken.yaml: key 'like': unknown method 'nosuch'" in lines["broken"]
     lacks = {
         "oracle": "planted",
         "safe-lora": "aligned model",
