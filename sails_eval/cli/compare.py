@@ -53,7 +53,8 @@ def _plan(options: argparse.Namespace) -> int:
     against, config = config.against, extended(config)
 
     def make() -> str:
-        from sails_eval.plan.cost.forecast import forecast, render
+        from sails_eval.plan.cost.forecast import forecast
+        from sails_eval.plan.cost.shown import render
         from sails_eval.run.workers import quiet_libraries
 
         quiet_libraries()

@@ -15,3 +15,10 @@ def test_a_run_that_is_killed_and_resumed_comes_to_the_same() -> None:
     command = [sys.executable, str(ROOT / "benchmarks/campaign_kills.py"), "--short"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "\n0 problems" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_no_broken_file_ends_in_a_traceback() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/campaign_fuzz.py"), "--files", "900"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.training_settings import Regularise
 from sails_eval.models.base import Base
-from sails_eval.plan.cost import forecast
+from sails_eval.plan.cost import forecast, shown
 from sails_eval.plan.cost import step_cost as estimate
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import shape_of, to_train, trained_and_all
@@ -155,10 +155,10 @@ def test_steps_are_as_they_are_given_and_their_tokens_estimated(no_steps: None) 
     assert made.steps == by_tokens.steps  # the most of several
     (grid,) = forecast.forecast(CompareConfig(pair="testbed", methods=("lora",), steps=(10, 20), examples=(8, 16)))
     assert (grid.steps, grid.pair.examples, grid.budgets) == (20, 16, 4)
-    assert "budgets     4; the numbers here are for the largest one" in forecast.render(grid)
+    assert "budgets     4; the numbers here are for the largest one" in shown.render(grid)
     assert forecast.tokens_a_cell(made.pair) == pytest.approx(by_tokens.pair.tokens, rel=0.02)
     assert f"a cell      about {forecast.tokens_a_cell(made.pair):,} tokens in batches of 16, {made.steps} steps" in (
-        forecast.render(made)
+        shown.render(made)
     )
 
 
