@@ -22,9 +22,9 @@ from sails_eval.plan.cost.method_cost import flops_costs, matched_ranks
 from sails_eval.plan.cost.model_checks import check_model
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, cost_of, features_memory, readings
 from sails_eval.plan.plan import REFINED, SubRun
-from sails_eval.plan.prepare import Draft, grid, survey
+from sails_eval.plan.prepare import Draft, at_size, grid, survey
 from sails_eval.plan.problems import Problem, Problems
-from sails_eval.plan.resolve import sizes
+from sails_eval.plan.resolve import sizes, tuning_size
 from sails_eval.tasks.library import describe
 
 ANSWER_TOKENS = 512
@@ -213,7 +213,8 @@ def _machine_problems(made: Forecast, asked: Pair) -> Iterator[Problem]:
         yield Problem(f"no GPU: {total / 1e9:.1f} B parameters would be trained on the CPU", stops=False)
     for stage, memory in made.stages.items():
         if memory.peak > machine.memory:
-            told = f"memory: {stage} needs about {size_text(memory.peak)}, {machine.device} has {size_text(machine.memory)}; "
+            told = f"memory: {stage} needs about {size_text(memory.peak)}, "
+            told += f"{machine.device} has {size_text(machine.memory)}; "
             told += _less_memory(stage, asked)
             yield Problem(told, stops=large and memory.peak > MARGIN * machine.memory)
     if made.disk[0] > machine.disk:

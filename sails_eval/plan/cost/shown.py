@@ -43,8 +43,8 @@ def render(made: Forecast) -> str:
     if made.costs:
         all_cells, kept = made.disk
         lines += [
-            f"  disk        {size_text(all_cells)} of checkpoints until learning rates are chosen, {size_text(kept)} kept; "
-            f"{size_text(made.machine.disk)} free"
+            f"  disk        {size_text(all_cells)} of checkpoints until learning rates are chosen, "
+            f"{size_text(kept)} kept; {size_text(made.machine.disk)} free"
         ]
     lines += ["", "  missing:" if made.problems else "  nothing is missing"]
     lines += [f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems]
