@@ -190,6 +190,7 @@ def apart(command: list[str]) -> Told:
 def here() -> Iterator[Command]:
     """The command in this process, and what workers do, too: the base model is loaded once for all."""
     from sails_eval.cli import main
+    from sails_eval.core.errors import CellFailed
     from sails_eval.run import compare
     from sails_eval.run.workers import quiet_libraries
 
@@ -209,10 +210,17 @@ def here() -> Iterator[Command]:
             *,
             title: str,
             done: Callable[[Any], object] = lambda item: None,
+            failed: Callable[[Any, CellFailed], object] | None = None,
         ) -> None:
             for item in items:
-                function(item)
-                done(item)
+                try:
+                    function(item)
+                except CellFailed as error:
+                    if failed is None:
+                        raise
+                    failed(item, error)
+                else:
+                    done(item)
 
     def command(given: list[str]) -> Told:
         with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):

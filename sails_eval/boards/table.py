@@ -175,7 +175,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             try:
                 row[column] = _parse(column, cell)
             except ValueError:
-                raise UserError(f"{path}:{number}: {column} is '{cell}', not a number") from None
+                raise UserError(f"{path}:{number}: {column} is '{cell[:40]}', not a number that fits") from None
         if "organisms" not in header:
             row["organisms"] = row["by_organism"].count("; ") + 1
         rows.append(row if row["sae"] or "sae_tokens" in header else row | {"sae_tokens": 0})
@@ -186,10 +186,16 @@ def _parse(column: str, cell: str) -> str | int | float | None:
     if column in TEXTS:
         return restore(cell)
     if column in OR_NONE:
-        return int(cell) if cell else None
+        return _integer(cell) if cell else None
     if column in INTEGERS:
-        return int(cell)
+        return _integer(cell)
     return float(cell) if cell else math.nan
+
+
+def _integer(cell: str) -> int:
+    if abs(number := int(cell)) >= 2**63:
+        raise ValueError("beyond what a column of whole numbers holds")
+    return number
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from sails_eval.core.training_settings import (
     Objective,
     Optimiser,
     Positive,
+    Rank,
     Regularise,
 )
 from sails_eval.core.version import __version__
@@ -101,7 +102,7 @@ class Pair(Frozen):
         default=None,
         description="safetensors file of the subspaces planted into the model: layers.N, orthonormal [d_model, r]",
     )
-    rank: Positive = 16
+    rank: Rank = 16
     alpha: Positive = 16
     target_modules: Names = ("q_proj", "k_proj", "v_proj", "o_proj")
     train: Data | None = Field(

@@ -68,9 +68,11 @@ AUTO = "auto"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What weights are loaded as; auto: bfloat16 on a GPU that computes in it, else float32."""
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 
-Length = Annotated[int, Field(ge=8)]
+Rank = Annotated[int, Field(ge=1, le=2**16)]
+
+Length = Annotated[int, Field(ge=8, le=10**7)]
 
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 """Names as a list, or as one text with commas or spaces between them."""
@@ -96,7 +98,7 @@ class Settings(Frozen):
 
     dtype: Dtype | None = None
     attn_implementation: str | None = None
-    rank: Positive | None = None
+    rank: Rank | None = None
     alpha: Positive | None = None
     target_modules: Names | None = None
     max_length: Length | None = None

@@ -15,7 +15,7 @@ def render(made: Forecast) -> str:
     where = f" ({made.shape.source})" if made.shape else ""
     lines = [
         f"{pair.name}: {pair.model}{where}",
-        f"  cells       {methods} methods × {_of_method(made)} = {methods * made.cells}",
+        f"  cells       {methods} method{'s' * (methods > 1)} × {_of_method(made)} = {methods * made.cells}",
         f"  a cell      {_length(made)}",
         f"  labels      {_labels(pair)}",
         f"  model       {_model(made)}",
