@@ -138,7 +138,9 @@ def _calibrate(options: argparse.Namespace) -> None:
     path = save(calibration, compared, reading, options.out)
     sides = sum(one["sides"] == "different" for one in found)
     what = "whether it is harmful" if calibration.graded else "whether it refuses"
-    counted = f"{len(found)} disagreements" + (f" ({sides} on {what}, which the figures above count)" if found else "")
+    counted = f"{len(found)} disagreement{'s' * (len(found) != 1)}" + (
+        f" ({sides} on {what}, which the figures above count)" if found else ""
+    )
     print(f"{counted}, in {path.with_suffix('.disagreements.jsonl')}" + (":" if found else ""))
     for one in found[:SHOWN]:
         request = one_line(str(one["prompt"]))[:60]

@@ -298,7 +298,7 @@ def test_four_processes_ask_for_each_answer_once(endpoint: Endpoint, tmp_path: P
     files = [some_files(tmp_path / str(i), 120 if i < 2 else 60) for i in range(4)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sails_eval.judges.api", "sails_eval.judges.stage"])
-    processes = [context.Process(target=judge_all, args=(own,)) for own in files]
+    processes = [context.Process(target=judge_all, args=(own, dict(os.environ))) for own in files]
     for process in processes:
         process.start()
     while len(chat.served) < 20:
@@ -316,7 +316,9 @@ def test_four_processes_ask_for_each_answer_once(endpoint: Endpoint, tmp_path: P
 # --- kills ----------------------------------------------------------------------------------------
 
 
-def judge_all(files: list[JudgedFile]) -> None:
+def judge_all(files: list[JudgedFile], environment: dict[str, str]) -> None:
+    """In a process whose server may have started in an earlier test, with that one's endpoint and cache."""
+    os.environ.update(environment)
     judge_files(ApiJudge("grader", concurrency=4), "harmful", files)
 
 
@@ -343,7 +345,7 @@ def test_twenty_kills_lose_no_verdict_and_repeat_none(
     for _ in range(20):
         before = committed(own_cache, files)
         endpoint.chat = chat = Faulty(rate=0, latency=0.02)
-        process = context.Process(target=judge_all, args=(files,))
+        process = context.Process(target=judge_all, args=(files, dict(os.environ)))
         process.start()
         while process.is_alive() and not chat.asked:
             time.sleep(0.001)
@@ -356,7 +358,7 @@ def test_twenty_kills_lose_no_verdict_and_repeat_none(
     assert sum(gain > 0 for gain in progress) >= 10 and not any(file.verdicts.exists() for file in files)
     before = committed(own_cache, files)
     endpoint.chat = chat = Faulty(rate=0)
-    judge_all(files)
+    judge_all(files, {})
     assert chat.asked == Counter(expected.keys() - before)
     assert verdicts_in(files) == expected
     print(f"20 kills, {progress} of 400 verdicts committed between them; then asked for {chat.asked.total()}")
