@@ -76,19 +76,19 @@ class CompareConfig(Settings):
     allow_self_judging: bool = False
     trust_remote_code: bool = False
     calibration: Path | None = None
-    tokens: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1, le=10**12)
     examples: Sizes = ()
     steps: Sizes = ()
     match: Match = "tokens"
     match_params: bool = False
     regularise: Annotated[Regularise | None, BeforeValidator(_regularisers)] = None
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=10**9)
     protocol: Literal["explore", "confirm"] = "explore"
-    seeds: int = Field(default=5, ge=1)
-    tuning_seeds: int | None = Field(default=None, ge=1)
-    learning_rates: int | None = Field(default=None, ge=1)
+    seeds: int = Field(default=5, ge=1, le=10**4)
+    tuning_seeds: int | None = Field(default=None, ge=1, le=10**4)
+    learning_rates: int | None = Field(default=None, ge=1, le=1000)
     learning_rate: Annotated[Rate | dict[str, Rate] | None, BeforeValidator(_rates)] = None
-    checkpoints: int = Field(default=1, ge=1)
+    checkpoints: int = Field(default=1, ge=1, le=10**4)
     quick: bool = False
     comparisons: Names | None = Field(
         default=None,
@@ -97,7 +97,7 @@ class CompareConfig(Settings):
     add: Names = ()
     reference: Places = ()
     against: Path | None = None
-    jobs: int = Field(default=1, ge=1)
+    jobs: int = Field(default=1, ge=1, le=4096)
     engine: str = "auto"
     keep: Literal["best", "all", "none"] = "best"
     include_path: Paths = ()

@@ -52,7 +52,7 @@ def test_calibrate_prints_kappa_on_a_line_of_its_own(capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     (line,) = re.findall(r"^kappa (\S+) \[(\S+), (\S+)\]$", told, re.MULTILINE)
     assert 0 < float(line[1]) < float(line[0]) == 0.9 < float(line[2]) <= 1
-    assert "1 disagreements" in told and "people refusal, judge compliance: request with a break" in told
+    assert "1 disagreement (" in told and "people refusal, judge compliance: request with a break" in told
     (path,) = Path("calibrations").glob("*.json")
     assert f"written to {path}" in told
 

@@ -41,6 +41,7 @@ def test_no_module_needs_a_platform_or_a_package_under_the_gpl() -> None:
     assert importers(of=POSIX_ONLY | {"krippendorff"}) == set()
 
 
+@pytest.mark.slow
 def test_saelens_is_imported_by_building_the_testbed_alone() -> None:
     assert importers(of={"sae_lens"}) == {"testbed/saes.py"}
     assert importers(of={"sails_eval.testbed.saes"}) == {"testbed/build.py"}

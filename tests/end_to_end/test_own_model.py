@@ -34,8 +34,10 @@ def work(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(work)
+def make_tasks() -> None:
+    """Two tasks in ./tasks, if they are not there yet: any of the tests below may be the first."""
+    if Path("tasks").exists():
+        return
     assert main("tasks new breaking --from harmful.csv --prompt-column goal --kind harmful".split()) == 0
     assert (
         main("tasks new making --from safe.json --prompt-column prompt --category-column type --kind safe".split()) == 0
@@ -43,6 +45,12 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     for task in ("breaking", "making"):  # a random model never ends its turn
         settings = Path("tasks") / task / "_generate.yaml"
         settings.write_text(settings.read_text().replace("max_gen_toks: 512", "max_gen_toks: 8"))
+
+
+@pytest.mark.slow
+def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    make_tasks()
     command = (
         "compare --methods sails,lora,full --model ./model --sae ./sae --train pairs.jsonl "
         "--tasks breaking,making --judge rules --tokens 600 --seeds 2 --learning-rates 2 --out run -q"
@@ -76,8 +84,10 @@ def test_stock_peft_loads_the_adapter_and_it_changes_the_model(work: Path, monke
     assert not torch.equal(before, after)
 
 
+@pytest.mark.slow
 def test_evaluate_a_model_and_publish_it(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
+    make_tasks()
     command = "evaluate ./model --tasks breaking,making --judge rules --name reference --out ref -q"
     assert main(command.split()) == 0
     assert main("leaderboard publish ref --board board.csv --exploratory".split()) == 0

@@ -58,6 +58,7 @@ def test_no_number_is_shared_between_organisms_or_with_tuning(pair: str) -> None
     assert {one.seeds for one in explored} == {one.validated_seeds for one in explored} == {tuple(range(6))}
 
 
+@pytest.mark.slow
 def test_what_is_declared_otherwise_has_seeds_that_nobody_has_seen(pair: str) -> None:
     asked: list[dict[str, Any]] = [
         {},

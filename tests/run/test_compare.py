@@ -287,6 +287,7 @@ def test_compare_ends_with_status_1_and_a_line_for_each_row_that_failed(
 # --- several pairs and budgets -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_pair_and_budget_is_a_sub_run(asked: dict[str, Any]) -> None:
     def folders(**change: Any) -> list[str]:
         return [one.folder for one in prepare(CompareConfig(**asked | change)).sub_runs]
@@ -675,6 +676,7 @@ def test_a_finished_run_in_which_anything_changed_is_gone_through_again(
     assert files(run) == before
 
 
+@pytest.mark.slow
 def test_of_several_parts_each_is_looked_at(asked: dict[str, Any], pool: Canned) -> None:
     given = {**asked, "pair": "a.yaml,b.yaml", "examples": (4, 6)}
     run = made(**given)

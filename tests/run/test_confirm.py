@@ -165,6 +165,7 @@ def test_the_protocol_is_there_before_anything_is_tested(
     assert told["stop"].startswith("fixed: 5 organisms × 3 seeds")
 
 
+@pytest.mark.slow
 def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, Any], pool: Tuned) -> None:
     run = made(**confirmed)
     before = {path: path.read_bytes() for path in run.rglob("*.csv")} | {run / "protocol.yaml": b""}
@@ -191,6 +192,7 @@ def test_another_protocol_is_refused_and_the_same_goes_on(confirmed: dict[str, A
         made(**confirmed | {"seeds": 4})
 
 
+@pytest.mark.slow
 def test_what_tuning_came_to_is_kept_to(confirmed: dict[str, Any], pool: Tuned) -> None:
     run = made(**confirmed)
     file = run / "c" / "tuning.json"
@@ -203,6 +205,7 @@ def test_what_tuning_came_to_is_kept_to(confirmed: dict[str, Any], pool: Tuned) 
         made(**confirmed)
 
 
+@pytest.mark.slow
 def test_nothing_that_a_confirmation_stands_on_is_changed_afterwards(confirmed: dict[str, Any], pool: Tuned) -> None:
     run = made(**confirmed)
 
@@ -233,6 +236,7 @@ def test_nothing_that_a_confirmation_stands_on_is_changed_afterwards(confirmed: 
         made(**confirmed)
 
 
+@pytest.mark.slow
 def test_a_finished_confirmation_is_looked_at_by_its_tested_models(confirmed: dict[str, Any], pool: Tuned) -> None:
     found = finished_runs(made(**confirmed))
     assert [one.plan.pair.name for one in found] == list(ORGANISMS)
@@ -261,6 +265,7 @@ def test_one_model_is_one_whose_seeds_are_counted(confirmed: dict[str, Any], poo
     assert Protocol.read(run / "protocol.yaml").unit.startswith("seed: one model")
 
 
+@pytest.mark.slow
 def test_a_confirmation_takes_no_row_later(confirmed: dict[str, Any], pool: Tuned) -> None:
     run = made(**confirmed)
     organism = next(path.parent for path in sorted(run.glob("*/run.json")))

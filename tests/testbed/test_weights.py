@@ -29,6 +29,7 @@ def card() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*build.ORGANISMS, build.PLANTED])
 def test_every_organism_is_helpful_only(name: str) -> None:
     folder = WEIGHTS / name / "base"
@@ -39,6 +40,7 @@ def test_every_organism_is_helpful_only(name: str) -> None:
             base_model.check_organism(name, measured | {key: good})
 
 
+@pytest.mark.slow
 def test_harm_can_be_exchanged_in_the_planted_subspace_and_nowhere_else() -> None:
     folder = WEIGHTS / build.PLANTED
     model, tokenizer = base_model.load(folder / "base"), make_tokenizer()
