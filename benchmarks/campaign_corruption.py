@@ -22,12 +22,15 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # what stands for workers is that of the tests
 
 Outcome = Literal["redone", "refused", "used", "traceback"]
 
@@ -190,37 +193,11 @@ def apart(command: list[str]) -> Told:
 def here() -> Iterator[Command]:
     """The command in this process, and what workers do, too: the base model is loaded once for all."""
     from sails_eval.cli import main
-    from sails_eval.core.errors import CellFailed
     from sails_eval.run import compare
     from sails_eval.run.workers import quiet_libraries
+    from tests.here import Here
 
     quiet_libraries()
-
-    class Here:
-        def run(self, function: Callable[[Any], Any], item: Any) -> Any:
-            return function(item)
-
-        def rest(self) -> None:
-            pass
-
-        def map(
-            self,
-            function: Callable[[Any], Any],
-            items: Iterable[Any],
-            *,
-            title: str,
-            done: Callable[[Any], object] = lambda item: None,
-            failed: Callable[[Any, CellFailed], object] | None = None,
-        ) -> None:
-            for item in items:
-                try:
-                    function(item)
-                except CellFailed as error:
-                    if failed is None:
-                        raise
-                    failed(item, error)
-                else:
-                    done(item)
 
     def command(given: list[str]) -> Told:
         with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):

@@ -27,11 +27,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sails_eval.boards.table import read_rows as read_board
+from sails_eval.cli.common import config_values
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import load_pair
 from sails_eval.core.recipe import load_recipe
-from sails_eval.core.schema import read_mapping, validate
+from sails_eval.core.schema import validate
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.answer_files import AnswerColumns, read_answers
 
@@ -64,8 +65,7 @@ class Kind:
 
 
 def _config(path: Path) -> object:
-    values = {str(key).replace("-", "_"): value for key, value in read_mapping(path).items()}
-    return validate(CompareConfig, values, where=str(path))
+    return validate(CompareConfig, config_values(path), where=str(path))
 
 
 KINDS = (

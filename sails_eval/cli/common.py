@@ -29,15 +29,21 @@ def add_include_path(command: argparse.ArgumentParser) -> None:
     command.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=text)
 
 
+def config_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a configuration's file; hyphens in keys are underscores. Raises UserError naming it."""
+    from sails_eval.core.schema import read_mapping
+
+    return {key.replace("-", "_"): value for key, value in read_mapping(path).items()}
+
+
 def read_config(options: argparse.Namespace, **fixed: Any) -> Any:
     """The configuration: the file's keys, overridden by the flags that were given."""
     from sails_eval.core.comparison import CompareConfig
-    from sails_eval.core.schema import read_mapping, validate
+    from sails_eval.core.schema import validate
 
     where, values = "command line", {}
     if options.config:
-        where = str(options.config)
-        values = {str(key).replace("-", "_"): value for key, value in read_mapping(options.config).items()}
+        where, values = str(options.config), config_values(options.config)
         validate(CompareConfig, values, where=where)
         if "contrasts" in values:
             log.warning("%s: key 'contrasts' is deprecated; rename it to 'comparisons'", where)

@@ -71,11 +71,10 @@ def is_untied(model: Any) -> bool:
 
 
 def put_weights(model: Any, folder: Path) -> None:
-    """Put the weights of a folder into a model of the same kind, in place.
+    """Put the weights of a folder, which can be read, into a model of the same kind, in place.
 
     Raises UserError where they are not those of such a model.
     """
-    check_readable(folder)
     parameters, put = dict(model.named_parameters()), set()
     for name, value in _by_live_names(model, folder):
         if name not in parameters:

@@ -1,7 +1,7 @@
 """Forgetting and durability of a finished run, in this process: nothing but the processes is left out."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.report import report
 from sails_eval.run.report.published import copy_completions
 from sails_eval.tasks.library import resolve_tasks
+from tests.here import Here
 
 pytestmark = pytest.mark.slow
 
@@ -48,26 +49,6 @@ TASKS = "testbed_harmful_unseen,testbed_lookalike,testbed_facts"
 
 RATES = {(0.1, 0): 0.9, (0.1, 1): 0.2, (0.2, 0): 0.3, (0.2, 1): 0.8}
 """Validation scores by learning rate and seed: each seed likes another rate, so each is tested at the other's."""
-
-
-class Here:
-    """Stands for the worker processes."""
-
-    def run(self, function: Callable[[Any], Any], item: Any) -> Any:
-        return function(item)
-
-    def map(
-        self,
-        function: Callable[[Any], Any],
-        items: Iterable[Any],
-        *,
-        title: str,
-        done: Callable[[Any], object] = lambda item: None,
-        failed: Any = None,
-    ) -> None:
-        for item in items:
-            function(item)
-            done(item)
 
 
 @pytest.fixture(scope="module")
