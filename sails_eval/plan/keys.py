@@ -14,7 +14,6 @@ from sails_eval.core.plugins import plugins
 from sails_eval.core.recipe import load_recipe, recipe_files
 from sails_eval.models.engines import CHAT, OPENAI
 from sails_eval.plan.prepare import at_size, grid, survey
-from sails_eval.plan.problems import Problems
 
 GIB = 2**30
 
@@ -27,9 +26,8 @@ def plan_key(config: CompareConfig) -> list[Any] | None:
     sizes = grid(config)
     drafts = survey(at_size(config, max(sizes)))
     for draft in drafts:
-        if draft.pair is None or not draft.recipes:
+        if draft.pair is None or not draft.recipes or any(problem.misspelt for problem in draft.problems):
             draft.problems.check()
-        Problems(problem for problem in draft.problems if problem.misspelt).check()
     if any(draft.sub_run is None for draft in drafts) or Path("/dev/kfd").exists():
         return None
     for one in (draft.sub_run for draft in drafts if draft.sub_run is not None):
