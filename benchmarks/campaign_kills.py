@@ -216,10 +216,12 @@ def main() -> int:
     short = parser.parse_args().short
     began = time.perf_counter()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would runs
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         campaign = Campaign(f"{SHORT} {SHORT_TASKS}" if short else COMPARE, folder)
-        cases = {way: list(STAGES) for way in WAYS}
+        # when the report is there, a worker has nothing left to do
+        cases = {way: [stage for stage in STAGES if (way.to, stage) != ("worker", "report")] for way in WAYS}
         if short:
             interrupted, terminated, *_ = WAYS
             cases = {interrupted: ["training", "test answers"], terminated: ["starting"]}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -17,11 +18,12 @@ DEEPEST = 50
 
 def parse_yaml(where: str, text: str) -> Any:
     """What a YAML file says. Raises UserError as `check_yaml` does."""
-    check_yaml(where, text)
+    root = check_yaml(where, text)
     with _told(where):
-        return yaml.safe_load(text)
+        return None if root is None else yaml.SafeLoader("").construct_document(root)
 
 
+@lru_cache(maxsize=512)  # all tasks and methods, which a command may look through several times
 def check_yaml(where: str, text: str) -> yaml.Node | None:
     """The root of a YAML file, None for an empty one; tags that YAML does not know itself (!function) are left alone.
 

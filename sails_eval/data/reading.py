@@ -128,18 +128,17 @@ def pinned(data: Any) -> Any:
 def _read(data: Path | Selection | Mixture, *, pairs: bool) -> DataFile:
     if isinstance(data, Mixture):
         return _mixed(data, pairs=pairs)
-    if isinstance(data, Selection) and data.data.startswith(HUB):
-        return _read_pinned(pinned(data).model_dump_json(), pairs)
-    return _read_one(data, pairs=pairs)
+    if isinstance(data, Path):
+        return _read_once(data, pairs, _hash_of(data))
+    if data.data.startswith(HUB):  # a commit on the hub never changes
+        return _read_once(pinned(data).model_dump_json(), pairs, "")
+    return _read_once(data.model_dump_json(), pairs, _hash_of(Path(data.data)))
 
 
 @lru_cache(maxsize=8)
-def _read_pinned(selection: str, pairs: bool) -> DataFile:
-    """A commit on the hub never changes, so what is chosen of it is read once."""
-    return _read_one(Selection.model_validate_json(selection), pairs=pairs)
-
-
-def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
+def _read_once(source: Path | str, pairs: bool, state: str) -> DataFile:
+    """A plan looks at the same data many times; they are parsed again where their `state` is another one."""
+    data = source if isinstance(source, Path) else Selection.model_validate_json(source)
     rows, sha256 = _open(data)
     number = count()
     odd: list[str] = []
@@ -157,6 +156,10 @@ def _read_one(data: Path | Selection, *, pairs: bool) -> DataFile:
             reason = next(iter((*odd, *told)), "contrast data need the fields chosen and rejected")
             raise UserError(f"{data}: no pairs of two responses to the same request; {reason}")
     return DataFile(examples, tuple(odd), sha256, next(number), told)
+
+
+def _hash_of(file: Path) -> str:
+    return hashlib.sha256(read_bytes(file)).hexdigest()
 
 
 def _counted(rows: Iterator[Row], number: Iterator[int], odd: list[str]) -> Iterator[Row]:

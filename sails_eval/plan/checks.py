@@ -159,7 +159,7 @@ def check_training(sub_run: SubRun) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError with a line for all that does not."""
     from sails_eval.plan.cost.meta_model import shape_of
     from sails_eval.plan.cost.model_checks import check_methods, check_saes, check_tokens, notes_on
-    from sails_eval.training.trainers import check_optimiser
+    from sails_eval.training.optimiser import check_optimiser
 
     pair, base, problems = sub_run.pair, base_of(sub_run.pair), Problems()
     assert pair.train is not None

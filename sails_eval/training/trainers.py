@@ -18,35 +18,17 @@ from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import SchedulerType, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from sails_eval.core.errors import CellFailed, UserError, first_line, unknown
+from sails_eval.core.errors import CellFailed
 from sails_eval.core.pair import Pair
 from sails_eval.core.progress import Step, tell
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import Base
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens, tokens_of
 from sails_eval.training.regularise import KlPenalty, Regularised
-
-
-def check_optimiser(pair: Pair) -> None:
-    """Raises UserError where transformers cannot make the pair's optimiser or schedule here."""
-    told = pair.optimiser.model_dump()
-    for key, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
-        names = [kind.value for kind in known]
-        if (name := told[key]) not in names:
-            raise unknown(f"{key} in 'optimiser' of pair '{pair.name}':", name, names)
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            cpu = not torch.cuda.is_available()
-            arguments = TrainingArguments(output_dir=scratch, use_cpu=cpu, max_steps=2, **told)
-            trainer = Trainer(torch.nn.Linear(1, 1), arguments)
-            trainer.create_optimizer_and_scheduler(num_training_steps=2)
-        except (ImportError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
-            raise UserError(f"pair '{pair.name}': key 'optimiser': {first_line(error)}") from error
 
 
 @dataclass(frozen=True)

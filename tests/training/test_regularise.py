@@ -22,6 +22,7 @@ from sails_eval.plan.resolve import resolve_pair
 from sails_eval.training import trainers
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples, lay_out
 from sails_eval.training.cell import train_cell, trainable
+from sails_eval.training.optimiser import check_optimiser
 from sails_eval.training.regularise import KlPenalty
 from sails_eval.training.trainers import lora_plus
 
@@ -169,9 +170,9 @@ def test_the_pairs_optimiser_is_what_trains(testbed_pair: Pair) -> None:
     ],
 )
 def test_an_optimiser_that_cannot_be_made_is_an_error(testbed_pair: Pair, given: dict[str, Any], told: str) -> None:
-    trainers.check_optimiser(testbed_pair)
+    check_optimiser(testbed_pair)
     with pytest.raises(UserError, match=told):
-        trainers.check_optimiser(testbed_pair.model_copy(update={"optimiser": Optimiser(**given)}))
+        check_optimiser(testbed_pair.model_copy(update={"optimiser": Optimiser(**given)}))
 
 
 def test_lora_plus_decays_weights_as_all_others_do(testbed_pair: Pair, testbed_base: Base) -> None:
