@@ -61,7 +61,10 @@ def _behind_reasoning(text: str) -> str | None:
         finals = list(_FINAL.finditer(rest))
         rest = _TURN_ENDS.sub("", rest[finals[-1].end() :]) if finals else ""
     for end in _ENDS:
-        rest = rest[max((found.end() for found in end.finditer(rest)), default=0) :]
+        behind = rest[max((found.end() for found in end.finditer(rest)), default=0) :]
+        rest = (
+            behind if re.search(r"\w", behind) else end.sub("", rest)
+        )  # a tag behind all of it makes nothing reasoning
     if rest == text:
         return text
     answer = _ANSWER.fullmatch(rest)

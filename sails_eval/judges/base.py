@@ -136,9 +136,21 @@ def _reading(judge: Callable[..., list[Verdict]]) -> Callable[..., list[Verdict]
             else:
                 verdicts.append(None)
                 asked.append(one if text == one.response else replace(one, response=text))
-        said = judge(self, kind, asked, on_verdict)
-        if len(said) != len(asked):
-            raise UserError(f"judge '{self.name}' gave {len(said)} verdicts on {len(asked)} answers; correct its code")
+        told: set[str] = set()
+
+        def tell(verdict: Verdict) -> None:
+            told.add(verdict.id)
+            on_verdict(verdict)
+
+        said = judge(self, kind, asked, tell)
+        if [verdict.id for verdict in said] != [one.id for one in asked] or not told <= {one.id for one in asked}:
+            raise UserError(
+                f"judge '{self.name}' gave {len(said)} verdicts on {len(asked)} answers, or in another order; correct "
+                "its code: one verdict for each, with its id"
+            )
+        for verdict in said:
+            if verdict.id not in told:  # what nobody is told of would be asked again
+                on_verdict(verdict)
         rest = iter(said)
         return [verdict or next(rest) for verdict in verdicts]
 

@@ -20,6 +20,7 @@ from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
+from sails_eval.models.templates import CLOCK, reads_clock, settled
 
 
 def testbed_judge() -> "LocalJudge":
@@ -92,7 +93,10 @@ class LocalJudge(Judge):
         model = of_path(self.folder) if Path(self.model_name).is_dir() else commit
         rubrics = {kind: rubric.model_dump() for kind, rubric in self._rubrics.items()}
         engine = {"engine": [VLLM, vllm_version()]} if self.hosted else {}  # its sums differ in the last digits
-        return digest({"judge": "local 2", "model": model, "rubrics": rubrics, **engine})
+        files = [self.folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+        reads = any(reads_clock(file.read_text(errors="replace")) for file in files if file.is_file())
+        clock = {"clock": str(CLOCK)} if reads else {}
+        return digest({"judge": "local 2", "model": model, "rubrics": rubrics, **engine, **clock})
 
     def check(self) -> None:
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
@@ -153,7 +157,10 @@ class LocalJudge(Judge):
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        if tokenizer.chat_template:
+            tokenizer.chat_template = settled(tokenizer)
+        return tokenizer
 
     @cached_property
     def model(self) -> Any:

@@ -85,7 +85,20 @@ class Entry:
         if self.path.resolve().is_relative_to(bundled("tasks").resolve()):
             return ()
         python = [str(one.file or one.spec) for one in self.functions if not one.ours]
-        return tuple(dict.fromkeys([*python, *(f"the Jinja of '{key}'" for key in self._jinja())]))
+        metrics = [f"metric '{name}' of the library evaluate" for name in self._scripts()]
+        return tuple(dict.fromkeys([*python, *metrics, *(f"the Jinja of '{key}'" for key in self._jinja())]))
+
+    def _scripts(self) -> Iterator[str]:
+        """Metrics that lm-eval does not have itself: it runs the script of that name, from a folder or the hub."""
+        import lm_eval.api.metrics  # noqa: F401  # which registers them
+        from lm_eval.api.registry import metric_registry
+
+        computed = self.config.get("process_results") is not None  # by a function, so that names are only names
+        for metric in () if computed else self.config.get("metric_list") or ():
+            name = metric.get("metric")
+            known = isinstance(name, str) and name in metric_registry
+            if not known or metric.get("hf_evaluate"):
+                yield str(name)
 
     def _jinja(self) -> Iterator[str]:
         from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -168,23 +181,25 @@ def read_entry(path: Path, root: Path) -> Entry | None:
 
 def _look_through(path: Path, functions: dict[Function, None], seen: set[Path]) -> None:
     """Check a YAML file and what it includes, and collect the functions that they name. Raises UserError."""
-    if path.resolve() in seen:
+    file = path.resolve()
+    if file in seen:
         return  # lm-eval's parser says so
-    seen.add(path.resolve())
+    seen.add(file)
     try:
-        root = check_yaml(str(path), path.read_text(encoding="utf-8"))
+        root = check_yaml(str(path), file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid YAML: not UTF-8 ({error})") from error
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: not a valid task file: expected keys and values")
+    yaml.SafeLoader("").flatten_mapping(root)  # an include may come by a merge (<<)
     for key, value in root.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "!function":
             raise UserError(f"{path}:{key.start_mark.line + 1}: a key that is not a text; write a name")
         for scalar in _scalars(value):
             if scalar.tag == "!function":
-                functions[Function(path.resolve().parent, scalar.value)] = None
+                functions[Function(file.parent, scalar.value)] = None
             elif key.value == "include":
-                _look_through(path.parent / scalar.value, functions, seen)
+                _look_through(file.parent / scalar.value, functions, seen)
 
 
 def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:

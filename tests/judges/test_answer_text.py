@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge
 from sails_eval.judges.answer_text import read_answer
@@ -101,6 +102,9 @@ def test_other_answers_stay_as_they_are(response: str) -> None:
         "\u202e" + ANSWER + "\U000e0041",
         f"{ANSWER[:14]}{'very ' * 50}{ANSWER[14:]}",
         f"<think>hm</think>{ANSWER}" + " and" * 60,
+        f"{ANSWER}</think>",
+        f"{ANSWER} [/THINK]\n",
+        f"{ANSWER}</thinking>\n\n",
     ],
 )
 def test_padding_is_left_out(padded: str) -> None:
@@ -118,6 +122,33 @@ def test_every_judge_reads_answers_so_and_gets_no_reasoning_alone() -> None:
     assert Hears().judge("safe", answers[:1]) == [Verdict("0", "broken")]
     panel = Panel([Hears(), Hears(), Hears()])
     assert [one.label for one in panel.judge("harmful", answers)] == ["broken", "compliance", "compliance"]
+
+
+class Silent(Hears):
+    """A judge of a user who did not read about `on_verdict`."""
+
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        return super().judge(kind, completions)
+
+
+class Astray(Hears):
+    def judge(
+        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    ) -> list[Verdict]:
+        return [Verdict("?", "refusal", 1) for _ in completions]
+
+
+def test_a_judge_that_tells_its_verdicts_only_in_the_end_is_asked_once(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAILS_EVAL_CACHE", f"{tmp_path}/verdicts.sqlite")
+    judge = Silent()
+    assert [one.label for one in judge_cached(judge, "harmful", asked(ANSWER))] == ["compliance"]
+    assert judge.heard == [ANSWER]
+    with pytest.raises(UserError, match="one verdict for each, with its id"):
+        judge_cached(Astray(), "harmful", asked(f"{ANSWER} Again."))
 
 
 def test_a_verdict_of_the_cache_is_on_what_was_read(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

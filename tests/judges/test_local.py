@@ -303,3 +303,11 @@ def test_the_fingerprint_knows_weights_and_rubrics(words: Path, tmp_path: Path) 
 def test_the_name_shows_no_path(words: Path) -> None:
     assert LocalJudge(str(words)).name == f"hf:{words.name}"
     assert LocalJudge("someone/model").name == "hf:someone/model"
+
+
+def test_a_template_that_asks_for_the_time_is_told_the_same_every_day(words: Path, tmp_path: Path) -> None:
+    dated = tmp_path / "dated"
+    shutil.copytree(words, dated)
+    (dated / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }} " + TEMPLATE)
+    turn = LocalJudge(str(dated)).tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    assert "26 Jul 2024" in turn

@@ -481,6 +481,34 @@ def test_tasks_check_runs_no_code_but_ours_and_others_are_warned_of(
     assert not Path("was-run").exists()
 
 
+@pytest.mark.parametrize(
+    ("added", "code"),
+    [
+        ({"metric_list": [{"metric": "./evil.py"}], "process_results": None}, "metric './evil.py' of the library"),
+        ({"metric_list": [{"metric": "acc", "hf_evaluate": True}], "process_results": None}, "metric 'acc' of the lib"),
+        ({"<<": {"include": "_other.yaml"}}, "evil.py"),
+        ({"<<": [{"include": ["_other.yaml"]}]}, "evil.py"),
+        ({"include": "_link.yaml"}, "evil.py"),
+    ],
+)
+def test_no_way_to_code_is_overlooked(testbed: Path, tmp_path: Path, added: dict[str, Any], code: str) -> None:
+    source = prompts_file(Path("p.jsonl"), [{"p": prompt} for prompt in PROMPTS])
+    folder = new_task("mine", source=source, columns=Columns("p"), kind="safe")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    for place in (folder, elsewhere):
+        (place / "evil.py").write_text(EVIL)
+        (place / "_other.yaml").write_text("process_docs: !function evil.load\n")
+    (elsewhere / "_includes.yaml").write_text("include: _other.yaml\n")
+    (folder / "_link.yaml").symlink_to(elsewhere / "_includes.yaml")
+    file = folder / "mine.yaml"
+    text = yaml.safe_dump(yaml.safe_load(file.read_text()) | added)
+    file.write_text(text.replace("'<<'", "<<").replace("metric: ./evil", f"metric: {folder}/evil"))
+    check_task(folder)
+    (task,) = resolve_tasks(["mine"])
+    assert any(code.replace("./", f"{folder}/") in one for one in task.code), task.code
+    assert not Path("was-run").exists()
+
+
 def test_check_task_of_nothing(testbed: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no YAML file with a key 'task'" in check_task(tmp_path / "empty")[0]
