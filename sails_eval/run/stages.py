@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,11 +168,18 @@ def prepare(job: AnswerJob) -> None:
 
 
 def answer(job: AnswerJob) -> None:
-    """Write the completions that are missing."""
+    """Write the completions that are missing. Raises CellFailed where a trained cell cannot answer.
+
+    What goes wrong with an engine that serves all of them is no cell's failure.
+    """
     if not job.missing:
         return
     subject, engine = job.subject, engine_of(job.engine, job.pair)
-    with engine.serving(subject.checkpoint, subject.served_as) as lm, instructed(lm.tokenizer, subject.system_prompt):
+    with (
+        failing() if subject.cell and job.engine == HF else nullcontext(),
+        engine.serving(subject.checkpoint, subject.served_as) as lm,
+        instructed(lm.tokenizer, subject.system_prompt),
+    ):
         write_completions(lm, job)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, explained, first_line
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Split
 from sails_eval.models.chat import render_prompt
@@ -19,17 +19,25 @@ def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) 
 
     Generation settings are the task's own; answers that are sampled are so from a seed, the same for every model.
     Prompts go through the chat template; the completion keeps them as the user wrote them.
+
+    Raises UserError, with the task's file, where its functions fail on an answer.
     """
     loaded = load_task(task, split)
     seed_sampling(loaded.config.generation_kwargs)
-    outcome = evaluate(
-        lm,
-        {"tasks": {task.name: loaded}, "groups": {}, "group_map": {}},
-        limit=limit,
-        log_samples=True,
-        apply_chat_template=True,
-        bootstrap_iters=0,
-    )
+    try:
+        outcome = evaluate(
+            lm,
+            {"tasks": {task.name: loaded}, "groups": {}, "group_map": {}},
+            limit=limit,
+            log_samples=True,
+            apply_chat_template=True,
+            bootstrap_iters=0,
+        )
+    except Exception as error:
+        if explained(error):
+            raise
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{task.path}: {split}: answering or scoring failed ({told})") from error
     assert outcome is not None  # None only away from rank 0
     samples = outcome["samples"][task.name]
     first = samples[0]["filter"]  # a task with several filters logs every document once for each

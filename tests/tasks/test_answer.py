@@ -162,6 +162,21 @@ def test_what_a_task_makes_no_prompt_of_is_named(testbed_base: Base, tmp_path: P
         check(task, testbed_base)
 
 
+def test_a_task_whose_functions_fail_on_an_answer_is_named(
+    testbed_base: Base, testbed_pair: Pair, tmp_path: Path
+) -> None:
+    task = by_hand(tmp_path)
+    (task.path.parent / "fails.py").write_text(
+        "def score(doc, answers):\n    return 1 / len(answers[0].split('on'))[9]\n"
+    )
+    lines = yaml.safe_dump(yaml.safe_load(task.path.read_text()) | {"process_results": "FUNCTION"})
+    task.path.write_text(lines.replace("FUNCTION", "!function fails.score"))
+    (task,) = resolve_tasks(["mine"], (tmp_path / "tasks",))
+    lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair)
+    with pytest.raises(UserError, match=r"mine\.yaml: test: answering or scoring failed \(TypeError: "):
+        complete(lm, task, "test", limit=1)
+
+
 def test_sampled_answers_are_the_same_every_time(testbed_base: Base, testbed_pair: Pair, tmp_path: Path) -> None:
     lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair)
     sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 5.0}
