@@ -33,14 +33,14 @@ def listing(path: Path) -> Path:
 def write_checked(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file with its hash beside it, each by rename.
 
-    The hash comes first, with that of the file before: whichever of the two files a kill leaves, it is a known one.
+    The hash comes first, with that of the file that is there: whichever of the two a kill leaves, it is a known one.
     """
     content = content.encode("utf-8") if isinstance(content, str) else content
-    lines, before = [_line(hashlib.sha256(content).hexdigest(), path.name)], listing(path)
-    if path.exists() and before.is_file():
-        kept = _lines(before)[:1]
-        lines += [line for line in kept if line not in lines]
-    write_text(before, f"# {_size(content)}\n" + "".join(lines), private=private)
+    lines, noted = [_line(hashlib.sha256(content).hexdigest(), path.name)], listing(path)
+    if path.exists() and noted.is_file():
+        there = _line(_sha256(path), path.name)
+        lines += [line for line in _lines(noted) if line == there != lines[0]]
+    write_text(noted, f"# {_size(content)}\n" + "".join(lines), private=private)
     write_bytes(path, content, private=private)
 
 

@@ -17,7 +17,7 @@ def _regularisers(value: Any) -> Any:
     return parse_regularise(value) if isinstance(value, str) else value
 
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=100)]
 
 
 def _one_or_more(value: Any) -> Any:

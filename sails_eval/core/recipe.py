@@ -26,8 +26,8 @@ STARTS = r"gaussian|orthogonal|mica|olora|pissa(_niter_\d+)?"
 class Span(Frozen):
     """The lowest and the highest learning rate of a recipe's log-spaced grid."""
 
-    low: float = Field(gt=0, description="lowest learning rate")
-    high: float = Field(gt=0, description="highest learning rate; high / low is the same for all recipes")
+    low: float = Field(gt=0, le=100, description="lowest learning rate")
+    high: float = Field(gt=0, le=100, description="highest learning rate; high / low is the same for all recipes")
 
 
 PAIR_OWNS = frozenset(

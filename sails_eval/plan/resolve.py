@@ -177,9 +177,6 @@ def tasks_of(pair: Pair, config: CompareConfig) -> tuple[TaskInfo, ...]:
     """The pair's tasks. Raises UserError where there are none, or one cannot be found."""
     if not pair.tasks:
         raise UserError("no tasks; give --tasks NAME,NAME (see: sails-eval tasks list)")
-    for folder in config.include_path:
-        if not folder.is_dir():
-            raise UserError(f"--include-path {folder}: no such folder")
     tasks = resolve_tasks(pair.tasks, config.include_path)
     if not config.trust_tasks:
         warn_of_code(tasks)

@@ -20,7 +20,7 @@ from sails_eval.core.records import Kind
 from sails_eval.core.schema import check_name
 from sails_eval.data.files import Row, read_rows
 from sails_eval.tasks.entries import Entry, code_problems, read_entry, yaml_files
-from sails_eval.tasks.library import Library, kind_problem, load_task, scan, task_info
+from sails_eval.tasks.library import Library, kind_problem, load_task, scan, task_folders, task_info
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def check_named(name: str, extra: tuple[Path, ...] = ()) -> list[str]:
     folder. Raises UserError where there is no such thing."""
     if Path(name).exists():
         return check_task(Path(name))
-    library = scan(search_path("tasks", extra))
+    library = scan(task_folders(extra))
     if name in library.faults:
         raise UserError(library.faults[name].text)
     if name not in library.names():

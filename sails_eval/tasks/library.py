@@ -82,10 +82,18 @@ def find_tasks(extra: tuple[Path, ...] = ()) -> dict[str, TaskInfo]:
     return tasks
 
 
+def task_folders(extra: tuple[Path, ...] = ()) -> list[Path]:
+    """Where tasks are looked for. Raises UserError for a folder of --include-path that is not there."""
+    for folder in extra:
+        if not folder.is_dir():
+            raise UserError(f"--include-path {folder}: no such folder; correct the path")
+    return search_path("tasks", extra)
+
+
 def survey(extra: tuple[Path, ...] = ()) -> tuple[dict[str, TaskInfo], list[Fault]]:
     """Every task as in `find_tasks`, and those that cannot be used: a broken YAML file, one without a kind, a name that
     stands for two things."""
-    library = scan(search_path("tasks", extra))
+    library = scan(task_folders(extra))
     tasks, faults = {}, dict(library.faults)
     for name, entry in sorted(library.tasks.items()):
         try:
@@ -102,7 +110,7 @@ def resolve_tasks(names: Iterable[str], extra: tuple[Path, ...] = ()) -> list[Ta
     Names that no task folder has are looked up among lm-eval's own tasks, an index that takes seconds to build; those
     count as `capability` unless their metadata says otherwise. Raises UserError for unknown names, and as `find_tasks`.
     """
-    names, library = list(names), scan(search_path("tasks", extra))
+    names, library = list(names), scan(task_folders(extra))
     ours = library.names() | library.faults.keys()
     if strange := [name for name in names if name not in ours]:
         known = ours | lm_eval_names()  # so that the index is made for names that are in it, and for no others

@@ -86,10 +86,11 @@ def test_whatever_a_kill_leaves_is_a_known_file(file: Path, monkeypatch: pytest.
     def killed(path: Path, content: bytes, *, private: bool = False) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checksums, "write_bytes", killed)
-        write_checked(file, "another\n")
-    assert fault(file) is None and file.read_text() == TEXT
+    for content in ("another\n", "and another\n"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checksums, "write_bytes", killed)
+            write_checked(file, content)
+        assert fault(file) is None and file.read_text() == TEXT
     write_checked(file, "another\n")
     assert fault(file) is None and file.read_text() == "another\n"
 

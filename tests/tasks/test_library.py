@@ -509,6 +509,12 @@ def test_no_way_to_code_is_overlooked(testbed: Path, tmp_path: Path, added: dict
     assert not Path("was-run").exists()
 
 
+@pytest.mark.parametrize("command", ["list", "show mine", "check mine"])
+def test_a_folder_of_tasks_that_is_not_there_is_told(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", *command.split(), "--include-path", "nope"]) == 2
+    assert "--include-path nope: no such folder" in capsys.readouterr().err
+
+
 def test_check_task_of_nothing(testbed: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no YAML file with a key 'task'" in check_task(tmp_path / "empty")[0]
