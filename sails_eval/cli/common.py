@@ -67,6 +67,6 @@ def report_problems(problems: list[str], path: Path | str) -> int:
     """Print them; the exit status."""
     for problem in problems:
         print(problem)
-    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no problems found"
-    print(f"{path}: {count}")
-    return 1 if problems else 0
+    if len(problems) != 1:  # which is a line of its own
+        print(f"{path}: {f'{len(problems)} problems' if problems else 'no problems found'}")
+    return 2 if problems else 0

@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    """Status 1 where something is missing that would stop the run."""
+    """Status 2 where something is missing that would stop the run, as of `compare`."""
     config = _opened(options)
     from sails_eval.core.device import used
     from sails_eval.core.remembered import remembered
@@ -64,7 +64,7 @@ def _plan(options: argparse.Namespace) -> int:
             more = refusals(config, told={problem.told for problem in told})
             made[0] = replace(made[0], problems=(*made[0].problems, *more))
         stops = any(problem.stops for one in made for problem in one.problems)
-        return f"{int(stops)}\n" + "\n\n".join(map(render, made))
+        return f"{2 if stops else 0}\n" + "\n\n".join(map(render, made))
 
     with used(config.device):
         check_place(config, against)

@@ -54,7 +54,7 @@ def test_published_sizes_give_the_published_number_of_parameters(name: str) -> N
 def test_plan_shows_the_share_of_the_default_recipe(
     name: str, share: str, no_steps: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "--pair", name, "--tasks", "testbed", "--judge", "openai:m?price_in=1&price_out=2"]) == 1
+    assert main(["plan", "--pair", name, "--tasks", "testbed", "--judge", "openai:m?price_in=1&price_out=2"]) == 2
     told = capsys.readouterr().out
     assert told.count(share) == 2  # sails and lora
     assert "3 methods × 6 rates × 5 seeds = 90" in told and "1,000,000 tokens in batches of 16" in told
