@@ -124,14 +124,15 @@ def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str
     return f"""\
 # In which regimes SAILS is better than, equivalent to or worse than other methods
 
-Each row is a regime: a run, or one budget of a run. The columns *minus …* are differences on the test, `sails` (or the
-variant that the row names) minus another method, paired over organisms and seeds, with simultaneous 95 % intervals
-within the row. All comparisons of a row are corrected together, whatever the run declared, so a board's own intervals
-differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Equivalent*: within ±0.05 by two one-sided
-tests. Otherwise *not distinguished* (no significant difference), with the difference that the design could have
-detected with a power of 80 %. There is no correction across rows: with no true difference, about one row in twenty
-shows one by chance. *Nothing learned*: no method refuses 5 % of the harmful requests, so equivalence is uninformative. Each method is
-tested at its own tuned learning rate (*rate*); if the rates differ, a difference may be due to them.
+Each row is a regime: a run, or one budget of a run. The columns *minus …* are differences on the test, `sails` (or
+the variant that the row names) minus another method, paired over organisms and seeds, with simultaneous 95 %
+intervals within the row. All comparisons of a row are corrected together, whatever the run declared, so a board's own
+intervals differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Equivalent*: within ±0.05 by two
+one-sided tests. Otherwise *not distinguished* (no significant difference), with the difference that the design could
+have detected with a power of 80 %. There is no correction across rows: with no true difference, about one row in
+twenty shows one by chance. *Nothing learned*: no method refuses 5 % of the harmful requests, so equivalence is
+uninformative. Each method is tested at its own tuned learning rate (*rate*); if the rates differ, a difference may be
+due to them.
 
 {chr(10).join(tables)}
 Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from [these runs](../leaderboards/README.md#by-regime).
