@@ -160,6 +160,6 @@ def check_reads(judge: Judge, kind: JudgedKind) -> None:
     """Raise UserError where a judge cannot read answers to requests of this kind."""
     if kind not in judge.kinds:
         raise UserError(
-            f"judge '{judge.name}' does not read answers to {kind} requests; name one that does in its option 'other', "
-            "as in other=rules"
+            f"judge '{judge.name}' cannot judge answers to {kind} requests; name a judge for them in its option "
+            "'other', as in other=rules"
         )

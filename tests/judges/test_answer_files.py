@@ -271,6 +271,6 @@ def test_what_was_used_before_a_stop_counts(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_judge_that_does_not_read_this_kind_of_request_is_refused(tmp_path: Path, remote: Remote) -> None:
     remote.kinds = frozenset({"harmful"})
-    with pytest.raises(UserError, match="judge 'remote' does not read answers to safe requests"):
+    with pytest.raises(UserError, match="judge 'remote' cannot judge answers to safe requests"):
         score(write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl", kind="safe")
     assert remote.asked == []
