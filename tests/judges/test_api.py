@@ -308,7 +308,9 @@ def test_no_prompt_follows_a_redirect(endpoint: Endpoint, status: int) -> None:
         reply = (status, "", {"Location": there})
         verdict = verdict_on(reply, endpoint=endpoint)
         endpoint.models = reply
-        with pytest.raises(UserError, match="redirects to http://localhost/v1/chat/completions, and nothing is sent"):
+        with pytest.raises(
+            UserError, match="redirects to http://localhost/v1/chat/completions, and redirects are not followed"
+        ):
             ApiJudge("grader").check()
     assert other.received == []
     assert (verdict.unscored or "").startswith("no reply: it redirects to http://localhost/v1/chat/completions")
