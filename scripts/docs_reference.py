@@ -22,20 +22,20 @@ from sails_eval.core.training_settings import Optimiser, Regularise
 
 KEYS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Comparison": (
-        "What a `--config` file may hold. A key is the name of a flag of `compare`, with underscores. Left out: as the "
-        "pair has it, or the default.",
+        "Keys of a `--config` file. A key is the name of a flag of `compare`, with underscores. A key that is left out has "
+        "the pair's value, or the default.",
         (CompareConfig,),
     ),
     "Pair": (
-        "What a pair's YAML may hold; `like: NAME` takes another pair and changes the keys beside it.",
+        "Keys of a pair's YAML; `like: NAME` inherits from another pair, and the other keys override its values.",
         (Pair, SaeSource, AttackData, Optimiser, Regularise),
     ),
     "Data": (
-        "What `train`, `contrast` and other data keys may be besides a file or `hf:…`.",
+        "Mappings that `train`, `contrast` and other data keys take, besides a file or `hf:…`.",
         (Selection, Mixture, MixturePart),
     ),
     "Recipe": (
-        "What a method's YAML may hold; `like: NAME` takes another recipe and changes the keys beside it.",
+        "Keys of a method's YAML; `like: NAME` inherits from another recipe, and the other keys override its values.",
         (Recipe, Span, Dpo),
     ),
 }

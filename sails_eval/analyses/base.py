@@ -17,7 +17,7 @@ class Analysis(ABC):
     name = help = ""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add arguments and flags, besides --quiet and --verbose; here those of analyses of chosen models."""
+        """Add arguments and flags, besides --quiet and --verbose; by default RUN, --methods and --jobs."""
         parser.add_argument(
             "run_dir", type=Path, metavar="RUN", help="folder of a finished run, of one pair or several"
         )

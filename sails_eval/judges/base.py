@@ -92,10 +92,10 @@ class Judge(ABC):
 
     parallel: bool = True
     """True: local and deterministic per call, so several single-threaded processes may each run one.
-    False: does its own concurrency, and belongs into one process."""
+    False: sends concurrent requests itself, and must be in a single process."""
 
     hosted: bool = False
-    """Of a parallel judge, that it is too big for several: it gets one process of its own."""
+    """Whether a parallel judge is too large to be loaded several times: it then gets one process of its own."""
 
     @property
     @abstractmethod
@@ -116,7 +116,7 @@ class Judge(ABC):
         """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""
 
     def take_usage(self) -> Usage:
-        """What was used since the last call; nothing where nothing is counted."""
+        """Requests, tokens and cost since the last call; empty for judges that count none."""
         return Usage()
 
 
