@@ -60,7 +60,7 @@ def commands() -> str:
             shown = [action for action in shown if not isinstance(action, argparse._SubParsersAction)]
             if shown:
                 title = "" if group.title in ("positional arguments", "options") else f"**{group.title}**\n\n"
-                lines += [f"{title}| argument | what |", "| --- | --- |"]
+                lines += [f"{title}| argument | meaning |", "| --- | --- |"]
                 lines += [f"| {_argument(action)} | {_cell(_help(action, command.prog))} |" for action in shown]
                 lines.append("")
     return "\n".join(lines)
@@ -100,7 +100,7 @@ def keys() -> str:
         for model in models:
             if model.__name__ not in (title, "CompareConfig"):
                 lines += [f"### {model.__name__}", "", _cell(model.__doc__ or ""), ""]
-            lines += ["| key | type | default | what |", "| --- | --- | --- | --- |"]
+            lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
             for name, field in model.model_fields.items():
                 flag = HELP.get("--" + name.replace("_", "-"), "") if model is CompareConfig else ""
                 about_key = field.description or flag % {}

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class Engine(ABC):
-    """Generates answers: prompts, end tokens and decoding are the same on all engines, greedy answers up to rounding."""
+    """Generates answers, with the same prompts, end tokens and decoding on all engines: greedy answers differ by
+    rounding only."""
 
     def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:  # noqa: B027  # may do all
         """Raise UserError if models trained by these recipes could not answer on this engine.
