@@ -22,8 +22,8 @@ from sails_eval.core.training_settings import Optimiser, Regularise
 
 KEYS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Comparison": (
-        "Keys of a `--config` file. A key is the name of a flag of `compare`, with underscores. A key that is left out has "
-        "the pair's value, or the default.",
+        "Keys of a `--config` file. A key is the name of a flag of `compare`, with underscores. A key that is left out "
+        "has the pair's value, or the default.",
         (CompareConfig,),
     ),
     "Pair": (

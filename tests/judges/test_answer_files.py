@@ -190,9 +190,9 @@ def test_other_peoples_files_are_not_overwritten(tmp_path: Path, remote: Remote)
     with pytest.raises(UserError, match="was not made by 'judge score'"):
         score(source, source)
     score(source, out)
-    with pytest.raises(UserError, match=r"holds verdicts of remote \(f1, harmful\), not of remote \(f1, safe\)"):
+    with pytest.raises(UserError, match=r"has verdicts of remote \(f1, harmful\), not of remote \(f1, safe\)"):
         score(source, out, kind="safe")
-    with pytest.raises(UserError, match="holds an answer with id 'a' that is not in the file to judge"):
+    with pytest.raises(UserError, match="has an answer with id 'a' that is not in the file to judge"):
         score(write(tmp_path / "fewer.jsonl", ROWS[1:]), out)
     assert len(list(read_jsonl(out))) == 3
 
