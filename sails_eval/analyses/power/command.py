@@ -12,7 +12,7 @@ from sails_eval.core.tables import add_table_flags, print_table
 
 class Command(Analysis):
     name = "power"
-    help = "Compute how many organisms (base models), seeds and prompts it takes to detect a difference between methods."
+    help = "Compute how many organisms (base models), seeds and prompts are needed to detect a difference."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add, spread = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
