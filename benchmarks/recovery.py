@@ -149,11 +149,12 @@ def page(
     return f"""\
 # Does recovery of the subspace predict alignment?
 
-On `testbed-planted` harm is carried by four known dimensions after layer 1, the subspace H (evidence:
-`sails-eval testbed info`). *Columns* is how many directions a method found there; they span its basis U. *Recovery* is
-‖UᵀH‖² / min(dim U, 4) minus the value of a random basis of the same size; *filled up* is after the rest of the rank is
-filled with random vectors; *sin Θ* is its distance from containing all of H, √(1 − ‖UᵀH‖² / 4): 0 if it does,
-{CHANCE_SIN:.2f} by chance. All are means over the bases of all seeds. A dash: no basis at that layer.
+On `testbed-planted` harmfulness is encoded in four known dimensions after layer 1, the subspace H (`sails-eval
+testbed info` prints the evidence). *Columns* is how many directions a method found there; they span its basis U.
+*Recovery* is ‖UᵀH‖² / min(dim U, 4) minus the value for a random basis of the same size; *filled up* is the same
+after the rest of the rank is filled with random vectors; *sin Θ* is the distance of that basis from containing all of
+H, √(1 − ‖UᵀH‖² / 4): 0 if it contains H, {CHANCE_SIN:.2f} by chance. All are means over the bases of all seeds. A
+dash means that there is no basis at that layer.
 
 | method | columns | recovery | filled up | sin Θ to all of H | refusal | alignment score |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -168,10 +169,10 @@ each of the {seeds} seeds with the mean over them, and between recovery and the 
 | --- | --- | --- | --- |
 {chr(10).join(families)}
 
-The methods are few and chosen by hand: the intervals apply to other training runs of them, not to other methods, and
-a ρ of three means is 1 or −1 by chance one time in three. Within a seed, the noise of one training run biases ρ towards
-0. The oracles start from a basis at the planted layer only, all others at every layer: they differ in more than
-recovery.
+The methods are few and chosen by hand: the intervals are about other training runs of these methods, not about other
+methods, and a ρ of three means is 1 or −1 by chance one time in three. Within a seed, the noise of one training run
+biases ρ towards 0. The oracles have a basis at the planted layer only, all others at every layer, so they differ in
+more than recovery.
 
 Made by `python benchmarks/recovery.py {run}`; the [script](../benchmarks/recovery.py) names the run's command.
 """

@@ -1,13 +1,14 @@
-"""Where SAILS is above, level with or below its rivals: one table over finished runs, written to docs/regimes.md.
+"""Where SAILS is better than, equivalent to or worse than its rivals: one table over finished runs, written to
+docs/regimes.md.
 
     python benchmarks/regimes.py "all categories=runs/grid" "one category=runs/categories-1" \\
         "one SAE=runs/one@sails-one"
 
-Every run is a regime, or as many as it has budgets (`compare --examples N,N --steps N,N`). In each, the contrasts of
-`sails` (or of the row after @) with the other rows that stand there are one family: intervals hold together with 95 %
-(Bonferroni), p-values are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *level* is within
-±0.05 by two one-sided tests, and what is none of these is *not distinguished*, with the difference that the design
-could have detected with a power of 80 %. Over the regimes nothing is adjusted.
+Every run is a regime, or as many as it has budgets (`compare --examples N,N --steps N,N`). In each, the comparisons of
+`sails` (or of the row after @) with the other rows are one family: intervals are simultaneous 95 % intervals
+(Bonferroni), p-values are adjusted by Holm's method. *Above* and *below* are differences at p < 0.05, *equivalent* is
+within ±0.05 by two one-sided tests, and what is none of these is *not distinguished*, with the difference that the
+design could have detected with a power of 80 %. There is no correction across regimes.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def verdict(one: Comparison) -> str:
     if one.distinguished:
         return "**above**" if one.difference.value > 0 else "**below**"
     if one.equivalent:
-        return "level"
+        return "equivalent"
     return f"not distinguished (could have detected {one.detectable:.2f})"
 
 
@@ -121,18 +122,20 @@ def page(regimes: Sequence[Regime], rivals: Sequence[str], metrics: Sequence[str
         head = ["regime", "organisms × seeds", METRICS[metric].title, *(f"minus `{rival}`" for rival in here)]
         tables.append(f"## In {METRICS[metric].title}\n\n{markdown(head, rows)}")
     return f"""\
-# In which regimes SAILS is above, level with or below other methods
+# In which regimes SAILS is better than, equivalent to or worse than other methods
 
-Each row is a regime: a run, or one budget of it. Differences on the test, in pairs, with simultaneous 95 % intervals
-within the row; all rivals are of one family here, whatever the run declared, so a board's own intervals
-differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Level*: within ±0.05 by two
-one-sided tests. Otherwise *not distinguished*, with the difference that the design could have detected with a power of
-80 %. Nothing is adjusted over rows: with no true difference, about one row in twenty shows one by chance. *Nothing
-learned*: no row refuses 5 % of the harmful requests, so equivalence is uninformative. Each row of a board is at its own
-tuned learning rate, which is beside it: where these differ, a difference may be due to them.
+Each row is a regime: a run, or one budget of a run. The columns *minus …* are differences on the test, `sails` (or
+the variant that the row names) minus another method, paired over organisms and seeds, with simultaneous 95 %
+intervals within the row. All comparisons of a row are corrected together, whatever the run declared, so a board's own
+intervals differ a little. *Above* and *below*: p < 0.05 after Holm within the row. *Equivalent*: within ±0.05 by two
+one-sided tests. Otherwise *not distinguished* (no significant difference), with the difference that the design could
+have detected with a power of 80 %. There is no correction across rows: with no true difference, about one row in
+twenty shows one by chance. *Nothing learned*: no method refuses 5 % of the harmful requests, so equivalence is
+uninformative. Each method is tested at its own tuned learning rate (*rate*); if the rates differ, a difference may be
+due to them.
 
 {chr(10).join(tables)}
-Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from the [listed](../leaderboards/README.md) runs.
+Made by [`benchmarks/regimes.py`](../benchmarks/regimes.py) from [these runs](../leaderboards/README.md#by-regime).
 """
 
 

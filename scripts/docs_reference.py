@@ -22,20 +22,20 @@ from sails_eval.core.training_settings import Optimiser, Regularise
 
 KEYS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Comparison": (
-        "What a `--config` file may hold. A key is the name of a flag of `compare`, with underscores. Left out: as the "
-        "pair has it, or the default.",
+        "Keys of a `--config` file. A key is the name of a flag of `compare`, with underscores. A key that is left out "
+        "has the pair's value, or the default.",
         (CompareConfig,),
     ),
     "Pair": (
-        "What a pair's YAML may hold; `like: NAME` takes another pair and changes the keys beside it.",
+        "Keys of a pair's YAML; `like: NAME` inherits from another pair, and the other keys override its values.",
         (Pair, SaeSource, AttackData, Optimiser, Regularise),
     ),
     "Data": (
-        "What `train`, `contrast` and other data keys may be besides a file or `hf:…`.",
+        "Mappings that `train`, `contrast` and other data keys take, besides a file or `hf:…`.",
         (Selection, Mixture, MixturePart),
     ),
     "Recipe": (
-        "What a method's YAML may hold; `like: NAME` takes another recipe and changes the keys beside it.",
+        "Keys of a method's YAML; `like: NAME` inherits from another recipe, and the other keys override its values.",
         (Recipe, Span, Dpo),
     ),
 }
@@ -60,7 +60,7 @@ def commands() -> str:
             shown = [action for action in shown if not isinstance(action, argparse._SubParsersAction)]
             if shown:
                 title = "" if group.title in ("positional arguments", "options") else f"**{group.title}**\n\n"
-                lines += [f"{title}| argument | what |", "| --- | --- |"]
+                lines += [f"{title}| argument | meaning |", "| --- | --- |"]
                 lines += [f"| {_argument(action)} | {_cell(_help(action, command.prog))} |" for action in shown]
                 lines.append("")
     return "\n".join(lines)
@@ -100,7 +100,7 @@ def keys() -> str:
         for model in models:
             if model.__name__ not in (title, "CompareConfig"):
                 lines += [f"### {model.__name__}", "", _cell(model.__doc__ or ""), ""]
-            lines += ["| key | type | default | what |", "| --- | --- | --- | --- |"]
+            lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
             for name, field in model.model_fields.items():
                 flag = HELP.get("--" + name.replace("_", "-"), "") if model is CompareConfig else ""
                 about_key = field.description or flag % {}

@@ -30,13 +30,13 @@ GPU = "A100"
 HEADER = f"""\
 # Hardware table
 
-What a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates, five seeds. **All
-figures are estimates; none is measured** ([how they are computed](pairs.md#plan)). `sails-eval plan` prints the
-same for your own flags. Fewer seeds, rates or methods take less, and so do smaller micro-batches, shorter examples
-and gradient checkpointing. The testbed needs no GPU.
+This table estimates what a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates,
+five seeds. **None of these figures is measured** ([how they are computed](pairs.md#plan)). `sails-eval plan` prints the
+same for your own flags. Fewer seeds, learning rates or methods take less time and disk; smaller micro-batches, shorter
+examples and gradient checkpointing take less memory. The testbed needs no GPU.
 
 - *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering.
-  *GPU* is the smallest common size of which 95 % is enough.
+  *GPU* is the smallest common GPU memory of which 95 % is enough.
 - *Adapters* are `sails` and `lora`; *with `full`* includes training every weight.
 - *FLOPs* are those of training in all cells, without padding. *Hours* are these at {UTILISATION:.0%} of the
   {PEAK[GPU]} TFLOP/s of one {GPU}, without loading, answering and judging.

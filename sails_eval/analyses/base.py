@@ -17,14 +17,14 @@ class Analysis(ABC):
     name = help = ""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add arguments and flags, besides --quiet and --verbose; here those of analyses of chosen models."""
+        """Add arguments and flags, besides --quiet and --verbose; by default RUN, --methods and --jobs."""
         parser.add_argument(
-            "run_dir", type=Path, metavar="RUN", help="the folder of a finished run, of one pair or several"
+            "run_dir", type=Path, metavar="RUN", help="folder of a finished run, of one pair or several"
         )
-        text = "measure only these trained methods of the run (default: all)"
+        text = "trained methods of the run to measure (default: all)"
         parser.add_argument("--methods", type=names, default=(), metavar="A,B", help=text)
         parser.add_argument(
-            "--jobs", type=int, default=1, metavar="N", help="worker processes, each of one thread (default: 1)"
+            "--jobs", type=int, default=1, metavar="N", help="worker processes, one thread each (default: 1)"
         )
 
     @abstractmethod

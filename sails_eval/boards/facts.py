@@ -38,11 +38,11 @@ class RowFacts:
         """What the method knew that others may not have."""
         seen = {
             f"{self.rejected_answers} rejected answers": self.rejected_answers,
-            f"{self.contrast_examples} labelled examples ({self.contrast_tokens:,} tokens) before it was trained": (
+            f"{self.contrast_examples} labelled examples ({self.contrast_tokens:,} tokens) before training": (
                 self.contrast_examples
             ),
             f"{self.further_examples} labelled examples beyond its training sample": self.further_examples,
-            f"{self.labelled_examples} labelled examples in all": any(
+            f"{self.labelled_examples} labelled examples in total": any(
                 (self.rejected_answers, self.contrast_examples, self.further_examples)
             ),
         }

@@ -165,7 +165,7 @@ def _shown() -> list[_Shown]:
     equivalent = f"rows whose declared comparison with this one lies within {margin}"
     return [
         _Shown("#", rank, _rank),
-        _Shown("method", "how the model was made", lambda row: escape(row["method"])),
+        _Shown("method", "recipe by which the model was trained, or reference", lambda row: escape(row["method"])),
         *metrics,
         _Shown("learning rate", chosen, lambda row: _rate(row["learning_rate"])),
         _Shown("seeds", "training runs at the learning rate, for each organism", lambda row: str(row["seeds"])),
@@ -188,17 +188,17 @@ _RANKING = ("#", "not distinguished from", "detectable", "equivalent to")
 _BRACKETS = f"""\
 Brackets hold 95 % intervals. With {MIN_SEEDS} seeds or more they are Student's t intervals over the seeds: what
 other training runs would score on the same test. Several organisms count as a second random factor. Each seed is tested
-at the learning rate that the other seeds choose on validation; where those choices differ, the interval is wider, and
-even where all seeds agree it has a minimum width. Rows with fewer seeds have Wilson's intervals over the prompts,
+at the learning rate that is best for the other seeds on validation. If these rates differ, the interval is wider, and
+even if all seeds agree it has a minimum width. Rows with fewer seeds have Wilson's intervals over the prompts,
 combined by MOVER.
 """
 
 _CONFIRMED = f"""\
 Brackets hold 95 % intervals. Every organism has seeds of its own. With {MIN_ORGANISMS} organisms or more they are
 Student's t intervals over the organisms' means, on the logit scale: what other training runs of other organisms would
-score on the same test. With fewer organisms they apply to other training runs of these organisms only, and with also
-fewer than {MIN_SEEDS} seeds to other prompts only. Learning rates were tuned on separate seeds and fixed, with
-everything else in protocol.yaml, before the test was answered.
+score on the same test. With fewer organisms they apply to other training runs of these organisms only; if there are
+also fewer than {MIN_SEEDS} seeds, they apply to other prompts only. Learning rates were tuned on separate seeds and
+fixed, with everything else in protocol.yaml, before the test was answered.
 """
 
 _DECLARED = "Declared before the run or, if it extends an earlier run, with knowledge of its results"
@@ -288,9 +288,9 @@ def _listed(frame: pd.DataFrame, column: str) -> list[str]:
     return [item.replace("p = 0.000", "p < 0.001") for item in told]  # as boards of earlier versions have it
 
 
-_UNDISTINGUISHED = "undistinguished"
+_UNDISTINGUISHED = "not distinguished"
 
-_LEGEND = "(undistinguished: no significant difference; in brackets the difference that could have been detected)"
+_LEGEND = "(not distinguished from these rows: no significant difference; in brackets what could have been detected)"
 
 
 def to_terminal(frame: pd.DataFrame) -> str:

@@ -66,7 +66,7 @@ def publish(
         here = str(rows[0][column])
         if foreign := sorted({str(row[column]) for row in others} - {here}):
             raise UserError(
-                f"{board}: holds rows of another {column.replace('_', ' ')} ({', '.join(foreign)}) than run "
+                f"{board}: has rows of another {column.replace('_', ' ')} ({', '.join(foreign)}) than run "
                 f"'{run}' ({here}); publish to another board" + (", or add --allow-mixed" if column != "schema" else "")
             )
     frame = make_frame([*others, *rows], published=True)

@@ -175,7 +175,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             try:
                 row[column] = _parse(column, cell)
             except ValueError:
-                raise UserError(f"{path}:{number}: {column} is '{cell[:40]}', not a number that fits") from None
+                raise UserError(
+                    f"{path}:{number}: {column} is '{cell[:40]}', not a number that is valid here"
+                ) from None
         if "organisms" not in header:
             row["organisms"] = row["by_organism"].count("; ") + 1
         rows.append(row if row["sae"] or "sae_tokens" in header else row | {"sae_tokens": 0})

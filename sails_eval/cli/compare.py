@@ -129,7 +129,7 @@ def _tell_failed(run: Path) -> int:
         rows = one.failed().rows if one.failed.exists else {}
         told += [f"{row} has no score{where}: {why}" for row, why in rows.items()]
     for line in told:
-        print(f"sails-eval: {line}; give the same command again to try it again", file=sys.stderr)
+        print(f"sails-eval: {line}; give the same command again to retry", file=sys.stderr)
     return 1 if told else 0
 
 

@@ -15,13 +15,13 @@ EXAMPLES = 3
 
 def add(commands: Any) -> None:
     actions = add_group(commands, "data", "Show training data as a model sees it.")
-    text = "Print the contents of a data set: card, counts, three examples, and problematic rows."
+    text = "Print a data set's card, its counts, three examples, and rows with problems."
     show = add_command(actions, "show", _show, text)
     text = "data set to show: a file, hf:ORG/NAME[/CONFIG][@REVISION][#SPLIT], or a YAML file"
     show.add_argument("data", metavar="DATA", help=text)
     text = "pair whose chat template the examples are shown in (default: show the messages as they are)"
     show.add_argument("--pair", metavar="NAME", help=text)
-    text = f"list all problematic rows (skipped or changed when read), not just the first {ODD}"
+    text = f"list all rows with problems (skipped or changed when read), not just the first {ODD}"
     show.add_argument("--odd", action="store_true", help=text)
 
 
@@ -50,7 +50,7 @@ def described(source: Any, *, pair: str | None = None, every: bool = False) -> I
     if len(groups) > 1:
         yield f"groups: {_counts(groups)}"
     yield from file.left_out
-    yield f"problematic rows: {len(file.odd)}"
+    yield f"rows with problems: {len(file.odd)}"
     yield from (f"  {line}" for line in (file.odd if every else file.odd[:ODD]))
     if len(file.odd) > ODD and not every:
         yield f"  … and {len(file.odd) - ODD} more (--odd lists all)"

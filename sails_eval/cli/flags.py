@@ -12,7 +12,7 @@ HELP = {
     "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair, such "
     "as testbed-preference (default: none)",
     "--pair": "pair to use: the name of a shipped one (sails-eval pairs list) or a YAML file; compare takes several, "
-    "A,B,C, and treats them as independent organisms (default: testbed, the embedded pair)",
+    "A,B,C: independent base models, called organisms (default: testbed, the embedded pair)",
     "--model": "base model to use instead of a pair: a folder or hub id",
     "--chat-template": "Jinja file with the chat template (default: the pair's, else the tokenizer's, else a plain "
     "one for base models)",
@@ -64,7 +64,7 @@ HELP = {
     "with options as in hf:MODEL?key=value&key=value; J,J,J is a panel (default: the pair's)",
     "--allow-self-judging": "allow a judge that is the evaluated model itself (default: refused)",
     "--trust-remote-code": "allow zoo judges to run code from their model repositories (default: refused)",
-    "--trust-tasks": "do not warn of tasks that run Python code or templates of their own (default: warn)",
+    "--trust-tasks": "turn off the warning about tasks that run Python code or templates of their own (default: warn)",
     "--calibration": "calibration of the judge to report on the board, a file written by 'judge calibrate' (default: "
     "look in ./calibrations)",
     "--engine": "inference engine that generates the answers: hf (transformers), vllm, openai:BASE_URL (a server "
@@ -72,9 +72,9 @@ HELP = {
     "else hf (default: auto)",
     "--organisms": "number of testbed organisms (independently pre-trained models) to use, instead of --pair; 3 "
     "ship, 'sails-eval testbed build --organisms N' makes more (default: use --pair)",
-    "--protocol": "protocol; explore: the same seeds choose learning rates and are tested, each at the rate chosen "
-    "by the other seeds; confirm: rates are tuned on separate seeds, and a few comparisons fixed in advance are "
-    "tested on fresh ones (default: explore; see: sails-eval docs protocol)",
+    "--protocol": "how rates are chosen and tested; explore: each seed is tested at the learning rate that is best for "
+    "the other seeds; confirm: rates are tuned on separate seeds, and a few comparisons, fixed in advance, are tested "
+    "on new seeds (default: explore; see: sails-eval docs protocol)",
     "--seeds": "seeds per learning rate; with --protocol confirm: test seeds on each pair (default: 5, with --quick 2)",
     "--tuning-seeds": "additional seeds on each pair for tuning learning rates; only with --protocol confirm "
     "(default: 2)",

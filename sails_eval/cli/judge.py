@@ -34,7 +34,7 @@ def _add_score(actions: Any) -> None:
     score = add_command(actions, "score", _score, text)
     score.add_argument("file", type=Path, metavar="FILE", help=f"file of answers ({FILES}) with prompt and response")
     _add_judge(score)
-    text = "JSONL file to write; if it exists (same judge), only new answers and those without a reply are judged"
+    text = "JSONL file to write; if it exists (same judge), only new and unscored answers are judged"
     score.add_argument("--out", type=Path, required=True, metavar="FILE", help=text)
     text = (
         "kind of the requests: harmful ones should be refused and are scored from 1 to 5, safe ones should be answered "
@@ -95,7 +95,7 @@ def _add_calibrate(actions: Any) -> None:
     calibrate.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
     text = "rubric to judge by (default: harmful if the labels are grades; else safe, which classifies refusals)"
     calibrate.add_argument("--kind", choices=("harmful", "safe"), help=text)
-    text = "class that a partial refusal counts as in the binary figures (default: refusal)"
+    text = "class as which a partial refusal counts in the binary figures (default: refusal)"
     calibrate.add_argument("--partial", choices=("refusal", "compliance"), default="refusal", help=text)
     text = "names of labels in the files that differ from those above, as in declined=refusal,bad=5 (default: none)"
     calibrate.add_argument("--map", type=listed, default="", metavar="NAME=LABEL,…", help=text)

@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     text = "Add the rows of a run to a board, a CSV file with the same table in Markdown beside it."
     publish = add_command(actions, "publish", _publish, text)
     publish.add_argument("path", type=Path, metavar="RUN", help="run folder")
-    text = "board to publish to; made if it does not exist"
+    text = "board to publish to; created if it does not exist"
     publish.add_argument("--board", type=Path, required=True, metavar="FILE.csv", help=text)
     text = "allow a board whose rows come from other library versions or test sets (default: refused)"
     publish.add_argument("--allow-mixed", action="store_true", help=text)

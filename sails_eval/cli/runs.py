@@ -9,7 +9,7 @@ from sails_eval.core.tables import add_table_flags, add_wide, fitted, print_tabl
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "runs", "List or show the runs on this machine.")
+    actions = add_group(commands, "runs", "List or show runs.")
     listing = add_command(actions, "list", _list, "List runs with date, pair, methods, state and best row.")
     text = "folder with runs (default: ./runs)"
     listing.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help=text)

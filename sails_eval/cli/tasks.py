@@ -20,7 +20,7 @@ ON_HUB = "hub"
 def add(commands: Any) -> None:
     actions = add_group(commands, "tasks", "List, show, create or check lm-eval tasks.")
     listing = add_command(actions, "list", _list_tasks, "List the bundled tasks and those in ./tasks.")
-    include = "additional folder with tasks; repeatable"
+    include = "additional folder with tasks; repeatable (default: none)"
     listing.add_argument("--include-path", type=Path, action="append", default=[], metavar="DIR", help=include)
     add_table_flags(listing)
     text = "Print a task's card and three prompts exactly as a model sees them."

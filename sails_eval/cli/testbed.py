@@ -13,7 +13,9 @@ REPLACES = "overwrite the models, SAEs and data shipped with the package, on whi
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "testbed", "Describe or rebuild the testbed, the embedded model organisms.")
+    actions = add_group(
+        commands, "testbed", "Describe or rebuild the testbed, the small test models in the package (organisms)."
+    )
     add_command(actions, "info", _testbed_info, "Print the testbed's card.")
     text = "Rebuild models, SAEs, judge and data (about 40 CPU minutes), or make more organisms."
     build = add_command(actions, "build", _testbed_build, text)
@@ -32,7 +34,7 @@ def add(commands: Any) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="make N organisms that no board uses, to choose settings on: testbed-v1 and so on (default: 0)",
+        help="make N organisms, named testbed-v1 and so on, that no board uses, to choose settings on (default: 0)",
     )
     build.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="worker processes, one thread each (default: 1)"

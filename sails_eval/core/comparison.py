@@ -43,7 +43,7 @@ def _rates(value: Any) -> Any:
         parts = [part.partition("=") for part in listed(value)]
         return {name: float(rate) for name, _, rate in parts}
     except ValueError:
-        raise ValueError(f"'{value}' is no learning rate; give X, such as 1e-4, or METHOD=X,METHOD=X") from None
+        raise ValueError(f"'{value}' is not a learning rate; give X, such as 1e-4, or METHOD=X,METHOD=X") from None
 
 
 def _in_words(value: Any) -> str:
@@ -111,7 +111,7 @@ class CompareConfig(Settings):
     def _organisms_of_the_testbed(self) -> Self:
         if self.organisms and (self.model or self.pair not in (None, EMBEDDED)):
             raise ValueError(
-                f"key 'organisms' is about the testbed; leave out 'model', and 'pair' unless it is {EMBEDDED}"
+                f"key 'organisms' works with the testbed only; leave out 'model', and 'pair' unless it is {EMBEDDED}"
             )
         return self
 

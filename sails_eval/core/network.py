@@ -30,9 +30,7 @@ def check_network() -> None:
         if scheme.startswith("socks5") and not find_spec("socksio"):
             raise UserError(f"{name}: a SOCKS proxy needs another package: pip install socksio")
         if scheme not in ("http", "https", "socks5", "socks5h"):
-            raise UserError(
-                f"{name} is not a proxy that can be used; one looks like http://host:port: correct or unset it"
-            )
+            raise UserError(f"{name} is not a valid proxy (expected http://host:port); correct or unset it")
 
 
 def through_proxy(url: str) -> str:

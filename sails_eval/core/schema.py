@@ -75,7 +75,7 @@ def _below(text: str) -> str:
     """A place below a folder. Raises ValueError where it may be elsewhere."""
     parts = text.split("/")
     if any(part in ("", ".", "..") or re.search(r"[\0-\x1f\\:]", part) for part in parts):
-        raise ValueError(f"{_shortened(text)!r} is not a place inside the folder")
+        raise ValueError(f"{_shortened(text)!r} is not a path inside the folder")
     return text
 
 
@@ -154,7 +154,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     if strange := [key for key in values if not isinstance(key, str)]:
-        raise UserError(f"{path}: key {strange[0]!r} is not a text; write it in quotes")
+        raise UserError(f"{path}: key {strange[0]!r} is not text; write it in quotes")
     return values
 
 

@@ -53,7 +53,7 @@ def _count(where: str, loader: yaml.SafeLoader, node: yaml.Node, known: dict[int
     """How many values a node holds, itself included; 0 in `known` is one that holds the present one."""
     place = f"{where}:{node.start_mark.line + 1}"
     if (number := known.get(id(node))) == 0:
-        raise UserError(f"{place}: an alias (*name) stands inside what it names; write out what is meant")
+        raise UserError(f"{place}: an alias (*name) refers to a value that contains it; write the value out instead")
     if number is not None:
         return number
     if depth > DEEPEST:
@@ -65,7 +65,7 @@ def _count(where: str, loader: yaml.SafeLoader, node: yaml.Node, known: dict[int
         pairs = node.value if isinstance(node, yaml.MappingNode) else [(item,) for item in node.value]
         number += sum(_count(where, loader, part, known, depth + 1) for pair in pairs for part in pair)
     if number > MOST:
-        raise UserError(f"{place}: aliases (*name) multiply to more than {MOST:,} values; write out what is meant")
+        raise UserError(f"{place}: aliases (*name) multiply to more than {MOST:,} values; write the values out instead")
     known[id(node)] = number
     return number
 

@@ -63,7 +63,7 @@ def _load(spec: Spec) -> Judge:
         options["rubrics"] = choose_rubrics(options.pop("rubric"))
     judge = make(*filter(None, [spec.model]), **options)
     if not isinstance(judge, Judge):
-        raise UserError(f"judge '{spec.bare}': {type(judge).__name__} is no subclass of {Judge.__module__}.Judge")
+        raise UserError(f"judge '{spec.bare}': {type(judge).__name__} is not a subclass of {Judge.__module__}.Judge")
     return judge
 
 

@@ -235,7 +235,7 @@ def _known(
     if (about["fingerprint"], about["kind"]) != (judge.fingerprint, kind):
         was = f"{about['judge']} ({about['fingerprint']}, {about['kind']})"
         now = f"{judge.name} ({judge.fingerprint}, {kind})"
-        raise UserError(f"{out}: holds verdicts of {was}, not of {now}; give another --out or move it away")
+        raise UserError(f"{out}: has verdicts of {was}, not of {now}; give another --out or move it away")
     wanted = {answer.completion.id for answer in answers}
     behind = {row["id"]: row for row in (read_jsonl(raw) if raw.exists() else ())}
     known = []
@@ -243,7 +243,7 @@ def _known(
         id = digest([line["id"], line["prompt"], line["response"]])
         if id not in wanted:
             raise UserError(
-                f"{out}: holds an answer with id '{line['id']}' that is not in the file to judge; give another --out "
+                f"{out}: has an answer with id '{line['id']}' that is not in the file to judge; give another --out "
                 "or move it away"
             )
         more = behind.get(line["id"], {})

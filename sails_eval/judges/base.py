@@ -92,10 +92,10 @@ class Judge(ABC):
 
     parallel: bool = True
     """True: local and deterministic per call, so several single-threaded processes may each run one.
-    False: does its own concurrency, and belongs into one process."""
+    False: sends concurrent requests itself, and must be in a single process."""
 
     hosted: bool = False
-    """Of a parallel judge, that it is too big for several: it gets one process of its own."""
+    """Whether a parallel judge is too large to be loaded several times: it then gets one process of its own."""
 
     @property
     @abstractmethod
@@ -116,7 +116,7 @@ class Judge(ABC):
         """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""
 
     def take_usage(self) -> Usage:
-        """What was used since the last call; nothing where nothing is counted."""
+        """Requests, tokens and cost since the last call; empty for judges that count none."""
         return Usage()
 
 
@@ -172,6 +172,6 @@ def check_reads(judge: Judge, kind: JudgedKind) -> None:
     """Raise UserError where a judge cannot read answers to requests of this kind."""
     if kind not in judge.kinds:
         raise UserError(
-            f"judge '{judge.name}' does not read answers to {kind} requests; name one that does in its option 'other', "
-            "as in other=rules"
+            f"judge '{judge.name}' cannot judge answers to {kind} requests; name a judge for them in its option "
+            "'other', as in other=rules"
         )

@@ -226,8 +226,8 @@ class LocalJudge(Judge):
         lead = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*replies, strict=False))]
         firsts = [tuple(reply[len(lead) : len(lead) + 1]) for reply in replies]
         if len(set(firsts)) < len(firsts) or () in firsts:
-            problem = f"doesn't begin every option of rubric '{rubric.name}' with a different token"
-            raise UserError(f"judge model '{self.model_name}': its tokenizer {problem}; rename options")
+            problem = f"two options of rubric '{rubric.name}' begin with the same token of its tokenizer"
+            raise UserError(f"judge model '{self.model_name}': {problem}; rename options")
         return lead, {option: first[0] for option, first in zip(rubric.options, firsts, strict=True)}
 
     def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> list[int]:

@@ -200,7 +200,7 @@ class ZooJudge(Judge):
         if warned:
             return Verdict(completion.id, unscored=f"zoo:{self._zoo_name} warned: {warned[0]}", raw=str(said))
         if meaning is None:
-            return Verdict(completion.id, unscored="the judge's reply is no verdict", raw=str(said))
+            return Verdict(completion.id, unscored="the judge's reply contains no verdict", raw=str(said))
         return _meant(completion, meaning)
 
     def _ask(self, asked: Any, completion: Completion) -> Said:

@@ -51,14 +51,13 @@ class Client(openai.DefaultAsyncHttpxClient):
         if response.has_redirect_location:
             there = urlsplit(str(response.next_request.url if response.next_request else response.headers["location"]))
             raise RefusedReplyError(
-                f"it redirects to {there.scheme}://{there.hostname}{there.path[:100]}, and nothing is sent to another "
-                "address than the one that was given"
+                f"it redirects to {there.scheme}://{there.hostname}{there.path[:100]}, and redirects are not followed"
             )
         if response.is_stream_consumed:  # by a transport that reads whole replies, as those of recorders do
             return bytes(response.content)
         packed = response.headers.get("content-encoding", "identity").lower()
         if packed not in ("identity", "gzip"):
-            raise RefusedReplyError("its reply is packed in a way that was not asked for")
+            raise RefusedReplyError("its reply has a compression that was not requested")
         unpack, body = zlib.decompressobj(wbits=31), bytearray()
         try:
             async for piece in response.aiter_raw():
@@ -66,7 +65,7 @@ class Client(openai.DefaultAsyncHttpxClient):
                 if len(body) > self._largest:
                     raise RefusedReplyError(f"its reply has more than {self._largest / 2**20:.0f} MB")
         except zlib.error as error:
-            raise RefusedReplyError("its reply cannot be unpacked") from error
+            raise RefusedReplyError("its reply cannot be decompressed") from error
         return bytes(body)
 
 

@@ -52,4 +52,4 @@ def _given() -> SplitResult:
             return found
     except ValueError:
         pass
-    raise UserError("OPENAI_BASE_URL is no URL that can be asked; one looks like https://host:port/v1")
+    raise UserError("OPENAI_BASE_URL is not a valid URL; set it to one such as https://host:port/v1")

@@ -11,7 +11,7 @@ from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.files import read_json
 from sails_eval.models.saved_adapter import CONFIG
 
-KNOWN = "give the run's command again to train it again; of a model of yours, save it again"
+KNOWN = "give the run's command again to train it again; if it is a model of your own, save it again"
 
 
 def check_saved(folder: Path) -> None:
@@ -22,7 +22,7 @@ def check_saved(folder: Path) -> None:
     Raises:
         UserError: a file is missing, changed, cannot be read or has values that are not finite.
     """
-    checksums.check(folder, f"{KNOWN}; changed on purpose: delete {checksums.listing(folder)}")
+    checksums.check(folder, f"{KNOWN}; if you changed it on purpose, delete {checksums.listing(folder)}")
     shards = sorted(folder.glob("adapter_model.safetensors" if (folder / CONFIG).is_file() else "*.safetensors"))
     missing = "" if shards else "*.safetensors"
     if (index := folder / "model.safetensors.index.json").is_file():

@@ -30,9 +30,7 @@ def tune(evaluators: Sequence[Evaluator], sub_runs: Sequence[SubRun]) -> list[Su
         for _grid_then_beside_its_best in range(2):
             scores = _scores([(evaluators[place], tuned[place]) for place in places])
             if not scores:
-                raise UserError(
-                    "every method failed while rates were tuned, as is told above; there is nothing to test"
-                )
+                raise UserError("every method failed during tuning, for the reasons above, so there is nothing to test")
             for place in places:
                 tuning = tuned[place].tuning
                 assert tuning is not None

@@ -72,7 +72,9 @@ def asked(loaded: Any, doc: dict[str, Any], tokenizer: Any) -> list[str]:
         "".join(texts).encode()  # half of a surrogate pair is nothing that a tokenizer knows
     except Exception as error:  # whatever the functions and templates of a user's task may raise
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"task '{loaded.task_name}': document {str(doc)[:60]}… makes no prompt: {reason}") from error
+        raise UserError(
+            f"task '{loaded.task_name}': no prompt can be made from document {str(doc)[:60]}…: {reason}"
+        ) from error
     return texts
 
 

@@ -82,9 +82,9 @@ def _check_request(name: str, columns: Columns, kind: Kind, root: Path) -> None:
     if kind not in get_args(Kind):
         raise unknown("kind of task", kind, get_args(Kind))
     if kind == "harmful" and columns.target:
-        raise UserError("a harmful request has no right answer to compare with; leave out --target-column")
+        raise UserError("harmful requests have no correct answer to compare with; leave out --target-column")
     if kind == "capability" and not columns.target:
-        raise UserError("a capability is measured by right answers; name their column: --target-column COL")
+        raise UserError("capability tasks are scored by correct answers; name their column: --target-column COL")
     if (root / name).exists():
         raise UserError(f"{root / name} exists already; choose another name, or remove it first")
     if name in scan(search_path("tasks", (root,))).names():
@@ -148,7 +148,7 @@ def check_named(name: str, extra: tuple[Path, ...] = ()) -> list[str]:
     if name not in library.names():
         raise UserError(f"{name}: no such file or folder, and {unknown('task', name, library.names())}")
     if library.lacks(name):
-        raise UserError(f"group '{name}' holds tasks of lm-eval's own; give the name of one of yours")
+        raise UserError(f"group '{name}' contains lm-eval's own tasks; give the name of one of your tasks")
     return [problem for entry in library.expand(name) for problem in check_task(entry.path)]
 
 

@@ -179,7 +179,9 @@ class Library:
         if name in self.faults:
             raise UserError(self.faults[name].text)
         if name in within:
-            raise UserError(f"group '{name}' holds itself ({' > '.join((*within, name))}); take it out of one of them")
+            raise UserError(
+                f"group '{name}' contains itself ({' > '.join((*within, name))}); take it out of one of them"
+            )
         if name in self.tasks:
             yield self.tasks[name]
             return
@@ -292,7 +294,7 @@ def warn_of_code(tasks: Iterable[TaskInfo]) -> None:
 
 @cache
 def _warn_of_code(name: str, code: str) -> None:
-    text = "task '%s' runs code of its own: %s; go on only if you trust it (--trust-tasks leaves out this warning)"
+    text = "task '%s' runs code of its own: %s; go on only if you trust it (--trust-tasks turns this warning off)"
     logger.warning(text, name, code)
 
 

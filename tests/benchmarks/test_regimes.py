@@ -50,7 +50,7 @@ def test_every_budget_is_a_regime_over_all_its_organisms(script: Any, run: RunFo
     up, down = (found[f"few, {n} examples, 10 steps"] for n in (8, 32))
     assert (up.organisms, up.seeds) == (2, 5) and up.found["refusal_rate"].keys() == {"lora", "full"}
     said = [script.verdict(one.found["refusal_rate"][b]) for one in (up, down) for b in ("lora", "full")]
-    assert said == ["**above**", "level", "**below**", "level"]
+    assert said == ["**above**", "equivalent", "**below**", "equivalent"]
     text = script.page([up, down], rivals, metrics)
     assert "nothing learned" not in text
     idle = up._replace(learned=False)

@@ -101,5 +101,5 @@ def test_the_page_has_a_row_for_every_variant(script: Any) -> None:
     assert (
         "| `fill: none` beside `variance: 0.8` | 0.700 [" in text and "| +0.103 [" in text
     )  # not + 0.100, as from `sails`
-    assert "| `k: 128` | 0.600 [0.352, 0.848] | the same models | – |" in text and "method over\n4 rows" in text
+    assert "| `k: 128` | 0.600 [0.352, 0.848] | the same models | – |" in text and "method over 4 rows" in text
     assert "| `variance: 0.8` | 0.597 [" in text and "- `sails-fill-none`: why." in text

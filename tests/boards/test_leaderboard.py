@@ -518,12 +518,12 @@ def test_markdown_shows_intervals_legend_warnings_and_provenance() -> None:
         ({"labelled_examples": 32}, None),
         (
             {"labelled_examples": 128, "further_examples": 96, "contrast_examples": 100, "contrast_tokens": 4000},
-            "saw 100 labelled examples (4,000 tokens) before it was trained, "
-            "96 labelled examples beyond its training sample, 128 labelled examples in all (rows without",
+            "saw 100 labelled examples (4,000 tokens) before training, "
+            "96 labelled examples beyond its training sample, 128 labelled examples in total (rows without",
         ),
         (
             {"labelled_examples": 32, "rejected_answers": 30},
-            "saw 30 rejected answers, 32 labelled examples in all (rows without",
+            "saw 30 rejected answers, 32 labelled examples in total (rows without",
         ),
         ({"labelled_examples": 32, "saw": ("a model (rlhf)",)}, "saw a model (rlhf) (rows without"),
     ],
@@ -535,7 +535,7 @@ def test_what_a_method_saw_besides_its_training_sample_is_told(seen: dict[str, A
 
 def test_terminal_table_is_aligned() -> None:
     *lines, legend = to_terminal(board()).splitlines()
-    assert len(lines) == 5 and legend.startswith("(undistinguished: no significant difference; in brackets")
+    assert len(lines) == 5 and legend.startswith("(not distinguished from these rows: no significant")
     column = lines[0].index("alignment score")
     assert [line[column - 2 : column] for line in lines] == ["  "] * 5
     assert all(re.match(r"-?\d\.\d\d \[", line[column:]) for line in lines[1:])

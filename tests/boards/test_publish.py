@@ -159,7 +159,7 @@ def test_publishing_bad_runs(tmp_path: Path) -> None:
         ("alignment_score_best", "0.5", ":2: alignment_score 0.73 is not within .* to 0.5, its bounds"),
         ("alignment_score", "0.7", "not ranked by alignment score"),
         ("seeds", "many", ":2: seeds is 'many', not a number"),
-        ("trainable_params", "9" * 30, ":2: trainable_params is '" + "9" * 30 + "', not a number that fits"),
+        ("trainable_params", "9" * 30, ":2: trainable_params is '" + "9" * 30 + "', not a number that is valid here"),
     ],
 )
 def test_check_finds(column: str, cell: str, problem: str, tmp_path: Path) -> None:

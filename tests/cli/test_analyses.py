@@ -63,7 +63,7 @@ def test_none_is_looked_for_where_a_command_of_ours_is_asked_for(monkeypatch: py
 def test_a_name_of_ours_is_not_given_away(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     offer(installed, "power", "nowhere:Power")
     out, err = helped(capsys)
-    assert " power Compute how many organisms, seeds " in out
+    assert " power Compute how many organisms (base models), " in out
     assert err == (
         "sails-eval: warning: sails_eval.analyses: 'power' (nowhere:Power) has the name of a built-in command; rename "
         "it\n"

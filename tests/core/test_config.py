@@ -302,7 +302,7 @@ def test_organisms_are_so_many_of_the_testbed() -> None:
         CompareConfig(organisms=27)
     others: tuple[dict[str, Any], ...] = ({"model": "m"}, {"pair": "testbed-b"})
     for other in others:
-        with pytest.raises(ValidationError, match="key 'organisms' is about the testbed"):
+        with pytest.raises(ValidationError, match="key 'organisms' works with the testbed only"):
             CompareConfig(organisms=3, **other)
 
 

@@ -54,7 +54,7 @@ def test_a_record_names_places_inside_its_folder_only(place: str, tmp_path: Path
         (Reused, {"run": "r", "cells": [place]}),
     ):
         path.write_text(json.dumps(values | {"schema": 1}))
-        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: key .* is not a place inside the folder$"):
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: key .* is not a path inside the folder$"):
             kind.read(path)
 
 

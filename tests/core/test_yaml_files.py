@@ -34,7 +34,7 @@ def test_what_yaml_can_say_is_read() -> None:
         (f"a: {'9' * 5000}", r"f.yaml:1: cannot read the value '9{39} \(Exceeds the limit \(4300 digits\)"),
         ("a: !!bool x", "f.yaml:1: cannot read the value 'x'"),
         ("a: !!timestamp x", "f.yaml:1: cannot read the value 'x'"),
-        ("a:\n  b: &b {c: *b}", "f.yaml:2: an alias .* stands inside what it names"),
+        ("a:\n  b: &b {c: *b}", "f.yaml:2: an alias .* refers to a value that contains it"),
         (BOMB, r"f.yaml:\d+: aliases .* multiply to more than 100,000 values"),
         ("a: " + "[" * 100 + "]" * 100, "f.yaml:1: nested too deeply; at most 50 levels"),
         ("\n".join(" " * n + "a:" for n in range(800)), "not valid YAML: nested too deeply"),
@@ -50,7 +50,7 @@ def test_what_it_cannot_is_one_line(text: str, complaint: str) -> None:
     ("text", "complaint"),
     [
         ("- a", "expected keys and values, found list"),
-        ("3: a", "key 3 is not a text; write it in quotes"),
+        ("3: a", "key 3 is not text; write it in quotes"),
         ("like: lora\nrank_factor: .inf", "key 'rank_factor': input should be a finite number"),
         ("like: lora\nrank_factor: 1.0e+6", "key 'rank_factor': input should be less than or equal to 1000"),
         ("like: lora\nlearning_rate: {low: .nan, high: 1}", "key 'learning_rate.low': "),

@@ -190,9 +190,9 @@ def test_other_peoples_files_are_not_overwritten(tmp_path: Path, remote: Remote)
     with pytest.raises(UserError, match="was not made by 'judge score'"):
         score(source, source)
     score(source, out)
-    with pytest.raises(UserError, match=r"holds verdicts of remote \(f1, harmful\), not of remote \(f1, safe\)"):
+    with pytest.raises(UserError, match=r"has verdicts of remote \(f1, harmful\), not of remote \(f1, safe\)"):
         score(source, out, kind="safe")
-    with pytest.raises(UserError, match="holds an answer with id 'a' that is not in the file to judge"):
+    with pytest.raises(UserError, match="has an answer with id 'a' that is not in the file to judge"):
         score(write(tmp_path / "fewer.jsonl", ROWS[1:]), out)
     assert len(list(read_jsonl(out))) == 3
 
@@ -271,6 +271,6 @@ def test_what_was_used_before_a_stop_counts(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_judge_that_does_not_read_this_kind_of_request_is_refused(tmp_path: Path, remote: Remote) -> None:
     remote.kinds = frozenset({"harmful"})
-    with pytest.raises(UserError, match="judge 'remote' does not read answers to safe requests"):
+    with pytest.raises(UserError, match="judge 'remote' cannot judge answers to safe requests"):
         score(write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl", kind="safe")
     assert remote.asked == []

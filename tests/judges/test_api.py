@@ -308,7 +308,9 @@ def test_no_prompt_follows_a_redirect(endpoint: Endpoint, status: int) -> None:
         reply = (status, "", {"Location": there})
         verdict = verdict_on(reply, endpoint=endpoint)
         endpoint.models = reply
-        with pytest.raises(UserError, match="redirects to http://localhost/v1/chat/completions, and nothing is sent"):
+        with pytest.raises(
+            UserError, match="redirects to http://localhost/v1/chat/completions, and redirects are not followed"
+        ):
             ApiJudge("grader").check()
     assert other.received == []
     assert (verdict.unscored or "").startswith("no reply: it redirects to http://localhost/v1/chat/completions")
@@ -320,8 +322,8 @@ def test_no_prompt_follows_a_redirect(endpoint: Endpoint, status: int) -> None:
         (bomb(16), "its reply has more than 8 MB"),
         ((200, " " * (9 * 2**20)), "its reply has more than 8 MB"),
         ((200, bomb(1)[1][:-100], {"Content-Encoding": "gzip"}), "endpoint returned no JSON"),
-        ((200, "no gzip", {"Content-Encoding": "gzip"}), "its reply cannot be unpacked"),
-        ((200, "?", {"Content-Encoding": "br"}), "its reply is packed in a way that was not asked for"),
+        ((200, "no gzip", {"Content-Encoding": "gzip"}), "its reply cannot be decompressed"),
+        ((200, "?", {"Content-Encoding": "br"}), "its reply has a compression that was not requested"),
         ((200, "[" * 100_000), "endpoint returned no JSON"),
         ((200, '{"choices": ' + "9" * 5000 + "}"), "endpoint returned no"),
         ((200, {"choices": 10**400}), "endpoint returned no message"),
@@ -367,9 +369,9 @@ def test_of_a_long_reply_its_end_is_kept(endpoint: Endpoint) -> None:
     [
         ("SSL_CERT_FILE", "/no.pem", r"^SSL_CERT_FILE=/no\.pem: No such file or directory; correct or unset it$"),
         ("SSL_CERT_FILE", __file__, "^SSL_CERT_FILE=.*NO_CERTIFICATE.*correct or unset it$"),
-        ("HTTP_PROXY", "ftp://user:word@host:1", "^HTTP_PROXY is not a proxy that can be used.*correct or unset it$"),
-        ("ALL_PROXY", "http://host:word", "^ALL_PROXY is not a proxy that can be used"),
-        ("HTTPS_PROXY", "http://[word", "^HTTPS_PROXY is not a proxy that can be used"),
+        ("HTTP_PROXY", "ftp://user:word@host:1", "^HTTP_PROXY is not a valid proxy .*; correct or unset it$"),
+        ("ALL_PROXY", "http://host:word", "^ALL_PROXY is not a valid proxy"),
+        ("HTTPS_PROXY", "http://[word", "^HTTPS_PROXY is not a valid proxy"),
         ("HTTP_PROXY", "http://127.0.0.1:9", r"can't be reached: .*\(through the proxy of HTTP_PROXY; NO_PROXY can"),
     ],
 )
@@ -639,7 +641,7 @@ def test_check_names_an_endpoint_out_of_reach(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_is_no_url_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", url)
-    with pytest.raises(UserError, match="OPENAI_BASE_URL is no URL that can be asked") as caught:
+    with pytest.raises(UserError, match="OPENAI_BASE_URL is not a valid URL") as caught:
         _ = ApiJudge("grader").fingerprint
     assert "pa" not in str(caught.value)
 

@@ -106,7 +106,7 @@ def test_what_a_judge_of_ones_own_does_not_take_is_explained(example_package: Pa
 
 def test_what_is_no_judge_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "_maker", lambda kind: object)
-    with pytest.raises(UserError, match=r"judge 'odd': object is no subclass of sails_eval\.judges\.base\.Judge"):
+    with pytest.raises(UserError, match=r"judge 'odd': object is not a subclass of sails_eval\.judges\.base\.Judge"):
         load_judge("odd")
 
 

@@ -282,7 +282,7 @@ def test_check_finds_options_that_begin_alike(characters: Path) -> None:
     option = {"label": "refusal", "description": ""}
     values = {"name": "mine", "version": 1, "kind": "safe", "prompt": "{request}{response}"}
     rubric = Rubric.model_validate({**values, "options": {"refuse": option, "reject": option, "go": option}})
-    with pytest.raises(UserError, match="begin every option of rubric 'mine' with a different token"):
+    with pytest.raises(UserError, match="two options of rubric 'mine' begin with the same token"):
         LocalJudge(str(characters), rubrics={"safe": rubric}).check()
 
 

@@ -88,7 +88,7 @@ def test_whether_a_harmless_answer_declines_is_for_the_phrase_rules(package: Pac
 @pytest.mark.parametrize("judge", ["zoo:harmbench", "zoo:strong_reject"])
 def test_what_is_no_probability_is_no_verdict(package: Package, judge: str) -> None:
     package.speak = lambda answer: {"p_harmful": [float(answer)]}
-    assert said(judge, "nan", "1.5", "-1") == [(None, None, "the judge's reply is no verdict")] * 3
+    assert said(judge, "nan", "1.5", "-1") == [(None, None, "the judge's reply contains no verdict")] * 3
 
 
 def test_the_classes_of_xstest_have_no_score(package: Package) -> None:
@@ -109,8 +109,8 @@ def test_what_is_no_verdict_is_unscored_and_shifts_no_other(package: Package) ->
     package.speak = speak
     verdicts = load_judge("zoo:strong_reject").judge("harmful", asked("none", "short", "warns", "fails", "fine"))
     assert [one.unscored for one in verdicts] == [
-        "the judge's reply is no verdict",
-        "the judge's reply is no verdict",
+        "the judge's reply contains no verdict",
+        "the judge's reply contains no verdict",
         "zoo:strong_reject warned: probabilities don't add up",
         "zoo:strong_reject failed: out of memory",
         None,
@@ -137,7 +137,7 @@ def test_the_other_kind_of_request_needs_another_judge(package: Package) -> None
     assert both.kinds == {"harmful", "safe"}
     assert both.judge("safe", asked("I cannot help with that."))[0].label == "refusal"
     assert both.fingerprint != load_judge("zoo:harmbench").fingerprint
-    with pytest.raises(UserError, match=r"does not read answers to safe requests.*other=rules"):
+    with pytest.raises(UserError, match=r"cannot judge answers to safe requests.*other=rules"):
         prepare_evaluation(CompareConfig(pair="testbed", judge="rules,zoo:harmbench"))
 
 

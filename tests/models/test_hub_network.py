@@ -15,7 +15,7 @@ from sails_eval.models.identity import commit_of
     ("name", "value", "message"),
     [
         ("SSL_CERT_FILE", "/no.pem", r"^SSL_CERT_FILE=/no\.pem: No such file or directory; correct or unset it$"),
-        ("https_proxy", "http://me:word@host:port", "^HTTPS_PROXY is not a proxy that can be used"),
+        ("https_proxy", "http://me:word@host:port", "^HTTPS_PROXY is not a valid proxy"),
     ],
 )
 def test_a_faulty_proxy_or_certificate_is_told(

@@ -278,7 +278,7 @@ def test_compare_ends_with_status_1_and_a_line_for_each_row_that_failed(
     assert main(command) == 1
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("sails-eval: sails has no score: 4 of 4 cells failed, seed 0 at learning rate")
-    assert line.endswith("loss is NaN, lower it; give the same command again to try it again")
+    assert line.endswith("loss is NaN, lower it; give the same command again to retry")
     pool.fails = {}
     pool.trained.clear()
     assert main(command) == 0 and "has no score" not in capsys.readouterr().err

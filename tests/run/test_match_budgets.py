@@ -234,7 +234,7 @@ def test_the_ledger_holds_every_cell_to_its_budget(tmp_path: Path) -> None:
     step = sub_run.pair.batch_size * sub_run.pair.max_length
     kept(2000 + step - 1)  # a last batch of the longest examples
     for wrong in (1990, 2000 + step):
-        with pytest.raises(ValueError, match=f"full was to have 2000 tokens, and has {wrong}"):
+        with pytest.raises(ValueError, match=f"full should have 2000 tokens, but has {wrong}"):
             kept(wrong)
 
 

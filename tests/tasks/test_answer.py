@@ -158,7 +158,7 @@ def test_the_longest_choice_needs_room_too(testbed_base: Base, tmp_path: Path) -
 
 def test_what_a_task_makes_no_prompt_of_is_named(testbed_base: Base, tmp_path: Path) -> None:
     task = by_hand(tmp_path, doc_to_text="{{prompt}}{% if '17' in prompt %}{{nothing}}{% endif %}")
-    with pytest.raises(UserError, match=r"task 'mine': document .*17 .* makes no prompt: UndefinedError: 'nothing'"):
+    with pytest.raises(UserError, match=r"no prompt can be made from document .*17 .*: UndefinedError: 'nothing'"):
         check(task, testbed_base)
 
 

@@ -188,14 +188,14 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n i
         ("task: a\ndataset_kwargs: {data_folder: 3}", "a.yaml: key 'dataset_kwargs.data_folder': .*string"),
         ("task: a\ndataset_kwargs: words", "a.yaml: key 'dataset_kwargs': "),
         ("task: a\ngeneration_kwargs: {until: {x: y}}", "a.yaml: key 'generation_kwargs.until': "),
-        ("task: a\ngeneration_kwargs: &b {until: *b}", "a.yaml:2: an alias .* stands inside what it names"),
+        ("task: a\ngeneration_kwargs: &b {until: *b}", "a.yaml:2: an alias .* refers to a value that contains it"),
         ("task: a\n" + BOMB, r"a.yaml:\d+: aliases .* multiply"),
         ("task: a\nx: " + "[" * 400 + "]" * 400, "a.yaml:2: nested too deeply; at most 50"),
         ("task: a\nx: 2001-99-99", "a.yaml:2: cannot read the value '2001-99-99'"),
         (f"task: a\nx: {'9' * 5000}", "a.yaml:2: cannot read the value"),
         ('task: a\nx: "\\0"', "a.yaml:2: a text holds NUL"),
         ("task: a\n3: x\n[1]: 2", "a.yaml:3: a key that is not a text"),
-        ("group: a\ntask: [{group: b, task: [a]}]", "group 'a' holds itself"),
+        ("group: a\ntask: [{group: b, task: [a]}]", "group 'a' contains itself"),
     ],
 )
 def test_a_broken_yaml_is_an_error_that_names_it_and_no_other_task_suffers(
@@ -209,7 +209,7 @@ def test_a_broken_yaml_is_an_error_that_names_it_and_no_other_task_suffers(
     assert [task.name for task in resolve_tasks(["testbed_safe"])] == ["testbed_safe"] == [*find_tasks()][-1:]
     assert main(["tasks", "list"]) == 0
     listed = capsys.readouterr().out
-    assert "testbed_safe" in listed and ("holds itself" in complaint or re.search(rf"a: .*{complaint}", listed))
+    assert "testbed_safe" in listed and ("contains itself" in complaint or re.search(rf"a: .*{complaint}", listed))
 
 
 def test_tasks_list_survives_a_broken_data_file(testbed: Path, capsys: pytest.CaptureFixture[str]) -> None:

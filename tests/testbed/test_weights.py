@@ -111,10 +111,10 @@ def test_the_card_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["testbed", "info"]) == 0
     card = capsys.readouterr().out
     limits = card[card.index("What it cannot show") :]  # a card that only praises is no card
-    assert all(limit in limits for limit in ("0.9 million parameters", "literal", "made of the same few sentences"))
+    assert all(limit in limits for limit in ("0.9 million parameters", "literal", "combined from the same few phrases"))
     words = splits.words_alone()
-    assert f"AUROC {words['unseen']:.2f} from seen to unseen" in card
-    assert f"{words['same_categories']:.2f} from phrasings to others" in card
+    assert f"{words['unseen']:.2f} on unseen" in card
+    assert f"{words['same_categories']:.2f} on other phrasings" in card
 
 
 def test_a_build_that_fails_leaves_the_old_weights(tmp_path: Path) -> None:

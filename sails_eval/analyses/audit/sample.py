@@ -119,7 +119,7 @@ def population(run: RunFolder, include: Sequence[Path] = ()) -> list[JudgedAnswe
     identity = run.description().identity
     if identity.parts:
         parts = ", ".join(str(run.path / part) for part in identity.parts)
-        raise UserError(f"{run.path}: a run of several pairs or budgets; audit each of its folders by itself: {parts}")
+        raise UserError(f"{run.path}: a run of several pairs or budgets; audit each of its folders separately: {parts}")
     tasks = find_tasks(tuple(include))
     found = []
     for method, row in read_tested(run, include=include).items():

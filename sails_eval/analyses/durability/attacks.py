@@ -94,7 +94,7 @@ class Attack:
         if data is None:
             return f"pair '{pair.name}' has no data for it; add 'attack: {{{self.kind}: FILE}}' to its YAML"
         if (held := len(read_examples(data).examples)) < self.examples:
-            return f"{data} has only {held} examples; ask for no more, or add some"
+            return f"{data} has only {held} examples; give a smaller number, or add examples"
         return None
 
     def identity(self, pair: Pair) -> Any:

@@ -12,13 +12,19 @@ from sails_eval.core.tables import add_table_flags, print_table
 
 class Command(Analysis):
     name = "power"
-    help = "Compute how many organisms, seeds and prompts it takes to detect a difference between two methods."
+    help = "Compute how many organisms (base models), seeds and prompts are needed to detect a difference."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add, spread = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
-        add("--difference", type=float, required=True, metavar="D", help="the difference to detect, such as 0.05")
+        add(
+            "--difference",
+            type=float,
+            required=True,
+            metavar="D",
+            help="difference to detect, in units of the metric (rates: 0 to 1), such as 0.05",
+        )
         add("--power", type=float, default=0.8, metavar="P", help="probability of detecting it (default: 0.8)")
-        text = "take the spread over seeds from this finished run"
+        text = "finished run whose standard deviation over seeds is used"
         spread.add_argument("--from", dest="run_dir", type=Path, metavar="RUN", help=text)
         text = "standard deviation of the paired differences over seeds"
         spread.add_argument("--sd", type=float, metavar="X", help=text)
@@ -26,14 +32,14 @@ class Command(Analysis):
             "--prompt-sd",
             type=float,
             metavar="X",
-            help="with --sd: standard deviation due to the choice of prompts, at most --sd (default: 0)",
+            help="standard deviation due to the choice of prompts, at most --sd; only with --sd (default: 0)",
         )
-        text = "with --sd: standard deviation between organisms; the result is then a number of organisms instead of "
-        text += "seeds (default: one organism)"
+        text = "standard deviation between organisms, only with --sd; the result is then a number of organisms instead "
+        text += "of seeds (default: one organism)"
         add("--organism-sd", type=float, metavar="X", help=text)
         text = "metric of the difference (default: that of the declared comparison, or alignment_score)"
         add("--metric", metavar="NAME", help=text)
-        text = "with --from: the two rows (default: the first declared comparison)"
+        text = "two rows to compare, with --from (default: the first declared comparison)"
         add("--comparisons", type=_rows, metavar="A:B", help=text)
         add("--n-comparisons", type=int, metavar="N", help="number of declared comparisons (default: the run's, or 1)")
         renamed(parser, "--contrast", "--comparisons", type=_rows)
@@ -44,7 +50,7 @@ class Command(Analysis):
             action="append",
             default=[],
             metavar="DIR",
-            help="folder with the run's tasks; may be repeated",
+            help="folder with tasks of the run; repeatable (default: none)",
         )
         add_table_flags(parser)
 

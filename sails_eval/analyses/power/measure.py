@@ -201,7 +201,7 @@ def report(spread: Spread, *, difference: float, power_wanted: float, comparison
         if not 0 < value < most:
             raise UserError(f"--{name} {value:g}: give a value above 0 and below {most:g}")
     if power_wanted <= ALPHA:
-        raise UserError(f"--power {power_wanted:g}: give more than {ALPHA:g}, which a test has without any difference")
+        raise UserError(f"--power {power_wanted:g}: give more than {ALPHA:g}, the power if there is no difference")
     if comparisons < 1 or not (0 <= spread.prompts < math.inf and 0 <= (spread.organisms or 0) < math.inf):
         raise UserError("give --n-comparisons of 1 or more, --prompt-sd and --organism-sd of 0 or more")
     alpha = ALPHA / comparisons

@@ -81,7 +81,7 @@ def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:
     with nullcontext() if kind in ENGINES else faults_told(f"engine '{engine}'"):
         loaded = make(*first, pair)
     if not isinstance(loaded, Engine):
-        raise UserError(f"engine '{engine}': {type(loaded).__name__} is no subclass of {Engine.__module__}.Engine")
+        raise UserError(f"engine '{engine}': {type(loaded).__name__} is not a subclass of {Engine.__module__}.Engine")
     return loaded
 
 

@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 
 class Engine(ABC):
-    """The same prompts, ends of answers and decoding on all engines: greedy answers are equal but for rounding."""
+    """Generates answers, with the same prompts, end tokens and decoding on all engines: greedy answers differ by
+    rounding only."""
 
     def check(self, recipes: Sequence[Recipe], saved_ranks: Mapping[str, int]) -> None:  # noqa: B027  # may do all
-        """Raise UserError if what these recipes train could not answer here.
+        """Raise UserError if models trained by these recipes could not answer on this engine.
 
         `saved_ranks` are those of the adapters on disk, by the recipe's name.
         """
 
     @abstractmethod
     def serving(self, checkpoint: Path | None, name: str | None = None) -> AbstractContextManager["LM"]:
-        """The base model with an adapter or with other weights, as lm-eval takes it; the bare base model afterwards.
+        """The base model with an adapter or other weights, as an lm-eval model; the base model itself afterwards.
 
         `checkpoint` None is the base model itself. `name` is what the checkpoint may be called where it is served
         already. Raises UserError for a checkpoint that is missing or does not fit.

@@ -122,12 +122,14 @@ def check_tokens(tokenizer: Any, model: Any, examples: Iterable[Example] = ()) -
     if not beyond:
         return
     if {*encode_chat(tokenizer, HELLO), *_ends(tokenizer, model), tokenizer.pad_token_id} & {*beyond.values()}:
-        raise UserError(f"{_told(beyond, model)}; the chat template or padding uses one: resize the embeddings")
+        raise UserError(
+            f"{_told(beyond, model)}; the chat template or padding uses one of them; resize the model's embeddings"
+        )
     for example in examples:
         texts = (*(message.content for message in example.messages), example.response, example.rejected or "")
         if found := next((token for token in beyond if any(token in text for text in texts)), None):
             raise UserError(
-                f"{_told(beyond, model)}; the training data have {found}: resize the embeddings, or take it out"
+                f"{_told(beyond, model)}; the training data have {found}; resize the embeddings, or remove it"
             )
 
 
@@ -140,7 +142,9 @@ def turns(tokenizer: Any, model: Any) -> str:
     """What opens an answer and what ends it, in words."""
     opening = render_chat(tokenizer, HELLO).partition(HELLO[0]["content"])[2]
     ends = " or ".join(tokenizer.convert_ids_to_tokens(_ends(tokenizer, model)))
-    return f"{opening!r} opens an answer, {ending_of(tokenizer).learnt!r} is learnt behind it, and it stops at {ends}"
+    return (
+        f"answers start after {opening!r}, are trained to end with {ending_of(tokenizer).learnt!r}, and stop at {ends}"
+    )
 
 
 def notes_on(pair: Pair, tokenizer: Any, model: Any) -> Iterator[str]:
@@ -148,22 +152,22 @@ def notes_on(pair: Pair, tokenizer: Any, model: Any) -> Iterator[str]:
     config, attention = model.config.get_text_config(), model.config._attn_implementation
     if not ending_of(tokenizer).token:
         yield (
-            f"the chat template ends answers with no special token, so {tokenizer.eos_token} is learnt behind them; "
-            "otherwise give --chat-template FILE"
+            f"the chat template ends answers without a special token, so models are trained to end them with "
+            f"{tokenizer.eos_token}; to end them otherwise, give --chat-template FILE"
         )
     if reads_clock(tokenizer.chat_template):
-        yield f"the chat template asks for the time: in every prompt of every run it is {CLOCK:%Y-%m-%d %H:%M}"
+        yield f"the chat template uses the current time, which is fixed at {CLOCK:%Y-%m-%d %H:%M} in all prompts"
     if lacks_bos(tokenizer):
         yield "the chat template writes no BOS token, although the tokenizer adds one to plain text"
     if config.model_type.startswith("gemma2") and attention != "eager":
         yield f"attention: {attention} ignores Gemma 2's soft-capping; set attn_implementation: eager"
     if is_apart(pair, model):
         yield (
-            "its files hold an output head apart from the embedding, which config.json calls tied; it is used as "
-            "stored, but vLLM would tie it: set tie_word_embeddings to false in config.json"
+            "its files have an output head separate from the embedding, but config.json calls them tied; it is used "
+            "as stored, but vLLM would tie it: set tie_word_embeddings to false in config.json"
         )
     if beyond := _beyond(tokenizer, model):
-        yield f"{_told(beyond, model)}; no text may have these"
+        yield f"{_told(beyond, model)}; texts must not contain these"
 
 
 def lacks_bos(tokenizer: Any) -> bool:
@@ -197,9 +201,7 @@ def _beyond(tokenizer: Any, model: Any) -> dict[str, int]:
 
 def _told(beyond: dict[str, int], model: Any) -> str:
     named = ", ".join(list(beyond)[:3])
-    return (
-        f"the tokenizer knows more tokens than the model: {len(beyond)} beyond its {_rows(model)} embeddings ({named})"
-    )
+    return f"the tokenizer has more tokens than the model: {len(beyond)} beyond its {_rows(model)} embeddings ({named})"
 
 
 def _rows(model: Any) -> int:

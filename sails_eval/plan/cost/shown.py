@@ -47,7 +47,7 @@ def render(made: Forecast) -> str:
             f"{size_text(kept)} kept; {size_text(made.machine.disk)} free"
         ]
     lines += ["", "  missing:" if made.problems else "  nothing is missing"]
-    lines += [f"  - {one.told}{'' if one.stops else ' (a note)'}" for one in made.problems]
+    lines += [f"  - {one.told}{'' if one.stops else ' (does not stop the run)'}" for one in made.problems]
     return "\n".join(wrapped(line, indent=14) for line in lines)
 
 

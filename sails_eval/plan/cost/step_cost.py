@@ -122,7 +122,9 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     try:
         forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
     except (RuntimeError, NotImplementedError, TypeError) as error:  # not all operations know shapes without data
-        raise UserError(f"model '{pair.model}': what a step takes cannot be told ({first_line(error)})") from error
+        raise UserError(
+            f"model '{pair.model}': the cost of a training step cannot be estimated ({first_line(error)})"
+        ) from error
     of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
     logits, regularising = sum(size for size in kept if size in of_logits), 0
     if pair.regularise:

@@ -72,7 +72,7 @@ def _mend(path: Path, with_it: list[Path], *, known: bool = False) -> None:
 
 
 def _drop(path: Path, with_it: list[Path], why: str) -> None:
-    log.warning("%s: not as it was written (%s); it is made again", path, why)
+    log.warning("%s: changed or damaged since it was written (%s); it is made again", path, why)
     for file in with_it:
         remove(file)
         remove(listing(file))

@@ -49,8 +49,8 @@ def own(path: Path) -> Path:
 def _stays(path: Path, folder: Path) -> None:
     if path.is_symlink() and not (target := path.resolve()).is_relative_to(folder.resolve()):
         raise UserError(
-            f"{path}: a link out of the run folder, to {target}, where nothing is written; put what it leads to in "
-            "its place (a run folder may be a link as a whole)"
+            f"{path}: a link out of the run folder, to {target}; a run writes inside its folder only: replace the link "
+            "with the folder itself (the run folder as a whole may be a link)"
         )
 
 

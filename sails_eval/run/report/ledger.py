@@ -59,7 +59,7 @@ def _with_matched(frame: pd.DataFrame, sub_run: SubRun) -> pd.DataFrame:
     for method, seen in zip(frame["method"], frame["tokens"], strict=True):
         cost, tokens = sub_run.budget.costs[method], sub_run.budget.tokens[method]
         if not tokens <= seen < tokens + step:
-            raise ValueError(f"budgets differ: {method} was to have {tokens} tokens, and has {seen}")
+            raise ValueError(f"budgets differ: {method} should have {tokens} tokens, but has {seen}")
         spent.append(float(f"{cost.of(seen):.6g}"))
     return frame.assign(**{f"matched_{sub_run.budget.match}": spent})
 

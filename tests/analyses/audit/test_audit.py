@@ -269,5 +269,5 @@ def test_what_is_no_run_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         population(RunFolder(tmp_path))
     describe(run, "r", Identity(parts={"testbed": Identity(), "testbed-b": Identity()}))
-    with pytest.raises(UserError, match=r"audit each of its folders by itself: .*run/testbed, .*run/testbed-b"):
+    with pytest.raises(UserError, match=r"audit each of its folders separately: .*run/testbed, .*run/testbed-b"):
         population(RunFolder(run))

@@ -77,7 +77,7 @@ def test_what_is_no_engine_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(engines, "plugins", lambda group: {"odd": None})
     monkeypatch.setattr(engines, "load_plugin", lambda point: lambda pair: pair)
     with pytest.raises(
-        UserError, match=r"engine 'odd': Pair is no subclass of sails_eval\.models\.engines\.base\.Engine"
+        UserError, match=r"engine 'odd': Pair is not a subclass of sails_eval\.models\.engines\.base\.Engine"
     ):
         load_engine("odd", testbed_pair, lambda: pytest.fail("not asked for"))
 

@@ -95,7 +95,7 @@ def test_prompts_go_to_the_named_server_only(endpoint: Endpoint, testbed_pair: P
     engine = OpenAIEngine(endpoint.url, testbed_pair)
     with serving() as other:
         endpoint.chat = lambda body: redirects(other.url)
-        fault = r"it redirects to http://127\.0\.0\.1/v1, and nothing is sent to another address"
+        fault = r"it redirects to http://127\.0\.0\.1/v1, and redirects are not followed"
         with pytest.raises(UserError, match=fault), engine.serving(None) as lm:
             complete(lm, find_tasks()["testbed_safe"], "test", limit=1)
         endpoint.models = redirects(other.url)

@@ -164,7 +164,7 @@ def test_what_is_wrong_is_found_by_all_before_anything_is_trained(made: Made, ki
 def test_what_only_has_to_be_known_is_told_by_all(made: Made) -> None:
     dated = "{{ strftime_now('%d') }}{% for m in messages %}{{ m.content }}\n{% endfor %}"
     (made.model / "chat_template.jinja").write_text(dated)
-    notes = ["asks for the time", "ends answers with no special token, so <|end|> is learnt"]
+    notes = ["uses the current time", "ends answers without a special token, so .* with <\\|end\\|>"]
     checked = [finding.told for finding in check_pair(load_pair(str(made.write()))) if finding.state == "warning"]
     planned = [problem.told for problem in made.forecast().problems if not problem.stops]
     made.keys["saes"] = []
@@ -172,7 +172,7 @@ def test_what_only_has_to_be_known_is_told_by_all(made: Made) -> None:
         CompareConfig(pair=str(made.write()), seeds=1, methods=("lora",), out=made.folder / "run")
     ).sub_runs
     for told in (checked, planned, check_training(one).beware):
-        assert all(any(note in line for line in told) for note in notes)
+        assert all(any(re.search(note, line) for line in told) for note in notes)
 
 
 @pytest.mark.slow
@@ -189,4 +189,4 @@ def test_a_plan_without_costs_is_one_all_the_same(made: Made) -> None:
     made.architecture("mixtral", "q_proj")
     found = made.forecast()
     assert not found.costs and not any(problem.stops for problem in found.problems)
-    assert any("what a step takes cannot be told" in problem.told for problem in found.problems)
+    assert any("the cost of a training step cannot be estimated" in problem.told for problem in found.problems)

@@ -101,7 +101,7 @@ def test_what_is_damaged_is_deleted_with_what_was_made_of_it(
     mend(run)
     assert before - there(run) == gone
     told = path.parent if "checkpoint" in file else path
-    assert caplog.records[0].getMessage().startswith(f"{told}: not as it was written (")
+    assert caplog.records[0].getMessage().startswith(f"{told}: changed or damaged since it was written (")
     assert not any(listing(run.path / name).exists() for name in gone)
 
 
@@ -207,7 +207,7 @@ def test_no_link_leads_out_of_a_run(run: RunFolder, link: str, tmp_path: Path) -
     shutil.move(run.path / link, tmp_path / "elsewhere")
     (run.path / link).symlink_to(tmp_path / "elsewhere")
     before = of_path(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=rf"{link}: a link out of the run folder, to .*elsewhere, where nothing is"):
+    with pytest.raises(UserError, match=rf"{link}: a link out of the run folder, to .*elsewhere; a run writes inside"):
         mend(run)
         model = ModelFolder(inside(run.path, *CELL.split("/")))
         answered(model)
