@@ -179,7 +179,10 @@ class Workers(AbstractContextManager["Workers"]):
                 f"{script}: worker processes cannot import it; save the program to a file and run that file"
             )
         if "__main__" in Path(script).read_text(encoding="utf-8", errors="replace"):
-            return UserError("a worker process died while starting; its error is printed above")
+            return UserError(
+                "a worker process died while starting; correct its error if one is printed above, else (it was killed, "
+                "or out of memory) give the same command again to resume"
+            )
         return UserError(
             f"{Path(script).name}: the script has no main guard: worker processes import it, and died while doing so "
             "(their error is printed above); put code that must run only once, such as calls of sails_eval, under "
