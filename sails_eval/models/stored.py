@@ -7,10 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sails_eval.core.errors import UserError, first_line
-
-POINTER = b"version https://git-lfs"
-"""What a file begins with that git-lfs left in place of the real one."""
-
+from sails_eval.core.files import POINTER, check_no_pointer
 
 WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
 """The files that weights, and a tokenizer, are read from."""
@@ -22,8 +19,7 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
         if file.suffix not in kinds:
             continue
         with file.open("rb") as opened:
-            if opened.read(len(POINTER)) == POINTER:
-                raise UserError(f"{file}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
+            check_no_pointer(file, opened.read(len(POINTER)))
         if file.suffix != ".safetensors":
             continue
         try:
