@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
-from sails_eval.models.chat import end_tokens, ending_of, render_chat
+from sails_eval.models.chat import check_template, end_tokens, ending_of
 from sails_eval.models.hub import PLAIN
 from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.models.saved_weights import check_saved
@@ -41,7 +41,7 @@ def dtype_of(pair: Pair) -> torch.dtype:
 def load_tokenizer(pair: Pair) -> Any:
     """The pair's tokenizer with its chat template, or a plain one where neither has any, and with EOS and pad tokens.
 
-    Raises UserError where the tokenizer cannot be loaded, BOS would come twice, or nothing could end an answer.
+    Raises UserError where the tokenizer cannot be loaded, as `check_template` does, or nothing could end an answer.
     """
     folder = Path(pair.model)
     if folder.is_dir() and not any(any(folder.glob(kind)) for kind in ("*token*", "*.model", "vocab*")):
@@ -64,11 +64,10 @@ def load_tokenizer(pair: Pair) -> Any:
             f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
         )
     tokenizer.chat_template = settled(tokenizer)
-    text, bos = render_chat(tokenizer, [{"role": "user", "content": "hello"}]), tokenizer.bos_token
-    if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
-        raise UserError(  # elsewhere it may open turns
-            f"model '{pair.model}': its chat template writes the BOS token twice; remove one from the template"
-        )
+    try:
+        check_template(tokenizer)
+    except UserError as error:
+        raise UserError(f"model '{pair.model}': {error}") from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = _end(tokenizer, pair)
     if tokenizer.pad_token is None:

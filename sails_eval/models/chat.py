@@ -48,6 +48,18 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> s
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
 
 
+def check_template(tokenizer: Any) -> None:
+    """Raises UserError where the chat template has a fault, loses requests, changes on its own or writes BOS twice."""
+    asked, bos = [{"role": "user", "content": MARKS[0]}], tokenizer.bos_token
+    text = render_chat(tokenizer, asked)
+    if MARKS[0] not in text:
+        raise UserError("its chat template does not write what the user says, or changes it; give --chat-template FILE")
+    if text != render_chat(tokenizer, asked):
+        raise UserError("its chat template writes something else every time; give another: --chat-template FILE")
+    if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):  # elsewhere it may open turns
+        raise UserError("its chat template writes the BOS token twice; remove one from the template")
+
+
 @dataclass(frozen=True)
 class Ending:
     """What a chat template writes behind an answer.

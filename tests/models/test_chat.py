@@ -169,3 +169,20 @@ def test_a_system_turn_that_the_template_refuses_stands_before_the_users(testbed
     assert row.input_ids[: row.prompt_length] == encode_chat(tokenizer, turns)
     with pytest.raises(UserError, match="cannot render a dialogue of system: no system"):
         render_chat(tokenizer, turns[:1])
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (TURNS.replace("m.content", "m.content | upper"), "does not write what the user says"),
+        (TURNS.replace("{{ m.content }}", "{% for c in m.content %}{{ c.text }}{% endfor %}"), "does not write what"),
+        (TURNS + "{{ range(1000) | random }}{{ range(1000) | random }}", "writes something else every time"),
+        (TURNS + "{% for i in range(10**9) %}{% endfor %}", "cannot render a dialogue of user: Range too big"),
+        (TURNS + "{{ 1 / 0 }}", "cannot render a dialogue of user: division by zero"),
+    ],
+)
+def test_a_template_that_loses_requests_or_fails_is_told_with_its_model(
+    folder: Path, template: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=f"^model '.*': .*{words}"):
+        loaded(folder, template + OPENED)
