@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
     """A dialogue as the model sees it, up to where it answers (or, `answered`, to the end of its last turn).
 
-    A system turn that the template refuses stands in front of the user's first one, as in `instructed`. Raises
-    UserError where the template has a fault or refuses the dialogue.
+    A system turn that the template refuses or leaves out stands in front of the user's first one, as in `instructed`.
+    Raises UserError where the template has a fault or refuses the dialogue.
     """
     return _folding(tokenizer, messages, add_generation_prompt=not answered)
 
@@ -30,14 +30,15 @@ def render_prompt(tokenizer: Any, messages: list[dict[str, str]], add_generation
 
 
 def _folding(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
-    try:
+    if len(messages) < 2 or messages[0]["role"] != "system":
         return _render(tokenizer, messages, **ending)
-    except UserError:
-        if len(messages) < 2 or messages[0]["role"] != "system":
-            raise
-        (system, first), others = messages[:2], messages[2:]
-        opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-        return _render(tokenizer, [opened, *others], **ending)
+    (system, first), others = messages[:2], messages[2:]
+    with suppress(UserError):
+        text = _render(tokenizer, messages, **ending)
+        if system["content"].strip() in text:
+            return text
+    opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+    return _render(tokenizer, [opened, *others], **ending)
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
