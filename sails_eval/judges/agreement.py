@@ -44,8 +44,8 @@ def _kappa(
     The interval is Wilson's of the agreement 1 − D, over so many items as give it the standard error that the delta
     method has for κ (Fleiss, Cohen & Everitt 1969, Psychological Bulletin 72:323), brought back to κ's scale. It
     keeps a width where the raters agree on everything, or one of them says the same of all items. In a simulation of
-    2 × 2 tables with κ of 0.76 to 0.96 it covered 92–97 % at n = 100 and 94–96 % at n = 450; the symmetric interval covered 77–92 % and 89–94 %, the
-    percentile bootstrap 74–94 % and 91–94 %.
+    2 × 2 tables with κ of 0.76 to 0.96 it covered 92–97 % at n = 100 and 94–96 % at n = 450; the symmetric interval
+    covered 77–92 % and 89–94 %, the percentile bootstrap 74–94 % and 91–94 %.
     """
     place = {label: index for index, label in enumerate(menu)}
     table = np.zeros((len(menu), len(menu)))
