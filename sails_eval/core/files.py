@@ -20,6 +20,16 @@ from sails_eval.core.escape import neutralise, restore
 Line = TypeVar("Line")
 
 
+POINTER = b"version https://git-lfs"
+"""What a file begins with that git-lfs left in place of the real one."""
+
+
+def check_no_pointer(path: Path, content: bytes) -> None:
+    """Raises UserError for a file with this beginning that git-lfs left in place of the real one."""
+    if content.startswith(POINTER):
+        raise UserError(f"{path}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
     with path.open(encoding="utf-8") as file:

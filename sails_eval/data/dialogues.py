@@ -10,12 +10,14 @@ from itertools import groupby, takewhile
 from typing import Any, Literal, get_args
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import parse_json
 from sails_eval.data.files import Row
 
 Role = Literal["system", "user", "assistant"]
 
 REQUESTS = ("prompt", "instruction", "goal")
 RESPONSES = ("response", "completion", "output", "target")
+DIALOGUES = ("messages", "conversations")
 
 HARMFUL = "harmful"
 """The group of examples whose request is harmful."""
@@ -28,6 +30,9 @@ _LABEL = re.compile(r"^\W{0,5}(\w{1,20}):", re.MULTILINE)
 
 # ShareGPT's names, where messages are called `conversations` and say from whom they are.
 _SENDERS: dict[str, Role] = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
+
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(?:role|content|from|value)\1\s*:""")
+"""How messages begin that were written into a text."""
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 """What the kinds of a message's parts that hold text are called."""
@@ -96,7 +101,7 @@ def _example(row: Row, odd: list[str]) -> Example | None:
     group = str(row.values.get("group") or "")
     if any(row.values.get(field) is not None for field in ("chosen", "rejected")):
         return _preference(row, group, odd)
-    if field := next((name for name in ("messages", "conversations") if row.values.get(name) is not None), ""):
+    if field := next((name for name in DIALOGUES if row.values.get(name) is not None), ""):
         turns = _opened(row, _turns(row, field, "user"))
         last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns) - 1)
         if last + 1 < len(turns):
@@ -254,10 +259,14 @@ def _opened(row: Row, turns: list[Message]) -> list[Message]:
 
 def _turns(row: Row, field: str, speaker: Role) -> list[Message]:
     """A field's turns as they stand: raw HH text, a list of messages, or a plain string as `speaker`'s."""
-    value = row.values.get(field)
+    value = listed(row.values.get(field))
     if value is None:
         return []
     if isinstance(value, str):
+        if _MESSAGES.match(value):
+            raise _UnusableError(
+                f"field '{field}' holds messages in Python's notation; save it as JSON lines, or Parquet"
+            )
         text = re.sub("\r\n?", "\n", value).lstrip()
         if (names := _speakers(text)) is None:
             return [Message(speaker, value)]
@@ -297,9 +306,19 @@ def _part(what: str, part: Any) -> str:
     raise _UnusableError(f"{what} has a part that is no text{f' (type {kind})' if kind else ''}; only text is read")
 
 
+def listed(value: Any) -> Any:
+    """The messages that a text holds as JSON, as in a column of a CSV; anything else as it is."""
+    if not isinstance(value, str) or not _MESSAGES.match(value):
+        return value
+    try:
+        return parse_json("", value)
+    except UserError:
+        return value
+
+
 def _is_dialogue(text: str) -> bool:
-    """Whether a text is in Anthropic's HH format."""
-    return _speakers(re.sub("\r\n?", "\n", text).lstrip()) is not None
+    """Whether a text is in Anthropic's HH format, or holds messages."""
+    return bool(_MESSAGES.match(text)) or _speakers(re.sub("\r\n?", "\n", text).lstrip()) is not None
 
 
 def _speakers(text: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sails_eval.core.errors import UserError, first_line
-from sails_eval.core.files import json_object, parse_json
+from sails_eval.core.files import check_no_pointer, json_object, parse_json
 
 PACKED = 100
 """A gzip file that holds more than so many times its size, and more than `PACKED_BYTES`, is not unpacked."""
@@ -57,6 +57,7 @@ def parse(path: Path, content: bytes) -> Iterator[Row]:
 
     Raises UserError as `read_rows` does.
     """
+    check_no_pointer(path, content)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix == ".parquet":
         return _parse_parquet(path, content)

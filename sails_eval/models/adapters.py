@@ -68,7 +68,13 @@ def add_adapter(model: Any, config: Any) -> Any:
         config = replace(config, exclude_modules=f".*{NOT_TEXT}.*")
     try:
         return get_peft_model(model, config)
-    except (AttributeError, ImportError, LookupError, TypeError) as error:  # of a field that PEFT looks at only here
+    except (
+        AttributeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:  # of a field that PEFT looks at only here
         told = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"key 'peft': PEFT cannot make such an adapter ({told}); check its fields") from error
 

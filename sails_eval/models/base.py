@@ -9,18 +9,17 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
-from sails_eval.models.chat import end_tokens, ending_of, render_chat
+from sails_eval.models.chat import check_template, end_tokens, ending_of
 from sails_eval.models.hub import PLAIN
 from sails_eval.models.saved_adapter import CONFIG
-from sails_eval.models.saved_weights import check_saved
-from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, stored_model
+from sails_eval.models.saved_weights import check_saved, finite
+from sails_eval.models.stored import TOKENIZER, check_readable, fault_in, put_weights, stored_model
 from sails_eval.models.templates import settled
 
 
@@ -41,7 +40,7 @@ def dtype_of(pair: Pair) -> torch.dtype:
 def load_tokenizer(pair: Pair) -> Any:
     """The pair's tokenizer with its chat template, or a plain one where neither has any, and with EOS and pad tokens.
 
-    Raises UserError where the tokenizer cannot be loaded, BOS would come twice, or nothing could end an answer.
+    Raises UserError where the tokenizer cannot be loaded, as `check_template` does, or nothing could end an answer.
     """
     folder = Path(pair.model)
     if folder.is_dir() and not any(any(folder.glob(kind)) for kind in ("*token*", "*.model", "vocab*")):
@@ -49,8 +48,8 @@ def load_tokenizer(pair: Pair) -> Any:
     try:
         check_readable(folder, TOKENIZER)
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
-    except (UserError, OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {first_line(error)}") from error
+    except Exception as error:  # whatever its files may raise that fit no tokenizer
+        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {fault_in(pair.model, error)}") from error
     if pair.chat_template is not None:
         try:
             tokenizer.chat_template = pair.chat_template.read_text(encoding="utf-8")
@@ -64,11 +63,10 @@ def load_tokenizer(pair: Pair) -> Any:
             f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
         )
     tokenizer.chat_template = settled(tokenizer)
-    text, bos = render_chat(tokenizer, [{"role": "user", "content": "hello"}]), tokenizer.bos_token
-    if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
-        raise UserError(  # elsewhere it may open turns
-            f"model '{pair.model}': its chat template writes the BOS token twice; remove one from the template"
-        )
+    try:
+        check_template(tokenizer)
+    except UserError as error:
+        raise UserError(f"model '{pair.model}': {error}") from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = _end(tokenizer, pair)
     if tokenizer.pad_token is None:
@@ -95,7 +93,10 @@ def load_base(pair: Pair) -> Base:
     tokenizer = load_tokenizer(pair)
     model = load_weights(pair)
     model.requires_grad_(False)
+    if strange := next((name for name, weight in model.named_parameters() if not finite(weight)), None):
+        raise UserError(f"model '{pair.model}': weight {strange} has values that are not finite; fetch it again")
     model.generation_config.eos_token_id = end_tokens(model.generation_config, tokenizer)
+    model.generation_config.num_return_sequences = 1  # lm-eval takes one answer to a prompt
     return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
 
 
@@ -104,6 +105,8 @@ def load_weights(pair: Pair, **options: Any) -> Any:
 
     Raises UserError where the files are damaged or do not hold all that the model has.
     """
+    if any("MaskedLM" in name for name in _config_of(pair).architectures or ()):
+        raise UserError(f"model '{pair.model}': it reads texts in both directions and writes none; give a causal model")
     attention = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     return stored_model(
         AutoModelForCausalLM,
@@ -122,13 +125,17 @@ BOUNDLESS = 10**9
 
 def context_of(pair: Pair) -> int:
     """The longest prompt and answer together, in tokens: what the model can do, or the pair says an engine is to do."""
-    try:
-        told = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
-        config = told.get_text_config()
-    except (OSError, ValueError) as error:
-        raise UserError(f"model '{pair.model}': cannot read its config.json: {first_line(error)}") from error
+    config = _config_of(pair).get_text_config()
     most = int(getattr(config, "max_position_embeddings", None) or BOUNDLESS)
     return min(most, int(pair.engine.get("max_model_len") or most))
+
+
+def _config_of(pair: Pair) -> Any:
+    """The model's config. Raises UserError where it cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
+    except Exception as error:  # whatever a config may raise
+        raise UserError(f"model '{pair.model}': cannot load it: {fault_in(pair.model, error)}") from error
 
 
 def load_generation(folder: Path) -> GenerationConfig:

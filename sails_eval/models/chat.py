@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answered: bool = False) -> str:
     """A dialogue as the model sees it, up to where it answers (or, `answered`, to the end of its last turn).
 
-    A system turn that the template refuses stands in front of the user's first one, as in `instructed`. Raises
-    UserError where the template has a fault or refuses the dialogue.
+    A system turn that the template refuses or leaves out stands in front of the user's first one, as in `instructed`.
+    Raises UserError where the template has a fault or refuses the dialogue.
     """
     return _folding(tokenizer, messages, add_generation_prompt=not answered)
 
@@ -30,14 +30,15 @@ def render_prompt(tokenizer: Any, messages: list[dict[str, str]], add_generation
 
 
 def _folding(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
-    try:
+    if len(messages) < 2 or messages[0]["role"] != "system":
         return _render(tokenizer, messages, **ending)
-    except UserError:
-        if len(messages) < 2 or messages[0]["role"] != "system":
-            raise
-        (system, first), others = messages[:2], messages[2:]
-        opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-        return _render(tokenizer, [opened, *others], **ending)
+    (system, first), others = messages[:2], messages[2:]
+    with suppress(UserError):
+        text = _render(tokenizer, messages, **ending)
+        if system["content"].strip() in text:
+            return text
+    opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+    return _render(tokenizer, [opened, *others], **ending)
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> str:
@@ -46,6 +47,18 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> s
     except FAULTS as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
+
+
+def check_template(tokenizer: Any) -> None:
+    """Raises UserError where the chat template has a fault, loses requests, changes on its own or writes BOS twice."""
+    asked, bos = [{"role": "user", "content": MARKS[0]}], tokenizer.bos_token
+    text = render_chat(tokenizer, asked)
+    if MARKS[0] not in text:
+        raise UserError("its chat template does not write what the user says, or changes it; give --chat-template FILE")
+    if text != render_chat(tokenizer, asked):
+        raise UserError("its chat template writes something else every time; give another: --chat-template FILE")
+    if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):  # elsewhere it may open turns
+        raise UserError("its chat template writes the BOS token twice; remove one from the template")
 
 
 @dataclass(frozen=True)
@@ -106,9 +119,11 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
 def end_tokens(generation: "GenerationConfig", tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of the model's generation settings, its tokenizer and its template."""
-    ends = generation.eos_token_id
-    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
-    return sorted(known - {None})
+    told = generation.eos_token_id
+    ends = {*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None}
+    if strange := [end for end in ends if not isinstance(end, int) or end < 0]:
+        raise UserError(f"the model's generation_config.json: eos_token_id {strange[0]!r} is no token; correct it")
+    return sorted(end for end in ends if tokenizer.convert_ids_to_tokens(end) is not None)
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:

@@ -1,19 +1,25 @@
 """Weights as files hold them: whether these can be read, hold all that a model has, and under which names."""
 
+import json
+import logging
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.files import POINTER, check_no_pointer, read_json
 
-POINTER = b"version https://git-lfs"
-"""What a file begins with that git-lfs left in place of the real one."""
-
+logger = logging.getLogger(__name__)
 
 WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
 """The files that weights, and a tokenizer, are read from."""
+
+
+OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json")
+"""The small files of a model that hold a JSON object."""
 
 
 def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
@@ -22,8 +28,9 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
         if file.suffix not in kinds:
             continue
         with file.open("rb") as opened:
-            if opened.read(len(POINTER)) == POINTER:
-                raise UserError(f"{file}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
+            check_no_pointer(file, opened.read(len(POINTER)))
+        if file.name in OBJECTS:
+            read_json(file)  # transformers passes over a broken generation_config.json
         if file.suffix != ".safetensors":
             continue
         try:
@@ -33,6 +40,17 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
             raise UserError(f"{file}: damaged or cut off ({first_line(error)}); copy or fetch it again") from error
 
 
+def fault_in(source: str, error: Exception) -> str:
+    """Why a library could not load something: the file in a folder that is no JSON, else what it says itself."""
+    for file in sorted(Path(source).glob("*.json")) if not isinstance(error, UserError) else ():
+        try:
+            json.loads(file.read_bytes())
+        except (ValueError, RecursionError, OSError) as broken:
+            return f"{file.name} is not valid JSON ({first_line(broken)})"
+    known = isinstance(error, UserError | OSError | ValueError | RuntimeError | ImportError | SafetensorError)
+    return first_line(error) if known else f"{type(error).__name__}: {first_line(error)}"
+
+
 def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     """A model as transformers loads it, `kind` being its class or an automatic one.
 
@@ -40,13 +58,15 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     the model says so: whoever asks transformers to tie weights later gets no other model. Raises UserError where files
     are missing or damaged, lack weights, which would be random, or have them in other shapes.
     """
+    if (Path(source) / "adapter_config.json").is_file():  # transformers would load its base, and put it on
+        raise UserError(f"{what}: an adapter, not a model; give the model that it was trained on")
     told = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
     told["trust_remote_code"] = False  # None would ask at the terminal
     try:
         check_readable(Path(source))
         model, found = kind.from_pretrained(source, **told)
-    except (UserError, OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{what}: cannot load it: {first_line(error)}") from error
+    except Exception as error:  # whatever a config may raise that fits no model
+        raise UserError(f"{what}: cannot load it: {fault_in(source, error)}") from error
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"])
         raise UserError(
@@ -58,10 +78,18 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
             f"{what}: its files lack {len(found['missing_keys'])} weights that its config.json asks for, such as "
             f"'{min(found['missing_keys'])}'; fetch all of them, or correct config.json"
         )
+    if found["unexpected_keys"]:
+        _warn_of_unread(what, len(found["unexpected_keys"]), min(found["unexpected_keys"]))
     if is_untied(model):
         for config in (model.config, model.config.get_text_config()):
             config.tie_word_embeddings = False
     return model
+
+
+@cache
+def _warn_of_unread(what: str, number: int, name: str) -> None:
+    text = "%s: %d weights in its files are not read, such as '%s'; see that config.json belongs to them"
+    logger.warning(text, what, number, name)
 
 
 def is_untied(model: Any) -> bool:

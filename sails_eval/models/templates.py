@@ -15,7 +15,7 @@ CLOCK = datetime(2024, 7, 26, 12)
 
 _DIRECTIVES = ("%-d", "%-m", "%-H", "%-I", "%-M", "%-S", *(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTxXyYZ"))
 
-FAULTS = (TemplateError, TypeError, ValueError)
+FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What rendering raises: the template's own refusals, and what Python says of its expressions."""
 
 MARKS = ("Red", "Blue")

@@ -137,8 +137,9 @@ def _check_documents(plan: EvaluationPlan, pair: Pair, tokenizer: Any, split: Sp
     from sails_eval.models.base import context_of
     from sails_eval.tasks.answer import check_documents
 
+    context, limit, engine = context_of(pair), plan.limit, plan.engine
     for task in tasks:
-        check_documents(task, split, tokenizer=tokenizer, context=context_of(pair), limit=plan.limit)
+        check_documents(task, split, tokenizer=tokenizer, context=context, limit=limit, engine=engine)
 
 
 def check_engine(plan: EvaluationPlan) -> None:

@@ -10,8 +10,10 @@ from sails_eval.core.errors import UserError, explained, first_line
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Split
 from sails_eval.models.chat import render_prompt
+from sails_eval.models.engines import HF
 from sails_eval.models.engines.base import SEED
 from sails_eval.tasks.library import TaskInfo, load_task
+from sails_eval.tasks.rehearsal import check_score, check_settings, generation_of, names_nothing
 
 
 def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) -> list[Completion]:
@@ -23,7 +25,7 @@ def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) 
     Raises UserError, with the task's file, where its functions fail on an answer.
     """
     loaded = load_task(task, split)
-    seed_sampling(loaded.config.generation_kwargs)
+    seed_sampling(generation_of(loaded))
     try:
         outcome = evaluate(
             lm,
@@ -44,9 +46,9 @@ def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) 
     return [_completion(loaded, task, sample) for sample in samples if sample["filter"] == first]
 
 
-def seed_sampling(generation: dict[str, Any] | None) -> None:
+def seed_sampling(generation: dict[str, Any]) -> None:
     """Have torch draw the same numbers whenever a task's answers are sampled; greedy ones need none."""
-    if generation and generation.get("do_sample"):
+    if generation["do_sample"]:
         import torch
 
         torch.manual_seed(SEED)
@@ -85,30 +87,34 @@ def document_id(task: TaskInfo, doc: dict[str, Any], number: int) -> str:
     return f"{task.name}-{number}-{digest({key: str(value) for key, value in doc.items()})[:8]}"
 
 
-def check_documents(task: TaskInfo, split: Split, *, tokenizer: Any, context: int, limit: int | None) -> None:
+def check_documents(
+    task: TaskInfo, split: Split, *, tokenizer: Any, context: int, limit: int | None, engine: str = HF
+) -> None:
     """See before anything is trained that a model can answer a task's documents and that they can be scored.
 
     Raises UserError for a document without a prompt, an id that comes twice, a prompt that with all that comes before
-    it leaves no room in the model's context of `context` tokens, or a task without the metric that its answers are
-    scored by.
+    it leaves no room in the model's context of `context` tokens, and as `check_settings` and `check_score` do.
     """
     loaded = load_task(task, split)
     where = f"{task.path}: {split}"
-    if task.kind == "capability" and task.correct not in loaded.aggregation():
-        raise UserError(
-            f"{where}: no per-document metric '{task.correct}'; name one out of {', '.join(loaded.aggregation())} as "
-            "metadata.correct"
-        )
+    check_settings(task, loaded, engine)
+    documents = list(loaded.eval_docs)
+    if not documents:
+        raise UserError(f"{where}: no documents; add some")
     seen: set[str] = set()
-    for number, doc in list(enumerate(loaded.eval_docs))[:limit]:
+    for number, doc in list(enumerate(documents))[:limit]:
         identity = document_id(task, doc, number)
-        length = max(_length(tokenizer, text) for text in asked(loaded, doc, tokenizer))
+        texts = asked(loaded, doc, tokenizer)
+        length = max(_length(tokenizer, text) for text in texts)
         prompt = loaded.doc_to_text(doc)
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(f"{where}: document {number + 1} has no prompt; add one, or remove the document")
+        if names_nothing(prompt, loaded.config.doc_to_text, doc):
+            raise UserError(f"{where}: doc_to_text '{prompt}' names no column of document {number + 1}; name one")
         if identity in seen:
             raise UserError(f"{where}: two documents have the id '{identity}'; give each its own")
         seen.add(identity)
+        check_score(task, loaded, doc, texts if len(texts) > 1 else texts[0], f"{where}: document '{identity}'")
         answer, what, fix = _answer(loaded, doc, tokenizer)
         if length > context - answer:
             shots = loaded.config.num_fewshot
@@ -122,7 +128,7 @@ def check_documents(task: TaskInfo, split: Split, *, tokenizer: Any, context: in
 def _answer(loaded: Any, doc: dict[str, Any], tokenizer: Any) -> tuple[int, str, str]:
     """How many tokens an answer takes at most, what says so, and what to do where that is too many."""
     if loaded.OUTPUT_TYPE == "generate_until":
-        tokens = int(loaded.config.generation_kwargs.get("max_gen_toks", 256))
+        tokens = generation_of(loaded)["max_gen_toks"]
         return tokens, "max_gen_toks", "lower max_gen_toks or drop it"
     choices = loaded.doc_to_choice(doc) if loaded.config.doc_to_choice else []
     longest = max((_length(tokenizer, str(choice)) for choice in choices), default=1)

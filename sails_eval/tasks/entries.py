@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.paths import bundled
@@ -116,10 +116,25 @@ class _Metric(BaseModel):
     metric: str
 
 
+_Stop = Annotated[str, Field(min_length=1)]
+
+
 class _Generation(BaseModel):
-    until: str | list[str] | None = None
+    until: _Stop | list[_Stop] = []
     max_gen_toks: int | None = Field(default=None, ge=1)
     do_sample: bool | None = None
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=-1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    num_beams: int = Field(default=1, ge=1)
+    num_return_sequences: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _samples_at_a_temperature(self) -> Self:
+        if self.do_sample and not self.temperature:
+            raise ValueError("do_sample needs a temperature above 0; add one, or set do_sample to false")
+        return self
 
 
 class _OwnData(BaseModel):
@@ -142,6 +157,7 @@ class _Keys(BaseModel):
     test_split: str | None = None
     output_type: str | None = None
     num_fewshot: int | None = Field(default=None, ge=0)
+    repeats: int = Field(default=1, ge=1)
     generation_kwargs: _Generation | None = None
     metric_list: list[_Metric] | None = None
     metadata: _Metadata | None = None

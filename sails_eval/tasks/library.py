@@ -338,6 +338,8 @@ def load_task(info: TaskInfo, split: Split) -> Any:
     for file in [info.data / f"{name}.jsonl" for name in splits] if info.data else []:
         if not file.exists():  # lm-eval reads every split, and would say KeyError
             raise UserError(f"{file}: no such file, but {info.path} names this split")
+        if not file.read_bytes().strip():
+            raise UserError(f"{file}: no documents; add some")
     try:
         loaded = TaskManager(include_defaults=False).load([str(info.path.resolve())])
     except Exception as error:  # whatever the functions of a user's task may raise

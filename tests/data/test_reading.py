@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -403,3 +404,26 @@ def test_flags_of_a_csv_are_words(tmp_path: Path, words: tuple[str, str]) -> Non
 def test_faulty_requests_are_an_error(tmp_path: Path, rows: list[dict[str, Any]], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         read_requests(jsonl(tmp_path, *rows))
+
+
+def test_messages_in_a_csv_are_read_as_json_and_refused_in_other_notations(tmp_path: Path) -> None:
+    def row(notation: Callable[[Any], str]) -> dict[str, str]:
+        answers = {name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+        return {"prompt": "a"} | {name: notation(answer) for name, answer in answers.items()}
+
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "chosen", "rejected"])
+        writer.writeheader()
+        writer.writerows([row(json.dumps), row(repr)])
+    found = read_examples(path)
+    assert found.examples == (Example((Message("user", "a"),), "chosen", "rejected"),)
+    (odd,) = found.odd
+    assert odd.startswith(f"{path}: row 2: field 'chosen' holds messages in Python's notation")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(UserError, match=rf"{name}: a pointer of git-lfs"):
+        read_examples(tmp_path / name)

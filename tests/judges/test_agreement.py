@@ -72,3 +72,10 @@ def test_raters_who_never_agree_have_a_kappa_below_0() -> None:
     assert found is not None and -1 <= found.low <= found.value < 0
     graded = graded_kappa([1, 1, 5], [5, 5, 1], (1, 2, 3, 4, 5))
     assert graded is not None and -1 <= graded.low <= graded.value < 0
+
+
+def test_a_rater_who_always_says_the_same_leaves_a_wide_interval() -> None:
+    interval = graded_kappa([1, 2, 3, 4, 5], [1] * 5, (1, 2, 3, 4, 5))
+    assert interval is not None
+    assert interval.value == pytest.approx(0)
+    assert interval.low < -0.1 and interval.high > 0.1

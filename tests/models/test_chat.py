@@ -154,9 +154,17 @@ REFUSES = (
 )
 
 
-def test_a_system_turn_that_the_template_refuses_stands_before_the_users(testbed_pair: Pair, tmp_path: Path) -> None:
+LEAVES_OUT = REFUSES.replace("{{ raise_exception('no system') }}{% endif %}", "{% else %}").replace(
+    "{% endfor %}", "{% endif %}{% endfor %}", 1
+)
+
+
+@pytest.mark.parametrize("text", [REFUSES, LEAVES_OUT])
+def test_a_system_turn_that_the_template_refuses_stands_before_the_users(
+    testbed_pair: Pair, tmp_path: Path, text: str
+) -> None:
     template, data = tmp_path / "t.jinja", tmp_path / "d.jsonl"
-    template.write_text(REFUSES)
+    template.write_text(text)
     tokenizer = load_tokenizer(testbed_pair.model_copy(update={"chat_template": template}))
     assert not has_system_role(tokenizer)
     turns = [{"role": "system", "content": "be brief ."}, {"role": "user", "content": "how ?"}]
@@ -167,5 +175,23 @@ def test_a_system_turn_that_the_template_refuses_stands_before_the_users(testbed
     data.write_text(json.dumps({"messages": [*turns, {"role": "assistant", "content": "boil it ."}]}))
     (row,) = encode_examples(tokenizer, read_examples(data).examples, 64)
     assert row.input_ids[: row.prompt_length] == encode_chat(tokenizer, turns)
-    with pytest.raises(UserError, match="cannot render a dialogue of system: no system"):
-        render_chat(tokenizer, turns[:1])
+    if text == REFUSES:
+        with pytest.raises(UserError, match="cannot render a dialogue of system: no system"):
+            render_chat(tokenizer, turns[:1])
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (TURNS.replace("m.content", "m.content | upper"), "does not write what the user says"),
+        (TURNS.replace("{{ m.content }}", "{% for c in m.content %}{{ c.text }}{% endfor %}"), "does not write what"),
+        (TURNS + "{{ range(1000) | random }}{{ range(1000) | random }}", "writes something else every time"),
+        (TURNS + "{% for i in range(10**9) %}{% endfor %}", "cannot render a dialogue of user: Range too big"),
+        (TURNS + "{{ 1 / 0 }}", "cannot render a dialogue of user: division by zero"),
+    ],
+)
+def test_a_template_that_loses_requests_or_fails_is_told_with_its_model(
+    folder: Path, template: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=f"^model '.*': .*{words}"):
+        loaded(folder, template + OPENED)

@@ -137,3 +137,55 @@ def test_a_tokenizer_that_is_not_there_is_an_error(folder: Path, file: str | Non
         (folder / file).write_bytes(POINTER)
     with pytest.raises(UserError, match=rf"{file}: a pointer of git-lfs" if file else "no tokenizer there; copy"):
         load_tokenizer(pair_of(folder))
+
+
+def nan_head(weights: dict[str, torch.Tensor]) -> None:
+    weights[HEAD] = weights[HEAD] * float("nan")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no such activation": (lambda at: configure(at, hidden_act="zzz"), "cannot load it: KeyError: 'zzz'"),
+    "a text for a number": (lambda at: configure(at, hidden_size="32"), "hidden_size"),
+    "no context": (lambda at: configure(at, max_position_embeddings=None), "max_position_embeddings"),
+    "a list": (lambda at: (at / "config.json").write_text("[]"), "config.json: expected a JSON object, found list"),
+    "no tokenizer": (lambda at: (at / "tokenizer.json").write_text("{"), "tokenizer.json is not valid JSON"),
+    "no index": (
+        lambda at: (at / "model.safetensors").rename(at / "model.safetensors.index.json").write_text("{}"),
+        "cannot load it: KeyError: 'weight_map'",
+    ),
+    "broken settings": (
+        lambda at: (at / "generation_config.json").write_text("{"),
+        "generation_config.json: not valid JSON",
+    ),
+    "an adapter": (lambda at: (at / "adapter_config.json").write_text("{}"), "an adapter, not a model"),
+    "an encoder": (lambda at: configure(at, architectures=["BertForMaskedLM"]), "give a causal model"),
+    "not finite": (lambda at: rewrite(at, nan_head), f"weight {HEAD} has values that are not finite"),
+    "an end below 0": (
+        lambda at: (at / "generation_config.json").write_text('{"eos_token_id": -1}'),
+        "eos_token_id -1 is no token",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_files_that_make_no_model_are_one_line_with_its_name(folder: Path, kind: str) -> None:
+    damage, told = BROKEN[kind]
+    damage(folder)
+    with pytest.raises(UserError, match=told) as caught:
+        load_base(pair_of(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_of_a_models_ends_those_that_the_tokenizer_knows_count_and_it_gives_one_answer(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(
+        '{"eos_token_id": [2, 99999], "num_beams": 4, "num_return_sequences": 2}'
+    )
+    kept = load_base(pair_of(folder)).model.generation_config
+    assert 2 in kept.eos_token_id and 99999 not in kept.eos_token_id
+    assert kept.num_return_sequences == 1
+
+
+def test_weights_that_nothing_reads_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewrite(folder, lambda weights: weights.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(2)}))
+    load_weights(pair_of(folder))
+    assert "1 weights in its files are not read, such as 'model.layers.9.mlp.up_proj.weight'" in caplog.text

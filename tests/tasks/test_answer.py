@@ -150,7 +150,8 @@ def test_what_is_checked_is_what_is_asked(
 def test_the_longest_choice_needs_room_too(testbed_base: Base, tmp_path: Path) -> None:
     choices = {"output_type": "multiple_choice", "doc_to_choice": ["boil it", "boil it " * 30], "doc_to_target": 0}
     metric = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
-    task = by_hand(tmp_path, **choices, **metric, process_results=None)
+    kind = {"metadata": {"kind": "capability", "correct": "acc"}}
+    task = by_hand(tmp_path, **choices, **metric, **kind, process_results=None)
     check(task, testbed_base, context=100)
     with pytest.raises(UserError, match="its longest choice leaves"):
         check(task, testbed_base, context=50)
@@ -179,7 +180,7 @@ def test_a_task_whose_functions_fail_on_an_answer_is_named(
 
 def test_sampled_answers_are_the_same_every_time(testbed_base: Base, testbed_pair: Pair, tmp_path: Path) -> None:
     lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair)
-    sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 5.0}
+    sampled = {"until": [], "max_gen_toks": 8, "do_sample": None, "temperature": 5.0}  # lm-eval samples then, too
     task = by_hand(tmp_path, generation_kwargs=sampled)
     first, second = (complete(lm, task, "test", limit=4) for _ in range(2))
     assert first == second and len({one.response for one in first}) > 1

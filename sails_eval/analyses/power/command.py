@@ -55,17 +55,21 @@ class Command(Analysis):
         add_table_flags(parser)
 
     def run(self, options: argparse.Namespace) -> None:
-        from sails_eval.analyses.power.measure import Spread, report, spread_in
+        from sails_eval.analyses.power.measure import report, spread_in, spread_of
 
         if options.comparisons and len(options.comparisons) != 2:
             raise UserError(f"--comparisons {':'.join(options.comparisons)}: name two rows, as in sails:lora")
         for flag in ("prompt_sd", "organism_sd"):
             if options.run_dir and vars(options)[flag] is not None:
                 raise UserError(f"--{flag.replace('_', '-')} works with --sd only; --from measures it")
+        for flag in ("comparisons", "include_path"):
+            if not options.run_dir and vars(options)[flag]:
+                raise UserError(f"--{flag.replace('_', '-')} works with --from only; it says what is read there")
         if options.run_dir:
             spread, declared = spread_in(options.run_dir, options.comparisons, options.metric, options.include_path)
         else:
-            spread, declared = Spread(options.sd, options.prompt_sd or 0.0, organisms=options.organism_sd), 1
+            spread = spread_of(options.sd, options.prompt_sd, options.organism_sd, options.metric)
+            declared = 1
         n = declared if options.n_comparisons is None else options.n_comparisons
         found = report(spread, difference=options.difference, power_wanted=options.power, comparisons=n)
         print_table(options, found.table, above=[found.heading, ""], below=["", found.assumed])

@@ -145,6 +145,14 @@ def spread_in(
     return Spread(sd, prompts, f"{a} - {b} in {run}", df, between, endpoint), len(declared)
 
 
+def spread_of(sd: float, prompts: float | None, organisms: float | None, metric: str | None) -> Spread:
+    """The spread that a user gives. Raises UserError for an unknown metric."""
+    metric = metric or HEADLINE
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    return Spread(sd, prompts or 0.0, organisms=organisms, metric=metric)
+
+
 def components(sample: Sample) -> tuple[float, float | None]:
     """The standard deviations of a sample's values: over the seeds of one organism, and between organisms besides.
 
@@ -202,8 +210,12 @@ def report(spread: Spread, *, difference: float, power_wanted: float, comparison
             raise UserError(f"--{name} {value:g}: give a value above 0 and below {most:g}")
     if power_wanted <= ALPHA:
         raise UserError(f"--power {power_wanted:g}: give more than {ALPHA:g}, the power if there is no difference")
-    if comparisons < 1 or not (0 <= spread.prompts < math.inf and 0 <= (spread.organisms or 0) < math.inf):
-        raise UserError("give --n-comparisons of 1 or more, --prompt-sd and --organism-sd of 0 or more")
+    if comparisons < 1 or not (0 <= spread.prompts < math.inf and 0 <= (spread.organisms or 0) < span):
+        raise UserError(
+            f"give --n-comparisons of 1 or more, --prompt-sd and --organism-sd of 0 or more and below {span:g}"
+        )
+    if not spread.df and spread.prompts > spread.sd:
+        raise UserError(f"--prompt-sd {spread.prompts:g}: it is a part of --sd, so give at most {spread.sd:g}")
     alpha = ALPHA / comparisons
     of_seeds = spread.organisms is None
     table = (_over_seeds if of_seeds else _over_organisms)(spread, difference, power_wanted, alpha)

@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
@@ -24,6 +24,7 @@ from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
 from sails_eval.models.base import decoder_layers, dtype_of
+from sails_eval.models.stored import fault_in
 from sails_eval.training.cell import check_target_modules, trained_in_full
 
 PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
@@ -63,14 +64,12 @@ def shape_of(pair: Pair) -> Shape:
         options = {"local_files_only": True, "trust_remote_code": False}
         config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, **options)
         return Shape(config, "folder" if folder else "hub cache")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a config may raise
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
         if folder or pair.model not in published:
             fix = "correct it, or copy it again" if folder else f"download it: hf download {pair.model} config.json"
-            raise UserError(
-                f"model '{pair.model}': its config.json, which has its sizes, is not available ({first_line(error)}); "
-                f"{fix}"
-            ) from error
+            told = f"its config.json, which has its sizes, is not available ({fault_in(pair.model, error)})"
+            raise UserError(f"model '{pair.model}': {told}; {fix}") from error
         return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
 
 
@@ -85,8 +84,8 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
             return AutoModelForCausalLM.from_config(
                 shape.config, dtype=dtype, trust_remote_code=False, **options
             ).requires_grad_(False)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"model '{pair.model}': cannot load it: {first_line(error)}") from error
+    except Exception as error:  # whatever a config may raise that fits no model
+        raise UserError(f"model '{pair.model}': cannot load it: {fault_in(pair.model, error)}") from error
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:

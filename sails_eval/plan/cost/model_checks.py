@@ -23,7 +23,7 @@ from sails_eval.models.base import dtype_of, load_tokenizer, load_weights
 from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_answer, render_chat
 from sails_eval.models.hub import is_here
 from sails_eval.models.stored import check_readable
-from sails_eval.models.templates import CLOCK, reads_clock
+from sails_eval.models.templates import CLOCK, MARKS, reads_clock
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.training.cell import check_target_modules
@@ -135,7 +135,8 @@ def check_tokens(tokenizer: Any, model: Any, examples: Iterable[Example] = ()) -
 
 def check_answers(tokenizer: Any) -> None:
     """Raises UserError where answers could not be learnt in the chat template."""
-    render_answer(tokenizer, HELLO, render_chat(tokenizer, HELLO), "hi", ending_of(tokenizer))
+    if MARKS[0] not in render_answer(tokenizer, HELLO, render_chat(tokenizer, HELLO), MARKS[0], ending_of(tokenizer)):
+        raise UserError("the chat template changes what the assistant says; give another: --chat-template FILE")
 
 
 def turns(tokenizer: Any, model: Any) -> str:

@@ -118,6 +118,11 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
         ("--difference 0.1 --sd 0.1 --n-comparisons 0", "give --n-comparisons of 1 or more"),
         ("--difference 0.1 --sd 0.1 --prompt-sd nan", "--prompt-sd and --organism-sd of 0 or more"),
         ("--difference 0.1 --sd 0.1 --organism-sd inf", "--prompt-sd and --organism-sd of 0 or more"),
+        ("--difference 0.1 --sd 0.1 --organism-sd 1e200", "--organism-sd of 0 or more and below 2"),
+        ("--difference 0.1 --sd 0.1 --prompt-sd 0.2", "--prompt-sd 0.2: it is a part of --sd"),
+        ("--difference 0.1 --sd 0.1 --metric nope", "unknown metric 'nope'"),
+        ("--difference 0.1 --sd 0.1 --comparisons a:b", "--comparisons works with --from only"),
+        ("--difference 0.1 --sd 0.1 --include-path .", "--include-path works with --from only"),
         ("--difference 0.1 --sd 0.1 --power 0.01", "--power 0.01: give more than 0.05"),
         ("--difference 0.1 --sd 0.1 --prompt-sd 0.1", ""),
         ("--difference 0.1 --from nowhere", "nowhere: no such run folder"),
@@ -127,6 +132,8 @@ def test_bad_input_to_power_is_named(run: Path, capsys: pytest.CaptureFixture[st
     ):
         assert main(["power", *arguments.split()]) == (2 if words else 0)
         assert words in capsys.readouterr().err
+    assert main("power --difference 0.1 --sd 0.1 --metric refusal_rate".split()) == 0
+    assert "a difference of 0.1 in refusal" in capsys.readouterr().out
     alike = [replace(row, value=0.5) for row in read_results(run / "results.csv")]
     before = (run / "results.csv").read_text()
     write_results(run / "results.csv", alike)
