@@ -6,7 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error, first_line
+from sails_eval.core.files import read_json
 
 POINTER = b"version https://git-lfs"
 """What a file begins with that git-lfs left in place of the real one."""
@@ -14,6 +15,17 @@ POINTER = b"version https://git-lfs"
 
 WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
 """The files that weights, and a tokenizer, are read from."""
+
+
+INDEX = "model.safetensors.index.json"
+
+SETTINGS = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("adapter_config.json", "cfg.json", INDEX),
+)
+"""Files of models, tokenizers, adapters and SAEs that hold a JSON object; libraries fail on others in many ways."""
+
+AGAIN = "correct it, or copy or fetch it again"
 
 
 def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
@@ -24,13 +36,38 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
         with file.open("rb") as opened:
             if opened.read(len(POINTER)) == POINTER:
                 raise UserError(f"{file}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
-        if file.suffix != ".safetensors":
-            continue
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise UserError(f"{file}: damaged or cut off ({first_line(error)}); copy or fetch it again") from error
+        if file.name in SETTINGS:
+            read_settings(file)
+        elif file.suffix == ".safetensors":
+            _check_header(file)
+    if ".safetensors" in kinds:
+        shards_of(folder)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """What a file of `SETTINGS` holds. Raises UserError where it is not a JSON object."""
+    try:
+        return read_json(file)
+    except UserError as error:
+        raise UserError(f"{error}; {AGAIN}") from error
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with safe_open(file, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise UserError(f"{file}: damaged or cut off ({first_line(error)}); copy or fetch it again") from error
+
+
+def shards_of(folder: Path) -> list[str]:
+    """The files that the index of a model's weights names, if it has one. Raises UserError where it names none."""
+    if not (file := folder / INDEX).is_file():
+        return []
+    named = read_settings(file).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise UserError(f"{file}: key 'weight_map' has to map each weight to the name of its file; {AGAIN}")
+    return sorted({*named.values()})
 
 
 def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
@@ -42,11 +79,10 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     """
     told = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
     told["trust_remote_code"] = False  # None would ask at the terminal
-    try:
-        check_readable(Path(source))
+    check_readable(Path(source))
+    fix = "correct its config.json or generation_config.json, or fetch the model again"
+    with as_user_error(f"{what}: cannot load it", fix):
         model, found = kind.from_pretrained(source, **told)
-    except (UserError, OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{what}: cannot load it: {first_line(error)}") from error
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"])
         raise UserError(
