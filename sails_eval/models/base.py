@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -18,10 +20,12 @@ from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_chat
 from sails_eval.models.hub import PLAIN
-from sails_eval.models.saved_adapter import CONFIG
+from sails_eval.models.saved_adapter import CONFIG, read_adapter
 from sails_eval.models.saved_weights import check_saved, finite
 from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, stored_model
 from sails_eval.models.templates import settled
+
+HELLO = [{"role": "user", "content": "hello"}]
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def _complete(tokenizer: Any, pair: Pair) -> None:
             f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
         )
     tokenizer.chat_template = settled(tokenizer)
-    text, bos = render_chat(tokenizer, [{"role": "user", "content": "hello"}]), tokenizer.bos_token
+    text, bos = render_chat(tokenizer, HELLO), tokenizer.bos_token
     if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
         raise UserError(  # elsewhere it may open turns
             f"model '{pair.model}': its chat template writes the BOS token twice; remove one from the template"
@@ -80,6 +84,7 @@ def _complete(tokenizer: Any, pair: Pair) -> None:
         tokenizer.eos_token = _end(tokenizer, pair)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    encode_chat(tokenizer, HELLO)  # with settings that are looked at only now
 
 
 def _end(tokenizer: Any, pair: Pair) -> str:
@@ -118,7 +123,7 @@ def _check_answering(base: Base, pair: Pair) -> None:
         for name, weight in model.named_parameters():
             if not finite(weight):
                 raise UserError(f"model '{pair.model}': weight {name} has values that are not finite; {again}")
-    ids = torch.tensor([encode_chat(base.tokenizer, [{"role": "user", "content": "hello"}])], device=model.device)
+    ids = torch.tensor([encode_chat(base.tokenizer, HELLO)], device=model.device)
     told = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
     fix = "correct its config.json or generation_config.json"
     with as_user_error(f"model '{pair.model}': cannot answer", fix):
@@ -205,6 +210,7 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     if checkpoint is None:
         yield base.model
     elif (checkpoint / CONFIG).is_file():
+        read_adapter(checkpoint)
         with as_user_error(f"{checkpoint / CONFIG}: no configuration of an adapter", "correct it, or save it again"):
             config = PeftConfig.from_pretrained(str(checkpoint))
         with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
@@ -222,9 +228,23 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
 def load_adapter(model: Any, folder: Path, **options: Any) -> PeftModel:
     """An adapter on a model, as PEFT loads it. Raises UserError where it does not fit, or not all of it is there."""
     fix = f"give the pair that it was trained on, or correct {CONFIG}"
-    with as_user_error(f"{folder}: the adapter does not fit the base model", fix), warnings.catch_warnings():
-        warnings.filterwarnings("error", "Found missing adapter keys")
-        return PeftModel.from_pretrained(model, str(folder), **options)
+    try:
+        with as_user_error(f"{folder}: the adapter does not fit the base model", fix), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return PeftModel.from_pretrained(model, str(folder), **options)
+    except UserError:
+        _take_off(model)
+        raise
+
+
+def _take_off(model: Any) -> None:
+    """Take off a model what PEFT put onto it before it failed: others are to be put onto it after this one."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            parent, _, child = name.rpartition(".")
+            tuned = isinstance(module, BaseTunerLayer)
+            setattr(model.get_submodule(parent), child, module.get_base_layer() if tuned else module.original_module)
+    vars(model).pop("peft_config", None)
 
 
 @contextmanager

@@ -30,13 +30,15 @@ def max_rank(pair: Pair) -> int:
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:
-    """An adapter's configuration. Raises UserError where a file of it is missing, or it says no type."""
+    """An adapter's configuration. Raises UserError where a file of it is missing, it says no type, or adds layers."""
     for name in (CONFIG, "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} there; an adapter is a folder that PEFT saved, as safetensors")
     config = read_settings(folder / CONFIG)
     if not isinstance(config.get("peft_type"), str):
         raise UserError(f"{folder / CONFIG}: key 'peft_type' has to name a type of adapter, such as LORA; {AGAIN}")
+    if config.get("layer_replication"):
+        raise UserError(f"{folder / CONFIG}: key 'layer_replication' adds layers to the base model; merge it into one")
     return config
 
 

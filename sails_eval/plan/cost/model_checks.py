@@ -16,15 +16,13 @@ from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.saes import check_fits, read_folder
-from sails_eval.models.base import config_of, dtype_of, ends_of, load_tokenizer, load_weights
+from sails_eval.models.base import HELLO, config_of, dtype_of, ends_of, load_tokenizer, load_weights
 from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_answer, render_chat
 from sails_eval.models.hub import is_here
 from sails_eval.models.templates import CLOCK, reads_clock
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.training.cell import check_target_modules
-
-HELLO = [{"role": "user", "content": "hello"}]
 
 
 def check_model(shape: Shape, pair: Pair, recipes: Sequence[Recipe]) -> Problems:
