@@ -165,11 +165,16 @@ BOUNDLESS = 10**9
 """The context, in tokens, of a model that states none."""
 
 
+MOST_LAYERS = 10_000
+"""Beyond all models; each layer takes time and memory even where no weight is read."""
+
+
 def config_of(pair: Pair, *, fix: str = "correct it, or fetch it again", **options: Any) -> Any:
     """The config of the pair's model. Raises UserError where it is missing, or makes no model."""
     with as_user_error(f"model '{pair.model}': cannot read its config.json", fix):
         config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False, **options)
-        config.get_text_config()
+        if (layers := getattr(config.get_text_config(), "num_hidden_layers", 0)) > MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers is {layers}, more than {MOST_LAYERS}")
         return config
 
 

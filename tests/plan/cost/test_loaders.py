@@ -64,6 +64,7 @@ CONFIG: list[tuple[Any, str]] = [
     ({"hidden_size": [1]}, "config.json.*hidden_size"),
     ({"hidden_act": "unheard_of"}, "cannot load it: KeyError: 'unheard_of'; correct its config.json"),
     ({"rope_parameters": "x"}, "config.json"),
+    ({"num_hidden_layers": 10**9}, "config.json: num_hidden_layers is 1000000000"),
     ("[]", "config.json: expected a JSON object, found list; correct"),
     ("", "config.json: not valid JSON"),
     (DEEP, r"config.json: .*nested too deeply"),
