@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,7 @@ from hypothesis import strategies as st
 from sails_eval.boards.table import read_rows as read_board
 from sails_eval.cli.common import config_values
 from sails_eval.core.comparison import CompareConfig
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, out_of_memory
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.schema import validate
@@ -92,8 +93,9 @@ PAIR_OF_MODEL = Pair(name="p", model="base", rank=2, dtype="float32")
 TASK = b"""\
 task: mine
 dataset_path: json
-dataset_kwargs: {data_files: {test: data.jsonl}}
+dataset_kwargs: {data_files: {test: test.jsonl, validation: validation.jsonl}}
 test_split: test
+validation_split: validation
 output_type: generate_until
 doc_to_text: "{{prompt}}"
 doc_to_target: ""
@@ -145,7 +147,7 @@ KINDS = (
     _of(MODEL, "generation_config.json", _model),
     _of(MODEL, "tokenizer.json", _model, called="tokenizer"),
     _of(MODEL, "tokenizer_config.json", _model),
-    _of(MODEL, "chat_template.jinja", _model, called="chat template"),
+    _of(MODEL, "chat_template.jinja", _model, called="chat"),
     _of(ADAPTER, "adapter_config.json", _adapter),
     _of(SAE, "cfg.json", _sae, called="layer_1"),
     Kind("mine.yaml", TASK, _task, share=0.1),
@@ -207,7 +209,7 @@ def swapped(content: bytes, swaps: list[tuple[int, Any]], *, as_json: bool) -> b
             keys = list(held) if isinstance(held, dict) else range(len(held)) if isinstance(held, list) else ()
             places += [(held, key) for key in keys]
         holder, key = places[number % len(places)]
-        holder[key] = value
+        holder[key] = deepcopy(value)
     return (json.dumps(root[0]) if as_json else yaml.safe_dump(root[0])).encode()
 
 
@@ -239,7 +241,8 @@ def main() -> int:
         os.chdir(folder)
         for source in (MODEL, ADAPTER, SAE):
             shutil.copytree(source, source.name)
-        Path("data.jsonl").write_text('{"prompt": "a"}\n')
+        for split in ("test", "validation"):
+            Path(f"{split}.jsonl").write_text(json.dumps({"prompt": f"Why {split}?"}) + "\n")
         for kind in KINDS:
             _fuzz(kind, max(1, round(kind.share * files / sum(each.share for each in KINDS))), seen, faults)
     outcomes = ("read", "refused", "slow", "other")
@@ -275,8 +278,9 @@ def _fuzz(kind: Kind, files: int, seen: Counter[tuple[str, str]], faults: dict[s
             if outcome == "other":
                 faults.setdefault(f"{kind.name}: {str(error)[:200]!r}", content)
         except Exception as error:  # what is looked for
-            outcome = "other"
-            faults.setdefault(f"{kind.name}: {type(error).__name__}: {str(error)[:200]}", content)
+            outcome = "refused" if out_of_memory(error) else "other"  # which the command line tells
+            if outcome == "other":
+                faults.setdefault(f"{kind.name}: {type(error).__name__}: {str(error)[:200]}", content)
         if time.process_time() - began > SLOW:
             outcome = "slow"
             faults.setdefault(f"{kind.name}: took {time.process_time() - began:.1f} s", content)

@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
@@ -22,7 +22,7 @@ from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_ch
 from sails_eval.models.hub import PLAIN
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
 from sails_eval.models.saved_weights import check_saved, finite
-from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, stored_model
+from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, read_template, stored_model
 from sails_eval.models.templates import settled
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -63,10 +63,7 @@ def load_tokenizer(pair: Pair) -> Any:
 def _complete(tokenizer: Any, pair: Pair) -> None:
     """Give a tokenizer the chat template, EOS and pad tokens that it lacks. Raises UserError as `load_tokenizer`."""
     if pair.chat_template is not None:
-        try:
-            tokenizer.chat_template = pair.chat_template.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
+        tokenizer.chat_template = read_template(pair.chat_template)
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
     if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
@@ -74,8 +71,9 @@ def _complete(tokenizer: Any, pair: Pair) -> None:
         raise UserError(
             f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
         )
-    tokenizer.chat_template = settled(tokenizer)
-    text, bos = render_chat(tokenizer, HELLO), tokenizer.bos_token
+    with as_user_error(f"model '{pair.model}': cannot use its chat template", "give another: --chat-template FILE"):
+        tokenizer.chat_template = settled(tokenizer)
+        text, bos = render_chat(tokenizer, HELLO), tokenizer.bos_token
     if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
         raise UserError(  # elsewhere it may open turns
             f"model '{pair.model}': its chat template writes the BOS token twice; remove one from the template"
@@ -164,7 +162,6 @@ def load_weights(pair: Pair, **options: Any) -> Any:
 BOUNDLESS = 10**9
 """The context, in tokens, of a model that states none."""
 
-
 MOST_LAYERS = 10_000
 """Beyond all models; each layer takes time and memory even where no weight is read."""
 
@@ -173,8 +170,12 @@ def config_of(pair: Pair, *, fix: str = "correct it, or fetch it again", **optio
     """The config of the pair's model. Raises UserError where it is missing, or makes no model."""
     with as_user_error(f"model '{pair.model}': cannot read its config.json", fix):
         config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False, **options)
-        if (layers := getattr(config.get_text_config(), "num_hidden_layers", 0)) > MOST_LAYERS:
-            raise ValueError(f"num_hidden_layers is {layers}, more than {MOST_LAYERS}")
+        text = config.get_text_config()
+        if not isinstance(text, PreTrainedConfig):
+            raise ValueError("text_config is not the config of a model")
+        for key, most in (("num_hidden_layers", MOST_LAYERS), ("max_position_embeddings", BOUNDLESS)):
+            if not 0 <= (found := getattr(text, key, None) or 0) <= most:
+                raise ValueError(f"{key} is {found}, not from 0 to {most}")
         return config
 
 

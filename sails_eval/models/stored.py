@@ -38,6 +38,8 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
                 raise UserError(f"{file}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
         if file.name in SETTINGS:
             read_settings(file)
+        elif file.suffix == ".jinja":
+            read_template(file)
         elif file.suffix == ".safetensors":
             _check_header(file)
     if ".safetensors" in kinds:
@@ -50,6 +52,16 @@ def read_settings(file: Path) -> dict[str, Any]:
         return read_json(file)
     except UserError as error:
         raise UserError(f"{error}; {AGAIN}") from error
+
+
+def read_template(file: Path) -> str:
+    """The chat template in a file. Raises UserError where there is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot read the chat template: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the chat template is not in UTF-8 ({error}); {AGAIN}") from error
 
 
 def _check_header(file: Path) -> None:

@@ -32,6 +32,8 @@ class Stated(_Read):
 
     d_in: int = Field(gt=0)
     d_sae: int = Field(gt=0)
+    k: float | None = Field(default=None, gt=0)
+    apply_b_dec_to_input: bool = True
     normalize_activations: str = "none"
     metadata: Origin = Origin()
 

@@ -39,6 +39,7 @@ def load_sae(source: SaeSource) -> Any:
     fix = f"correct its {CONFIG}, or save it again with SAELens" if source.path else "correct its 'release' and 'id'"
     with as_user_error(f"SAE '{source.path or source.name}': cannot load it", fix):
         sae = SAE.load_from_disk(str(source.path)) if source.path else SAE.from_pretrained(source.release, source.id)
+        sae.encode(sae.W_dec[:1])  # with settings that are looked at only now
     _check_scale(source, sae.cfg.normalize_activations)
     return sae
 

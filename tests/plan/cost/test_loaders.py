@@ -65,6 +65,8 @@ CONFIG: list[tuple[Any, str]] = [
     ({"hidden_act": "unheard_of"}, "cannot load it: KeyError: 'unheard_of'; correct its config.json"),
     ({"rope_parameters": "x"}, "config.json"),
     ({"num_hidden_layers": 10**9}, "config.json: num_hidden_layers is 1000000000"),
+    ({"text_config": {}}, "config.json: text_config is not"),
+    ({"max_position_embeddings": -1}, "config.json: max_position_embeddings is -1"),
     ("[]", "config.json: expected a JSON object, found list; correct"),
     ("", "config.json: not valid JSON"),
     (DEEP, r"config.json: .*nested too deeply"),
@@ -119,6 +121,16 @@ def test_a_model_whose_weights_are_not_finite_is_refused(folder: Path, value: fl
 def test_a_model_that_cannot_answer_with_its_own_settings_is_refused(folder: Path) -> None:
     edit(folder / "generation_config.json", {"repetition_penalty": "x"})
     refused("generation_config.json", load_base, pair_of(folder))
+
+
+def test_a_chat_template_that_is_no_text_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_bytes(b"\xff")
+    refused(
+        "own.jinja: the chat template is not in UTF-8", load_base, pair_of(folder, chat_template=tmp_path / "own.jinja")
+    )
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    refused("chat_template.jinja: the chat template is not in UTF-8", load_base, pair_of(folder))
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -192,6 +204,7 @@ SAE: list[tuple[Any, str]] = [
     ({"metadata": {"hook_name": f"blocks.{'9' * 5000}.hook_resid_post"}}, "is not the output of a layer"),
     ({"d_sae": None}, "cfg.json: key 'd_sae'"),
     ({"d_in": "x"}, "cfg.json: key 'd_in'"),
+    ({"k": -1}, "cfg.json: key 'k'"),
     ({"normalize_activations": 5}, "cfg.json: key 'normalize_activations'"),
     ("[]", "cfg.json: expected a JSON object"),
     (DEEP, "cfg.json: .*nested too deeply"),
@@ -211,7 +224,10 @@ def test_a_wrong_value_in_a_saes_file_is_one_line_before_it_is_loaded(
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("new", [{"architecture": "unheard_of"}, {"architecture": 5}, {"dtype": 5}])
+UNHEARD = {"architecture": "unheard_of"}, {"architecture": 5}, {"dtype": 5}, {"architecture": "topk", "k": 99}
+
+
+@pytest.mark.parametrize("new", UNHEARD)
 def test_what_only_saelens_can_tell_is_one_line(tmp_path: Path, new: Any) -> None:
     sae = save_sae(tmp_path / "sae", "model.layers.0")
     edit(sae / "cfg.json", new)
