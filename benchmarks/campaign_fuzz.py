@@ -46,6 +46,7 @@ from sails_eval.methods.subspace.saes import load_sae
 from sails_eval.models.base import Base, applied, load_base
 from sails_eval.plan.cost.meta_model import shape_of
 from sails_eval.plan.cost.model_checks import check_answers, check_model, check_sae
+from sails_eval.plan.problems import Problems
 from sails_eval.run.workers import quiet_libraries
 from sails_eval.tasks.folders import check_task
 
@@ -104,17 +105,14 @@ metadata: {kind: harmful, version: 1}
 """
 
 
-def _model(_: Path) -> object:
-    """As `pairs check` and `compare` read a model, and as `plan` does."""
-    try:
-        check_answers(load_base(PAIR_OF_MODEL).tokenizer)
-    except UserError:
-        try:
-            check_model(shape_of(PAIR_OF_MODEL), PAIR_OF_MODEL, ()).check()
-        except UserError as error:
-            raise UserError(str(error).partition("\n")[0]) from error  # of several, the first
-        raise
-    return check_model(shape_of(PAIR_OF_MODEL), PAIR_OF_MODEL, ()).check()
+def _model(_: Path) -> None:
+    """As `plan` reads a model, and then as `pairs check` and `compare` do, which have to find all that it finds."""
+    planned = Problems()
+    if (shape := planned.attempt(shape_of, PAIR_OF_MODEL)) is not None:
+        planned += planned.attempt(check_model, shape, PAIR_OF_MODEL, ()) or ()
+    check_answers(load_base(PAIR_OF_MODEL).tokenizer)
+    if planned.stopping:
+        raise AssertionError(f"only plan finds: {planned.stopping[0]}")
 
 
 @cache
@@ -181,7 +179,7 @@ NASTY = (
 )
 
 PIECES = st.integers(0, 2000)
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 2.5, 10**9, 10**30, 1e300, "", "x", "(", "four", "\ud83d", "../x", "9" * 5000, [], {}, [[]]),
     *([1], ["x"], {"x": 1}, {"x": {}}, [[0, 9]]),
 )
