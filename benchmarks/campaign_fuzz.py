@@ -45,7 +45,7 @@ from sails_eval.judges.answer_files import AnswerColumns, read_answers
 from sails_eval.methods.subspace.saes import load_sae
 from sails_eval.models.base import Base, applied, load_base
 from sails_eval.plan.cost.meta_model import shape_of
-from sails_eval.plan.cost.model_checks import check_answers, check_model, check_sae
+from sails_eval.plan.cost.model_checks import check_answers, check_model, check_sae, check_tokens
 from sails_eval.plan.problems import Problems
 from sails_eval.run.workers import quiet_libraries
 from sails_eval.tasks.folders import check_task
@@ -110,7 +110,9 @@ def _model(_: Path) -> None:
     planned = Problems()
     if (shape := planned.attempt(shape_of, PAIR_OF_MODEL)) is not None:
         planned += planned.attempt(check_model, shape, PAIR_OF_MODEL, ()) or ()
-    check_answers(load_base(PAIR_OF_MODEL).tokenizer)
+    base = load_base(PAIR_OF_MODEL)
+    check_tokens(base.tokenizer, base.model)
+    check_answers(base.tokenizer)
     if planned.stopping:
         raise AssertionError(f"only plan finds: {planned.stopping[0]}")
 
@@ -144,7 +146,7 @@ KINDS = (
     _of(MODEL, "config.json", _model),
     _of(MODEL, "generation_config.json", _model),
     _of(MODEL, "tokenizer.json", _model, called="tokenizer"),
-    _of(MODEL, "tokenizer_config.json", _model),
+    _of(MODEL, "tokenizer_config.json", _model, called="tokenizer"),
     _of(MODEL, "chat_template.jinja", _model, called="chat"),
     _of(ADAPTER, "adapter_config.json", _adapter),
     _of(SAE, "cfg.json", _sae, called="layer_1"),

@@ -114,6 +114,10 @@ SMALL = 10**8
 """Parameters of a model up to which each of its weights is looked at."""
 
 
+FEW_TOKENS = 16
+"""The end of a prompt that a model is tried on."""
+
+
 def _check_answering(base: Base, pair: Pair) -> None:
     """Raises UserError where a model has values that are not finite, or cannot answer with its own settings."""
     model, again = base.model, "copy or fetch its weights again"
@@ -121,7 +125,9 @@ def _check_answering(base: Base, pair: Pair) -> None:
         for name, weight in model.named_parameters():
             if not finite(weight):
                 raise UserError(f"model '{pair.model}': weight {name} has values that are not finite; {again}")
-    ids = torch.tensor([encode_chat(base.tokenizer, HELLO)], device=model.device)
+    rows = model.get_input_embeddings().weight.shape[0]  # that there are tokens beyond these is told elsewhere
+    last = [token for token in encode_chat(base.tokenizer, HELLO) if token < rows][-FEW_TOKENS:] or [0]
+    ids = torch.tensor([last], device=model.device)
     told = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
     fix = "correct its config.json or generation_config.json"
     with as_user_error(f"model '{pair.model}': cannot answer", fix):
