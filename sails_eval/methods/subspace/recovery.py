@@ -51,7 +51,7 @@ def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:
 
     Raises UserError where the file is none of that kind, or a subspace has no orthonormal columns of that width.
     """
-    with as_user_error(f"{path}: not a planted subspace", "give a safetensors file of layers.N"):
+    with as_user_error(f"{path}: not a planted subspace, a safetensors file of layers.N", "give one"):
         found = {int(name.removeprefix("layers.")): tensor.float() for name, tensor in load_file(path).items()}
     for layer, planted in found.items():
         if planted.ndim != 2 or planted.shape[0] != width:
