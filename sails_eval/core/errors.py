@@ -3,7 +3,8 @@
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -90,6 +91,30 @@ def reason(error: BaseException) -> str:
     known = explained(error)
     told = first_line(known) if known else f"{type(error).__name__}: {first_line(error)}"
     return told.replace(";", ",")
+
+
+LONGEST_REASON = 500
+"""The most characters that are repeated of what a library says; some list all that they know."""
+
+
+@contextmanager
+def as_user_error(what: str, fix: str) -> Iterator[None]:
+    """Whatever a library raises in the block, over files that people give it, is a UserError of one line.
+
+    `what` names the file, folder or key and what cannot be done with it, `fix` is the next step. What is one already
+    stays as it is, and so does a lack of memory, which `explained` tells.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        told = first_line(error)
+        if isinstance(error, (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)):
+            told = f"{type(error).__name__}: {told}"  # their words alone say little
+        raise UserError(f"{what}: {told[:LONGEST_REASON]}; {fix}") from error
 
 
 class UnknownNameError(UserError):

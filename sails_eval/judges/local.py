@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.records import Completion, Verdict
@@ -102,11 +103,8 @@ class LocalJudge(Judge):
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
         if not any(self.folder.glob("*.safetensors")):
             raise UserError(f"judge model '{self.model_name}' has no safetensors weights; convert it, or name another")
-        try:
+        with self._loading():
             _ = self._config, self.tokenizer
-        except (OSError, ValueError) as error:
-            problem = f"judge model '{self.model_name}' can't be loaded"
-            raise UserError(f"{problem}: {first_line(error)}") from error
         for rubric in self._rubrics.values():
             self._reply_tokens(rubric)
 
@@ -147,11 +145,13 @@ class LocalJudge(Judge):
     @cached_property
     def folder(self) -> Path:
         """Where the model lies, after fetching it if need be. Raises UserError where it can't be had."""
-        try:
+        what = f"judge model '{self.model_name}' is not a folder, and cannot be fetched from the hub"
+        with as_user_error(what, "correct its name, or give a folder"):
             return fetch(self.model_name)
-        except (OSError, ValueError) as error:
-            problem = f"judge model '{self.model_name}' is not a folder, and cannot be fetched from the hub"
-            raise UserError(f"{problem}: {first_line(error)}") from error
+
+    def _loading(self) -> AbstractContextManager[None]:
+        fix = "correct or fetch its config.json, tokenizer and weights again"
+        return as_user_error(f"judge model '{self.model_name}' can't be loaded", fix)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -174,7 +174,8 @@ class LocalJudge(Judge):
         attention = {"attn_implementation": "eager"} if self._config.model_type == "gemma2" else {}
         load = AutoModelForCausalLM.from_pretrained
         options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-        return load(self.folder, **options, **attention).to(device).eval()
+        with self._loading():
+            return load(self.folder, **options, **attention).to(device).eval()
 
     @cached_property
     def _vllm(self) -> Any:

@@ -17,7 +17,7 @@ from pydantic import Field
 from sails_eval.core.errors import UserError
 from sails_eval.methods.base import Flops, FromContrast, Material, Report, State
 from sails_eval.methods.subspace.contrast import Contrast
-from sails_eval.methods.subspace.saes import check_widths
+from sails_eval.methods.subspace.saes import check_width
 from sails_eval.methods.subspace.settings import Placement, SpanSettings
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def get_sails_state_dict(
     if not (contrast.aligned and contrast.unaligned):
         raise UserError("SAILS needs contrast data: aligned and unaligned texts")
     n = scored(settings)
-    check_widths(model, saes)
+    for layer, sae in saes.items():
+        check_width(model.config.get_text_config(), layer, sae.cfg.d_in)
     halves = contrast.halves()
     parts = [_moments(model, saes, half, settings) for half in halves]
     whole = merged(*parts)

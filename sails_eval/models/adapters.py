@@ -11,7 +11,7 @@ from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType as Kinds
 
-from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.errors import UserError, as_user_error, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import PAIR_OWNS, Recipe, regularises
 
@@ -52,10 +52,8 @@ def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0
             raise unknown(f"key in 'peft' of recipe '{recipe.name}':", name, settable)
     drawn = "projection_prng_key"  # of kinds that draw random matrices of their own: VeRA, RandLoRA
     own = _ranked(pair, recipe, steps) | ({drawn: seed} if drawn in known else {})
-    try:
+    with as_user_error(f"recipe '{recipe.name}': key 'peft'", "correct it"):
         return kind(task_type="CAUSAL_LM", target_modules=list(pair.target_modules), **{**own, **recipe.peft})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"recipe '{recipe.name}': key 'peft': {first_line(error)}") from error
 
 
 def add_adapter(model: Any, config: Any) -> Any:
@@ -66,17 +64,8 @@ def add_adapter(model: Any, config: Any) -> Any:
                 f"PEFT cannot keep {config.peft_type.value} off the model's vision tower; leave it out here"
             )
         config = replace(config, exclude_modules=f".*{NOT_TEXT}.*")
-    try:
+    with as_user_error("key 'peft': PEFT cannot make such an adapter", "check its fields"):  # not all before now
         return get_peft_model(model, config)
-    except (
-        AttributeError,
-        ImportError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:  # of a field that PEFT looks at only here
-        told = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"key 'peft': PEFT cannot make such an adapter ({told}); check its fields") from error
 
 
 def is_own(name: str, model: Any) -> bool:

@@ -1,6 +1,7 @@
 """Loading base models, and putting trained adapters or weights onto them and taking them off again."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -9,18 +10,22 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
-from sails_eval.models.chat import check_template, end_tokens, ending_of
+from sails_eval.models.chat import check_template, encode_chat, end_tokens, ending_of
 from sails_eval.models.hub import PLAIN
-from sails_eval.models.saved_adapter import CONFIG
+from sails_eval.models.saved_adapter import CONFIG, read_adapter
 from sails_eval.models.saved_weights import check_saved, finite
-from sails_eval.models.stored import TOKENIZER, check_readable, fault_in, put_weights, stored_model
+from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, read_template, stored_model
 from sails_eval.models.templates import settled
+
+HELLO = [{"role": "user", "content": "hello"}]
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,20 @@ def load_tokenizer(pair: Pair) -> Any:
     folder = Path(pair.model)
     if folder.is_dir() and not any(any(folder.glob(kind)) for kind in ("*token*", "*.model", "vocab*")):
         raise UserError(f"model '{folder}': no tokenizer there; copy tokenizer.json and tokenizer_config.json into it")
-    try:
-        check_readable(folder, TOKENIZER)
+    check_readable(folder, TOKENIZER)
+    if (folder / "config.json").is_file():  # it is read with the tokenizer, which would be blamed for what is wrong
+        config_of(pair)
+    fix = "correct its tokenizer.json or tokenizer_config.json, or fetch them again"
+    with as_user_error(f"model '{pair.model}': cannot load its tokenizer", fix):
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
-    except Exception as error:  # whatever its files may raise that fit no tokenizer
-        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {fault_in(pair.model, error)}") from error
+        _complete(tokenizer, pair)
+    return tokenizer
+
+
+def _complete(tokenizer: Any, pair: Pair) -> None:
+    """Give a tokenizer the chat template, EOS and pad tokens that it lacks. Raises UserError as `load_tokenizer`."""
     if pair.chat_template is not None:
-        try:
-            tokenizer.chat_template = pair.chat_template.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
+        tokenizer.chat_template = read_template(pair.chat_template)
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
     if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
@@ -62,7 +71,8 @@ def load_tokenizer(pair: Pair) -> Any:
         raise UserError(
             f"model '{pair.model}': its chat templates are {names}, none is the default; give --chat-template"
         )
-    tokenizer.chat_template = settled(tokenizer)
+    with as_user_error(f"model '{pair.model}': cannot use its chat template", "give another: --chat-template FILE"):
+        tokenizer.chat_template = settled(tokenizer)
     try:
         check_template(tokenizer)
     except UserError as error:
@@ -71,7 +81,7 @@ def load_tokenizer(pair: Pair) -> Any:
         tokenizer.eos_token = _end(tokenizer, pair)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    encode_chat(tokenizer, HELLO)  # with settings that are looked at only now
 
 
 def _end(tokenizer: Any, pair: Pair) -> str:
@@ -93,11 +103,49 @@ def load_base(pair: Pair) -> Base:
     tokenizer = load_tokenizer(pair)
     model = load_weights(pair)
     model.requires_grad_(False)
-    if strange := next((name for name, weight in model.named_parameters() if not finite(weight)), None):
-        raise UserError(f"model '{pair.model}': weight {strange} has values that are not finite; fetch it again")
-    model.generation_config.eos_token_id = end_tokens(model.generation_config, tokenizer)
+    model.generation_config.eos_token_id = ends_of(pair, model.generation_config, tokenizer)
     model.generation_config.num_return_sequences = 1  # lm-eval takes one answer to a prompt
-    return Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+    base = Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+    _check_answering(base, pair)
+    return base
+
+
+SMALL = 10**8
+"""Parameters of a model up to which each of its weights is looked at."""
+
+
+FEW_TOKENS = 16
+"""The end of a prompt that a model is tried on."""
+
+
+def _check_answering(base: Base, pair: Pair) -> None:
+    """Raises UserError where a model has values that are not finite, or cannot answer with its own settings."""
+    model, again = base.model, "copy or fetch its weights again"
+    if model.num_parameters() <= SMALL:
+        for name, weight in model.named_parameters():
+            if not finite(weight):
+                raise UserError(f"model '{pair.model}': weight {name} has values that are not finite; {again}")
+    rows = model.get_input_embeddings().weight.shape[0]  # that there are tokens beyond these is told elsewhere
+    last = [token for token in encode_chat(base.tokenizer, HELLO) if token < rows][-FEW_TOKENS:] or [0]
+    ids = torch.tensor([last], device=model.device)
+    told = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    fix = "correct its config.json or generation_config.json"
+    with as_user_error(f"model '{pair.model}': cannot answer", fix):
+        said = model.generate(ids, attention_mask=torch.ones_like(ids), **told)
+    if said.logits[0].isnan().any():
+        raise UserError(f"model '{pair.model}': its answers have values that are not numbers; {again}")
+
+
+def ends_of(pair: Pair, generation: GenerationConfig, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer, as `end_tokens`. Raises UserError where the model's settings name no tokens."""
+    told, known = generation.eos_token_id, tokenizer.get_vocab().values()
+    for end in told if isinstance(told, list) else [told]:
+        if end is not None and end not in known:
+            raise UserError(
+                f"model '{pair.model}': key 'eos_token_id' of its generation_config.json (without one, of its "
+                f"config.json) is {end!r:.40}, which is no token of its tokenizer; correct it"
+            )
+    return end_tokens(generation, tokenizer)
 
 
 def load_weights(pair: Pair, **options: Any) -> Any:
@@ -105,7 +153,7 @@ def load_weights(pair: Pair, **options: Any) -> Any:
 
     Raises UserError where the files are damaged or do not hold all that the model has.
     """
-    if any("MaskedLM" in name for name in _config_of(pair).architectures or ()):
+    if any("MaskedLM" in name for name in config_of(pair).architectures or ()):
         raise UserError(f"model '{pair.model}': it reads texts in both directions and writes none; give a causal model")
     attention = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     return stored_model(
@@ -122,28 +170,37 @@ def load_weights(pair: Pair, **options: Any) -> Any:
 BOUNDLESS = 10**9
 """The context, in tokens, of a model that states none."""
 
+MOST_LAYERS = 10_000
+"""Beyond all models; each layer takes time and memory even where no weight is read."""
+
+
+def config_of(pair: Pair, *, fix: str = "correct it, or fetch it again", **options: Any) -> Any:
+    """The config of the pair's model. Raises UserError where it is missing, or makes no model."""
+    with as_user_error(f"model '{pair.model}': cannot read its config.json", fix):
+        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False, **options)
+        text = config.get_text_config()
+        if not isinstance(text, PreTrainedConfig):
+            raise ValueError("text_config is not the config of a model")
+        for key, most in (("num_hidden_layers", MOST_LAYERS), ("max_position_embeddings", BOUNDLESS)):
+            if not 0 <= (found := getattr(text, key, None) or 0) <= most:
+                raise ValueError(f"{key} is {found}, not from 0 to {most}")
+        return config
+
 
 def context_of(pair: Pair) -> int:
     """The longest prompt and answer together, in tokens: what the model can do, or the pair says an engine is to do."""
-    config = _config_of(pair).get_text_config()
+    config = config_of(pair).get_text_config()
     most = int(getattr(config, "max_position_embeddings", None) or BOUNDLESS)
     return min(most, int(pair.engine.get("max_model_len") or most))
 
 
-def _config_of(pair: Pair) -> Any:
-    """The model's config. Raises UserError where it cannot be read."""
-    try:
-        return AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
-    except Exception as error:  # whatever a config may raise
-        raise UserError(f"model '{pair.model}': cannot load it: {fault_in(pair.model, error)}") from error
-
-
 def load_generation(folder: Path) -> GenerationConfig:
     """The generation settings of a model that lies in `folder` and is not loaded here."""
-    try:
-        return GenerationConfig.from_pretrained(folder)
-    except OSError:  # then the model's own config has them
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    with as_user_error(f"{folder}: cannot read its generation_config.json", "correct it, or fetch it again"):
+        try:
+            return GenerationConfig.from_pretrained(folder)
+        except OSError:  # then the model's own config has them
+            return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -167,15 +224,11 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     if checkpoint is None:
         yield base.model
     elif (checkpoint / CONFIG).is_file():
-        config = PeftConfig.from_pretrained(str(checkpoint))
+        read_adapter(checkpoint)
+        with as_user_error(f"{checkpoint / CONFIG}: no configuration of an adapter", "correct it, or save it again"):
+            config = PeftConfig.from_pretrained(str(checkpoint))
         with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
-            try:
-                wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{checkpoint}: the adapter does not fit the base model; give the pair that it was trained on: "
-                    f"{first_line(error)}"
-                ) from error
+            wrapped = load_adapter(base.model, checkpoint, config=config)
             try:
                 yield wrapped.eval()
             finally:
@@ -184,6 +237,28 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
         with replaced_weights(base.model):
             put_weights(base.model, checkpoint)
             yield base.model
+
+
+def load_adapter(model: Any, folder: Path, **options: Any) -> PeftModel:
+    """An adapter on a model, as PEFT loads it. Raises UserError where it does not fit, or not all of it is there."""
+    fix = f"give the pair that it was trained on, or correct {CONFIG}"
+    try:
+        with as_user_error(f"{folder}: the adapter does not fit the base model", fix), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return PeftModel.from_pretrained(model, str(folder), **options)
+    except UserError:
+        _take_off(model)
+        raise
+
+
+def _take_off(model: Any) -> None:
+    """Take off a model what PEFT put onto it before it failed: others are to be put onto it after this one."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            parent, _, child = name.rpartition(".")
+            tuned = isinstance(module, BaseTunerLayer)
+            setattr(model.get_submodule(parent), child, module.get_base_layer() if tuned else module.original_module)
+    vars(model).pop("peft_config", None)
 
 
 @contextmanager

@@ -119,11 +119,9 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
 def end_tokens(generation: "GenerationConfig", tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of the model's generation settings, its tokenizer and its template."""
-    told = generation.eos_token_id
-    ends = {*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None}
-    if strange := [end for end in ends if not isinstance(end, int) or end < 0]:
-        raise UserError(f"the model's generation_config.json: eos_token_id {strange[0]!r} is no token; correct it")
-    return sorted(end for end in ends if tokenizer.convert_ids_to_tokens(end) is not None)
+    ends = generation.eos_token_id
+    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
+    return sorted(known - {None})
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:

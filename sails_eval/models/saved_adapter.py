@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair
+from sails_eval.models.stored import AGAIN, read_settings
 
 CONFIG = "adapter_config.json"
 CHECKPOINT = "checkpoint"
@@ -30,21 +30,33 @@ def max_rank(pair: Pair) -> int:
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:
-    """A LoRA adapter's configuration. Raises UserError where a file of it is missing, or it is of another type."""
+    """An adapter's configuration. Raises UserError where a file of it is missing, it says no type, or adds layers."""
     for name in (CONFIG, "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} there; an adapter is a folder that PEFT saved, as safetensors")
-    config = read_json(folder / CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise UserError(
-            f"{folder}: an adapter of type {config.get('peft_type')}; vLLM serves LORA only; give --engine hf"
-        )
+    config = read_settings(folder / CONFIG)
+    if not isinstance(config.get("peft_type"), str):
+        raise UserError(f"{folder / CONFIG}: key 'peft_type' has to name a type of adapter, such as LORA; {AGAIN}")
+    if config.get("layer_replication"):
+        raise UserError(f"{folder / CONFIG}: key 'layer_replication' adds layers to the base model; merge it into one")
+    return config
+
+
+def read_lora(folder: Path) -> dict[str, Any]:
+    """A LoRA adapter's configuration. Raises UserError where it is of another type, or its ranks are no numbers."""
+    config = read_adapter(folder)
+    if config["peft_type"] != "LORA":
+        raise UserError(f"{folder}: an adapter of type {config['peft_type']}; vLLM serves LORA only; give --engine hf")
+    own = config.get("rank_pattern") or {}
+    for key, ranks in (("r", [config.get("r")]), ("rank_pattern", own.values() if isinstance(own, dict) else [own])):
+        if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
+            raise UserError(f"{folder / CONFIG}: key '{key}' has to give whole numbers above 0; {AGAIN}")
     return config
 
 
 def check_rank(folder: Path, limit: int) -> None:
     """Raises UserError for an adapter that is missing, or of a higher rank than an engine was started for."""
-    config = read_adapter(folder)
+    config = read_lora(folder)
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     if rank > limit:
         raise UserError(

@@ -1,6 +1,5 @@
 """Weights as files hold them: whether these can be read, hold all that a model has, and under which names."""
 
-import json
 import logging
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -9,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error, first_line
 from sails_eval.core.files import POINTER, check_no_pointer, read_json
 
 logger = logging.getLogger(__name__)
@@ -18,8 +17,15 @@ WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
 """The files that weights, and a tokenizer, are read from."""
 
 
-OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json")
-"""The small files of a model that hold a JSON object."""
+INDEX = "model.safetensors.index.json"
+
+SETTINGS = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("adapter_config.json", "cfg.json", INDEX),
+)
+"""Files of models, tokenizers, adapters and SAEs that hold a JSON object; libraries fail on others in many ways."""
+
+AGAIN = "correct it, or copy or fetch it again"
 
 
 def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
@@ -29,26 +35,50 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
             continue
         with file.open("rb") as opened:
             check_no_pointer(file, opened.read(len(POINTER)))
-        if file.name in OBJECTS:
-            read_json(file)  # transformers passes over a broken generation_config.json
-        if file.suffix != ".safetensors":
-            continue
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise UserError(f"{file}: damaged or cut off ({first_line(error)}); copy or fetch it again") from error
+        if file.name in SETTINGS:
+            read_settings(file)
+        elif file.suffix == ".jinja":
+            read_template(file)
+        elif file.suffix == ".safetensors":
+            _check_header(file)
+    if ".safetensors" in kinds:
+        shards_of(folder)
 
 
-def fault_in(source: str, error: Exception) -> str:
-    """Why a library could not load something: the file in a folder that is no JSON, else what it says itself."""
-    for file in sorted(Path(source).glob("*.json")) if not isinstance(error, UserError) else ():
-        try:
-            json.loads(file.read_bytes())
-        except (ValueError, RecursionError, OSError) as broken:
-            return f"{file.name} is not valid JSON ({first_line(broken)})"
-    known = isinstance(error, UserError | OSError | ValueError | RuntimeError | ImportError | SafetensorError)
-    return first_line(error) if known else f"{type(error).__name__}: {first_line(error)}"
+def read_settings(file: Path) -> dict[str, Any]:
+    """What a file of `SETTINGS` holds. Raises UserError where it is not a JSON object."""
+    try:
+        return read_json(file)
+    except UserError as error:
+        raise UserError(f"{error}; {AGAIN}") from error
+
+
+def read_template(file: Path) -> str:
+    """The chat template in a file. Raises UserError where there is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot read the chat template: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the chat template is not in UTF-8 ({error}); {AGAIN}") from error
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with safe_open(file, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise UserError(f"{file}: damaged or cut off ({first_line(error)}); copy or fetch it again") from error
+
+
+def shards_of(folder: Path) -> list[str]:
+    """The files that the index of a model's weights names, if it has one. Raises UserError where it names none."""
+    if not (file := folder / INDEX).is_file():
+        return []
+    named = read_settings(file).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise UserError(f"{file}: key 'weight_map' has to map each weight to the name of its file; {AGAIN}")
+    return sorted({*named.values()})
 
 
 def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
@@ -62,11 +92,10 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
         raise UserError(f"{what}: an adapter, not a model; give the model that it was trained on")
     told = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
     told["trust_remote_code"] = False  # None would ask at the terminal
-    try:
-        check_readable(Path(source))
+    check_readable(Path(source))
+    fix = "correct its config.json or generation_config.json, or fetch the model again"
+    with as_user_error(f"{what}: cannot load it", fix):
         model, found = kind.from_pretrained(source, **told)
-    except Exception as error:  # whatever a config may raise that fits no model
-        raise UserError(f"{what}: cannot load it: {fault_in(source, error)}") from error
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"])
         raise UserError(

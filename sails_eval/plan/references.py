@@ -8,10 +8,10 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.schema import as_name, check_name
 from sails_eval.models import endpoint
-from sails_eval.models.engines import CHAT, OPENAI
+from sails_eval.models.engines import CHAT, HF, OPENAI
 from sails_eval.models.hub import has_chat_template
 from sails_eval.models.identity import commit_of, model_identity
-from sails_eval.models.saved_adapter import CHECKPOINT, CONFIG, read_adapter
+from sails_eval.models.saved_adapter import CHECKPOINT, CONFIG, read_adapter, read_lora
 from sails_eval.plan.plan import ReferenceModel
 
 
@@ -37,7 +37,7 @@ def reference(asked: str, pair: Pair, engine: str, *, name: str | None = None) -
         return ReferenceModel(name, target, other, CHAT, identity)
     folder = Path(target)
     if (folder / CONFIG).is_file():
-        read_adapter(folder)
+        read_adapter(folder) if engine == HF else read_lora(folder)
         identity = {"adapter": of_path(folder)}
         return ReferenceModel(name, f"{pair.name} + {folder.resolve().name}", pair, engine, identity, folder)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):

@@ -136,7 +136,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_one_line(llama: Path, what
         (llama / "model.safetensors").unlink()
     else:
         (llama / "config.json").write_text('{"model_type": "unheard_of"}')
-    with pytest.raises(UserError, match=f"^model '{model}': cannot load ") as caught:
+    with pytest.raises(UserError, match=f"^model '{model}': cannot (load|read its config.json)") as caught:
         load_base(pair_of(model))
     assert "\n" not in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_one_line(llama: Path, what
 def test_weights_that_are_cut_off_are_an_error(llama: Path) -> None:
     weights = llama / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="cannot load it"):
+    with pytest.raises(UserError, match=r"model.safetensors: damaged or cut off"):
         load_base(pair_of(llama))
 
 

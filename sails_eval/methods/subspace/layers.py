@@ -1,13 +1,47 @@
-"""Which layers get a basis: known before a weight is loaded."""
+"""What SAEs say of themselves, and so which layers get a basis: known before a weight is loaded."""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from sails_eval.core.files import read_json
+from pydantic import BaseModel, ConfigDict, Field
+
 from sails_eval.core.pair import SaeSource
+from sails_eval.core.schema import validate
+from sails_eval.models.stored import read_settings
 
-HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d+)")
+CONFIG = "cfg.json"
+
+HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d{1,4})")
 """The names of hooks at the output of a layer, as SAELens records them."""
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, from_attributes=True, protected_namespaces=())
+
+
+class Origin(_Read):
+    """What a SAE was trained on."""
+
+    hook_name: str | None = None
+    model_name: str | None = None
+
+
+class Stated(_Read):
+    """What a SAE's configuration says that has to fit the model."""
+
+    d_in: int = Field(gt=0)
+    d_sae: int = Field(gt=0)
+    k: float | None = Field(default=None, gt=0)
+    apply_b_dec_to_input: bool = True
+    normalize_activations: str = "none"
+    metadata: Origin = Origin()
+
+
+def read_stated(folder: Path) -> Stated:
+    """What the configuration in a SAE's folder says. Raises UserError that names file and key where it is none."""
+    told = read_settings(folder / CONFIG)
+    return validate(Stated, {"metadata": told, **told}, where=str(folder / CONFIG))  # old ones have no metadata
 
 
 def sae_layer(source: SaeSource, hook: str | None = None) -> int | None:
@@ -17,10 +51,9 @@ def sae_layer(source: SaeSource, hook: str | None = None) -> int | None:
     """
     if source.layer is not None:
         return source.layer
-    if hook is None and source.path is not None and (source.path / "cfg.json").is_file():
-        told = read_json(source.path / "cfg.json")
-        hook = str(told.get("metadata", told).get("hook_name", ""))
-    found = re.search(r"(\d+)", source.id or "") if hook is None else HOOK.fullmatch(hook)
+    if hook is None and source.path is not None and (source.path / CONFIG).is_file():
+        hook = read_stated(source.path).metadata.hook_name or ""
+    found = re.search(r"(\d{1,4})", source.id or "") if hook is None else HOOK.fullmatch(hook)
     return int(next(filter(None, found.groups()))) if found else None
 
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error
 
 
 def overlap(basis: torch.Tensor, planted: torch.Tensor) -> float:
@@ -52,12 +51,8 @@ def load_planted(path: Path, width: int) -> dict[int, torch.Tensor]:
 
     Raises UserError where the file is none of that kind, or a subspace has no orthonormal columns of that width.
     """
-    try:
+    with as_user_error(f"{path}: not a planted subspace, a safetensors file of layers.N", "give one"):
         found = {int(name.removeprefix("layers.")): tensor.float() for name, tensor in load_file(path).items()}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: not a planted subspace, a safetensors file of layers.N: {first_line(error)}"
-        ) from error
     for layer, planted in found.items():
         if planted.ndim != 2 or planted.shape[0] != width:
             raise UserError(f"{path}: layers.{layer} has shape {list(planted.shape)}, expected [{width}, r]")

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import safe_open
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
 from sails_eval.methods import adapted_modules
+from sails_eval.models.base import load_adapter
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG
 
@@ -20,14 +20,9 @@ def alignment(model: Any, pair: Pair, name: str) -> Iterator[tuple[str, torch.Te
 
     Raises UserError where the reference cannot be loaded, or has no weights for a target module.
     """
-    try:
+    with as_user_error(f"reference '{name}' of pair '{pair.name}' cannot be loaded", "correct the key 'references'"):
         folder = fetch(pair.references[name])
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"reference '{name}' of pair '{pair.name}' cannot be loaded: {first_line(error)}; correct the pair's key "
-            "'references'"
-        ) from error
-    found = dict(_of_adapter(model, folder) if (folder / CONFIG).is_file() else _of_weights(model, pair, folder))
+        found = dict(_of_adapter(model, folder) if (folder / CONFIG).is_file() else _of_weights(model, pair, folder))
     if missing := [module for module in target_modules(model, pair) if module not in found]:
         raise UserError(
             f"reference '{name}' of pair '{pair.name}' has no weights for {len(missing)} target modules, "
@@ -43,7 +38,7 @@ def target_modules(model: Any, pair: Pair) -> dict[str, torch.nn.Linear]:
 
 
 def _of_adapter(model: Any, folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    adapted = PeftModel.from_pretrained(model, str(folder))
+    adapted = load_adapter(model, folder)
     try:
         for name, module in adapted_modules(adapted):
             yield name, module.get_delta_weight("default").detach().float().cpu()

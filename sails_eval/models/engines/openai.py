@@ -20,12 +20,11 @@ from sails_eval.core.fingerprint import of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models import client
-from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
-from sails_eval.models.chat import end_tokens
+from sails_eval.models.base import BOUNDLESS, context_of, ends_of, load_generation, load_tokenizer
 from sails_eval.models.engines.base import ENGINE_KEY, Engine, Templated
 from sails_eval.models.engines.remote import Served
 from sails_eval.models.hub import fetch
-from sails_eval.models.saved_adapter import CONFIG, read_adapter
+from sails_eval.models.saved_adapter import CONFIG, read_lora
 
 CALL_SECONDS = 300.0
 """How long the server may take for what is no answer: loading an adapter is the longest."""
@@ -121,7 +120,7 @@ class OpenAIEngine(Engine):
             max_length=context_of(self._pair) + 1,  # it leaves a place free; that documents fit was checked
         )
         lm.url, lm.key = self._url, self._key
-        lm.tokenizer, lm.ends = self._tokenizer, end_tokens(load_generation(self._folder), self._tokenizer)
+        lm.tokenizer, lm.ends = self._tokenizer, ends_of(self._pair, load_generation(self._folder), self._tokenizer)
         return lm
 
     def _models(self) -> list[_Served]:
@@ -153,7 +152,7 @@ class OpenAIEngine(Engine):
         It may be served under `name`; else the server is asked to load it, under a name made of its bytes, which no
         other adapter ever has. That it is served from this folder says nothing: the folder may hold another by now.
         """
-        read_adapter(folder)
+        read_lora(folder)
         made = f"adapter-{of_path(folder)}"
         for model in self._models():
             if model.parent is not None and model.id in (name, made):

@@ -24,12 +24,11 @@ from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, as_user_error, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.adapters import adapter_config
-from sails_eval.models.base import BOUNDLESS, context_of, load_generation, load_tokenizer
-from sails_eval.models.chat import end_tokens
+from sails_eval.models.base import BOUNDLESS, context_of, ends_of, load_generation, load_tokenizer
 from sails_eval.models.engines.base import SEED, Engine, Templated
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
@@ -97,14 +96,10 @@ class VllmEngine(Engine):
                     f"recipe '{recipe.name}': its adapters are of rank {rank}, and vLLM permits {self._max_rank} here; "
                     f"set 'engine: {{max_lora_rank: {rank}}}' in the pair's YAML, or give --engine hf"
                 )
-            try:
+            with as_user_error(f"recipe '{recipe.name}': vLLM cannot load its adapters", "give --engine hf"):
                 config = {**adapter_config(self._pair, recipe).to_dict(), "init_lora_weights": True}  # as it is saved
                 lora = self._lm.model.llm_engine.vllm_config.lora_config
                 PEFTHelper.from_dict(config).validate_legal(lora)
-            except ValueError as error:
-                raise UserError(
-                    f"recipe '{recipe.name}': vLLM cannot load its adapters: {first_line(error)}; give --engine hf"
-                ) from error
 
     @contextmanager
     def serving(self, checkpoint: Path | None, name: str | None = None) -> Iterator[Any]:
@@ -133,10 +128,8 @@ class VllmEngine(Engine):
         number = next(self._ids)
         request = LoRARequest(f"adapter-{number}", number, str(folder.resolve()))
         if not self._replicated:
-            try:
+            with as_user_error(f"{folder}: vLLM cannot load this adapter", "give --engine hf"):
                 self._lm.model.llm_engine.add_lora(request)
-            except (ValueError, RuntimeError, KeyError, OSError) as error:
-                raise UserError(f"{folder}: vLLM cannot load this adapter: {first_line(error)}") from error
         return request
 
     def _reload(self, folder: Path) -> None:
@@ -202,7 +195,7 @@ def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
     except Exception as error:  # vLLM's workers raise the bare class
         raise _explained(error, pair) from error
     lm.tokenizer, lm.hf_chat_template = tokenizer, None  # with the pair's template
-    lm.ends, lm.penalty = end_tokens(generation, tokenizer), generation.repetition_penalty or 1.0
+    lm.ends, lm.penalty = ends_of(pair, generation, tokenizer), generation.repetition_penalty or 1.0
     return lm
 
 

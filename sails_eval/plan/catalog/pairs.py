@@ -16,7 +16,7 @@ from sails_eval.core.tables import Table, as_yaml, wrapped
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
-from sails_eval.methods.subspace.saes import check_model, check_widths, layer_of, load_sae
+from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import Problems
@@ -212,19 +212,18 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
         what = f"SAE {name}"
         try:
             if shape is not None:
-                check_sae(source, shape)
+                check_sae(source, shape, pair)
             sae = load_sae(source).eval()
         except UserError as error:
             absent = source.path is None and isinstance(error.__cause__, OSError)  # not in the cache, nor on the line
             yield Finding.error("SAE", name, error, missing=absent)
             continue
         try:
-            check_model(source, sae, pair.model)
-            layer = layer_of(source, sae)
+            config = base.model.config.get_text_config() if base else shape_of(pair).text
+            layer = check_fits(source, stated_by(sae), config, pair.model)
             if layer in seen:
                 raise UserError(f"layer {layer} has two SAEs; remove one from key 'saes' of pair '{pair.name}'")
             seen.add(layer)
-            check_widths(shape_of(pair) if base is None else base.model, {layer: sae})
         except UserError as error:
             yield Finding.error("SAE", name, error)
             continue

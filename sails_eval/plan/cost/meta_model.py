@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
@@ -23,8 +23,8 @@ from sails_eval.methods.subspace.basis import initialise, norm_gain, residual_si
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
-from sails_eval.models.base import decoder_layers, dtype_of
-from sails_eval.models.stored import fault_in
+from sails_eval.models.base import config_of, decoder_layers, dtype_of
+from sails_eval.models.stored import TOKENIZER, check_readable
 from sails_eval.training.cell import check_target_modules, trained_in_full
 
 PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
@@ -60,16 +60,16 @@ class Shape:
 def shape_of(pair: Pair) -> Shape:
     """The shape of the pair's model. Raises UserError where nothing on this machine tells it."""
     folder = Path(pair.model).is_dir()
+    if folder:
+        check_readable(Path(pair.model), TOKENIZER)
+        return Shape(config_of(pair), "folder")
     try:
-        options = {"local_files_only": True, "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, **options)
-        return Shape(config, "folder" if folder else "hub cache")
-    except Exception as error:  # whatever a config may raise
+        fix = f"download it: hf download {pair.model} config.json"
+        return Shape(config_of(pair, fix=fix, local_files_only=True), "hub cache")
+    except UserError:
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-        if folder or pair.model not in published:
-            fix = "correct it, or copy it again" if folder else f"download it: hf download {pair.model} config.json"
-            told = f"its config.json, which has its sizes, is not available ({fault_in(pair.model, error)})"
-            raise UserError(f"model '{pair.model}': {told}; {fix}") from error
+        if pair.model not in published:
+            raise
         return Shape(AutoConfig.for_model(**published[pair.model]), "published sizes")
 
 
@@ -79,13 +79,11 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
     Raises UserError where it cannot be made here: an attention that is not installed, or a config of something else.
     """
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                shape.config, dtype=dtype, trust_remote_code=False, **options
-            ).requires_grad_(False)
-    except Exception as error:  # whatever a config may raise that fits no model
-        raise UserError(f"model '{pair.model}': cannot load it: {fault_in(pair.model, error)}") from error
+    fix = "correct its config.json, or fetch it again"
+    with as_user_error(f"model '{pair.model}': cannot load it", fix), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            shape.config, dtype=dtype, trust_remote_code=False, **options
+        ).requires_grad_(False)
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:

@@ -9,29 +9,20 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from transformers import AutoConfig
-
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods import load_initialisation
-from sails_eval.methods.subspace.layers import sae_layer
-from sails_eval.models.base import dtype_of, load_tokenizer, load_weights
+from sails_eval.methods.subspace.saes import check_fits, read_folder
+from sails_eval.models.base import HELLO, config_of, dtype_of, ends_of, load_tokenizer, load_weights
 from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_answer, render_chat
 from sails_eval.models.hub import is_here
-from sails_eval.models.stored import check_readable
 from sails_eval.models.templates import CLOCK, MARKS, reads_clock
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.training.cell import check_target_modules
-
-ENCODED = ("none", "layer_norm", "constant_norm_rescale")
-"""The normalisations of activations that a SAE's `encode` does by itself, as in `subspace.saes`."""
-
-HELLO = [{"role": "user", "content": "hello"}]
 
 
 def check_model(shape: Shape, pair: Pair, recipes: Sequence[Recipe]) -> Problems:
@@ -55,6 +46,8 @@ def check_stored(pair: Pair, problems: Problems) -> None:
     model = problems.attempt(load_weights, pair, device_map="meta")
     if tokenizer is None or model is None:
         return
+    if problems.attempt(ends_of, pair, model.generation_config, tokenizer) is None:
+        return
     problems.attempt(check_tokens, tokenizer, model, examples.examples if examples else ())
     problems.attempt(check_answers, tokenizer)
     problems += [Problem(note, stops=False) for note in notes_on(pair, tokenizer, model)]
@@ -66,37 +59,14 @@ def check_saes(pair: Pair, shape: Shape, recipes: Iterable[Recipe]) -> None:
     starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
     needed = [pair.sae_sources(start.sae_set) for start in starts if start.needs & {"saes", "layers"}]
     for source in dict.fromkeys(chain(*needed)):
-        problems.attempt(check_sae, source, shape)
+        problems.attempt(check_sae, source, shape, pair)
     problems.check()
 
 
-def check_sae(source: SaeSource, shape: Shape) -> None:
+def check_sae(source: SaeSource, shape: Shape, pair: Pair) -> None:
     """The same of one; without loading it, as far as it lies in a folder."""
-    folder, text = source.path, shape.text
-    if folder is None or not folder.is_dir():
-        return
-    if not (folder / "cfg.json").is_file():
-        raise UserError(f"SAE '{folder}': no cfg.json there; give a folder that SAELens saved")
-    check_readable(folder)
-    told = read_json(folder / "cfg.json")
-    if (layer := sae_layer(source)) is None:
-        hook = told.get("metadata", told).get("hook_name", "")
-        raise UserError(
-            f"SAE '{folder}': its hook '{hook}' is not the output of a layer; give a SAE of the residual stream, or "
-            "say 'layer' in the pair's YAML"
-        )
-    if (scale := told.get("normalize_activations", "none")) not in ENCODED:
-        raise UserError(
-            f"SAE '{folder}': it reads activations scaled by '{scale}', and the scale is not folded into its weights; "
-            "fold it and save the SAE again (SAELens: fold_activation_norm_scaling_factor)"
-        )
-    if (width := told.get("d_in")) != text.hidden_size:
-        raise UserError(
-            f"SAE '{folder}': it reads vectors of width {width}, but the model's residual stream has width "
-            f"{text.hidden_size}; use SAEs that were trained on this model"
-        )
-    if layer >= text.num_hidden_layers:
-        raise UserError(f"SAE '{folder}' of layer {layer}: the model has {text.num_hidden_layers} layers, from 0")
+    if source.path is not None and source.path.is_dir():
+        check_fits(source, read_folder(source.path), shape.text, pair.model)
 
 
 def check_methods(model: Any, shape: Shape, pair: Pair, recipes: Iterable[Recipe]) -> Problems:
@@ -180,9 +150,8 @@ def lacks_bos(tokenizer: Any) -> bool:
 
 def is_apart(pair: Pair, model: Any) -> bool:
     """Whether a model has two weights where its config.json says that head and embedding share one."""
-    with suppress(OSError, ValueError):
-        options = {"local_files_only": True, "trust_remote_code": False}
-        told = AutoConfig.from_pretrained(pair.model, revision=pair.revision, **options).get_text_config()
+    with suppress(UserError):
+        told = config_of(pair, local_files_only=True).get_text_config()
         return bool(told.tie_word_embeddings and not model.config.get_text_config().tie_word_embeddings)
     return False
 

@@ -14,13 +14,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sails_eval.core.errors import UserError, first_line
-from sails_eval.core.files import read_json
+from sails_eval.core.errors import as_user_error
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Objective
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.activations import residual_streams
+from sails_eval.methods.subspace.layers import CONFIG, read_stated
 from sails_eval.methods.subspace.prepare import changes_base
 from sails_eval.models.base import dtype_of
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
@@ -119,12 +119,9 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     gradients = sum(weight.nbytes for weight in free)
     asked, length = length, length if shape.attends else min(length, FEW_TOKENS)
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # what fails is told below
-    try:
+    # not all operations know shapes without data
+    with as_user_error(f"model '{pair.model}': what a step takes cannot be told", "the rest of the plan holds"):
         forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
-    except (RuntimeError, NotImplementedError, TypeError) as error:  # not all operations know shapes without data
-        raise UserError(
-            f"model '{pair.model}': the cost of a training step cannot be estimated ({first_line(error)})"
-        ) from error
     of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
     logits, regularising = sum(size for size in kept if size in of_logits), 0
     if pair.regularise:
@@ -314,9 +311,9 @@ def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
 
 def sae_width(source: SaeSource, hidden_size: int) -> int:
     """Features of an SAE: as its folder says, or as its release and id are called; 8 times the model's width else."""
-    if source.path is not None and (source.path / "cfg.json").is_file():  # else it is told that there is none
-        return int(read_json(source.path / "cfg.json")["d_sae"])
-    if thousands := re.search(r"(?:^|[-_/])w(?:idth_)?(\d+)k(?:[-_/]|$)", f"{source.release}/{source.id}"):
+    if source.path is not None and (source.path / CONFIG).is_file():  # else it is told that there is none
+        return read_stated(source.path).d_sae
+    if thousands := re.search(r"(?:^|[-_/])w(?:idth_)?(\d{1,5})k(?:[-_/]|$)", f"{source.release}/{source.id}"):
         return 1024 * int(thousands.group(1))
-    times = re.search(r"_(\d+)x$", source.release or "")
+    times = re.search(r"_(\d{1,5})x$", source.release or "")
     return hidden_size * (int(times.group(1)) if times else 8)

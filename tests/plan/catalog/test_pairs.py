@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from sails_eval.cli import main
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair, SaeSource, load_pair
 from sails_eval.core.paths import PACKAGE
-from sails_eval.methods.subspace.saes import check_model, layer_of, load_sae
+from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
 from sails_eval.models.base import load_tokenizer
 from sails_eval.models.chat import encode_chat
 from sails_eval.plan.catalog.pairs import Finding, check_pair, published_l0
 
 REAL = ("gemma-2-2b", "gemma-2-9b", "llama-3.1-8b", "gemma-3-4b", "qwen3-8b")
 D, FEATURES = 8, 16
+OF_MODEL = SimpleNamespace(hidden_size=D, num_hidden_layers=100)
 COMMIT = "0" * 40
 
 
@@ -101,8 +103,7 @@ def test_the_saes_of_a_pair_load_through_the_real_loaders(
     for source in pair.saes:
         laid = lay_sae(cache, source, monkeypatch)
         sae = load_sae(source)
-        check_model(source, sae, pair.model)
-        layers.append(layer_of(source, sae))
+        layers.append(check_fits(source, stated_by(sae), OF_MODEL, pair.model))
         cosines = torch.nn.functional.cosine_similarity(sae.W_dec.float(), laid["W_dec"])
         assert cosines.min() > 0.999
     assert layers == sorted(set(layers)) and str(layers[0]) in str(pair.saes[0].id)
@@ -131,9 +132,9 @@ def test_a_sae_of_another_model_is_refused_although_it_fits(cache: Path, monkeyp
     lay_sae(cache, source, monkeypatch)
     sae = load_sae(source)
     with pytest.raises(UserError, match=r"is of the model 'meta-llama/Llama-3.1-8B', not of 'Qwen/Qwen3-8B-Base'"):
-        check_model(source, sae, "Qwen/Qwen3-8B-Base")
+        check_fits(source, stated_by(sae), OF_MODEL, "Qwen/Qwen3-8B-Base")
     meant = source.model_copy(update={"trained_on": "meta-llama/Llama-3.1-8B"})
-    check_model(meant, sae, "meta-llama/Llama-3.1-8B-Instruct")
+    check_fits(meant, stated_by(sae), OF_MODEL, "meta-llama/Llama-3.1-8B-Instruct")
 
 
 @pytest.mark.parametrize("name", ["gemma", "llama-3", "chatml"])
