@@ -55,6 +55,8 @@ def explained(error: BaseException, path: Path | None = None) -> UserError | Non
     if out_of_memory(error):
         return UserError(MEMORY)
     number, where, told = None, path, first_line(error)
+    if isinstance(error, RuntimeError) and (loop := re.match(r"Symlink loop from '(.+)'", told)):  # of Path.resolve
+        error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), loop.group(1))
     if isinstance(error, OSError):
         number, told = error.errno, error.strerror or told
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path

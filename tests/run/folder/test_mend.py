@@ -214,6 +214,22 @@ def test_no_link_leads_out_of_a_run(run: RunFolder, link: str, tmp_path: Path) -
     assert of_path(tmp_path / "elsewhere") == before
 
 
+@pytest.mark.parametrize("link", ["cells/lora", CELL, f"{CELL}/completions", f"{CELL}/completions/test", "sub"])
+def test_what_a_link_leads_to_is_not_mended(run: RunFolder, link: str, tmp_path: Path) -> None:
+    if link == "sub":
+        shutil.copytree(run.path, tmp_path / "elsewhere")
+        (tmp_path / "elsewhere/run.json").write_text("{}")
+    else:
+        shutil.move(run.path / link, tmp_path / "elsewhere")
+    for file in [one for one in (tmp_path / "elsewhere").rglob("*.jsonl") if one.name[0] != "."]:
+        file.write_text("damaged")
+    (run.path / link).symlink_to(tmp_path / "elsewhere")
+    before = of_path(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{link}: a link out of the run folder, to .*elsewhere, where nothing is"):
+        mend(run)
+    assert of_path(tmp_path / "elsewhere") == before
+
+
 @pytest.mark.parametrize("name", [".lock", "compare.log"])
 def test_files_that_are_written_in_place_are_no_links(run: RunFolder, name: str, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("years of work")
