@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
@@ -70,10 +71,13 @@ def _open_streams() -> None:
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:  # or a file that is opened later would be one of them
         pass
     os.close(spare)
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _say(error: Exception) -> int:

@@ -3,7 +3,8 @@
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -77,6 +78,22 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     words = r"out of memory|can't allocate memory|cannot allocate memory|not enough memory"
     return isinstance(error, RuntimeError) and re.search(words, str(error), re.IGNORECASE) is not None
+
+
+@contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Whatever a library makes of files that are not ours, in the block, is a UserError that begins with `what`."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        said = isinstance(error, (UserError, OSError, ValueError, RuntimeError)) and str(error).strip()
+        told = f"{'' if said else f'{type(error).__name__}: '}{first_line(error)}"
+        if isinstance(error, OSError) and error.filename:
+            where = os.fsdecode(error.filename)
+            told = f"{error.strerror}" if where in what else f"{where}: {error.strerror}"
+        raise UserError(f"{what}: {told}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, first_line, foreign
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.records import Completion, Verdict
@@ -20,6 +20,7 @@ from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
+from sails_eval.models.stored import check_readable
 
 
 def testbed_judge() -> "LocalJudge":
@@ -98,11 +99,9 @@ class LocalJudge(Judge):
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
         if not any(self.folder.glob("*.safetensors")):
             raise UserError(f"judge model '{self.model_name}' has no safetensors weights; convert it, or name another")
-        try:
+        with foreign(f"judge model '{self.model_name}' can't be loaded"):
+            check_readable(self.folder)
             _ = self._config, self.tokenizer
-        except (OSError, ValueError) as error:
-            problem = f"judge model '{self.model_name}' can't be loaded"
-            raise UserError(f"{problem}: {first_line(error)}") from error
         for rubric in self._rubrics.values():
             self._reply_tokens(rubric)
 
@@ -167,7 +166,8 @@ class LocalJudge(Judge):
         attention = {"attn_implementation": "eager"} if self._config.model_type == "gemma2" else {}
         load = AutoModelForCausalLM.from_pretrained
         options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-        return load(self.folder, **options, **attention).to(device).eval()
+        with foreign(f"judge model '{self.model_name}' can't be loaded"):
+            return load(self.folder, **options, **attention).to(device).eval()
 
     @cached_property
     def _vllm(self) -> Any:

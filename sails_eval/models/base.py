@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, foreign
 from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import end_tokens, ending_of, render_chat
@@ -46,16 +45,13 @@ def load_tokenizer(pair: Pair) -> Any:
     folder = Path(pair.model)
     if folder.is_dir() and not any(any(folder.glob(kind)) for kind in ("*token*", "*.model", "vocab*")):
         raise UserError(f"model '{folder}': no tokenizer there; copy tokenizer.json and tokenizer_config.json into it")
-    try:
+    with foreign(f"model '{pair.model}': cannot load its tokenizer"):
         check_readable(folder, TOKENIZER)
         tokenizer = AutoTokenizer.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
-    except (UserError, OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"model '{pair.model}': cannot load its tokenizer: {first_line(error)}") from error
+        tokenizer("a")  # which needs more of its settings
     if pair.chat_template is not None:
-        try:
+        with foreign(f"{pair.chat_template}: cannot read the chat template"):
             tokenizer.chat_template = pair.chat_template.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{pair.chat_template}: cannot read the chat template: {error.strerror}") from error
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN.read_text(encoding="utf-8")
     if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
@@ -122,11 +118,9 @@ BOUNDLESS = 10**9
 
 def context_of(pair: Pair) -> int:
     """The longest prompt and answer together, in tokens: what the model can do, or the pair says an engine is to do."""
-    try:
+    with foreign(f"model '{pair.model}': cannot read its config.json"):
         told = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False)
         config = told.get_text_config()
-    except (OSError, ValueError) as error:
-        raise UserError(f"model '{pair.model}': cannot read its config.json: {first_line(error)}") from error
     most = int(getattr(config, "max_position_embeddings", None) or BOUNDLESS)
     return min(most, int(pair.engine.get("max_model_len") or most))
 
@@ -160,15 +154,11 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
     if checkpoint is None:
         yield base.model
     elif (checkpoint / CONFIG).is_file():
-        config = PeftConfig.from_pretrained(str(checkpoint))
+        with foreign(f"{checkpoint / CONFIG}: cannot be read"):
+            config = PeftConfig.from_pretrained(str(checkpoint))
         with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
-            try:
+            with foreign(f"{checkpoint}: the adapter does not fit the model; give the pair that it was trained on"):
                 wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{checkpoint}: the adapter does not fit the base model; give the pair that it was trained on: "
-                    f"{first_line(error)}"
-                ) from error
             try:
                 yield wrapped.eval()
             finally:

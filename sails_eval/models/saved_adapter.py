@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sails_eval.core.errors import UserError
+from sails_eval.core.errors import UserError, foreign
 from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair
 
@@ -45,7 +45,8 @@ def read_adapter(folder: Path) -> dict[str, Any]:
 def check_rank(folder: Path, limit: int) -> None:
     """Raises UserError for an adapter that is missing, or of a higher rank than an engine was started for."""
     config = read_adapter(folder)
-    rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    with foreign(f"{folder / CONFIG}: its ranks cannot be read"):
+        rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     if rank > limit:
         raise UserError(
             f"{folder}: rank {rank} is above the limit of {limit} that vLLM was started with; set "

@@ -6,7 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, first_line, foreign
+from sails_eval.core.files import read_json
 
 POINTER = b"version https://git-lfs"
 """What a file begins with that git-lfs left in place of the real one."""
@@ -14,6 +15,12 @@ POINTER = b"version https://git-lfs"
 
 WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
 """The files that weights, and a tokenizer, are read from."""
+
+OBJECTS = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("adapter_config.json", "model.safetensors.index.json", "cfg.json"),
+)
+"""Those of them that hold an object, and are small."""
 
 
 def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
@@ -24,6 +31,8 @@ def check_readable(folder: Path, kinds: Collection[str] = WEIGHTS) -> None:
         with file.open("rb") as opened:
             if opened.read(len(POINTER)) == POINTER:
                 raise UserError(f"{file}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
+        if file.name in OBJECTS:
+            read_json(file)
         if file.suffix != ".safetensors":
             continue
         try:
@@ -42,11 +51,9 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     """
     told = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
     told["trust_remote_code"] = False  # None would ask at the terminal
-    try:
+    with foreign(f"{what}: cannot load it"):
         check_readable(Path(source))
         model, found = kind.from_pretrained(source, **told)
-    except (UserError, OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{what}: cannot load it: {first_line(error)}") from error
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"])
         raise UserError(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from sails_eval.core.files import read_json
+from sails_eval.core.files import json_object, read_json
 from sails_eval.core.pair import SaeSource
 
 HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d+)")
@@ -18,8 +18,8 @@ def sae_layer(source: SaeSource, hook: str | None = None) -> int | None:
     if source.layer is not None:
         return source.layer
     if hook is None and source.path is not None and (source.path / "cfg.json").is_file():
-        told = read_json(source.path / "cfg.json")
-        hook = str(told.get("metadata", told).get("hook_name", ""))
+        told = read_json(file := source.path / "cfg.json")
+        hook = str(json_object(f"{file}: key 'metadata'", told.get("metadata", told)).get("hook_name", ""))
     found = re.search(r"(\d+)", source.id or "") if hook is None else HOOK.fullmatch(hook)
     return int(next(filter(None, found.groups()))) if found else None
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.errors import UserError, foreign
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.methods.subspace.layers import sae_layer
 
@@ -66,10 +64,8 @@ def load_sae(source: SaeSource) -> Any:
         raise UserError(f"SAE '{source.path}': no cfg.json there; give a folder that SAELens saved")
     if source.path is None and not (source.release and source.id):
         raise UserError("an SAE needs a 'path', or a 'release' and an 'id'")
-    try:
+    with foreign(f"SAE '{source.path or source.name}': cannot load it"):
         sae = SAE.load_from_disk(str(source.path)) if source.path else SAE.from_pretrained(source.release, source.id)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"SAE '{source.path or source.name}': cannot load it: {first_line(error)}") from error
     found = sae.cfg.normalize_activations
     if found not in ("none", "layer_norm", "constant_norm_rescale"):  # which `encode` does
         raise UserError(

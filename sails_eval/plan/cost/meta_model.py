@@ -63,7 +63,7 @@ def shape_of(pair: Pair) -> Shape:
         options = {"local_files_only": True, "trust_remote_code": False}
         config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, **options)
         return Shape(config, "folder" if folder else "hub cache")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a faulty file makes transformers raise
         published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
         if folder or pair.model not in published:
             fix = "correct it, or copy it again" if folder else f"download it: hf download {pair.model} config.json"
