@@ -196,13 +196,8 @@ def table_text(kind: type[Any], rows: Iterable[Any]) -> str:
     return csv_text([field.name for field in fields(kind)], map(astuple, rows))
 
 
-def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
-    """Write dataclasses of a kind as CSV, by rename."""
-    write_text(path, table_text(kind, rows))
-
-
 def read_table(path: Path, kind: type[Line]) -> list[Line]:
-    """The rows of a CSV as `write_table` makes it, now or before its last fields with defaults were added.
+    """The rows of a CSV as `table_text` makes it, now or before its last fields with defaults were added.
 
     Raises UserError where it is none, naming the line.
     """

@@ -155,9 +155,12 @@ class RunFolder:
         return AnalysisFiles(ending(folder, ".csv"), ending(folder, ".png"), ending(folder, ".md"), folder)
 
     def analyses(self, name: str) -> list[tuple[str, AnalysisFiles]]:
-        """What an analysis found, here ('') and in sub-runs (their folders)."""
+        """What an analysis found, here ('') and in sub-runs (their folders). Raises UserError where it was changed."""
         found = [(self.relative(run.path), run.analysis(name)) for run in self.with_sub_runs()]
-        return [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
+        there = [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
+        for _, files in there:
+            checksums.check(files.table)
+        return there
 
     def results(self) -> list[Result]:
         """Raises UserError where there is no such run, or it is not finished."""

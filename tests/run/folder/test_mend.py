@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from sails_eval.analyses.durability.report import Decay
+from sails_eval.boards.table import frame_text, make_frame, read_rows
 from sails_eval.core.checksums import listing, note, write_checked
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import table_text
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.records import RowKey
 from sails_eval.run.folder.mend import mend
@@ -167,7 +170,11 @@ def test_whoever_reads_a_damaged_file_is_told_its_name(run: RunFolder) -> None:
         run.results_file: run.results,
         run.chosen.path: lambda: run.choices({}),
         run.subspace_report_file("lora"): lambda: run.subspace_report("lora"),
+        run.leaderboard: lambda: read_rows(run.leaderboard),
+        run.analysis("durability").table: lambda: run.analyses("durability"),
     }
+    write_checked(run.leaderboard, frame_text(make_frame([])))
+    write_checked(run.analysis("durability").table, table_text(Decay, []))
     for path, read in reads.items():
         read()
         path.write_bytes(path.read_bytes()[:-2])
