@@ -28,6 +28,9 @@ FIXES = {
 }
 """What helps against an error of the system."""
 
+MOST_TOLD = 300
+"""The most characters of what a library says of files."""
+
 MEMORY = (
     "out of memory; give fewer --jobs, a lower --micro-batch-size or --eval-batch-size, or end other programs, "
     f"{RESUME}"
@@ -93,7 +96,7 @@ def foreign(what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename:
             where = os.fsdecode(error.filename)
             told = f"{error.strerror}" if where in what else f"{where}: {error.strerror}"
-        raise UserError(f"{what}: {told}") from error
+        raise UserError(f"{what}: {told[:MOST_TOLD]}{'…' * (len(told) > MOST_TOLD)}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Loading base models, and putting trained adapters or weights onto them and taking them off again."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -157,8 +158,7 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
         with foreign(f"{checkpoint / CONFIG}: cannot be read"):
             config = PeftConfig.from_pretrained(str(checkpoint))
         with replaced_weights(base.model) if mutates_base(config) else nullcontext():  # as pissa, olora and corda do
-            with foreign(f"{checkpoint}: the adapter does not fit the model; give the pair that it was trained on"):
-                wrapped = PeftModel.from_pretrained(base.model, str(checkpoint), config=config)
+            wrapped = with_adapter(base.model, checkpoint, config)
             try:
                 yield wrapped.eval()
             finally:
@@ -167,6 +167,15 @@ def applied(base: Base, checkpoint: Path | None) -> Iterator[Any]:
         with replaced_weights(base.model):
             put_weights(base.model, checkpoint)
             yield base.model
+
+
+def with_adapter(model: nn.Module, folder: Path, config: PeftConfig | None = None) -> Any:
+    """The model with a saved adapter. Raises UserError where that does not fit, or lacks weights, which would be those
+    of a fresh adapter."""
+    fix = "the adapter does not fit the model; give the pair that it was trained on, or save it again"
+    with foreign(f"{folder}: {fix}"), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        return PeftModel.from_pretrained(model, str(folder), config=config)
 
 
 @contextmanager

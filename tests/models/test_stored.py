@@ -130,6 +130,28 @@ def test_an_adapter_of_other_sizes_is_an_error_that_names_them(folder: Path, tmp
         pass
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: {},
+        lambda weights: dict(list(weights.items())[1:]),
+        lambda weights: {name.replace("layers", "blocks"): weight for name, weight in weights.items()},
+    ],
+)
+def test_an_adapter_that_lacks_weights_does_not_answer_as_the_base_model(
+    folder: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> None:
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], r=2)
+    get_peft_model(load_base(pair_of(folder)).model, config).save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+    with (
+        pytest.raises(UserError, match=r"adapter: the adapter does not fit the model; .*missing adapter keys"),
+        applied(load_base(pair_of(folder)), tmp_path / "adapter"),
+    ):
+        pass
+
+
 def test_weights_that_files_name_otherwise_are_put_where_they_belong(folder: Path, tmp_path: Path) -> None:
     """Files of Mixtral have its experts one by one, the loaded model has them in one weight."""
     size = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import safe_open
 
-from sails_eval.core.errors import UserError, first_line, foreign
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.methods import adapted_modules
+from sails_eval.models.base import with_adapter
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG
 
@@ -43,8 +43,7 @@ def target_modules(model: Any, pair: Pair) -> dict[str, torch.nn.Linear]:
 
 
 def _of_adapter(model: Any, folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    with foreign(f"{folder}: the adapter cannot be loaded"):
-        adapted = PeftModel.from_pretrained(model, str(folder))
+    adapted = with_adapter(model, folder)
     try:
         for name, module in adapted_modules(adapted):
             yield name, module.get_delta_weight("default").detach().float().cpu()
