@@ -22,7 +22,7 @@ Line = TypeVar("Line")
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield json_object(f"{path}:{number}", parse_json(f"{path}:{number}", line))
