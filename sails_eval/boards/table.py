@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sails_eval.boards import against_base
 from sails_eval.boards.against_base import ENDS
+from sails_eval.core.checksums import check
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import restore
 from sails_eval.core.files import csv_text, read_csv, write_text
@@ -150,14 +151,20 @@ def replicated(row: Mapping[str, Any]) -> bool:
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as CSV, by rename."""
-    write_text(path, csv_text(list(frame.columns), frame.itertuples(index=False, name=None)))
+    write_text(path, frame_text(frame))
+
+
+def frame_text(frame: pd.DataFrame) -> str:
+    """A table as CSV."""
+    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a leaderboard or board CSV, in the file's order; numbers are NaN where their cell is empty.
 
-    Raises UserError naming the line or the columns that do not fit.
+    Raises UserError naming the line or the columns that do not fit, or where it is not as a run wrote it.
     """
+    check(path)
     header, lines = read_csv(path)
     lacking = ((), ADDED, (*SINCE_REFUSALS,), (*SINCE_REFUSALS, *ADDED))
     known = [[name for name in COLUMNS if name not in these] for these in lacking]

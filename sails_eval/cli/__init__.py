@@ -1,12 +1,14 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command is known."""
 
 import argparse
+import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TextIO
 
 from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         catch_signals()
+        _open_streams()
         arguments = sys.argv[1:]
     with redirect_stdout(Visible(sys.stdout)):
         return _run(arguments)
@@ -61,6 +64,20 @@ def _run(arguments: Sequence[str]) -> int:
         if DEBUG in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             traceback.print_exception(error)
         return _say(error)
+
+
+def _open_streams() -> None:
+    """Have somewhere to print where the standard streams are closed, and print in whatever encoding there is."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:  # or a file that is opened later would be one of them
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _say(error: Exception) -> int:

@@ -56,6 +56,8 @@ def explained(error: BaseException, path: Path | None = None) -> UserError | Non
     if out_of_memory(error):
         return UserError(MEMORY)
     number, where, told = None, path, first_line(error)
+    if isinstance(error, RuntimeError) and (loop := re.match(r"Symlink loop from '(.+)'", told)):  # of Path.resolve
+        error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), loop.group(1))
     if isinstance(error, OSError):
         number, told = error.errno, error.strerror or told
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
@@ -114,6 +116,9 @@ def as_user_error(what: str, fix: str) -> Iterator[None]:
         told = first_line(error)
         if isinstance(error, (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)):
             told = f"{type(error).__name__}: {told}"  # their words alone say little
+        if isinstance(error, OSError) and error.filename:
+            where = os.fsdecode(error.filename)
+            told = f"{error.strerror}" if where in what else f"{where}: {error.strerror}"
         raise UserError(f"{what}: {told[:LONGEST_REASON]}; {fix}") from error
 
 

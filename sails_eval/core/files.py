@@ -32,7 +32,7 @@ def check_no_pointer(path: Path, content: bytes) -> None:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield json_object(f"{path}:{number}", parse_json(f"{path}:{number}", line))
@@ -206,13 +206,8 @@ def table_text(kind: type[Any], rows: Iterable[Any]) -> str:
     return csv_text([field.name for field in fields(kind)], map(astuple, rows))
 
 
-def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
-    """Write dataclasses of a kind as CSV, by rename."""
-    write_text(path, table_text(kind, rows))
-
-
 def read_table(path: Path, kind: type[Line]) -> list[Line]:
-    """The rows of a CSV as `write_table` makes it, now or before its last fields with defaults were added.
+    """The rows of a CSV as `table_text` makes it, now or before its last fields with defaults were added.
 
     Raises UserError where it is none, naming the line.
     """

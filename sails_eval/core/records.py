@@ -94,6 +94,12 @@ class Result(RowKey):
     unscored: int
 
 
+def verdicts_of(rows: list[dict[str, Any]]) -> list[Verdict]:
+    """The verdicts that mappings say. Raises ValueError where one does not."""
+    found: list[Verdict] = _checked(Verdict).validate_python(rows)
+    return found
+
+
 Kept = TypeVar("Kept", Completion, Verdict)
 
 

@@ -9,9 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from sails_eval.core.checksums import KEEP, check, listing, write_checked
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import one_line
-from sails_eval.core.files import read_json, read_jsonl, write_json, write_jsonl
+from sails_eval.core.files import jsonl_text, read_json, read_jsonl, remove, write_jsonl
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.progress import bar
 from sails_eval.core.records import Completion, Verdict, read_verdicts
@@ -147,14 +148,15 @@ def score_file(
     about |= {"date": date.today().isoformat(), "version": __version__}
     meta, raw = _beside(out)
     # before the lines, so that a kill between the two leaves none of unknown origin
-    write_json(meta, {**asdict(judged), **about}, ensure_ascii=False)
+    write_checked(meta, json.dumps({**asdict(judged), **about}, indent=1, ensure_ascii=False) + "\n")
     judged_answers = list(zip(answers, verdicts, strict=True))
     # what a line has no field for
     if behind := [{"id": a.id, "raw": v.raw, "votes": v.votes} for a, v in judged_answers if v.raw or v.votes]:
-        write_jsonl(raw, behind, private=True)
+        write_checked(raw, jsonl_text(behind), private=True)
     else:
-        raw.unlink(missing_ok=True)
-    write_jsonl(out, (_line(*pair) for pair in judged_answers), private=True)
+        remove(raw)
+        remove(listing(raw))
+    write_checked(out, jsonl_text(_line(*pair) for pair in judged_answers), private=True)
     shutil.rmtree(state)
     return judged
 
@@ -231,7 +233,11 @@ def _known(
     meta, raw = _beside(out)
     if not meta.is_file():
         raise UserError(f"{out}: exists, and was not made by 'judge score'; give another --out or move it away")
+    for path in (meta, raw, out):
+        check(path, KEEP)
     about = read_json(meta)
+    if missing := {"judge", "fingerprint", "kind", "usage"} - about.keys():
+        raise UserError(f"{meta}: no key '{min(missing)}', so it is not as 'judge score' writes it; {KEEP}")
     if (about["fingerprint"], about["kind"]) != (judge.fingerprint, kind):
         was = f"{about['judge']} ({about['fingerprint']}, {about['kind']})"
         now = f"{judge.name} ({judge.fingerprint}, {kind})"

@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from sails_eval.core.errors import UserError
-from sails_eval.core.records import Completion, Verdict
+from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.records import Completion, Verdict, verdicts_of
 from sails_eval.judges.answer_text import read_answer
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
 
@@ -131,7 +131,10 @@ class VerdictCache:
         query = "SELECT key, verdict FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
         with self._explained():
             rows = self._connection.execute(query, [json.dumps(list(keys))])
-            return {key: Verdict(key, **json.loads(verdict)) for key, verdict in rows}
+            found = verdicts_of([{"id": key, **json.loads(said)} for key, said in rows])
+            if any(verdict.label is None for verdict in found):
+                raise ValueError("a verdict without a label")
+            return {verdict.id: verdict for verdict in found}
 
     def put(self, verdict: Verdict) -> None:
         """Keep a verdict whose id is its key, if it is final: what is unscored may come out otherwise next time."""
@@ -183,8 +186,10 @@ class VerdictCache:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             raise UserError(f"{where} can't be used ({error}); set {PLACE} to another file") from error
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{where} is damaged ({error}); move it away, or set {PLACE} to another file") from error
+        except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{where} is damaged ({first_line(error)}); move it away, or set {PLACE} to another file"
+            ) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -21,6 +21,7 @@ from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.rubric import Rubric, load_rubrics
 from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
+from sails_eval.models.stored import check_readable
 from sails_eval.models.templates import CLOCK, reads_clock, settled
 
 
@@ -103,6 +104,7 @@ class LocalJudge(Judge):
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
         if not any(self.folder.glob("*.safetensors")):
             raise UserError(f"judge model '{self.model_name}' has no safetensors weights; convert it, or name another")
+        check_readable(self.folder)
         with self._loading():
             _ = self._config, self.tokenizer
         for rubric in self._rubrics.values():

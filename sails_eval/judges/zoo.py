@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from sails_eval.core.errors import UserError, first_line, unknown
+from sails_eval.core.errors import UserError, as_user_error, first_line, unknown
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Label, Verdict
 from sails_eval.core.schema import Frozen, validate
@@ -219,10 +219,8 @@ class ZooJudge(Judge):
     def _asked(self) -> Any:
         """The package's judge, with its model loaded. Raises UserError where that fails."""
         local = {"use_local_model": True, "local_foundation_model": self._model} if self._model else {}
-        try:
+        with as_user_error(f"judge '{self.name}' can't be loaded", "correct or fetch its model again"):
             return import_module("judgezoo").Judge.from_name(self._zoo_name, **local)
-        except (ImportError, OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"judge '{self.name}' can't be loaded: {first_line(error)}") from error
 
 
 @contextmanager

@@ -120,8 +120,10 @@ def end_of_turn(tokenizer: Any) -> int | None:
 def end_tokens(generation: "GenerationConfig", tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of the model's generation settings, its tokenizer and its template."""
     ends = generation.eos_token_id
-    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
-    return sorted(known - {None})
+    ends = ends if isinstance(ends, list) else [ends]
+    if strange := [end for end in ends if not isinstance(end, int | None)]:
+        raise UserError(f"generation_config.json: key 'eos_token_id': {strange[0]!r} is not the number of a token")
+    return sorted({*ends, tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:

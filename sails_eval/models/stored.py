@@ -16,11 +16,10 @@ logger = logging.getLogger(__name__)
 WEIGHTS, TOKENIZER = (".json", ".safetensors"), (".json", ".jinja", ".model")
 """The files that weights, and a tokenizer, are read from."""
 
-
 INDEX = "model.safetensors.index.json"
 
 SETTINGS = (
-    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("adapter_config.json", "cfg.json", INDEX),
 )
 """Files of models, tokenizers, adapters and SAEs that hold a JSON object; libraries fail on others in many ways."""

@@ -1,5 +1,6 @@
 """The command line: cheap help, a clear line for every problem, and the commands that need no model."""
 
+import os
 import subprocess
 import sys
 from itertools import dropwhile
@@ -166,6 +167,25 @@ def test_contrast_is_data_and_comparisons_are_differences_between_rows(
         "--contrasts is deprecated; use --comparisons instead",
         "earlier.yaml: key 'contrasts' is deprecated; rename it to 'comparisons'",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_are_closed_stop_nothing(closed: str, tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m sails_eval leaderboard check nowhere.csv {closed}'
+    shown = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert shown.returncode == 2 and shown.stdout == ""
+    assert ("nowhere.csv: no such run folder or board" in shown.stderr) == ("2>" not in closed)
+
+
+def test_what_an_encoding_lacks_is_printed_as_its_number() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "sails_eval", "docs", "durability"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert b"\\u" in shown.stdout and shown.stdout.isascii()
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -27,6 +27,7 @@ def system(number: int, name: str | None = None) -> OSError:
         (system(errno.EEXIST, "b"), "b: file exists; it is a file; give the path of a folder"),
         (Exception("I/O error: No space left on device (os error 28)"), "run/a: no space left on device; free"),
         (OSError("m does not appear to have a file named config.json.\nmore"), "run/a: m does not appear to have a"),
+        (RuntimeError("Symlink loop from '/b/c'"), "/b/c: too many levels of symbolic links; its links lead to each"),
         (MemoryError(), "out of memory; give fewer --jobs"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory; give fewer --jobs"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory; give fewer --jobs"),

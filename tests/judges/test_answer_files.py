@@ -82,7 +82,8 @@ def test_every_answer_gets_a_line_with_exactly_these_fields(tmp_path: Path) -> N
     ]
     assert all(line["unscored"] is None for line in lines)
     assert str(told).startswith("3 answers to harmful requests, judged by rules: 1 refusal, 1 compliance, 1 broken; 0")
-    assert [path.name for path in sorted(out.parent.iterdir())] == ["scores.jsonl", "scores.jsonl.meta.json"]
+    there = sorted(path.name for path in out.parent.iterdir() if path.name[0] != ".")
+    assert there == ["scores.jsonl", "scores.jsonl.meta.json"]
     assert out.stat().st_mode & 0o777 == 0o600
 
 
@@ -183,6 +184,20 @@ def test_an_answer_that_changed_is_never_taken_for_the_old_one(tmp_path: Path, r
     remote.stop, remote.asked = None, []
     score(write(source, [{**ROWS[0], "response": "another"}, *ROWS[1:]]), out)
     assert sorted(remote.asked) == ["request one", "request three"]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.meta.json"])
+@pytest.mark.parametrize("change", [(b"refusal", b"compliance"), (b'"', b""), (b"s", b"\xff"), (b"}", b"")])
+def test_verdicts_that_were_changed_are_never_taken_for_the_judges(
+    tmp_path: Path, name: str, change: tuple[bytes, bytes]
+) -> None:
+    source, out, file = write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl", tmp_path / name
+    score(source, out)
+    file.write_bytes(file.read_bytes().replace(*change))
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=f"{name}: changed or damaged since it was written .*give another --out"):
+        score(source, out)
+    assert out.read_bytes() == before
 
 
 def test_other_peoples_files_are_not_overwritten(tmp_path: Path, remote: Remote) -> None:

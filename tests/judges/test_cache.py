@@ -136,6 +136,15 @@ def test_a_damaged_file_is_told(own_cache: Path) -> None:
         cache.get(["1"])
 
 
+@pytest.mark.parametrize("said", ["not json", "[]", "null", '{"label": "EVIL"}', '{"score": "five"}', '{"foo": 1}'])
+def test_a_damaged_verdict_is_never_used(own_cache: Path, said: str) -> None:
+    with closing(VerdictCache()) as cache:
+        cache.put(SCORED)
+        cache._connection.execute("UPDATE verdicts SET verdict = ?", [said])
+        with pytest.raises(UserError, match=r"verdicts.sqlite is damaged .*set SAILS_EVAL_CACHE to another file"):
+            cache.get(["k"])
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"can't be used .*set SAILS_EVAL_CACHE to another file"):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,36 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.models.base import Base, applied, load_base, load_tokenizer, load_weights
 from sails_eval.models.engines.hf import wrap
+from sails_eval.plan.cost.meta_model import shape_of
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        *(
+            (name, content, f"{name}: ")
+            for name in ("config.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
+            for content in (b"[1]", b"null", b'{"a": [1,', b"[" * 100_000, b"\xff\xfe\x00")
+        ),
+        *(("tokenizer.json", content, "cannot load its tokenizer: ") for content in (b"[1]", b"null", b"{}", b"{")),
+        ("config.json", {"num_hidden_layers": "two"}, "'num_hidden_layers'"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "cannot load it: .*'bits'"),
+        ("config.json", {"rope_parameters": {"rope_type": "zz"}}, "cannot load it: .*'zz'"),
+        ("tokenizer_config.json", {"eos_token": 7}, "cannot load its tokenizer: .*eos_token"),
+        ("tokenizer_config.json", {"model_max_length": "long"}, "cannot load its tokenizer: "),
+        ("generation_config.json", {"eos_token_id": "x"}, "'eos_token_id'"),
+    ],
+)
+def test_faulty_files_of_a_model_are_told(folder: Path, name: str, content: Any, told: str) -> None:
+    file = folder / name
+    if isinstance(content, dict):
+        content = json.dumps((json.loads(file.read_text()) if file.exists() else {}) | content).encode()
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"(?s)^model '{folder}': .*{told}|^{name}: .*{told}"):
+        load_base(pair_of(folder))
+    with suppress(UserError):  # which of them looks at the file is no matter
+        shape_of(pair_of(folder))
+
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 HEAD = "lm_head.weight"
@@ -94,6 +125,28 @@ def test_an_adapter_of_other_sizes_is_an_error_that_names_them(folder: Path, tmp
     get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
     with (
         pytest.raises(UserError, match=r"size mismatch for .*\[308"),
+        applied(load_base(pair_of(folder)), tmp_path / "adapter"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: {},
+        lambda weights: dict(list(weights.items())[1:]),
+        lambda weights: {name.replace("layers", "blocks"): weight for name, weight in weights.items()},
+    ],
+)
+def test_an_adapter_that_lacks_weights_does_not_answer_as_the_base_model(
+    folder: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> None:
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], r=2)
+    get_peft_model(load_base(pair_of(folder)).model, config).save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+    with (
+        pytest.raises(UserError, match=r"adapter: the adapter does not fit the model; .*missing adapter keys"),
         applied(load_base(pair_of(folder)), tmp_path / "adapter"),
     ):
         pass

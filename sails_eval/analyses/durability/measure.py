@@ -15,8 +15,9 @@ from sails_eval.analyses.durability.worker import answer, check_data
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.boards.leaderboard import Scores, Tested, headline, scores_by_cell, unscored
 from sails_eval.boards.rate_choice import Choice
+from sails_eval.core.checksums import write_checked
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_table
+from sails_eval.core.files import table_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import BASE
 from sails_eval.data.reading import pinned
@@ -73,7 +74,7 @@ def durability(
             with one.run.locked():
                 rows = [*_before(one), *_after(one, evaluator, these)]
                 found = one.run.analysis(NAME)
-                write_table(found.table, Decay, rows)
+                write_checked(found.table, table_text(Decay, rows))
                 draw(rows, found.picture)
             files.append(found.table)
     return files

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from sails_eval.analyses.finished_run import FinishedRun, SelectedModel, finished_runs
 from sails_eval.analyses.forgetting.results import NAME, READING, Forgotten
+from sails_eval.core.checksums import write_checked
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_table
+from sails_eval.core.files import table_text
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
@@ -75,7 +76,7 @@ def _measured(finished: FinishedRun, pool: Workers) -> Path:
             Forgotten(*one.place[:3], Measured.read(job.path).kl_nats, base - finished.score(one, "capability"))
             for one, job in jobs
         ]
-        write_table(files.table, Forgotten, rows)
+        write_checked(files.table, table_text(Forgotten, rows))
     return files.table
 
 

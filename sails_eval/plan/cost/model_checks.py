@@ -112,7 +112,7 @@ def check_answers(tokenizer: Any) -> None:
 def turns(tokenizer: Any, model: Any) -> str:
     """What opens an answer and what ends it, in words."""
     opening = render_chat(tokenizer, HELLO).partition(HELLO[0]["content"])[2]
-    ends = " or ".join(tokenizer.convert_ids_to_tokens(_ends(tokenizer, model)))
+    ends = " or ".join(map(str, tokenizer.convert_ids_to_tokens(_ends(tokenizer, model))))
     return (
         f"answers start after {opening!r}, are trained to end with {ending_of(tokenizer).learnt!r}, and stop at {ends}"
     )

@@ -12,7 +12,7 @@ from sails_eval.core.files import move, remove
 from sails_eval.core.records import Completion, Split, Verdict, read_completions, read_verdicts
 from sails_eval.models.saved_adapter import CHECKPOINT
 from sails_eval.run.folder import records
-from sails_eval.run.folder.places import FolderPlace, Place, RecordPlace, ending, inside
+from sails_eval.run.folder.places import FolderPlace, Place, RecordPlace, below, ending, inside
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class ModelFolder:
         """The checkpoint's folder and every file that a stage wrote here, as far as they are there."""
         places = [self.checkpoint, self.record.path, self.stopped.path]
         yield from (path for path in places if path.exists())
-        yield from sorted(self._completions.glob("*/*.jsonl"))
-        yield from sorted(self._verdicts.glob("*/*/*.jsonl"))
+        yield from below(self._completions, "*/*.jsonl")
+        yield from below(self._verdicts, "*/*/*.jsonl")
         for number in self.steps():
             yield from self.step(number).stage_files()
 

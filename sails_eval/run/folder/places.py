@@ -35,6 +35,19 @@ def inside(folder: Path, *names: str) -> Path:
     return path
 
 
+def below(folder: Path, pattern: str) -> list[Path]:
+    """What there is below a folder, in order. Raises UserError as `inside` does where a link leads out of it to that.
+
+    Files may be links: they are never written into.
+    """
+    paths = sorted(folder.glob(pattern))
+    for path in paths:
+        parts = (path if path.is_dir() else path.parent).relative_to(folder).parts
+        for end in range(len(parts)):
+            _stays(folder.joinpath(*parts[: end + 1]), folder)
+    return paths
+
+
 def ending(path: Path, suffix: str) -> Path:
     """A path with something added to its name, which may have points of its own."""
     return path.with_name(path.name + suffix)

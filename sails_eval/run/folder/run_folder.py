@@ -31,7 +31,7 @@ from sails_eval.plan.resolve import QUICK
 from sails_eval.run.folder import records
 from sails_eval.run.folder.analysis_files import AnalysisFiles
 from sails_eval.run.folder.model_folder import ModelFolder
-from sails_eval.run.folder.places import FolderPlace, Place, RecordPlace, ending, inside, own
+from sails_eval.run.folder.places import FolderPlace, Place, RecordPlace, below, ending, inside, own
 from sails_eval.run.folder.records import Description, SubspaceReport
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class RunFolder:
         if seed is None:
             return self.evaluated if self._evaluated.is_dir() else self.row(method)
         place = inside(self._models, method)
-        cells = sorted(place.glob(f"rate-{rate:g}-seed-{seed}-*"))
+        cells = below(place, f"rate-{rate:g}-seed-{seed}-*")
         if len(cells) != 1:
             raise UserError(
                 f"{place}: {len(cells)} folders for learning rate {rate:g} and seed {seed}, but expected one; restore "
@@ -134,7 +134,7 @@ class RunFolder:
 
     def models(self) -> list[ModelFolder]:
         """Everything that answered in the run, or was trained for it."""
-        of_methods = sorted(path for depth in ("*/", "*/*/") for path in self._models.glob(depth))
+        of_methods = sorted(path for depth in ("*/", "*/*/") for path in below(self._models, depth))
         return [self.evaluated, self.base_sample, *map(ModelFolder, of_methods)]
 
     def subspace_files(self) -> list[tuple[Path, Path]]:
@@ -155,9 +155,12 @@ class RunFolder:
         return AnalysisFiles(ending(folder, ".csv"), ending(folder, ".png"), ending(folder, ".md"), folder)
 
     def analyses(self, name: str) -> list[tuple[str, AnalysisFiles]]:
-        """What an analysis found, here ('') and in sub-runs (their folders)."""
+        """What an analysis found, here ('') and in sub-runs (their folders). Raises UserError where it was changed."""
         found = [(self.relative(run.path), run.analysis(name)) for run in self.with_sub_runs()]
-        return [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
+        there = [("" if title == "." else title, files) for title, files in found if files.table.is_file()]
+        for _, files in there:
+            checksums.check(files.table)
+        return there
 
     def results(self) -> list[Result]:
         """Raises UserError where there is no such run, or it is not finished."""
@@ -227,7 +230,7 @@ class RunFolder:
 
     def with_sub_runs(self) -> list[RunFolder]:
         """This folder and those of its sub-runs."""
-        files = [file for depth in ("*/", "*/*/") for file in sorted(self.path.glob(f"{depth}run.json"))]
+        files = [file for depth in ("*/", "*/*/") for file in below(self.path, f"{depth}run.json")]
         return [self, *(RunFolder(file.parent) for file in files)]
 
     def check(self, identity: Identity) -> None:

@@ -13,7 +13,8 @@ from sails_eval.boards.forest import draw_comparisons
 from sails_eval.boards.leaderboard import build
 from sails_eval.boards.page import smoke_test, to_markdown
 from sails_eval.boards.plot import tradeoff
-from sails_eval.boards.table import EXPLORATORY, rows_of, write_frame
+from sails_eval.boards.table import EXPLORATORY, frame_text, rows_of
+from sails_eval.core.checksums import write_checked
 from sails_eval.core.files import write_text
 from sails_eval.plan.budget import Size
 from sails_eval.plan.plan import EvaluationPlan, Plan, SubRun
@@ -35,7 +36,7 @@ def write_report(run: RunFolder, outcome: Outcome, described: Description, *, ti
 
 def write_board(run: RunFolder, frame: pd.DataFrame, described: Description, *, title: str) -> None:
     """Write a leaderboard, its page, and the picture of its comparisons, if it has any."""
-    write_frame(run.leaderboard, frame)
+    write_checked(run.leaderboard, frame_text(frame))
     write_text(run.leaderboard_page, to_markdown(frame, title=title, quick=described.quick))
     if not described.quick:
         draw_comparisons(rows_of(frame), run.forest)

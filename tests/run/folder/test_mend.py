@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from sails_eval.analyses.durability.report import Decay
+from sails_eval.boards.table import frame_text, make_frame, read_rows
 from sails_eval.core.checksums import listing, note, write_checked
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import table_text
 from sails_eval.core.fingerprint import of_path
 from sails_eval.core.records import RowKey
 from sails_eval.run.folder.mend import mend
@@ -167,7 +170,11 @@ def test_whoever_reads_a_damaged_file_is_told_its_name(run: RunFolder) -> None:
         run.results_file: run.results,
         run.chosen.path: lambda: run.choices({}),
         run.subspace_report_file("lora"): lambda: run.subspace_report("lora"),
+        run.leaderboard: lambda: read_rows(run.leaderboard),
+        run.analysis("durability").table: lambda: run.analyses("durability"),
     }
+    write_checked(run.leaderboard, frame_text(make_frame([])))
+    write_checked(run.analysis("durability").table, table_text(Decay, []))
     for path, read in reads.items():
         read()
         path.write_bytes(path.read_bytes()[:-2])
@@ -211,6 +218,22 @@ def test_no_link_leads_out_of_a_run(run: RunFolder, link: str, tmp_path: Path) -
         mend(run)
         model = ModelFolder(inside(run.path, *CELL.split("/")))
         answered(model)
+    assert of_path(tmp_path / "elsewhere") == before
+
+
+@pytest.mark.parametrize("link", ["cells/lora", CELL, f"{CELL}/completions", f"{CELL}/completions/test", "sub"])
+def test_what_a_link_leads_to_is_not_mended(run: RunFolder, link: str, tmp_path: Path) -> None:
+    if link == "sub":
+        shutil.copytree(run.path, tmp_path / "elsewhere")
+        (tmp_path / "elsewhere/run.json").write_text("{}")
+    else:
+        shutil.move(run.path / link, tmp_path / "elsewhere")
+    for file in [one for one in (tmp_path / "elsewhere").rglob("*.jsonl") if one.name[0] != "."]:
+        file.write_text("damaged")
+    (run.path / link).symlink_to(tmp_path / "elsewhere")
+    before = of_path(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{link}: a link out of the run folder, to .*elsewhere, where nothing is"):
+        mend(run)
     assert of_path(tmp_path / "elsewhere") == before
 
 
