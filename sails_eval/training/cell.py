@@ -183,6 +183,9 @@ def save_trained(
         folder.mkdir(parents=True, exist_ok=True)
         if recipe.parameters == "adapter":
             only = [model.active_adapter]  # DPO's reference is an adapter, too, as long as it trains
+            config = model.peft_config[model.active_adapter]
+            if isinstance(config.target_modules, set):  # whose order changes from process to process
+                config.target_modules = sorted(config.target_modules)
             model.save_pretrained(str(folder), selected_adapters=only, path_initial_model_for_weight_conversion=start)
         else:
             cast_weights(model, dtype)
