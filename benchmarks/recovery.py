@@ -9,10 +9,10 @@
     python benchmarks/recovery.py runs/planted
 
 For every method that starts from a basis: how much of the planted subspace its basis holds at the planted layer (see
-sails_eval/recovery.py; 0 is chance) beside its alignment score on the test. The association is measured within each
-seed, Spearman's ρ over the methods, and then averaged over seeds with a t interval: methods are few and were chosen by
-hand, so the interval is for other trainings of the same methods, not for other methods. Families are looked at alone,
-too: doses of the planted subspace itself, and SAILS over qualities of SAEs.
+sails_eval/methods/subspace/recovery.py; 0 is chance) beside its alignment score on the test. The association is
+measured within each seed, Spearman's ρ over the methods, and then averaged over seeds with a t interval: methods are
+few and were chosen by hand, so the interval is for other trainings of the same methods, not for other methods. Families
+are looked at alone, too: doses of the planted subspace itself, and SAILS over qualities of SAEs.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from sails_eval.cli import parser
 from sails_eval.cli.flags import HELP
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.data_source import Mixture, MixturePart, Selection
+from sails_eval.core.device import best_dtype
 from sails_eval.core.pair import AttackData, Pair, SaeSource
 from sails_eval.core.recipe import Dpo, Recipe, Span
 from sails_eval.core.training_settings import Optimiser, Regularise
@@ -131,6 +132,8 @@ def _type(annotation: Any) -> str:
 def _default(field: Any) -> str:
     if field.is_required():
         return "required"
+    if field.default_factory is best_dtype:  # whatever machine the page is made on
+        return "`auto`"
     default = field.get_default(call_default_factory=True)
     if default is None or default in ((), {}, ""):
         return "–"
@@ -142,8 +145,9 @@ def _default(field: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text as it can stand in a cell of a table; what looks like HTML or a flag is shown as it is."""
-    text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("[", "&#91;").replace("*", "\\*")
+    """Text as it can stand in a cell of a table; what looks like HTML, attributes or a flag is shown as it is."""
+    shown = str.maketrans({"|": "\\|", "<": "&lt;", "[": "&#91;", "{": "&#123;", "*": "\\*"})
+    text = " ".join(text.split()).translate(shown)
     return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
 
 

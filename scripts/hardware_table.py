@@ -32,8 +32,9 @@ HEADER = f"""\
 
 This table estimates what a comparison with the defaults takes: methods `sails`, `lora` and `full`, six learning rates,
 five seeds. **None of these figures is measured** ([how they are computed](pairs.md#plan)). `sails-eval plan` prints the
-same for your own flags. Fewer seeds, learning rates or methods take less time and disk; smaller micro-batches, shorter
-examples and gradient checkpointing take less memory. The testbed needs no GPU.
+same for your own flags (hours for the GPU of the machine, or for an RTX 4090). Fewer seeds, learning rates or methods
+take less time and disk; smaller micro-batches, shorter examples and gradient checkpointing take less memory. The
+testbed needs no GPU.
 
 - *Memory* is the estimated peak of the longest micro-batch: the largest of training, SAE features and answering.
   *GPU* is the smallest common GPU memory of which 95 % is enough.

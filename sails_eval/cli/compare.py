@@ -30,7 +30,8 @@ def add(commands: Any) -> None:
 
     text = "Generate the answers of an adapter or a model to the tasks, and judge them."
     command = add_command(commands, "evaluate", _evaluate, text)
-    text = "what to evaluate: the folder of a PEFT adapter or of a model, or a hub id"
+    text = "what to evaluate: the folder of a PEFT adapter (with --pair or --model for its base model) or of a model, "
+    text += "a hub id, or openai:MODEL (server at OPENAI_BASE_URL)"
     command.add_argument("target", metavar="ADAPTER_OR_MODEL", help=text)
     add_model(command)
     add_judging(command)

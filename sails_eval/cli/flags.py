@@ -12,7 +12,7 @@ HELP = {
     "or an adapter, a hub id, openai:MODEL (server at OPENAI_BASE_URL), or the name of a reference of the pair, such "
     "as testbed-preference (default: none)",
     "--pair": "pair to use: the name of a shipped one (sails-eval pairs list) or a YAML file; compare takes several, "
-    "A,B,C: independent base models, called organisms (default: testbed, the embedded pair)",
+    "A,B,C: independent base models, called organisms (default: testbed, the embedded pair; evaluate has no default)",
     "--model": "base model to use instead of a pair: a folder or hub id",
     "--chat-template": "Jinja file with the chat template (default: the pair's, else the tokenizer's, else a plain "
     "one for base models)",
