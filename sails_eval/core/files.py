@@ -30,6 +30,19 @@ def check_no_pointer(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
 
 
+def read_bytes(path: Path, *, missing: str = "cannot be read", fix: str = "") -> bytes:
+    """A file's bytes.
+
+    Raises UserError where it is `missing`, with the `fix` for that, or is a device or a pipe, which may have no end.
+    """
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: a device or a pipe; write what it gives to a file, and give that")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {missing} ({error.strerror}){fix}") from error
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file. Raises UserError naming the line that is not a JSON object."""
     with path.open("rb") as file:
@@ -140,10 +153,7 @@ def read_json(
 
     Raises UserError naming the file: that it is not `what`, or that it is `missing`, with the `fix` for that.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {missing} ({error.strerror}){fix}") from error
+    content = read_bytes(path, missing=missing, fix=fix)
     return json_object(str(path), parse_json(str(path), content, what))
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sails_eval.core import checksums
 from sails_eval.core.errors import UserError, unknown
-from sails_eval.core.files import read_json
+from sails_eval.core.files import read_bytes, read_json
 from sails_eval.core.yaml_files import parse_yaml
 
 SCHEMA = 1
@@ -144,11 +144,9 @@ def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> Iterable[st
 def read_mapping(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises UserError naming the file."""
     try:
-        values = parse_yaml(str(path), path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        values = parse_yaml(str(path), read_bytes(path).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid YAML: not UTF-8 ({error})") from error
     if not isinstance(values, dict):

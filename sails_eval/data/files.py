@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sails_eval.core.errors import UserError, first_line
-from sails_eval.core.files import check_no_pointer, json_object, parse_json
+from sails_eval.core.files import check_no_pointer, json_object, parse_json, read_bytes
 
 PACKED = 100
 """A gzip file that holds more than so many times its size, and more than `PACKED_BYTES`, is not unpacked."""
@@ -42,14 +42,6 @@ def read_rows(path: Path) -> list[Row]:
 def read_text(path: Path) -> str:
     """A file's text, unpacked where it is packed. Raises UserError where it cannot be read, or is not UTF-8."""
     return _decode(path, read_bytes(path))
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises UserError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def parse(path: Path, content: bytes) -> Iterator[Row]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from sails_eval.core.data_source import HUB, Mixture, MixturePart, Selection
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.files import read_bytes
 from sails_eval.core.fingerprint import digest
 from sails_eval.data.dialogues import REQUESTS, RESPONSES, Example, Message, example_of, request_of
-from sails_eval.data.files import Row, parse, read_bytes
+from sails_eval.data.files import Row, parse
 from sails_eval.data.hub import fetch, hub_rows, parse_spec
 from sails_eval.data.labelled import flag, preferences
 

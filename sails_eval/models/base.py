@@ -138,13 +138,14 @@ def _check_answering(base: Base, pair: Pair) -> None:
 
 def ends_of(pair: Pair, generation: GenerationConfig, tokenizer: Any) -> list[int]:
     """The tokens that end an answer, as `end_tokens`. Raises UserError where the model's settings name no tokens."""
-    told, known = generation.eos_token_id, tokenizer.get_vocab().values()
-    for end in told if isinstance(told, list) else [told]:
-        if end is not None and end not in known:
-            raise UserError(
-                f"model '{pair.model}': key 'eos_token_id' of its generation_config.json (without one, of its "
-                f"config.json) is {end!r:.40}, which is no token of its tokenizer; correct it"
-            )
+    told, known = generation.eos_token_id, {*tokenizer.get_vocab().values()}
+    ends = told if isinstance(told, list) else [told]
+    numbers = all(isinstance(end, int) and end >= 0 for end in ends)
+    if ends != [None] and not (numbers and known.intersection(ends)):
+        raise UserError(
+            f"model '{pair.model}': key 'eos_token_id' of its generation_config.json (without one, of its config.json) "
+            f"is {told!r:.40}, which is no token of its tokenizer; correct it"
+        )
     return end_tokens(generation, tokenizer)
 
 

@@ -80,7 +80,7 @@ def ending_of(tokenizer: Any) -> Ending:
     one, other = (render_chat(tokenizer, [*asked, said(mark)], answered=True) for mark in MARKS)
     written = "" if one == other else common_start(one[::-1], other[::-1])[::-1]
     special = {str(token) for token in (*tokenizer.added_tokens_decoder.values(), *tokenizer.all_special_tokens)}
-    special = {token for token in special - {tokenizer.unk_token} if not _THINKS.match(token)}
+    special = {token for token in special - {tokenizer.unk_token} if token.strip() and not _THINKS.match(token)}
     by_length = sorted(special, key=len, reverse=True)
     found = list(re.finditer("|".join(map(re.escape, by_length)), written)) if special else []
     if not found:
@@ -119,11 +119,9 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
 def end_tokens(generation: "GenerationConfig", tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of the model's generation settings, its tokenizer and its template."""
-    ends = generation.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    if strange := [end for end in ends if not isinstance(end, int | None)]:
-        raise UserError(f"generation_config.json: key 'eos_token_id': {strange[0]!r} is not the number of a token")
-    return sorted({*ends, tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
+    told = generation.eos_token_id
+    ends = {*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
+    return sorted(ends.intersection(tokenizer.get_vocab().values()))
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:

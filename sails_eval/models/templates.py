@@ -13,7 +13,9 @@ from jinja2 import TemplateError
 CLOCK = datetime(2024, 7, 26, 12)
 """The time for templates that ask for it: the date that Llama 3.1's writes where it cannot know one."""
 
-_DIRECTIVES = ("%-d", "%-m", "%-H", "%-I", "%-M", "%-S", *(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTxXyYZ"))
+_DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSjy"] + [
+    f"%{letter}" for letter in "aAbBcCdDeFfgGhHIjklmMpPrRSTuUVwWxXyYzZ"
+]
 
 FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What rendering raises: the template's own refusals, and what Python says of its expressions."""

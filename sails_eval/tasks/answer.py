@@ -1,12 +1,13 @@
 """Have a model answer a task through lm-eval, and keep its completions."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 
-from sails_eval.core.errors import UserError, explained, first_line
+from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Split
 from sails_eval.models.chat import render_prompt
@@ -22,28 +23,36 @@ def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) 
     Generation settings are the task's own; answers that are sampled are so from a seed, the same for every model.
     Prompts go through the chat template; the completion keeps them as the user wrote them.
 
-    Raises UserError, with the task's file, where its functions fail on an answer.
+    Raises UserError, with the task's file, where its scoring fails on an answer.
     """
     loaded = load_task(task, split)
     seed_sampling(generation_of(loaded))
-    try:
-        outcome = evaluate(
-            lm,
-            {"tasks": {task.name: loaded}, "groups": {}, "group_map": {}},
-            limit=limit,
-            log_samples=True,
-            apply_chat_template=True,
-            bootstrap_iters=0,
-        )
-    except Exception as error:
-        if explained(error):
-            raise
-        told = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{task.path}: {split}: answering or scoring failed ({told})") from error
+    loaded.process_results = _naming(task, loaded.process_results)
+    outcome = evaluate(
+        lm,
+        {"tasks": {task.name: loaded}, "groups": {}, "group_map": {}},
+        limit=limit,
+        log_samples=True,
+        apply_chat_template=True,
+        bootstrap_iters=0,
+    )
     assert outcome is not None  # None only away from rank 0
     samples = outcome["samples"][task.name]
     first = samples[0]["filter"]  # a task with several filters logs every document once for each
     return [_completion(loaded, task, sample) for sample in samples if sample["filter"] == first]
+
+
+def _naming(task: TaskInfo, score: Callable[..., Any]) -> Callable[..., Any]:
+    """A task's scoring, whose failures are UserErrors with the task's file."""
+
+    def scored(*given: Any) -> Any:
+        try:
+            return score(*given)
+        except Exception as error:  # whatever a user's functions may raise
+            told = f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(f"{task.path}: scoring an answer failed ({told}); correct process_results") from error
+
+    return scored
 
 
 def seed_sampling(generation: dict[str, Any]) -> None:

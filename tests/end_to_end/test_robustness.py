@@ -138,8 +138,8 @@ def test_what_is_there_is_not_done_again_but_what_a_kill_left_is_cleared(
 ) -> None:
     before, tables = files(run), [(run / name).read_bytes() for name in ("forgetting.csv", "durability.csv")]
     victim = next((run / "durability/harmful-10/lora").iterdir())
-    (victim / "retuned").mkdir()
-    (victim / "retuned/adapter_model.safetensors").touch()
+    (victim / ".retuned").mkdir()
+    (victim / ".retuned/adapter_model.safetensors").touch()
     (gone := next(victim.rglob("completions/test/*.jsonl"))).unlink()
     capsys.readouterr()
     assert main(["forgetting", str(run), "-q", "--json"]) == 0
@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_measured_is_an_error(
         return capsys.readouterr().err
 
     assert "not the folder of a comparison" in says("forgetting", str(tmp_path))
-    (left := tmp_path / "durability/harmful-10/m/retuned").mkdir(parents=True)
+    (left := tmp_path / "durability/harmful-10/retuned/.retuned").mkdir(parents=True)
     assert "not the folder of a comparison" in says("durability", str(tmp_path)) and left.exists()  # of whatever it is
     facts: dict[str, Any] = dict.fromkeys(("run", "pair", "environment", "test_set", "budget", "date", "version"), "")
     Description(**facts, identity=Identity()).write(tmp_path / "run.json")  # without its configuration

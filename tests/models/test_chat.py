@@ -83,6 +83,12 @@ def test_an_answer_ends_with_what_the_template_writes_behind_it(
     assert tokenizer.decode([label for label in row.labels if label != -100]) == learnt
 
 
+def test_a_line_break_that_is_a_token_ends_no_answer(folder: Path) -> None:
+    tokenizer = loaded(folder, SPOKEN)
+    tokenizer.add_tokens(["\n"])
+    assert ending_of(tokenizer).token == ""
+
+
 def test_only_words_open_a_turn_that_the_template_leaves_closed(folder: Path) -> None:
     tokenizer = loaded(
         folder, "{% for m in messages %}{{ '[INST] ' if m.role == 'user' else ' ' }}{{ m.content }}{% endfor %}"
@@ -138,9 +144,9 @@ def test_a_tokenizer_without_eos_and_pad_gets_what_ends_an_answer(folder: Path) 
 
 
 def test_the_time_in_a_template_is_the_same_on_every_day(folder: Path) -> None:
-    dated = "\n{%- if strftime_now is defined %}{{ 'On ' + strftime_now('%d %b %Y %H:%M:%S, %-d') }}{% endif %}\n"
+    dated = "\n{%- if strftime_now is defined %}{{ 'On ' + strftime_now('%d %b %Y %H:%M:%S, %-d %j %R') }}{% endif %}\n"
     tokenizer = loaded(folder, dated + TURNS + OPENED)
-    assert render_chat(tokenizer, HELLO).startswith("On 26 Jul 2024 12:00:00, 26")
+    assert render_chat(tokenizer, HELLO).startswith("On 26 Jul 2024 12:00:00, 26 208 12:00")
     pair = Pair(name="p", model=str(folder))
     assert model_identity(pair)["clock"] == "2024-07-26T12:00:00"
     (folder / "chat_template.jinja").write_text(TURNS)

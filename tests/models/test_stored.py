@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,6 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.models.base import Base, applied, load_base, load_tokenizer, load_weights
 from sails_eval.models.engines.hf import wrap
-from sails_eval.plan.cost.meta_model import shape_of
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        *(
-            (name, content, f"{name}: ")
-            for name in ("config.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
-            for content in (b"[1]", b"null", b'{"a": [1,', b"[" * 100_000, b"\xff\xfe\x00")
-        ),
-        *(("tokenizer.json", content, "cannot load its tokenizer: ") for content in (b"[1]", b"null", b"{}", b"{")),
-        ("config.json", {"num_hidden_layers": "two"}, "'num_hidden_layers'"),
-        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "cannot load it: .*'bits'"),
-        ("config.json", {"rope_parameters": {"rope_type": "zz"}}, "cannot load it: .*'zz'"),
-        ("tokenizer_config.json", {"eos_token": 7}, "cannot load its tokenizer: .*eos_token"),
-        ("tokenizer_config.json", {"model_max_length": "long"}, "cannot load its tokenizer: "),
-        ("generation_config.json", {"eos_token_id": "x"}, "'eos_token_id'"),
-    ],
-)
-def test_faulty_files_of_a_model_are_told(folder: Path, name: str, content: Any, told: str) -> None:
-    file = folder / name
-    if isinstance(content, dict):
-        content = json.dumps((json.loads(file.read_text()) if file.exists() else {}) | content).encode()
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=f"(?s)^model '{folder}': .*{told}|^{name}: .*{told}"):
-        load_base(pair_of(folder))
-    with suppress(UserError):  # which of them looks at the file is no matter
-        shape_of(pair_of(folder))
-
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 HEAD = "lm_head.weight"
@@ -146,7 +115,7 @@ def test_an_adapter_that_lacks_weights_does_not_answer_as_the_base_model(
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file(change(load_file(file)), file)
     with (
-        pytest.raises(UserError, match=r"adapter: the adapter does not fit the model; .*missing adapter keys"),
+        pytest.raises(UserError, match=r"adapter: the adapter does not fit the base model: .*missing adapter keys"),
         applied(load_base(pair_of(folder)), tmp_path / "adapter"),
     ):
         pass
@@ -201,10 +170,13 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a text for a number": (lambda at: configure(at, hidden_size="32"), "hidden_size"),
     "no context": (lambda at: configure(at, max_position_embeddings=None), "max_position_embeddings"),
     "a list": (lambda at: (at / "config.json").write_text("[]"), "config.json: expected a JSON object, found list"),
-    "no tokenizer": (lambda at: (at / "tokenizer.json").write_text("{"), "tokenizer.json is not valid JSON"),
+    "no tokenizer": (
+        lambda at: (at / "tokenizer.json").write_text("{"),
+        "cannot load its tokenizer: .*correct its tokenizer.json",
+    ),
     "no index": (
         lambda at: (at / "model.safetensors").rename(at / "model.safetensors.index.json").write_text("{}"),
-        "cannot load it: KeyError: 'weight_map'",
+        "index.json: key 'weight_map' has to map",
     ),
     "broken settings": (
         lambda at: (at / "generation_config.json").write_text("{"),
@@ -215,7 +187,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not finite": (lambda at: rewrite(at, nan_head), f"weight {HEAD} has values that are not finite"),
     "an end below 0": (
         lambda at: (at / "generation_config.json").write_text('{"eos_token_id": -1}'),
-        "eos_token_id -1 is no token",
+        "key 'eos_token_id' .* is -1, which is no token",
     ),
 }
 

@@ -174,7 +174,7 @@ def test_a_task_whose_functions_fail_on_an_answer_is_named(
     task.path.write_text(lines.replace("FUNCTION", "!function fails.score"))
     (task,) = resolve_tasks(["mine"], (tmp_path / "tasks",))
     lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair)
-    with pytest.raises(UserError, match=r"mine\.yaml: test: answering or scoring failed \(TypeError: "):
+    with pytest.raises(UserError, match=r"mine\.yaml: scoring an answer failed \(TypeError: "):
         complete(lm, task, "test", limit=1)
 
 

@@ -120,7 +120,9 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     asked, length = length, length if shape.attends else min(length, FEW_TOKENS)
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # what fails is told below
     # not all operations know shapes without data
-    with as_user_error(f"model '{pair.model}': what a step takes cannot be told", "the rest of the plan holds"):
+    with as_user_error(
+        f"model '{pair.model}': the cost of a training step cannot be estimated", "the rest of the plan holds"
+    ):
         forward, backward, kept = _fake_step(model, batch=1, length=length, half=half)
     of_logits = {width * length * shape.text.vocab_size for width in (2, 4)}
     logits, regularising = sum(size for size in kept if size in of_logits), 0

@@ -27,7 +27,7 @@ class ModelFolder:
 
     checkpoint = Place(CHECKPOINT)  # an adapter as PEFT saves it, or a whole model
     partial = Place("checkpoint.partial")  # where training saves, until the checkpoint is whole
-    retuned = Place("retuned")  # weights that are deleted once they have answered
+    retuned = Place(".retuned")  # weights that are deleted once they have answered; no method is called so
     record = RecordPlace("train.json", records.TrainRecord)  # written last: with it, the checkpoint is whole
     stopped = RecordPlace("stopped.json", records.Stopped)  # there once it is chosen which checkpoint is kept
     _completions = FolderPlace("completions")

@@ -116,7 +116,7 @@ def test_retuned_weights_are_gone_when_the_model_has_answered(
         aligned = logits(base, model)
     try:
         with attacked(base, testbed_pair, subject) as model:
-            assert list(tmp_path.rglob("*.safetensors")) and (tmp_path / "m/retuned").stat().st_mode & 0o777 == 0o700
+            assert list(tmp_path.rglob("*.safetensors")) and (tmp_path / "m/.retuned").stat().st_mode & 0o777 == 0o700
             assert not torch.allclose(logits(base, model), aligned, atol=1e-2)
             if fails:
                 raise RuntimeError
