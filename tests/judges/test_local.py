@@ -274,7 +274,7 @@ def test_check_misses_the_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no safetensors weights"):
         LocalJudge(str(tmp_path)).check()
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UserError, match="model.safetensors: damaged or cut off"):
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged or cut off"):
         LocalJudge(str(tmp_path)).check()
 
 
