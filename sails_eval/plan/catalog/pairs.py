@@ -270,4 +270,5 @@ def _on_texts(
     told = f"{l0:.1f} of {features.shape[1]} features active, {100 * explained:.0f} % of the variance explained"
     fits = published is None or 1 / FACTOR_OF_L0 <= l0 / published <= FACTOR_OF_L0
     told += f", over {len(vectors)} tokens; published L0: {'none' if published is None else f'{published:g}'}"
-    yield Finding.of(f"{what}: L0", fits and explained >= LEAST_EXPLAINED, told)
+    # no reason to refuse it: `compare` trains with a poor one, too
+    yield Finding(f"{what}: L0", "ok" if fits and explained >= LEAST_EXPLAINED else "warning", told)
