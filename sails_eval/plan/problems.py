@@ -19,6 +19,14 @@ class Problem:
     misspelt: bool = False
 
 
+def if_it_can(resolve: Callable[Given, Found], *given: Given.args, **named: Given.kwargs) -> Found | None:
+    """What `resolve` gives; None where it raises a UserError, which is told elsewhere."""
+    try:
+        return resolve(*given, **named)
+    except UserError:
+        return None
+
+
 class Problems(list[Problem]):
     """All of them, in the order in which they were met."""
 

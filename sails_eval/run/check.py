@@ -12,7 +12,7 @@ from sails_eval.plan.checks import Checked, check, check_examples, check_referen
 from sails_eval.plan.plan import Plan, SubRun
 from sails_eval.plan.preflight import is_large
 from sails_eval.plan.prepare import prepare
-from sails_eval.plan.problems import Problem, Problems
+from sails_eval.plan.problems import Problem, Problems, if_it_can
 from sails_eval.run.folder.reuse import check_sealed, check_untouched
 from sails_eval.run.folder.run_folder import RunFolder
 from sails_eval.run.runner import check_engine
@@ -72,7 +72,7 @@ def check_place(config: CompareConfig, against: Path | None) -> None:
     """
     if config.out:
         check_folder(config.out)
-    plan = Problems().attempt(prepare, config, anew=False)  # what is wrong with it, the forecast tells
+    plan = if_it_can(prepare, config, anew=False)  # what is wrong with it, the forecast tells
     if plan is not None and config.match == "tokens" and not config.match_params:
         _check_folders(plan, RunFolder(plan.folder), RunFolder(against) if against else None)
 
@@ -81,7 +81,7 @@ def refusals(config: CompareConfig, told: Collection[str]) -> list[Problem]:
     """What `compare` would refuse once it has loaded the models, besides what was `told`; nothing of those that are
     large or not here."""
     problems = Problems()
-    plan = Problems().attempt(prepare, config, anew=False)
+    plan = if_it_can(prepare, config, anew=False)
     for one in plan.sub_runs if plan else ():
         if not is_large(one.pair):
             found = problems.attempt(check, one)

@@ -19,7 +19,7 @@ from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
-from sails_eval.plan.problems import Problems
+from sails_eval.plan.problems import if_it_can
 
 FACTOR_OF_L0 = 2.0
 """How far L0 on a text sample may be from the published one: other texts have other features."""
@@ -147,7 +147,7 @@ def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
 
 def _examples(pair: Pair) -> tuple[Example, ...]:
     """The pair's training data; none where they cannot be had."""
-    found = Problems().attempt(read_examples, pair.train) if pair.train is not None else None
+    found = if_it_can(read_examples, pair.train) if pair.train is not None else None
     return found.examples if found else ()
 
 
@@ -205,7 +205,7 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
     from sails_eval.plan.cost.meta_model import shape_of
     from sails_eval.plan.cost.model_checks import check_sae
 
-    shape = Problems().attempt(shape_of, pair)
+    shape = if_it_can(shape_of, pair)
     seen: set[int] = set()
     for source in pair.saes:
         name = source.path or source.name

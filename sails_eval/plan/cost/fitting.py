@@ -11,7 +11,7 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
-from sails_eval.plan.problems import Problems
+from sails_eval.plan.problems import if_it_can
 
 ROOM = 0.9
 """The share of memory that is planned with; the rest is for CUDA itself, fragments, and what the estimate misses."""
@@ -43,8 +43,8 @@ def candidates(pair: Pair) -> Iterator[Pair]:
 def fit_here(job: tuple[Pair, Sequence[Recipe]]) -> Pair:
     """The pair with micro-batches in which the recipes fit this machine, as far as the model's shape is known."""
     pair, recipes = job
-    shape = Problems().attempt(shape_of, pair)
-    found = shape and Problems().attempt(readings, shape, pair, recipes)
+    shape = if_it_can(shape_of, pair)
+    found = shape and if_it_can(readings, shape, pair, recipes)
     if not (shape and found):
         return pair
     return fitting(pair, recipes, found=found, shape=shape, memory=Machine.this().memory)

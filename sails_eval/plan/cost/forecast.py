@@ -23,7 +23,7 @@ from sails_eval.plan.cost.model_checks import check_model
 from sails_eval.plan.cost.step_cost import Memory, StepCost, answering_memory, cost_of, features_memory, readings
 from sails_eval.plan.plan import REFINED, SubRun
 from sails_eval.plan.prepare import Draft, at_size, grid, survey
-from sails_eval.plan.problems import Problem, Problems
+from sails_eval.plan.problems import Problem, Problems, if_it_can
 from sails_eval.plan.resolve import sizes, tuning_size
 from sails_eval.tasks.library import describe
 
@@ -246,13 +246,10 @@ def tokens_a_cell(pair: Pair) -> int:
 
 def tokens_a_step(pair: Pair) -> float | None:
     """The mean tokens of a batch, from the characters of the training data; None where that cannot be had."""
-    if pair.train is None:
+    data = if_it_can(read_examples, pair.train) if pair.train else None
+    if data is None:
         return None
-    try:
-        examples = read_examples(pair.train).examples
-    except UserError:
-        return None
-    texts = (sum(len(m.content) for m in e.messages) + len(e.response) for e in examples)
+    texts = (sum(len(m.content) for m in e.messages) + len(e.response) for e in data.examples)
     tokens = [min(pair.max_length, 1 + n // CHARACTERS_PER_TOKEN) for n in texts]
     return pair.batch_size * sum(tokens) / len(tokens)
 

@@ -21,7 +21,7 @@ from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_an
 from sails_eval.models.hub import is_here
 from sails_eval.models.templates import CLOCK, MARKS, reads_clock
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train
-from sails_eval.plan.problems import Problem, Problems
+from sails_eval.plan.problems import Problem, Problems, if_it_can
 from sails_eval.training.cell import check_target_modules
 
 
@@ -41,7 +41,7 @@ def check_stored(pair: Pair, problems: Problems) -> None:
     if not is_here(pair.model, pair.revision):
         return
     # that data are missing is told elsewhere
-    examples = Problems().attempt(read_examples, pair.train) if pair.train else None
+    examples = if_it_can(read_examples, pair.train) if pair.train else None
     tokenizer = problems.attempt(load_tokenizer, pair)
     model = problems.attempt(load_weights, pair, device_map="meta")
     if tokenizer is None or model is None:
