@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from sails_eval.core.escape import visible
+
 RESUME = "then give the same command again to resume"
 
 FIXES = {
@@ -35,7 +37,13 @@ MEMORY = (
 
 
 class UserError(Exception):
-    """Bad input. The message names the file, the key and the fix; the CLI prints it and exits with status 2."""
+    """Bad input. The message names the file, the key and the fix; the CLI prints it and exits with status 2.
+
+    What it quotes cannot steer a terminal, or break a line.
+    """
+
+    def __init__(self, told: str) -> None:
+        super().__init__(visible(told))
 
 
 class CellFailed(UserError):  # noqa: N818

@@ -154,7 +154,7 @@ def load_weights(pair: Pair, **options: Any) -> Any:
 
     Raises UserError where the files are damaged or do not hold all that the model has.
     """
-    if any("MaskedLM" in name for name in config_of(pair).architectures or ()):
+    if "MaskedLM" in str(config_of(pair).architectures):
         raise UserError(f"model '{pair.model}': it reads texts in both directions and writes none; give a causal model")
     attention = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     return stored_model(

@@ -45,6 +45,12 @@ def test_what_nobody_foresaw_is_not_explained_and_a_foreign_number_not_misread()
     assert str(explained(socket.gaierror(1, "Name or service not known"))) == "Name or service not known"
 
 
+def test_what_an_error_quotes_neither_breaks_its_line_nor_steers_the_terminal() -> None:
+    error = UserError("d.csv: unknown column 'a\x1cb\x0cc\x85d\u2028e\x1b[31m'\nand another line")
+    assert str(error).splitlines() == str(error).split("\n") and len(str(error).splitlines()) == 2
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) and "\x1b" not in str(error)
+
+
 def test_a_reason_is_a_clause() -> None:
     assert reason(KeyError("a;b")) == "KeyError: 'a,b'"
     assert reason(MemoryError()).startswith("out of memory (fewer --jobs")

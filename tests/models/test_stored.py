@@ -214,3 +214,8 @@ def test_weights_that_nothing_reads_are_told(folder: Path, caplog: pytest.LogCap
     rewrite(folder, lambda weights: weights.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(2)}))
     load_weights(pair_of(folder))
     assert "1 weights in its files are not read, such as 'model.layers.9.mlp.up_proj.weight'" in caplog.text
+
+
+def test_architectures_that_are_no_names_do_not_matter(folder: Path) -> None:
+    configure(folder, architectures=[-1])
+    assert load_weights(pair_of(folder)).config.architectures
