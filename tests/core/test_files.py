@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_csv
+from sails_eval.core.files import parse_json, read_csv
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,8 @@ def test_what_is_no_csv_is_an_error(tmp_path: Path, content: bytes, message: str
     (tmp_path / "board.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_csv(tmp_path / "board.csv")
+
+
+def test_json_that_python_refuses_gives_no_advice_about_python() -> None:
+    with pytest.raises(UserError, match=r"^a.json: not valid JSON \(Exceeds the limit [^;]*\)$"):
+        parse_json("a.json", "9" * 5000)
