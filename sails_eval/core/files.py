@@ -58,7 +58,7 @@ def parse_json(where: str, text: str | bytes, what: str = "valid JSON") -> Any:
     except RecursionError as error:
         raise UserError(f"{where}: not {what} (nested too deeply)") from error
     except ValueError as error:
-        told = re.sub(r": (line \d+ column \d+) \(char \d+\)$", r", \1", str(error))
+        told = re.sub(r": (line \d+ column \d+) \(char \d+\)$", r", \1", str(error).partition("; use sys.")[0])
         raise UserError(f"{where}: not {what} ({told})") from error
 
 

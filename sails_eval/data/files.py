@@ -179,7 +179,8 @@ def _parse_parquet(path: Path, content: bytes) -> Iterator[Row]:
 
     number = 0
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        # in this thread: those that `read_table` starts may still run when Python ends, which then aborts
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
         named = [name for name in table.column_names if not name.startswith("__index_level_")]  # pandas' own
         for batch in table.select(named).to_batches():
             columns = [_column(batch.column(name)) for name in named]

@@ -3,7 +3,9 @@
 The files lie in the hub's own cache, so a run can be repeated without a network, and a commit names what was read.
 """
 
+import atexit
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,9 +104,16 @@ def hub_rows(data: HubData, way_out: str = OWN_FILE) -> Iterator[Row]:
         raise UserError(f"{data}: row {number + 1} cannot be read ({first_line(error)})") from error
 
 
+def _outlive_arrow() -> None:
+    """Arrow's threads drop the files that they read a little after the last row: if Python ends before, it aborts."""
+    time.sleep(0.1)
+
+
 def _split(data: HubData, fetched: Fetched) -> Iterable[dict[str, Any]]:
     import datasets
 
+    atexit.unregister(_outlive_arrow)  # once is enough
+    atexit.register(_outlive_arrow)
     configs = _configs(fetched.card)
     if data.config and data.config not in configs and not (fetched.folder / data.config).is_dir():
         raise unknown(f"configuration or folder of hf:{data.repo}:", data.config, {*configs, *_folders(data, fetched)})

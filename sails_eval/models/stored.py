@@ -1,7 +1,7 @@
 """Weights as files hold them: whether these can be read, hold all that a model has, and under which names."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,12 @@ def shards_of(folder: Path) -> list[str]:
     return sorted({*named.values()})
 
 
+def fix_of_loading(options: Mapping[str, Any]) -> str:
+    """What to do where transformers makes no model of a folder's config and these options of the pair's."""
+    own = "the pair's key 'attn_implementation', " if "attn_implementation" in options else ""
+    return f"correct {own}its config.json or generation_config.json, or fetch the model again"
+
+
 def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     """A model as transformers loads it, `kind` being its class or an automatic one.
 
@@ -92,8 +98,7 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
     told = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
     told["trust_remote_code"] = False  # None would ask at the terminal
     check_readable(Path(source))
-    fix = "correct its config.json or generation_config.json, or fetch the model again"
-    with as_user_error(f"{what}: cannot load it", fix):
+    with as_user_error(f"{what}: cannot load it", fix_of_loading(options)):
         model, found = kind.from_pretrained(source, **told)
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"])

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import read_csv, read_json
+from sails_eval.core.files import parse_json, read_csv, read_json
 from sails_eval.core.schema import read_mapping
 from sails_eval.data.reading import read_examples
 
@@ -29,3 +29,8 @@ def test_what_may_have_no_end_is_not_read(tmp_path: Path, name: str) -> None:
     reads: dict[str, Callable[[Path], object]] = {".jsonl": read_examples, ".yaml": read_mapping, ".json": read_json}
     with pytest.raises(UserError, match=f"{name}: a device or a pipe; write what it gives to a file"):
         reads[Path(name).suffix](tmp_path / name)
+
+
+def test_json_that_python_refuses_gives_no_advice_about_python() -> None:
+    with pytest.raises(UserError, match=r"^a.json: not valid JSON \(Exceeds the limit [^;]*\)$"):
+        parse_json("a.json", "9" * 5000)

@@ -3,6 +3,8 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,6 +267,23 @@ def test_parquet_columns_that_nobody_reads_may_hold_anything(tmp_path: Path) -> 
     table.to_parquet(tmp_path / "d.parquet")
     (example,) = read_examples(tmp_path / "d.parquet").examples
     assert (example.messages[0].content, example.response, example.group) == ("a", "b", "")
+
+
+THREADS = """
+import sys
+from pathlib import Path
+import psutil
+import pyarrow.parquet
+from sails_eval.data.files import read_rows
+before = psutil.Process().num_threads()
+read_rows(Path(sys.argv[1]))
+sys.exit(psutil.Process().num_threads() - before)
+"""
+
+
+def test_reading_parquet_leaves_no_thread_that_python_would_abort_on(tmp_path: Path) -> None:
+    pd.DataFrame([ROW]).to_parquet(tmp_path / "d.parquet")
+    assert subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / "d.parquet")]).returncode == 0
 
 
 def test_the_id_depends_on_the_texts_only(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
 from sails_eval.models.base import config_of, decoder_layers, dtype_of
-from sails_eval.models.stored import TOKENIZER, check_readable
+from sails_eval.models.stored import TOKENIZER, check_readable, fix_of_loading
 from sails_eval.training.cell import check_target_modules, trained_in_full
 
 PUBLISHED = PACKAGE / "plan" / "cost" / "published_models.yaml"
@@ -79,8 +79,7 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
     Raises UserError where it cannot be made here: an attention that is not installed, or a config of something else.
     """
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
-    fix = "correct its config.json, or fetch it again"
-    with as_user_error(f"model '{pair.model}': cannot load it", fix), torch.device("meta"):
+    with as_user_error(f"model '{pair.model}': cannot load it", fix_of_loading(options)), torch.device("meta"):
         return AutoModelForCausalLM.from_config(
             shape.config, dtype=dtype, trust_remote_code=False, **options
         ).requires_grad_(False)

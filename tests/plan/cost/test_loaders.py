@@ -123,6 +123,14 @@ def test_a_model_that_cannot_answer_with_its_own_settings_is_refused(folder: Pat
     refused("generation_config.json", load_base, pair_of(folder))
 
 
+def test_an_attention_that_is_not_there_is_blamed_on_the_pairs_key(folder: Path) -> None:
+    told, pair = r"cannot load it: .*nosuch.*; correct the pair's key 'attn_implementation'", pair_of(folder)
+    pair = pair.model_copy(update={"attn_implementation": "nosuch"})
+    refused(told, load_base, pair)
+    with pytest.raises(UserError, match=told):
+        planned(pair)
+
+
 def test_a_chat_template_that_is_no_text_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "own.jinja").write_bytes(b"\xff")
     refused(
