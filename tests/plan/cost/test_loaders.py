@@ -165,6 +165,7 @@ ADAPTER: list[Any] = [
     *({"peft_type": kind} for kind in ("UNHEARD_OF", None, 5)),
     *({"r": rank} for rank in ("x", 0, None)),
     *({"target_modules": modules} for modules in (5, "(", ["no_such_proj"], ["q_proj", "k_proj"])),
+    {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4},
     *({"eva_config": 5}, {"layer_replication": [[0, 9]]}, {"layer_replication": 5}),
     *("[]", "{}", DEEP),
 ]
