@@ -235,6 +235,16 @@ def test_what_only_saelens_can_tell_is_one_line(tmp_path: Path, new: Any) -> Non
     refused("cannot load it: .*; correct its cfg.json", load_sae, SaeSource(path=sae))
 
 
+@pytest.mark.parametrize(
+    ("factor", "told"), [(float("nan"), "W_dec has values that are not"), (0.0, "decoder are zero")]
+)
+def test_a_sae_without_directions_is_refused_when_it_is_loaded(tmp_path: Path, factor: float, told: str) -> None:
+    sae = save_sae(tmp_path / "sae", "model.layers.0")
+    weights = load_file(sae / "sae_weights.safetensors")
+    save_file(weights | {"W_dec": weights["W_dec"] * factor}, sae / "sae_weights.safetensors")
+    refused(told, load_sae, SaeSource(path=sae))
+
+
 # --- the one way --------------------------------------------------------------------------------------------------
 
 
