@@ -46,7 +46,7 @@ def read_answer(response: str) -> str | None:
     Reasoning blocks at its beginning go, with everything that cannot be seen, and long loops before, within or behind
     what it says. An answer without any of that stays as it is, as does one that is nothing but a loop.
     """
-    text = _behind_reasoning(_UNSEEN.sub("", response))
+    text = behind_reasoning(_UNSEEN.sub("", response))
     return None if text is None else _without_loops(text)
 
 
@@ -57,7 +57,8 @@ def opened_in(prompt: str) -> str:
     return found[0] if found else ""
 
 
-def _behind_reasoning(text: str) -> str | None:
+def behind_reasoning(text: str) -> str | None:
+    """What stands behind the reasoning blocks at a text's beginning; None where there is nothing else."""
     if not _MAY_REASON.search(text):
         return text
     rest = text
