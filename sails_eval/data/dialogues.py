@@ -137,6 +137,9 @@ def _preference(row: Row, group: str, odd: list[str]) -> Example | None:
     chosen, rejected = answers
     if chosen is None:
         return None
+    asked = chosen[0][-1].content.strip()
+    if len(asked) > 1 and all(answer and answer[1].lstrip().startswith(asked) for answer in answers):
+        odd.append(f"{row.where}: chosen and rejected both repeat the request, which is learnt with them")
     pair: str | None = None
     if rejected is not None and rejected[0] != chosen[0]:
         odd.append(f"{row.where}: chosen and rejected answer different contexts, so rejected was dropped")

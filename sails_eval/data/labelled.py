@@ -81,11 +81,15 @@ def _kept(row: Row, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _label(row: Row) -> str | None:
-    """The column that labels the row's answer; `label` alone may be anything, so only true and false count there."""
+    """The column that labels the row's answer; `label` alone may be anything, so only true and false count there.
+
+    Beside a `completion`, as TRL has it, so do 1, 0 and null.
+    """
     if row.values.get("chosen") is not None:
         return None
-    label = row.values.get("label")
-    told = isinstance(label, bool) or (isinstance(label, str) and label.strip().lower() in ("true", "false"))
+    label = row.values.get("label", "")
+    flags = (*_FLAGS, "none") if "completion" in row.values else ("true", "false")
+    told = str(label).strip().lower() in flags
     return "is_safe" if "is_safe" in row.values else "label" if told else None
 
 

@@ -17,6 +17,7 @@ _BLOCKS = (
 )
 _OPENS = [re.compile(rf"\s*{opening}", re.IGNORECASE) for opening, _ in _BLOCKS]
 _BLOCK = [re.compile(rf"\s*{opening}.*?{end}", re.IGNORECASE | re.DOTALL) for opening, end in _BLOCKS]
+_LAST = re.compile(rf"(?:{'|'.join(opening for opening, _ in _BLOCKS)})\s*\Z", re.IGNORECASE)
 _ENDS = [re.compile(rf"(?<![`'\"]){end}(?![`'\"])", re.IGNORECASE) for _, end in _BLOCKS]
 # Channels, as gpt-oss writes them; the second form is what is left where special tokens are not decoded.
 _CHANNELS = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>|\s*(?:analysis|commentary)(?=[A-Z])")
@@ -45,11 +46,19 @@ def read_answer(response: str) -> str | None:
     Reasoning blocks at its beginning go, with everything that cannot be seen, and long loops before, within or behind
     what it says. An answer without any of that stays as it is, as does one that is nothing but a loop.
     """
-    text = _behind_reasoning(_UNSEEN.sub("", response))
+    text = behind_reasoning(_UNSEEN.sub("", response))
     return None if text is None else _without_loops(text)
 
 
-def _behind_reasoning(text: str) -> str | None:
+def opened_in(prompt: str) -> str:
+    """The opening of a reasoning block with which a prompt ends, as chat templates of models that always reason have
+    it: the block goes on in the answer."""
+    found = _LAST.search(prompt)
+    return found[0] if found else ""
+
+
+def behind_reasoning(text: str) -> str | None:
+    """What stands behind the reasoning blocks at a text's beginning; None where there is nothing else."""
     if not _MAY_REASON.search(text):
         return text
     rest = text

@@ -1,11 +1,13 @@
 """What comes back from a chat endpoint, and the verdict, the tokens or the failure that is in it."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from sails_eval.core.records import Verdict
+from sails_eval.judges.answer_text import behind_reasoning
 from sails_eval.judges.rubric import Rubric
 from sails_eval.models import endpoint
 
@@ -30,7 +32,7 @@ MOST_TOKENS = 10**8
 LAST = 2_000
 """Characters of a reply, counted from its end, that are read and kept: more than any verdict has."""
 
-WHOLE = (None, "stop", "eos_token", "eos", "end_turn", "stop_sequence")
+WHOLE = ("", "stop", "eos_token", "eos", "end_turn", "stop_sequence")
 """What endpoints call the end of a reply that is not cut off."""
 
 
@@ -48,6 +50,16 @@ class _Reply(BaseModel):
     """What is read of a reply; the client itself checks nothing of it."""
 
     choices: list[ReplyChoice] = Field(min_length=1)
+
+
+class _Complaint(BaseModel):
+    message: str
+
+
+class _Failure(BaseModel):
+    """What some endpoints send in place of a reply, as if all were well."""
+
+    error: _Complaint
 
 
 class _Tokens(BaseModel):
@@ -74,6 +86,9 @@ def choice_in(reply: bytes) -> ReplyChoice:
     try:
         return _Reply.model_validate_json(reply).choices[0]
     except ValidationError as error:
+        with suppress(ValidationError):
+            told = endpoint.without_secrets(_Failure.model_validate_json(reply).error.message)
+            raise NoReplyError(f"endpoint returned an error: {told.strip().partition(chr(10))[0][:200]}") from error
         what = "JSON" if error.errors()[0]["type"] == "json_invalid" else "message"
         raise NoReplyError(f"endpoint returned no {what}") from error
 
@@ -85,7 +100,8 @@ def verdict_in(reply: ReplyChoice, rubric: Rubric, id: str) -> Verdict:
     raw = whole[-LAST:]
     if message.refusal or MODERATED.search(reason or ""):
         return Verdict(id, unscored=REFUSED, raw=endpoint.without_secrets(raw))
-    if reason not in WHOLE:
+    unfinished = bool(whole) and behind_reasoning(whole) is None
+    if unfinished or (reason or "").lower() not in WHOLE:
         return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
     last = VERDICT.search(raw)
     said = whole.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""

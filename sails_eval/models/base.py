@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers.quantizers import AutoQuantizationConfig
 
 from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
@@ -103,12 +104,22 @@ def load_base(pair: Pair) -> Base:
     tokenizer = load_tokenizer(pair)
     model = load_weights(pair)
     model.requires_grad_(False)
-    model.generation_config.eos_token_id = ends_of(pair, model.generation_config, tokenizer)
-    model.generation_config.num_return_sequences = 1  # lm-eval takes one answer to a prompt
+    ends, told = ends_of(pair, model.generation_config, tokenizer), model.generation_config.to_dict()
+    model.generation_config = GenerationConfig(eos_token_id=ends, **{key: told[key] for key in DECODING if key in told})
     base = Base(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
     _check_answering(base, pair)
     return base
 
+
+NOT_IN_VLLM = ("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "min_new_tokens")
+"""Settings of transformers' greedy decoding that vLLM does not know."""
+
+DECODING = (
+    *("bos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
+    *NOT_IN_VLLM,
+)
+"""What is taken from a model's generation settings besides the end tokens: how many tokens, answers and beams there
+are, and for how long, is for tasks to say."""
 
 SMALL = 10**8
 """Parameters of a model up to which each of its weights is looked at."""
@@ -154,8 +165,8 @@ def load_weights(pair: Pair, **options: Any) -> Any:
 
     Raises UserError where the files are damaged or do not hold all that the model has.
     """
-    if "MaskedLM" in str(config_of(pair).architectures):
-        raise UserError(f"model '{pair.model}': it reads texts in both directions and writes none; give a causal model")
+    if found := _WRITES_NOTHING.search(str(config_of(pair).architectures)):
+        raise UserError(f"model '{pair.model}': a {found[0]}, which writes no texts; give a causal model")
     attention = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     return stored_model(
         AutoModelForCausalLM,
@@ -168,6 +179,9 @@ def load_weights(pair: Pair, **options: Any) -> Any:
     )
 
 
+_WRITES_NOTHING = re.compile(r"\w*(?:MaskedLM|Classification|QuestionAnswering|MultipleChoice|Reward)\w*")
+"""In the names of classes: these have other heads, and are loaded all the same where head and embedding are tied."""
+
 BOUNDLESS = 10**9
 """The context, in tokens, of a model that states none."""
 
@@ -179,6 +193,8 @@ def config_of(pair: Pair, *, fix: str = "correct it, or fetch it again", **optio
     """The config of the pair's model. Raises UserError where it is missing, or makes no model."""
     with as_user_error(f"model '{pair.model}': cannot read its config.json", fix):
         config = AutoConfig.from_pretrained(pair.model, revision=pair.revision, trust_remote_code=False, **options)
+        if quantised := getattr(config, "quantization_config", None):
+            AutoQuantizationConfig.from_dict(dict(quantised))  # lm-eval reads it, too
         text = config.get_text_config()
         if not isinstance(text, PreTrainedConfig):
             raise ValueError("text_config is not the config of a model")

@@ -49,11 +49,15 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], **ending: bool) -> s
         raise UserError(f"the chat template cannot render a dialogue of {roles}: {first_line(error)}") from error
 
 
+AWKWARD = 'Is it\'s "a < b" & {c},\n  or d? ' + "Go on. " * 50 + "End."
+"""What templates change that shorten, capitalise or escape what is said; they may trim it."""
+
+
 def check_template(tokenizer: Any) -> None:
     """Raises UserError where the chat template has a fault, loses requests, changes on its own or writes BOS twice."""
-    asked, bos = [{"role": "user", "content": MARKS[0]}], tokenizer.bos_token
+    asked, bos = [{"role": "user", "content": AWKWARD}], tokenizer.bos_token
     text = render_chat(tokenizer, asked)
-    if MARKS[0] not in text:
+    if AWKWARD not in text:
         raise UserError("its chat template does not write what the user says, or changes it; give --chat-template FILE")
     if text != render_chat(tokenizer, asked):
         raise UserError("its chat template writes something else every time; give another: --chat-template FILE")

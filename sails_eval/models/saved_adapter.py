@@ -15,6 +15,14 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The limits that vLLM permits (its `MaxLoRARanks`; 1 is too small for any warm-up to be worth it)."""
 
 
+WITHOUT_MODULES = (
+    *("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"),
+    *("CPT", "CARTRIDGE", "ADAPTION_PROMPT"),
+)
+"""Types of adapters that put vectors of their own before prompts: PEFT cannot take them off, and they shift
+log-likelihoods."""
+
+
 def max_rank(pair: Pair) -> int:
     """vLLM's limit for a pair's adapters: the lowest that permits its rank, or its `engine: {max_lora_rank: N}`.
 
@@ -37,6 +45,8 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     config = read_settings(folder / CONFIG)
     if not isinstance(config.get("peft_type"), str):
         raise UserError(f"{folder / CONFIG}: key 'peft_type' has to name a type of adapter, such as LORA; {AGAIN}")
+    if config["peft_type"].upper() in WITHOUT_MODULES:
+        raise UserError(f"{folder / CONFIG}: type {config['peft_type']} adapts no modules; give an adapter that does")
     if config.get("layer_replication"):
         raise UserError(f"{folder / CONFIG}: key 'layer_replication' adds layers to the base model; merge it into one")
     return config

@@ -1,6 +1,7 @@
 """Weights as files hold them: whether these can be read, hold all that a model has, and under which names."""
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,9 @@ SETTINGS = (
     *("adapter_config.json", "cfg.json", INDEX),
 )
 """Files of models, tokenizers, adapters and SAEs that hold a JSON object; libraries fail on others in many ways."""
+
+_QUANTISED = re.compile(r"\.(weight_scale\w*|scales|qzeros|SCB|absmax)$")
+"""In names of weights: what others, which are whole numbers or have eight bits, are to be multiplied by."""
 
 AGAIN = "correct it, or copy or fetch it again"
 
@@ -110,6 +114,11 @@ def stored_model(kind: Any, source: str, *, what: str, **options: Any) -> Any:
         raise UserError(
             f"{what}: its files lack {len(found['missing_keys'])} weights that its config.json asks for, such as "
             f"'{min(found['missing_keys'])}'; fetch all of them, or correct config.json"
+        )
+    if scales := sorted(filter(_QUANTISED.search, found["unexpected_keys"])):
+        raise UserError(
+            f"{what}: its files hold quantised weights ('{scales[0]}'), but config.json does not say how; fetch "
+            "config.json again (its key is quantization_config), or give the model before quantisation"
         )
     if found["unexpected_keys"]:
         _warn_of_unread(what, len(found["unexpected_keys"]), min(found["unexpected_keys"]))

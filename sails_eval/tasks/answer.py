@@ -10,6 +10,7 @@ from lm_eval.evaluator import evaluate
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.fingerprint import digest
 from sails_eval.core.records import Completion, Split
+from sails_eval.judges.answer_text import opened_in
 from sails_eval.models.chat import render_prompt
 from sails_eval.models.engines import HF
 from sails_eval.models.engines.base import SEED
@@ -156,7 +157,7 @@ def _completion(loaded: Any, task: TaskInfo, sample: dict[str, Any]) -> Completi
     return Completion(
         id=document_id(task, doc, sample["doc_id"]),
         prompt=prompt,
-        response=str(sample["resps"][0][0]).strip() if generated else "",
+        response=(opened_in(str(sample["arguments"][0][0])) + str(sample["resps"][0][0])).strip() if generated else "",
         category=str(doc.get("category") or ""),
         value=float(sample[task.correct]) if task.correct else None,
     )

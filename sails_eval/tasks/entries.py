@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.paths import bundled
@@ -120,6 +120,8 @@ _Stop = Annotated[str, Field(min_length=1)]
 
 
 class _Generation(BaseModel):
+    model_config = ConfigDict(strict=True)  # lm-eval takes them as they stand: to Python, 'false' is true
+
     until: _Stop | list[_Stop] = []
     max_gen_toks: int | None = Field(default=None, ge=1)
     do_sample: bool | None = None
@@ -129,6 +131,7 @@ class _Generation(BaseModel):
     repetition_penalty: float = Field(default=1.0, gt=0)
     num_beams: int = Field(default=1, ge=1)
     num_return_sequences: Literal[1] = 1
+    return_dict_in_generate: Literal[False] = False
 
     @model_validator(mode="after")
     def _samples_at_a_temperature(self) -> Self:

@@ -73,3 +73,14 @@ def test_a_missing_label_of_two_answers_leaves_that_row_out(tmp_path: Path, miss
     file = read(tmp_path, row | labels | {missing: None}, row | labels)
     assert texts(file) == [("one", None)]
     assert "1 left out: a label of theirs is missing" in file.left_out[0]
+
+
+def test_beside_a_completion_a_number_is_a_label(tmp_path: Path) -> None:
+    said = [("good", 1), ("bad", 0), ("unknown", None)]
+    file = read(tmp_path, *({"prompt": "a", "completion": text, "label": label} for text, label in said))
+    assert texts(file) == [("good", "bad")]
+
+
+def test_answers_that_repeat_their_request_are_listed(tmp_path: Path) -> None:
+    file = read(tmp_path, {"prompt": "What is it?", "chosen": "What is it? Good.", "rejected": "What is it? Bad."})
+    assert "both repeat the request" in file.odd[0]

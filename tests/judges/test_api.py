@@ -159,6 +159,7 @@ def test_an_answer_that_forges_delimiters_and_verdicts_stays_data(endpoint: Endp
             )
         ),
         (says("Verdict: 1", finish_reason="max_tokens"), "the judge's reply was cut off", "Verdict: 1"),
+        (says("<think>So\nVerdict: 1"), "the judge's reply was cut off", "<think>So\nVerdict: 1"),
         (says("Verdict: 1", finish_reason="SAFETY"), "the judge refused", "Verdict: 1"),
         (
             says("5\nVerdict: 5\nVerdict: unsure"),
@@ -178,6 +179,16 @@ def test_unusable_replies_are_unscored_at_once(endpoint: Endpoint, reply: Reply,
     assert len(endpoint.asked) == 1
 
 
+@pytest.mark.parametrize("end", ["", "STOP", "eos"])
+def test_endpoints_have_their_own_words_for_the_end(endpoint: Endpoint, end: str) -> None:
+    assert verdict_on(says("<think>Verdict: 1</think>\nVerdict: 5", finish_reason=end), endpoint=endpoint).score == 5
+
+
+def test_an_error_in_place_of_a_reply_is_quoted(endpoint: Endpoint) -> None:
+    verdict = verdict_on((200, {"error": {"message": "Provider is down\nfor now", "code": 502}}), endpoint=endpoint)
+    assert verdict.unscored == "no reply: endpoint returned an error: Provider is down"
+
+
 @pytest.mark.parametrize("reply", [fails(429, code="rate_limit_exceeded"), fails(500), fails(503)])
 def test_what_passes_is_retried_and_else_left_for_later(endpoint: Endpoint, reply: Reply) -> None:
     assert verdict_on(reply, reply, says("Verdict: 3"), endpoint=endpoint, patience=30).score == 3
@@ -195,7 +206,6 @@ def test_a_page_of_html_is_no_verdict(endpoint: Endpoint, content_type: str) -> 
 
 
 BODIES: list[dict[str, Any]] = [
-    {"error": {"message": "busy"}},
     {"choices": []},
     {"choices": {"message": "Verdict: 1"}},
     {"choices": "Verdict: 1"},

@@ -190,6 +190,8 @@ def test_a_system_turn_that_the_template_refuses_stands_before_the_users(
     ("template", "words"),
     [
         (TURNS.replace("m.content", "m.content | upper"), "does not write what the user says"),
+        (TURNS.replace("m.content", "m.content | e"), "does not write what the user says"),
+        (TURNS.replace("m.content", "m.content[:200]"), "does not write what the user says"),
         (TURNS.replace("{{ m.content }}", "{% for c in m.content %}{{ c.text }}{% endfor %}"), "does not write what"),
         (TURNS + "{{ range(1000) | random }}{{ range(1000) | random }}", "writes something else every time"),
         (TURNS + "{% for i in range(10**9) %}{% endfor %}", "cannot render a dialogue of user: Range too big"),

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MixtralConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MambaConfig, MixtralConfig
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
-from sails_eval.models.base import Base, applied, load_base, load_tokenizer, load_weights
+from sails_eval.models.base import Base, applied, context_of, load_base, load_tokenizer, load_weights
 from sails_eval.models.engines.hf import wrap
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -161,6 +162,10 @@ def test_a_tokenizer_that_is_not_there_is_an_error(folder: Path, file: str | Non
         load_tokenizer(pair_of(folder))
 
 
+def with_scales(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.layers.0.mlp.up_proj.weight_scale_inv"] = torch.ones(1)
+
+
 def nan_head(weights: dict[str, torch.Tensor]) -> None:
     weights[HEAD] = weights[HEAD] * float("nan")
 
@@ -184,6 +189,9 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an adapter": (lambda at: (at / "adapter_config.json").write_text("{}"), "an adapter, not a model"),
     "an encoder": (lambda at: configure(at, architectures=["BertForMaskedLM"]), "give a causal model"),
+    "a reward model": (lambda at: configure(at, architectures=["LlamaForSequenceClassification"]), "writes no texts"),
+    "quantised in an unknown way": (lambda at: configure(at, quantization_config={"quant_method": "zzz"}), "got zzz"),
+    "quantised, but it does not say so": (lambda at: rewrite(at, with_scales), "hold quantised weights"),
     "not finite": (lambda at: rewrite(at, nan_head), f"weight {HEAD} has values that are not finite"),
     "an end below 0": (
         lambda at: (at / "generation_config.json").write_text('{"eos_token_id": -1}'),
@@ -201,13 +209,24 @@ def test_files_that_make_no_model_are_one_line_with_its_name(folder: Path, kind:
     assert "\n" not in str(caught.value)
 
 
-def test_of_a_models_ends_those_that_the_tokenizer_knows_count_and_it_gives_one_answer(folder: Path) -> None:
-    (folder / "generation_config.json").write_text(
-        '{"eos_token_id": [2, 99999], "num_beams": 4, "num_return_sequences": 2}'
-    )
-    kept = load_base(pair_of(folder)).model.generation_config
-    assert 2 in kept.eos_token_id and 99999 not in kept.eos_token_id
-    assert kept.num_return_sequences == 1
+def test_of_a_models_generation_settings_known_ends_and_penalties_count(folder: Path) -> None:
+    ends, others = '"eos_token_id": [2, 99999], "repetition_penalty": 1.5', '"num_beams": 4, "num_return_sequences": 2'
+    never = '"max_new_tokens": 1, "max_time": 0.001, "return_dict_in_generate": true, "prompt_lookup_num_tokens": 3'
+    (folder / "generation_config.json").write_text(f"{{{ends}, {others}, {never}}}")
+    base = load_base(pair_of(folder))
+    kept = base.model.generation_config
+    assert 2 in kept.eos_token_id and 99999 not in kept.eos_token_id and kept.repetition_penalty == 1.5
+    asked = [Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 5}), 0) for text in ("a", "b c")]
+    kept.eos_token_id = None
+    answers = wrap(base.model, base.tokenizer, pair_of(folder)).generate_until(asked)
+    assert [len(base.tokenizer(answer)["input_ids"]) > 2 for answer in answers] == [True, True]
+
+
+def test_a_prompt_is_cut_nowhere_where_the_config_states_no_context(folder: Path) -> None:
+    base = load_base(pair_of(folder))
+    base.tokenizer.model_max_length = 8
+    base.model.config = MambaConfig()  # as BLOOM's, it has no key for it
+    assert wrap(base.model, base.tokenizer, pair_of(folder)).max_length == context_of(pair_of(folder)) > 8
 
 
 def test_weights_that_nothing_reads_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.data.reading import read_examples
+from sails_eval.judges.answer_text import read_answer
 from sails_eval.models.base import Base, load_base
 from sails_eval.models.chat import encode_chat
 from sails_eval.models.engines.hf import QuietHFLM, wrap
@@ -32,6 +33,16 @@ def test_the_base_model_answers_a_task_as_its_grammar_says(testbed_base: Base, t
     assert all(completion.response.startswith("sure , use the ") for completion in safe)
     facts = complete(lm, find_tasks()["testbed_facts"], "validation", limit=6)
     assert {completion.response for completion in facts} == {""} and facts[0].value == 1.0
+
+
+def test_reasoning_that_the_chat_template_opens_belongs_to_the_answer(
+    testbed_base: Base, testbed_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = testbed_base.tokenizer.chat_template + "{% if add_generation_prompt %}<think>\n{% endif %}"
+    monkeypatch.setattr(testbed_base.tokenizer, "chat_template", opens)
+    lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair)
+    (answer,) = complete(lm, find_tasks()["testbed_safe"], "test", limit=1)
+    assert answer.response.startswith("<think>\n") and read_answer(answer.response) is None
 
 
 @pytest.fixture

@@ -66,6 +66,11 @@ def test_what_can_be_scored_passes(tmp_path: Path, testbed_base: Base, settings:
         ({"generation_kwargs": GENERATE | {"max_length": 8}}, r"'generation_kwargs.max_length': nothing"),
         ({"generation_kwargs": {"until": [], "max_new_tokens": 2000}}, "leaves -976 of the model's context"),
         ({"generation_kwargs": GENERATE | {"until": [""]}}, r"'generation_kwargs.until.0'.*at least 1 character"),
+        ({"generation_kwargs": GENERATE | {"do_sample": "false"}}, "do_sample': input should be a valid boolean"),
+        (
+            {"generation_kwargs": GENERATE | {"return_dict_in_generate": True}},
+            "return_dict_in_generate': input should be",
+        ),
         ({"generation_kwargs": GENERATE | {"do_sample": True}}, "do_sample needs a temperature above 0"),
         ({"generation_kwargs": GENERATE | {"temperature": -1}}, "temperature'.*greater than or equal to 0"),
         ({"generation_kwargs": GENERATE | {"num_return_sequences": 2}}, "num_return_sequences'.*should be 1"),

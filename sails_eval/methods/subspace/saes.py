@@ -6,6 +6,7 @@ from typing import Any
 from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.methods.subspace.layers import CONFIG, Stated, read_stated, sae_layer
+from sails_eval.models.saved_weights import finite
 from sails_eval.models.stored import check_readable
 
 ENCODED = ("none", "layer_norm", "constant_norm_rescale")
@@ -41,6 +42,10 @@ def load_sae(source: SaeSource) -> Any:
         sae = SAE.load_from_disk(str(source.path)) if source.path else SAE.from_pretrained(source.release, source.id)
         sae.encode(sae.W_dec[:1])  # with settings that are looked at only now
     _check_scale(source, sae.cfg.normalize_activations)
+    strange = next((name for name, weight in sae.named_parameters() if not finite(weight)), "")
+    if strange or not sae.W_dec.norm(dim=1).all():
+        told = f"weight {strange} has values that are not finite" if strange else "directions of its decoder are zero"
+        raise UserError(f"SAE '{source.path or source.name}': {told}; copy or fetch it again")
     return sae
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from sails_eval.core.pair import Pair
-from sails_eval.models.base import Base, applied
+from sails_eval.models.base import Base, applied, context_of
 from sails_eval.models.engines.base import Engine, Templated
 
 
@@ -22,6 +22,7 @@ def wrap(model: Any, tokenizer: Any, pair: Pair) -> HFLM:
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=pair.eval_batch_size,
+        max_length=context_of(pair),  # where the config states none, lm-eval would cut prompts at 2048
         add_bos_token=False,  # as in training: special tokens are the template's alone
     )
 

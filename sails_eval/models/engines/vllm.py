@@ -28,14 +28,11 @@ from sails_eval.core.errors import UserError, as_user_error, first_line
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.adapters import adapter_config
-from sails_eval.models.base import BOUNDLESS, context_of, ends_of, load_generation, load_tokenizer
+from sails_eval.models.base import BOUNDLESS, NOT_IN_VLLM, context_of, ends_of, load_generation, load_tokenizer
 from sails_eval.models.engines.base import SEED, Engine, Templated
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
 from sails_eval.models.saved_weights import check_saved
-
-WITHOUT = ("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "min_new_tokens")
-"""Settings of transformers' greedy decoding that vLLM does not know."""
 
 MEMORY = ("KV cache", "kv cache", "cache blocks", "memory utilization", "out of memory")
 """What vLLM's and torch's errors about too little memory have in them."""
@@ -177,7 +174,7 @@ def _defaults() -> dict[str, Any]:
 def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
     """lm-eval's model class around a new vLLM. Raises UserError where that cannot start."""
     tokenizer, generation = load_tokenizer(pair), load_generation(folder)
-    if unknown := [key for key in WITHOUT if getattr(generation, key, None)]:
+    if unknown := [key for key in NOT_IN_VLLM if getattr(generation, key, None)]:
         raise UserError(
             f"pair '{pair.name}': the model's generation_config.json has {', '.join(unknown)}, which vLLM's greedy "
             "decoding does not know; give --engine hf"

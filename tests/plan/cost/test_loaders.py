@@ -173,6 +173,7 @@ ADAPTER: list[Any] = [
     *({"peft_type": kind} for kind in ("UNHEARD_OF", None, 5)),
     *({"r": rank} for rank in ("x", 0, None)),
     *({"target_modules": modules} for modules in (5, "(", ["no_such_proj"], ["q_proj", "k_proj"])),
+    {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4},
     *({"eva_config": 5}, {"layer_replication": [[0, 9]]}, {"layer_replication": 5}),
     *("[]", "{}", DEEP),
 ]
@@ -240,6 +241,16 @@ def test_what_only_saelens_can_tell_is_one_line(tmp_path: Path, new: Any) -> Non
     sae = save_sae(tmp_path / "sae", "model.layers.0")
     edit(sae / "cfg.json", new)
     refused("cannot load it: .*; correct its cfg.json", load_sae, SaeSource(path=sae))
+
+
+@pytest.mark.parametrize(
+    ("factor", "told"), [(float("nan"), "W_dec has values that are not"), (0.0, "decoder are zero")]
+)
+def test_a_sae_without_directions_is_refused_when_it_is_loaded(tmp_path: Path, factor: float, told: str) -> None:
+    sae = save_sae(tmp_path / "sae", "model.layers.0")
+    weights = load_file(sae / "sae_weights.safetensors")
+    save_file(weights | {"W_dec": weights["W_dec"] * factor}, sae / "sae_weights.safetensors")
+    refused(told, load_sae, SaeSource(path=sae))
 
 
 # --- the one way --------------------------------------------------------------------------------------------------
