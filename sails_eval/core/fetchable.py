@@ -63,5 +63,10 @@ def located(model: str) -> str:
 
 
 def hint(model: str) -> str:
-    """A clause for the message that a model of the hub is not here."""
-    return "".join(f"; or give: {one.command}" for one in fetchables().values() if one.hub == model)
+    """A clause for the message that a model is not here: how to fetch it, or to name it where only pairs have names."""
+    for one in fetchables().values():
+        if model == one.hub:
+            return f"; or give: {one.command}"
+        if model == one.name:
+            return f"; give --pair {model}, or the folder that is printed by: {one.command}"
+    return ""

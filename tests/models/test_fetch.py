@@ -205,6 +205,11 @@ def test_the_pair_finds_the_converted_model_else_that_of_the_hub(capsys: pytest.
     assert f'"folder": "{one.folder}"' in capsys.readouterr().out
 
 
+def test_the_name_of_a_pair_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "smollm2-135m", "--tasks", "testbed_safe", "--judge", "rules"]) == 2
+    assert "give --pair smollm2-135m, or the folder that is printed by: sails-eval models" in capsys.readouterr().err
+
+
 def test_an_unknown_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "fetch", "smollm2"]) == 2
     assert "unknown model 'smollm2'; did you mean smollm2-135m?" in capsys.readouterr().err
