@@ -11,7 +11,20 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from sails_eval.cli import analyses, compare, data, docs, judge, leaderboard, methods, pairs, runs, tasks, testbed
+from sails_eval.cli import (
+    analyses,
+    compare,
+    data,
+    docs,
+    judge,
+    leaderboard,
+    methods,
+    models,
+    pairs,
+    runs,
+    tasks,
+    testbed,
+)
 from sails_eval.cli.parser import Parser
 from sails_eval.core.errors import explained, first_line
 from sails_eval.core.escape import PlainFormatter, Visible, visible
@@ -104,7 +117,7 @@ def parser(asked: str = "") -> Parser:
     top.add_argument(DEBUG, action="store_true", help=f"print the traceback of any error (or set {DEBUG_VARIABLE}=1)")
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, data, tasks, testbed, docs):
+    for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, models, data, tasks, testbed, docs):
         module.add(commands)
     if asked not in commands.choices:
         analyses.add_plugins(commands, asked)

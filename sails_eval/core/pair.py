@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from sails_eval.core.data_source import ContrastExamples, Data, Unmixed, starting_at
 from sails_eval.core.device import best_dtype
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.fetchable import located
 from sails_eval.core.paths import PACKAGE, made
 from sails_eval.core.schema import Frozen, Model, Name, read_mapping, validate
 from sails_eval.core.training_settings import (
@@ -83,7 +84,7 @@ class Pair(Frozen):
 
     name: Name
     description: str = ""
-    model: str = Field(description="folder or hub id of the model")
+    model: str = Field(description="folder or hub id of the model, or the name of one that 'models fetch' gets")
     revision: str | None = None
     gated: bool = Field(default=False, description="whether the hub asks users to accept a licence first")
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(_best_of_auto)] = Field(
@@ -255,7 +256,7 @@ def load_pair(name: str) -> Pair:
 
 def _from(here: Path, model: str) -> str:
     """A model as it is named, or its folder, which may be relative to `here`, in full."""
-    return str((here / model).resolve()) if model.startswith(("./", "../", "/")) else model
+    return str((here / model).resolve()) if model.startswith(("./", "../", "/")) else located(model)
 
 
 def _pair_file(name: str, here: Path) -> Path:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sails_eval.core.errors import UserError, first_line
+from sails_eval.core.fetchable import hint
 from sails_eval.core.files import read_json
 from sails_eval.core.network import check_network
 from sails_eval.core.pair import Pair
@@ -47,16 +48,20 @@ def not_given(model: str, error: BaseException) -> UserError:
     return UserError(f"model '{model}': no such folder, and cannot be fetched from the hub: {first_line(error)}")
 
 
+def no_answer() -> tuple[type[BaseException], ...]:
+    """What is raised where the hub gives no answer, or not the one that was wanted."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, ValueError)  # of the HTTP library, which differs between hub versions
+
+
 def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> UserError | None:
     """Why a model cannot be had, as far as that is known without fetching it; None where it is here or can be.
 
     The hub is asked only for a model that is not here, and not where HF_HUB_OFFLINE says not to.
     """
     from huggingface_hub import HfApi, constants, get_token, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
-
-    no_answer: tuple[type[BaseException], ...]
-    no_answer = (*HfHubHTTPError.__bases__, ValueError)  # of the HTTP library, which differs between hub versions
+    from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     try:
         if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
@@ -68,14 +73,15 @@ def lacks_access(model: str, revision: str | None, *, known_gated: bool) -> User
     if constants.HF_HUB_OFFLINE:
         return UserError(
             f"model '{model}': no such folder, and not in the hub cache; HF_HUB_OFFLINE is set: unset it to fetch it"
+            + hint(model)
         )
     check_hub()
     try:
         HfApi().auth_check(model)
     except GatedRepoError:
         return gated(model)
-    except no_answer as error:
-        return not_given(model, error)
+    except no_answer() as error:
+        return UserError(f"{not_given(model, error)}{hint(model)}")
     return None
 
 
@@ -94,12 +100,16 @@ def _own_template(model: str, revision: str | None) -> str:
 
 def is_here(model: str, revision: str | None = None) -> bool:
     """Whether a model lies on this machine with its tokenizer and its weights: a folder, or in the hub's cache."""
-    if Path(model).is_dir():
-        return True
+    return Path(model).is_dir() or cached(model, revision) is not None
+
+
+def cached(model: str, revision: str | None) -> Path | None:
+    """Where a model lies in the hub's cache with its tokenizer and its weights; None where it does not."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(model, "tokenizer_config.json", revision=revision)
-    return isinstance(config, str) and any(Path(config).parent.glob("*.safetensors"))
+    whole = isinstance(config, str) and any(Path(config).parent.glob("*.safetensors"))
+    return Path(str(config)).parent if whole else None
 
 
 def template_of(pair: Pair) -> Path | None:

@@ -74,7 +74,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     assert command.returncode == 141
 
 
-@pytest.mark.parametrize("command", ["tasks list", "pairs list", "runs list ."])
+@pytest.mark.parametrize("command", ["tasks list", "pairs list", "models list", "runs list ."])
 def test_lists_take_no_heavy_import(command: str, tmp_path: Path) -> None:
     out, _ = loaded(command, tmp_path)
     assert out.splitlines()[-1] == "0"

@@ -27,6 +27,7 @@ PUBLISHED = {
     "llama-3.1-8b": 8_030_261_248,
     "gemma-3-4b": 4_300_079_472,
     "qwen3-8b": 8_190_735_360,
+    "smollm2-135m": 134_515_008,
 }
 """Parameters of the models, as the hub counts them in their weights' files."""
 
