@@ -6,7 +6,6 @@ from typing import Any
 from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.methods.subspace.layers import CONFIG, Stated, read_stated, sae_layer
-from sails_eval.models.saved_weights import finite
 from sails_eval.models.stored import check_readable
 
 ENCODED = ("none", "layer_norm", "constant_norm_rescale")
@@ -32,6 +31,8 @@ def load_saes(pair: Pair, model: Any, name: str | None = None) -> dict[int, Any]
 def load_sae(source: SaeSource) -> Any:
     """One SAE, on the CPU. Raises UserError where it cannot be loaded or its normalisation cannot be honoured."""
     from sae_lens import SAE  # takes seconds to import
+
+    from sails_eval.models.saved_weights import finite
 
     if source.path is None and not (source.release and source.id):
         raise UserError("an SAE needs a 'path', or a 'release' and an 'id'")
