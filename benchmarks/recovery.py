@@ -155,6 +155,8 @@ testbed info` prints the evidence). *Columns* is how many directions a method fo
 after the rest of the rank is filled with random vectors; *sin Θ* is the distance of that basis from containing all of
 H, √(1 − ‖UᵀH‖² / 4): 0 if it contains H, {CHANCE_SIN:.2f} by chance. All are means over the bases of all seeds. A
 dash means that there is no basis at that layer.
+Recipes with `requests` in their names contrast harmful with harmless requests at the token before the answer;
+`oracle-half` and `oracle-none` start from half and from none of H. They are in `benchmarks/recipes`.
 
 | method | columns | recovery | filled up | sin Θ to all of H | refusal | alignment score |
 | --- | --- | --- | --- | --- | --- | --- |
