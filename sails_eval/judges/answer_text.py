@@ -71,9 +71,8 @@ def behind_reasoning(text: str) -> str | None:
         rest = _TURN_ENDS.sub("", rest[finals[-1].end() :]) if finals else ""
     for end in _ENDS:
         behind = rest[max((found.end() for found in end.finditer(rest)), default=0) :]
-        rest = (
-            behind if re.search(r"\w", behind) else end.sub("", rest)
-        )  # a tag behind all of it makes nothing reasoning
+        # a tag behind all of it makes nothing reasoning
+        rest = behind if re.search(r"\w", behind) else end.sub("", rest)
     if rest == text:
         return text
     answer = _ANSWER.fullmatch(rest)

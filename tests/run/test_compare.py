@@ -40,6 +40,7 @@ from sails_eval.run.report import report
 from sails_eval.run.report.ledger import MATCHED
 from sails_eval.run.stages import AnswerJob
 from sails_eval.training.labels import LABELS
+from tests.here import Here
 
 COSTS = dict.fromkeys(
     (*MATCHED, *LABELS, "flops", "seconds", "peak_memory_bytes", "trainable_params", "total_params"), 1
@@ -47,7 +48,7 @@ COSTS = dict.fromkeys(
 RECORD = TrainRecord.model_validate({**COSTS, "losses": []})
 
 
-class Canned:
+class Canned(Here):
     """Stands for the worker processes: answers come from the learning rate, judging is done for real."""
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class Canned:
         *,
         title: str,
         done: Callable[[Any], object] = lambda item: None,
-        failed: Any = None,
+        failed: Callable[[Any, CellFailed], object] | None = None,
     ) -> None:
         stages_of: dict[Any, Callable[[Any], Any]] = {
             stages.prepare: self.prepare,
@@ -79,13 +80,7 @@ class Canned:
             stages.judge: stages.judge,
             stages.find_subspace: self.find,
         }
-        for item in items:
-            try:
-                stages_of[function](item)
-            except CellFailed as error:
-                failed(item, error)
-            else:
-                done(item)
+        super().map(stages_of[function], items, title=title, done=done, failed=failed)
 
     def fail(self, stage: str, cell: Cell | None, why: str) -> None:
         if cell and re.search(self.fails.get(cell.recipe.name, "never"), f"{stage} {cell.name}"):

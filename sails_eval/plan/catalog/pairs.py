@@ -236,7 +236,7 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
 def _decoder(what: str, sae: Any) -> Finding:
     """The norms of the features' directions: any will do, as directions are used at length 1."""
     norms = sae.W_dec.detach().float().norm(dim=1)
-    return Finding.of(what, True, f"{len(norms)} directions of norm {norms.min():.3g} to {norms.max():.3g}")
+    return Finding(what, "ok", f"{len(norms)} directions of norm {norms.min():.3g} to {norms.max():.3g}")
 
 
 def _on_texts(
