@@ -84,6 +84,7 @@ class ComparisonSettings(_Settings, total=False):
     jobs: int
     keep: Literal["best", "all", "none"]
     allow_overlap: bool
+    allow_poor_saes: bool
 
 
 def with_keys(function: Function) -> Function:

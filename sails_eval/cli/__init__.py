@@ -22,6 +22,7 @@ from sails_eval.cli import (
     models,
     pairs,
     runs,
+    saes,
     tasks,
     testbed,
 )
@@ -117,7 +118,21 @@ def parser(asked: str = "") -> Parser:
     top.add_argument(DEBUG, action="store_true", help=f"print the traceback of any error (or set {DEBUG_VARIABLE}=1)")
     top.add_argument("--version", action="version", version=f"sails-eval {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compare, runs, leaderboard, analyses, judge, methods, pairs, models, data, tasks, testbed, docs):
+    for module in (
+        compare,
+        runs,
+        leaderboard,
+        analyses,
+        judge,
+        methods,
+        pairs,
+        saes,
+        models,
+        data,
+        tasks,
+        testbed,
+        docs,
+    ):
         module.add(commands)
     if asked not in commands.choices:
         analyses.add_plugins(commands, asked)

@@ -93,6 +93,7 @@ HELP = {
     "against every other row; with --protocol confirm see: sails-eval docs protocol)",
     "--allow-overlap": "allow more than 5 %% of a task's prompts to occur in the training or contrast data (default: "
     "refused)",
+    "--allow-poor-saes": "allow SAEs that explain less than 0.3 of the variance of the activations (default: refused)",
     "--jobs": "worker processes, one thread each (default: 1)",
     "--keep": "checkpoints to keep: those at the chosen learning rates (best), all or none (default: best)",
     "--out": "run folder; an existing run is resumed (default: a folder in ./runs named after the pair and the "
@@ -202,6 +203,7 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     flag(size, "--comparisons", "A:B,A:C@METRIC", type=names)
     renamed(size, "--contrasts", "--comparisons", type=names)
     switch(size, "--allow-overlap")
+    switch(size, "--allow-poor-saes")
     flag(size, "--jobs", "N", type=int)
     flag(size, "--keep", choices=("best", "all", "none"))
     flag(size, "--out", "DIR", type=Path)

@@ -36,12 +36,13 @@ def _show(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> int:
     """Status 2 where something does not fit; what is not on this machine is only told."""
     from sails_eval.core.pair import load_pair
-    from sails_eval.plan.catalog.pairs import check_pair, read_texts
+    from sails_eval.data.texts import paragraphs
+    from sails_eval.plan.catalog.pairs import check_pair
     from sails_eval.run.workers import quiet_libraries
 
     pair = load_pair(options.pair)
     quiet_libraries()
-    findings = check_pair(pair, read_texts(options.texts) if options.texts else ())
+    findings = check_pair(pair, paragraphs(options.texts) if options.texts else ())
     for finding in findings:
         print(f"{finding.state:<8} {finding.what}: {finding.told}")
     return 2 if any(finding.state == "wrong" for finding in findings) else 0

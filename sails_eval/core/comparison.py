@@ -104,6 +104,7 @@ class CompareConfig(Settings):
     task_data: Places = ()
     trust_tasks: bool = False
     allow_overlap: bool = False
+    allow_poor_saes: bool = False
     send_to: Names = ()
     out: Path | None = None
 

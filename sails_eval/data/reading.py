@@ -52,14 +52,6 @@ class Requests:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Running texts, and the hash as in `DataFile`."""
-
-    texts: tuple[str, ...]
-    sha256: str
-
-
 def read_examples(data: Path | Selection | Mixture) -> DataFile:
     """Read training data: a file (JSONL, JSON, CSV, each also .gz, or Parquet), a data set on the hub, or a mixture.
 
@@ -89,7 +81,7 @@ def read_requests(data: Path | Selection) -> Requests:
     """
     odd: list[str] = []
     found: dict[bool, list[tuple[Message, ...]]] = {True: [], False: []}
-    rows, sha256 = _open(data)
+    rows, sha256 = open_rows(data)
     for row in rows:
         if turns := request_of(row, odd):
             found[flag(row, "harmful")].append(turns)
@@ -97,23 +89,6 @@ def read_requests(data: Path | Selection) -> Requests:
         if not requests:
             raise UserError(f"{data}: no request whose field 'harmful' is {str(kind).lower()}; both kinds are needed")
     return Requests(tuple(found[True]), tuple(found[False]), tuple(odd), sha256)
-
-
-def read_texts(data: Path | Selection, most: int) -> Texts:
-    """Read running texts, the first `most`, from sources as `read_examples` does: rows of a field `text`.
-
-    Raises UserError naming file, line or row of what has no text, and where there is none at all.
-    """
-    texts = []
-    rows, sha256 = _open(pinned(data))
-    for row in islice(rows, most):
-        text = row.values.get("text")
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{row.where}: field 'text' is missing or empty")
-        texts.append(text)
-    if not texts:
-        raise UserError(f"{data}: no rows; expected rows with a field 'text'")
-    return Texts(tuple(texts), sha256)
 
 
 def pinned(data: Any) -> Any:
@@ -140,7 +115,7 @@ def _read(data: Path | Selection | Mixture, *, pairs: bool) -> DataFile:
 def _read_once(source: Path | str, pairs: bool, state: str) -> DataFile:
     """A plan looks at the same data many times; they are parsed again where their `state` is another one."""
     data = source if isinstance(source, Path) else Selection.model_validate_json(source)
-    rows, sha256 = _open(data)
+    rows, sha256 = open_rows(data)
     number = count()
     odd: list[str] = []
     counted = _counted(rows, number, odd)
@@ -172,7 +147,7 @@ def _counted(rows: Iterator[Row], number: Iterator[int], odd: list[str]) -> Iter
         yield row
 
 
-def _open(data: Path | Selection) -> tuple[Iterator[Row], str]:
+def open_rows(data: Path | Selection) -> tuple[Iterator[Row], str]:
     """The rows that are chosen of a source, and a hash of all that they depend on."""
     if isinstance(data, Path):
         content = read_bytes(data)

@@ -26,6 +26,9 @@ from sails_eval.tasks.library import TaskInfo, has_docs, prompts_of
 from sails_eval.training.batches import examples_per_step, lay_out, tokens_of, training_rows
 from sails_eval.training.contrasted import contrasted
 
+MEASURED = 64
+"""Training examples that SAEs are measured on."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -197,9 +200,27 @@ def check_training(sub_run: SubRun) -> Checked:
 def _check_start(sub_run: SubRun, recipe: Recipe) -> None:
     """See that an initialisation has what it needs, and for every seed something to contrast. Raises UserError."""
     pair = sub_run.pair
-    start, _ = initialisation_of(pair, recipe)
+    start, material = initialisation_of(pair, recipe)
+    if "saes" in start.needs and not sub_run.config.allow_poor_saes:
+        _check_saes(pair, material.model, material.saes)
     for seed in sub_run.starts(recipe):
         contrasted(start, pair, recipe, seed=seed, tokenizer=base_of(pair).tokenizer)
+
+
+def _check_saes(pair: Pair, model: Any, saes: Mapping[int, Any]) -> None:
+    """Raises UserError for a SAE that explains too little of what the model has on the first training examples."""
+    from sails_eval.methods.subspace.activations import activations
+    from sails_eval.methods.subspace.sae_quality import USABLE, quality
+    from sails_eval.methods.subspace.text_windows import Window
+
+    windows = [Window(row.input_ids) for row in training_rows(pair)[:MEASURED]]
+    for layer, vectors in activations(model, list(saes), windows).items():
+        if (explained := quality(saes[layer], vectors).explained) < USABLE:
+            raise UserError(
+                f"pair '{pair.name}': the SAE of layer {layer} explains only {explained:.2f} of the variance of the "
+                f"model's activations on the training data, less than {USABLE:g}, so its features mean little; give "
+                "other SAEs (see: sails-eval pairs check, sails-eval saes train), or --allow-poor-saes"
+            )
 
 
 def _left_out(pair: Pair) -> list[str]:

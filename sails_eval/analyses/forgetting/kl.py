@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sails_eval.analyses.forgetting.results import ReadingSize
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
-from sails_eval.data.reading import read_texts
+from sails_eval.data.texts import read_texts
 from sails_eval.models.base import applied
 from sails_eval.models.loaded import base_of
 

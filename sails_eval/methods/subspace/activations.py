@@ -12,6 +12,7 @@ import torch
 
 from sails_eval.methods.subspace.contrast import Contrast, Text
 from sails_eval.methods.subspace.settings import Positions
+from sails_eval.methods.subspace.text_windows import Window
 from sails_eval.models.base import decoder_layers
 
 Read = Callable[[int, torch.Tensor], torch.Tensor]
@@ -21,6 +22,14 @@ Read = Callable[[int, torch.Tensor], torch.Tensor]
 def stream(layer: int, vectors: torch.Tensor) -> torch.Tensor:
     """The residual stream itself."""
     return vectors
+
+
+OUTLIER = 10.0
+"""Tokens whose residual stream is longer than so many times the median are of another kind: models park attention at a
+few tokens, above all the first, with activations a hundred times as large ("massive activations")."""
+
+PADDED = 4_096
+"""Tokens of a forward pass, padding included."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,44 @@ def residual_streams(
             hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
         model(input_ids=ids, attention_mask=mask, use_cache=False)
     return found
+
+
+@torch.inference_mode()
+def activations(model: Any, layers: Sequence[int], windows: Sequence[Window]) -> dict[int, torch.Tensor]:
+    """The residual stream after each layer at the counted tokens of windows: float32 [n, d_model], row for row.
+
+    Tokens that are outliers at any of the layers are left out.
+    """
+    found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
+    for batch in _by_length(windows):
+        ids, mask = padded([list(window.ids) for window in batch], model.device)
+        counted = mask.bool()
+        for row, window in enumerate(batch):
+            counted[row, : window.start] = False
+        for layer, stream in residual_streams(model, sorted(layers), ids, mask):
+            found[layer].append(stream[counted].float())
+    rows = {layer: torch.cat(parts) for layer, parts in found.items()}
+    usual = torch.stack([is_usual(vectors) for vectors in rows.values()]).all(0)
+    return {layer: vectors[usual] for layer, vectors in rows.items()}
+
+
+def is_usual(vectors: torch.Tensor) -> torch.Tensor:
+    """Which rows [n] of activations [n, d_model] are no outliers."""
+    norms = vectors.norm(dim=1)
+    usual: torch.Tensor = norms <= OUTLIER * norms.median()
+    return usual
+
+
+def _by_length(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Batches of windows of like length, so that little is padding."""
+    batch: list[Window] = []
+    for window in sorted(windows, key=lambda window: len(window.ids)):
+        if batch and len(window.ids) * (len(batch) + 1) > PADDED:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
 
 
 class _EnoughSeenError(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from sails_eval.core.errors import UserError
@@ -23,9 +22,6 @@ from sails_eval.plan.problems import if_it_can
 
 FACTOR_OF_L0 = 2.0
 """How far L0 on a text sample may be from the published one: other texts have other features."""
-
-LEAST_EXPLAINED = 0.5
-"""Share of the variance that an SAE which is hooked to the right place, at the right scale, surely reconstructs."""
 
 SAMPLED = 64
 """Training texts that L0 is measured on."""
@@ -51,13 +47,16 @@ number had fallen by half, mostly because neighbouring towns agreed to share a b
 """
 
 
+State = Literal["ok", "warning", "wrong", "missing"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What was found of one thing: it fits (ok), with a warning, it does not (wrong), or it is not on this machine
     (missing)."""
 
     what: str
-    state: Literal["ok", "warning", "wrong", "missing"]
+    state: State
     told: str
 
     @classmethod
@@ -120,17 +119,6 @@ def published_l0(source: SaeSource, sae: Any = None) -> float | None:
         return None
     named = re.search(r"average_l0_(\d+)", release.saes_map[source.id])
     return float(named.group(1)) if named else release.expected_l0.get(source.id) or None
-
-
-def read_texts(file: Path) -> list[str]:
-    """A file's paragraphs. Raises UserError where it cannot be read or has none."""
-    try:
-        texts = [part for part in file.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot read the texts: {error}") from error
-    if not texts:
-        raise UserError(f"{file}: no text in it; give a text file with paragraphs separated by blank lines")
-    return texts
 
 
 def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
@@ -246,8 +234,9 @@ def _on_texts(
     import torch
 
     from sails_eval.methods.subspace.activations import residual_streams
+    from sails_eval.methods.subspace.sae_quality import GOOD, USABLE, quality
 
-    rows, moved = [], 0.0
+    found, moved = [], 0.0
     with torch.no_grad():
         for text in texts:
             special = not text.startswith(base.tokenizer.bos_token or "<>")  # which a rendered dialogue has already
@@ -255,18 +244,17 @@ def _on_texts(
             ids = encoded["input_ids"].to(base.model.device)
             mask = torch.ones_like(ids)
             ((_, stream),) = residual_streams(base.model, [layer], ids, mask)
-            rows.append(stream[0, SKIPPED:].float())
+            found.append(stream[0, SKIPPED:].float())
             if layer + 1 < base.model.config.get_text_config().num_hidden_layers:  # the last is after the final norm
                 states = base.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
                 moved = max(moved, float((stream - states[layer + 1]).abs().max()))
-        vectors = torch.cat(rows)
-        features = sae.encode(vectors)
-        unexplained = (vectors - sae.decode(features)).square().sum() / (vectors - vectors.mean(0)).square().sum()
+    measured = quality(sae, torch.cat(found))
     off = f", differs from hidden_states[{layer + 1}] by up to {moved:.3g}" if moved else ""
     yield Finding.of(f"{what}: hook", moved == 0, f"output of layers.{layer}{off}")
-    l0, explained = float((features > 0).sum(1).float().mean()), 1 - float(unexplained)
-    told = f"{l0:.1f} of {features.shape[1]} features active, {100 * explained:.0f} % of the variance explained"
-    fits = published is None or 1 / FACTOR_OF_L0 <= l0 / published <= FACTOR_OF_L0
-    told += f", over {len(vectors)} tokens; published L0: {'none' if published is None else f'{published:g}'}"
-    # no reason to refuse it: `compare` trains with a poor one, too
-    yield Finding(f"{what}: L0", "ok" if fits and explained >= LEAST_EXPLAINED else "warning", told)
+    told = f"{measured.l0:.1f} of {sae.cfg.d_sae} features active, {100 * measured.explained:.0f} % of the variance "
+    told += (
+        f"explained, over {measured.tokens} tokens; published L0: {'none' if published is None else f'{published:g}'}"
+    )
+    fits = published is None or 1 / FACTOR_OF_L0 <= measured.l0 / published <= FACTOR_OF_L0
+    state: State = "ok" if fits and measured.explained >= GOOD else "warning"
+    yield Finding(f"{what}: L0", state if measured.explained >= USABLE else "wrong", told)

@@ -10,7 +10,7 @@ from sails_eval.analyses.forgetting.kl import kl_to_base, log_probabilities
 from sails_eval.analyses.forgetting.results import ReadingSize
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
-from sails_eval.data.reading import read_texts
+from sails_eval.data.texts import read_texts
 from sails_eval.models.base import Base, applied
 
 FEW = ReadingSize(tokens=80, batch_size=4)

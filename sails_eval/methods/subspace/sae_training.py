@@ -1,0 +1,261 @@
+"""Training SAEs with SAELens: BatchTopK, saved as JumpReLU, for several layers in one pass over the text.
+
+Windows of text → a chunk of activations at all layers, shuffled → steps of every layer's SAE → the next chunk. Nothing
+is carried from one chunk to the next but the SAEs and their optimisers, so memory does not grow with the text, and
+whoever resumes after a chunk gets the same SAEs, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+from sails_eval.core.errors import UserError
+from sails_eval.core.files import move, read_json, remove, write_json, writing
+from sails_eval.core.progress import Bar, bar
+from sails_eval.core.schema import Frozen
+from sails_eval.methods.subspace.activations import activations
+from sails_eval.methods.subspace.sae_quality import Quality, quality
+from sails_eval.methods.subspace.text_windows import Window
+from sails_eval.models.base import decoder_layers
+
+CHUNK = 32_768
+"""Tokens whose activations are in memory at once, and among which they are shuffled."""
+
+HELD_OUT = 8_192
+"""Tokens that nothing is trained on, at the start of the text: the SAEs are measured there."""
+
+DEAD_AFTER = 65_536
+"""A feature that was not active over so many tokens is dead, and revived by SAELens's auxiliary loss."""
+
+WARM_UP, DECAY = 0.05, 0.3
+"""Shares of all steps, at the start and at the end, over which the learning rate rises and falls to a tenth."""
+
+
+class SaeSettings(Frozen):
+    """What a training of SAEs depends on, besides the model and the text."""
+
+    layers: tuple[int, ...] = Field(min_length=1)
+    features: int = Field(default=4096, ge=2)
+    l0: int = Field(default=32, ge=1, description="features that are active at a token, on average")
+    tokens: int = Field(default=300_000, ge=1, description="tokens of text, each read once")
+    passes: int = Field(default=3, ge=1, description="times that the SAEs are trained on a chunk's activations")
+    batch_size: int = Field(default=1024, ge=2, description="tokens of an optimiser step")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    context: int = Field(default=512, ge=8, description="longest window of text in tokens")
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.tokens * self.passes // self.batch_size)
+
+
+@dataclass(frozen=True)
+class TrainedSae:
+    """A layer's SAE with its scale folded in, its quality on text that it was not trained on, and the share of its
+    features that are dead: not active over the last `DEAD_AFTER` tokens of training."""
+
+    sae: Any
+    quality: Quality
+    dead: float
+
+    def save(self, folder: Path) -> None:
+        """Save it as SAELens does, as JumpReLU."""
+        with writing(folder):
+            remove(folder)
+            _, config = self.sae.save_inference_model(folder)
+            # SAELens writes the keys in an order that changes from run to run
+            write_json(config, read_json(config), sort_keys=True)
+
+
+def train_saes(
+    model: Any, text: Callable[[], Iterator[Window]], settings: SaeSettings, *, folder: Path, quiet: bool = False
+) -> tuple[int, dict[int, TrainedSae]]:
+    """Train a SAE of the residual stream after each layer of a model.
+
+    Args:
+        model: the bare causal LM, in evaluation mode.
+        text: the windows to train on, from the start at every call.
+        settings: layers, sizes and lengths.
+        folder: where the state is kept; a training that was stopped is resumed.
+
+    Returns: how many tokens the SAEs were measured on, and the SAEs, by layer.
+    """
+    groups = grouped(text(), [HELD_OUT, *_chunk_sizes(settings.tokens)])
+    held_out = activations(model, settings.layers, next(groups))
+    saes = Saes(model, settings)
+    done = saes.resume(folder)
+    with bar("training SAEs", settings.steps, quiet=quiet) as progress:
+        progress.update(saes.steps)
+        for number, group in enumerate(groups):
+            if number >= done:
+                saes.train(activations(model, settings.layers, group), seed=settings.seed + number, progress=progress)
+                saes.save(folder, done=number + 1)
+    return len(held_out[settings.layers[0]]), saes.finished(held_out)
+
+
+def check_length(text: Iterable[Window], settings: SaeSettings) -> None:
+    """Raises UserError where a text is too short to train on so many tokens."""
+    wanted, found = settings.tokens + HELD_OUT, 0
+    for window in text:
+        found += window.tokens
+        if found >= wanted:
+            return
+    told = f"the text has {found} tokens to learn from, and {wanted} are needed: {settings.tokens} to train on and "
+    told += f"{HELD_OUT} to measure the SAEs on; give --texts with more, or "
+    most = found - HELD_OUT
+    raise UserError(told + (f"--tokens {most}" if most > settings.batch_size else "another text"))
+
+
+def _chunk_sizes(tokens: int) -> list[int]:
+    whole, rest = divmod(tokens, CHUNK)
+    return [CHUNK] * whole + [rest] * bool(rest)
+
+
+def grouped(text: Iterable[Window], sizes: Iterable[int]) -> Iterator[list[Window]]:
+    """Groups of windows with at least so many counted tokens each, one after the other."""
+    windows = iter(text)
+    for size in sizes:
+        group: list[Window] = []
+        while size > 0 and (window := next(windows, None)) is not None:
+            group.append(window)
+            size -= window.tokens
+        if group:
+            yield group
+
+
+class Saes:
+    """The SAEs of several layers while they are trained, a SAELens trainer each."""
+
+    def __init__(self, model: Any, settings: SaeSettings) -> None:
+        self._settings = settings
+        self._hooks = {layer: hook_name(model, layer) for layer in settings.layers}
+        width = model.config.get_text_config().hidden_size
+        self._trainers = {layer: _trainer(width, layer, settings, str(model.device)) for layer in settings.layers}
+
+    @property
+    def steps(self) -> int:
+        """Those that are done."""
+        return int(next(iter(self._trainers.values())).n_training_steps)
+
+    def train(self, rows: Mapping[int, torch.Tensor], *, seed: int, progress: Bar) -> None:
+        """Pass over a chunk's activations as often as the settings say, each time in another order."""
+        generator = torch.Generator().manual_seed(seed)
+        n = len(rows[self._settings.layers[0]])
+        for _ in range(self._settings.passes):
+            order = torch.randperm(n, generator=generator)
+            for batch in order.tensor_split(max(1, n // self._settings.batch_size)):
+                explained = [self._step(layer, rows[layer][batch]) for layer in rows]
+                progress.update(1, note=self._note(explained))
+
+    def _step(self, layer: int, batch: torch.Tensor) -> float:
+        """The share of the variance that was explained before the step."""
+        trainer = self._trainers[layer]
+        if trainer.activation_scaler.scaling_factor is None:
+            _start_at(trainer, batch)
+        trainer.maybe_reset_sparsity()
+        output = trainer.step(batch)
+        trainer.n_training_steps += 1
+        with torch.no_grad():
+            left = (output.sae_out - output.sae_in).square().sum()
+            return 1 - float(left / (output.sae_in - output.sae_in.mean(0)).square().sum())
+
+    def _note(self, explained: Sequence[float]) -> str:
+        dead = [float(trainer.dead_neurons.float().mean()) for trainer in self._trainers.values()]
+        return f"explained {_span(explained)}, L0 {self._settings.l0}, dead {_span(dead)} of {self._settings.features}"
+
+    def save(self, work: Path, *, done: int) -> None:
+        """Keep the state after so many chunks, and no earlier one."""
+        new, target = work / "new", work / f"chunk-{done:06d}"
+        with writing(work):
+            remove(new)
+            for layer, trainer in self._trainers.items():
+                trainer.save_checkpoint(str(layer), base_path=new)
+            older = list(work.glob("chunk-*"))
+            move(new, target)
+            for folder in older:
+                remove(folder)
+
+    def resume(self, work: Path) -> int:
+        """Take up the state that was kept, if any; how many chunks are done."""
+        kept = max(work.glob("chunk-*"), default=None)
+        if kept is None:
+            return 0
+        for layer, trainer in self._trainers.items():
+            trainer.load_trainer_state(kept / str(layer))
+            trainer.sae.load_weights_from_checkpoint(kept / str(layer))
+        return int(kept.name.removeprefix("chunk-"))
+
+    def finished(self, held_out: Mapping[int, torch.Tensor]) -> dict[int, TrainedSae]:
+        """The SAEs, by layer, with their scale folded into the weights."""
+        return {layer: self._finished(layer, held_out[layer]) for layer in self._trainers}
+
+    def _finished(self, layer: int, held_out: torch.Tensor) -> TrainedSae:
+        trainer = self._trainers[layer]
+        sae, dead = trainer.sae.eval(), trainer.dead_neurons
+        sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
+        found = quality(sae, held_out)
+        told = {
+            "hook_name": self._hooks[layer],
+            "l0": round(found.l0, 2),
+            "explained_variance": round(found.explained, 4),
+            "num_dead_features": int(dead.sum()),
+            "context_size": self._settings.context,
+            "training_tokens": self._settings.tokens,
+        }
+        for key, value in told.items():
+            sae.cfg.metadata[key] = value
+        return TrainedSae(sae, found, float(dead.float().mean()))
+
+
+def _trainer(width: int, layer: int, settings: SaeSettings, device: str) -> Any:
+    """SAELens's trainer of one layer's SAE."""
+    torch.manual_seed(settings.seed + layer)
+    sae = BatchTopKTrainingSAE(
+        BatchTopKTrainingSAEConfig(
+            d_in=width,
+            d_sae=settings.features,
+            k=settings.l0,
+            device=device,
+            normalize_activations="expected_average_only_in",
+            topk_threshold_lr=max(0.01, 5 / settings.steps),  # an average over the steps, which a few must do for
+        )
+    )
+    config = SAETrainerConfig(
+        total_training_samples=settings.steps * settings.batch_size,
+        train_batch_size_samples=settings.batch_size,
+        lr=settings.learning_rate,
+        lr_end=settings.learning_rate / 10,
+        lr_warm_up_steps=round(WARM_UP * settings.steps),
+        lr_decay_steps=round(DECAY * settings.steps),
+        dead_feature_window=max(1, DEAD_AFTER // settings.batch_size),
+        device=device,
+    )
+    return SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+
+
+def _start_at(trainer: Any, rows: torch.Tensor) -> None:
+    """Scale activations to a mean norm of √d_model, from a sample [n, d_model], and start at their mean."""
+    trainer.activation_scaler.scaling_factor = rows.shape[1] ** 0.5 / float(rows.norm(dim=1).mean())
+    with torch.no_grad():
+        trainer.sae.b_dec.copy_(trainer.activation_scaler(rows).mean(0))
+
+
+def hook_name(model: Any, layer: int) -> str:
+    """The name of a decoder layer in the model, whose output a SAE reads."""
+    module = decoder_layers(model)[layer]
+    names: list[str] = [name for name, one in model.named_modules() if one is module]
+    return names[0]
+
+
+def _span(shares: Sequence[float]) -> str:
+    low, high = min(shares), max(shares)
+    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
