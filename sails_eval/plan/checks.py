@@ -202,12 +202,12 @@ def _check_start(sub_run: SubRun, recipe: Recipe) -> None:
     pair = sub_run.pair
     start, material = initialisation_of(pair, recipe)
     if "saes" in start.needs and not sub_run.config.allow_poor_saes:
-        _check_saes(pair, material.model, material.saes)
+        check_saes(pair, material.model, material.saes)
     for seed in sub_run.starts(recipe):
         contrasted(start, pair, recipe, seed=seed, tokenizer=base_of(pair).tokenizer)
 
 
-def _check_saes(pair: Pair, model: Any, saes: Mapping[int, Any]) -> None:
+def check_saes(pair: Pair, model: Any, saes: Mapping[int, Any]) -> None:
     """Raises UserError for a SAE that explains too little of what the model has on the first training examples."""
     from sails_eval.methods.subspace.activations import activations
     from sails_eval.methods.subspace.sae_quality import USABLE, quality

@@ -16,6 +16,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.records import BASE
 from sails_eval.core.schema import Record
 from sails_eval.data.reading import pinned
+from sails_eval.data.texts import read_texts
 from sails_eval.models.identity import model_identity
 from sails_eval.run.workers import Workers, workers
 

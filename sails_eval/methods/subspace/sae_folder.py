@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sails_eval.core.data_source import Mixture, Selection, origins
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import remove, write_text, writing
+from sails_eval.core.files import write_text, writing
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.schema import Frozen, Record
@@ -40,8 +40,7 @@ log = logging.getLogger(__name__)
 
 Source = Path | Selection | Mixture
 
-RECORD, CARD, WORK = "training.json", "README.md", ".training"
-"""The record, the card, and where a training that is not finished keeps its state."""
+RECORD, CARD = "training.json", "README.md"
 
 LIBRARIES = ("torch", "transformers", "sae-lens")
 
@@ -73,7 +72,6 @@ class SaeRecord(Record):
     identity: str
     settings: SaeSettings
     versions: dict[str, str]
-    held_out: int = 0
     layers: dict[int, LayerRecord] = Field(default_factory=dict)
 
     @classmethod
@@ -91,7 +89,7 @@ class SaeRecord(Record):
 
     def check_same(self, other: SaeRecord, folder: Path) -> None:
         """Raises UserError where a folder holds SAEs of `other` models, texts or settings."""
-        mine, theirs = (one.model_dump(exclude={"held_out", "layers", "settings"}) for one in (self, other))
+        mine, theirs = (one.model_dump(exclude={"layers", "settings"}) for one in (self, other))
         mine, theirs = mine | self.settings.model_dump(), theirs | other.settings.model_dump()
         if differs := next((key for key in mine if mine[key] != theirs.get(key)), None):
             raise UserError(
@@ -128,15 +126,10 @@ def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, qui
     text = partial(windows, load_tokenizer(pair), texts, context=settings.context, seed=settings.seed)
     check_length(text(), settings)
     planned.write(folder / RECORD)
-    held_out, trained = train_saes(base_of(pair).model, text, settings, folder=folder / WORK, quiet=quiet)
-    layers = {}
-    for layer, sae in trained.items():
-        layers[layer] = LayerRecord.of(sae)
-        sae.save(folder / f"layer_{layer}")
-    record = planned.model_copy(update={"layers": layers, "held_out": held_out})
+    trained = train_saes(base_of(pair).model, text, settings, folder=folder, quiet=quiet)
+    record = planned.model_copy(update={"layers": {layer: LayerRecord.of(sae) for layer, sae in trained.items()}})
     write_text(folder / CARD, card(record))
     record.write(folder / RECORD)
-    remove(folder / WORK)
     return record
 
 
@@ -181,7 +174,7 @@ as BatchTopK with SAELens {record.versions["sae-lens"]} by `sails-eval saes trai
 |---|---|---|---|---|
 {table}
 
-Measured on {record.held_out} tokens that nothing was trained on. The first token of every text, and tokens whose
+Measured on {settings.held_out} tokens that nothing was trained on. The first token of every text, and tokens whose
 residual stream is longer than {OUTLIER:g} times the median, are left out of training and of measuring. A feature is
 dead if it was active at none of the last {DEAD_AFTER} tokens of training. Poor: explains less than {GOOD:g} of the
 variance.

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
@@ -31,7 +31,10 @@ CHUNK = 32_768
 """Tokens whose activations are in memory at once, and among which they are shuffled."""
 
 HELD_OUT = 8_192
-"""Tokens that nothing is trained on, at the start of the text: the SAEs are measured there."""
+"""The most tokens that nothing is trained on, at the start of the text: the SAEs are measured there."""
+
+WORK = ".training"
+"""Where a training that is not finished keeps its state."""
 
 DEAD_AFTER = 65_536
 """A feature that was not active over so many tokens is dead, and revived by SAELens's auxiliary loss."""
@@ -57,62 +60,61 @@ class SaeSettings(Frozen):
     def steps(self) -> int:
         return max(1, self.tokens * self.passes // self.batch_size)
 
+    @property
+    def held_out(self) -> int:
+        """A tenth of what is trained on, as far as that is not more than is needed."""
+        return min(HELD_OUT, max(1, self.tokens // 10))
+
 
 @dataclass(frozen=True)
 class TrainedSae:
-    """A layer's SAE with its scale folded in, its quality on text that it was not trained on, and the share of its
-    features that are dead: not active over the last `DEAD_AFTER` tokens of training."""
+    """The quality of a layer's SAE, as it was saved, on text that it was not trained on, and the share of its features
+    that are dead: not active over the last `DEAD_AFTER` tokens of training."""
 
-    sae: Any
     quality: Quality
     dead: float
-
-    def save(self, folder: Path) -> None:
-        """Save it as SAELens does, as JumpReLU."""
-        with writing(folder):
-            remove(folder)
-            _, config = self.sae.save_inference_model(folder)
-            # SAELens writes the keys in an order that changes from run to run
-            write_json(config, read_json(config), sort_keys=True)
 
 
 def train_saes(
     model: Any, text: Callable[[], Iterator[Window]], settings: SaeSettings, *, folder: Path, quiet: bool = False
-) -> tuple[int, dict[int, TrainedSae]]:
+) -> dict[int, TrainedSae]:
     """Train a SAE of the residual stream after each layer of a model.
 
     Args:
         model: the bare causal LM, in evaluation mode.
         text: the windows to train on, from the start at every call.
         settings: layers, sizes and lengths.
-        folder: where the state is kept; a training that was stopped is resumed.
+        folder: where the SAEs are saved; a training that was stopped is resumed from its folder `.training`.
 
-    Returns: how many tokens the SAEs were measured on, and the SAEs, by layer.
+    Returns: how good the SAEs are, by layer.
     """
-    groups = grouped(text(), [HELD_OUT, *_chunk_sizes(settings.tokens)])
+    groups = grouped(text(), [settings.held_out, *_chunk_sizes(settings.tokens)])
     held_out = activations(model, settings.layers, next(groups))
     saes = Saes(model, settings)
-    done = saes.resume(folder)
+    work = folder / WORK
+    done = saes.resume(work)
     with bar("training SAEs", settings.steps, quiet=quiet) as progress:
         progress.update(saes.steps)
         for number, group in enumerate(groups):
             if number >= done:
                 saes.train(activations(model, settings.layers, group), seed=settings.seed + number, progress=progress)
-                saes.save(folder, done=number + 1)
-    return len(held_out[settings.layers[0]]), saes.finished(held_out)
+                saes.save(work, done=number + 1)
+    trained = saes.finish(held_out, folder)
+    remove(work)
+    return trained
 
 
 def check_length(text: Iterable[Window], settings: SaeSettings) -> None:
     """Raises UserError where a text is too short to train on so many tokens."""
-    wanted, found = settings.tokens + HELD_OUT, 0
+    wanted, found = settings.tokens + settings.held_out, 0
     for window in text:
         found += window.tokens
         if found >= wanted:
             return
-    told = f"the text has {found} tokens to learn from, and {wanted} are needed: {settings.tokens} to train on and "
-    told += f"{HELD_OUT} to measure the SAEs on; give --texts with more, or "
-    most = found - HELD_OUT
-    raise UserError(told + (f"--tokens {most}" if most > settings.batch_size else "another text"))
+    raise UserError(
+        f"the texts have {found} tokens to learn from, and {wanted} are needed: {settings.tokens} to train on and "
+        f"{settings.held_out} to measure the SAEs on; give --tokens {found * 10 // 11} or fewer, or longer --texts"
+    )
 
 
 def _chunk_sizes(tokens: int) -> list[int]:
@@ -194,16 +196,20 @@ class Saes:
             trainer.sae.load_weights_from_checkpoint(kept / str(layer))
         return int(kept.name.removeprefix("chunk-"))
 
-    def finished(self, held_out: Mapping[int, torch.Tensor]) -> dict[int, TrainedSae]:
-        """The SAEs, by layer, with their scale folded into the weights."""
-        return {layer: self._finished(layer, held_out[layer]) for layer in self._trainers}
+    def finish(self, held_out: Mapping[int, torch.Tensor], folder: Path) -> dict[int, TrainedSae]:
+        """Save every SAE in `layer_N`, its scale folded into the weights, and measure what was saved."""
+        return {layer: self._finish(layer, held_out[layer], folder / f"layer_{layer}") for layer in self._trainers}
 
-    def _finished(self, layer: int, held_out: torch.Tensor) -> TrainedSae:
+    def _finish(self, layer: int, held_out: torch.Tensor, folder: Path) -> TrainedSae:
         trainer = self._trainers[layer]
-        sae, dead = trainer.sae.eval(), trainer.dead_neurons
+        sae, dead = trainer.sae, trainer.dead_neurons
         sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
-        found = quality(sae, held_out)
-        told = {
+        with writing(folder):
+            remove(folder)
+            _, config = sae.save_inference_model(folder)
+        found = quality(SAE.load_from_disk(str(folder)).to(held_out.device), held_out)
+        told = read_json(config)
+        told["metadata"] |= {
             "hook_name": self._hooks[layer],
             "l0": round(found.l0, 2),
             "explained_variance": round(found.explained, 4),
@@ -211,9 +217,8 @@ class Saes:
             "context_size": self._settings.context,
             "training_tokens": self._settings.tokens,
         }
-        for key, value in told.items():
-            sae.cfg.metadata[key] = value
-        return TrainedSae(sae, found, float(dead.float().mean()))
+        write_json(config, told, sort_keys=True)  # SAELens writes them in an order that changes from run to run
+        return TrainedSae(found, float(dead.float().mean()))
 
 
 def _trainer(width: int, layer: int, settings: SaeSettings, device: str) -> Any:

@@ -45,8 +45,8 @@ def windows(tokenizer: Any, data: Path | Selection | Mixture, *, context: int, s
 
 
 def _of_texts(tokenizer: Any, texts: Iterator[str], context: int) -> Iterator[Window]:
-    """Each text in pieces, all of which open with what the tokenizer puts in front of a text."""
-    opening = tokenizer("")["input_ids"][:1] if tokenizer.bos_token_id is not None else []
+    """Each text in pieces, all of which open with BOS where the model has one."""
+    opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         step = context - len(opening)
