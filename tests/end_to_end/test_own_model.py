@@ -30,7 +30,9 @@ def work(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "safe.json").write_text(json.dumps(safe))
     text = (folder / "pairs.jsonl").read_text() * 8
     stand_in.make_model(folder / "model", text)
-    stand_in.make_sae(folder / "model", folder / "sae", text, steps=30)
+    sae = "--layers 1 --features 128 --tokens 800 --passes 30 --batch-size 64"
+    text = f"--texts {folder / 'pairs.jsonl'} --out {folder / 'saes'}"
+    assert main(f"saes train --model {folder / 'model'} {text} {sae} -q".split()) == 0
     return folder
 
 
@@ -52,7 +54,7 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(work)
     make_tasks()
     command = (
-        "compare --methods sails,lora,full --model ./model --sae ./sae --train pairs.jsonl "
+        "compare --methods sails,lora,full --model ./model --sae ./saes/layer_1 --train pairs.jsonl "
         "--tasks breaking,making --judge rules --tokens 600 --seeds 2 --learning-rates 2 --out run -q"
     )
     assert main(command.split()) == 0
@@ -60,7 +62,8 @@ def test_compare_on_an_own_model(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(board["method"]) == {"base", "sails", "lora", "full"}
     assert set(board["judge"]) == {"rules"} and board["unscored"].max() == 0
     assert board["capability"].isna().all()  # no such task was named
-    assert board.set_index("method")["sae"].fillna("").to_dict() == {"base": "", "full": "", "lora": "", "sails": "sae"}
+    saes = board.set_index("method")["sae"].fillna("").to_dict()
+    assert saes == {"base": "", "full": "", "lora": "", "sails": "layer_1"}
     report = json.loads(Path("run/subspace/sails/seed-1.json").read_text())
     assert set(report) == {"schema", "cost", "saes", "saw", "warnings", "found"}
     assert set(report["found"]) == {"1"} and report["found"]["1"]["tau_dim"] >= 1
@@ -74,7 +77,7 @@ def test_stock_peft_loads_the_adapter_and_it_changes_the_model(work: Path, monke
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.chdir(work)
-    train = "train sails --model ./model --sae ./sae --train pairs.jsonl --tokens 600"
+    train = "train sails --model ./model --sae ./saes/layer_1 --train pairs.jsonl --tokens 600"
     assert main([*train.split(), "--learning-rate", "0.01", "--out", "trained"]) == 0
     model = AutoModelForCausalLM.from_pretrained("model")
     inputs = AutoTokenizer.from_pretrained("model")("How do I break bread?", return_tensors="pt")

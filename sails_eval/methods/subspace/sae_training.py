@@ -20,7 +20,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import move, read_json, remove, write_json, writing
-from sails_eval.core.progress import Bar, bar
+from sails_eval.core.progress import bar
 from sails_eval.core.schema import Frozen
 from sails_eval.methods.subspace.activations import activations
 from sails_eval.methods.subspace.sae_quality import Quality, quality
@@ -88,16 +88,18 @@ def train_saes(
 
     Returns: how good the SAEs are, by layer.
     """
-    groups = grouped(text(), [settings.held_out, *_chunk_sizes(settings.tokens)])
+    sizes, work = _chunk_sizes(settings.tokens), folder / WORK
+    groups = grouped(text(), [settings.held_out, *sizes])
     held_out = activations(model, settings.layers, next(groups))
     saes = Saes(model, settings)
-    work = folder / WORK
     done = saes.resume(work)
-    with bar("training SAEs", settings.steps, quiet=quiet) as progress:
-        progress.update(saes.steps)
-        for number, group in enumerate(groups):
+    with bar("training SAEs, tokens", settings.tokens, quiet=quiet) as progress:
+        progress.update(sum(sizes[:done]))
+        for number, (size, group) in enumerate(zip(sizes, groups, strict=True)):
             if number >= done:
-                saes.train(activations(model, settings.layers, group), seed=settings.seed + number, progress=progress)
+                rows = activations(model, settings.layers, group)
+                for share, note in saes.train(rows, seed=settings.seed + number):
+                    progress.update(size * share, note=note)
                 saes.save(work, done=number + 1)
     trained = saes.finish(held_out, folder)
     remove(work)
@@ -143,20 +145,18 @@ class Saes:
         width = model.config.get_text_config().hidden_size
         self._trainers = {layer: _trainer(width, layer, settings, str(model.device)) for layer in settings.layers}
 
-    @property
-    def steps(self) -> int:
-        """Those that are done."""
-        return int(next(iter(self._trainers.values())).n_training_steps)
+    def train(self, rows: Mapping[int, torch.Tensor], *, seed: int) -> Iterator[tuple[float, str]]:
+        """Pass over a chunk's activations as often as the settings say, each time in another order.
 
-    def train(self, rows: Mapping[int, torch.Tensor], *, seed: int, progress: Bar) -> None:
-        """Pass over a chunk's activations as often as the settings say, each time in another order."""
+        Yields after every step its share of the chunk, and how good the SAEs are.
+        """
         generator = torch.Generator().manual_seed(seed)
-        n = len(rows[self._settings.layers[0]])
-        for _ in range(self._settings.passes):
-            order = torch.randperm(n, generator=generator)
-            for batch in order.tensor_split(max(1, n // self._settings.batch_size)):
+        n, passes = len(rows[self._settings.layers[0]]), self._settings.passes
+        steps = max(1, n // self._settings.batch_size)
+        for _ in range(passes):
+            for batch in torch.randperm(n, generator=generator).tensor_split(steps):
                 explained = [self._step(layer, rows[layer][batch]) for layer in rows]
-                progress.update(1, note=self._note(explained))
+                yield 1 / (passes * steps), self._note(explained)
 
     def _step(self, layer: int, batch: torch.Tensor) -> float:
         """The share of the variance that was explained before the step."""

@@ -180,10 +180,10 @@ def test_whoever_interrupts_gets_the_same_bytes(
     train(testbed_pair, tmp_path / "whole")
     real, calls = sae_training.Saes.train, iter(range(99))
 
-    def killed(*given: Any, **named: Any) -> None:
+    def killed(*given: Any, **named: Any) -> Iterator[Any]:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        real(*given, **named)
+        return real(*given, **named)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sae_training.Saes, "train", killed)
@@ -192,9 +192,9 @@ def test_whoever_interrupts_gets_the_same_bytes(
     assert kept == ["chunk-000002"]
     seen: list[int] = []
 
-    def counted(*given: Any, **named: Any) -> None:
+    def counted(*given: Any, **named: Any) -> Iterator[Any]:
         seen.append(named["seed"])
-        real(*given, **named)
+        return real(*given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(sae_training.Saes, "train", counted)
