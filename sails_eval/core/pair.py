@@ -41,7 +41,9 @@ def _best_of_auto(value: Any) -> Any:
 class SaeSource(Frozen):
     """Where the SAE of one layer's output comes from: a SAELens folder, or a release and an id in its registry."""
 
-    path: Path | None = None
+    path: Path | None = Field(
+        default=None, description="folder that SAELens saved; $SAILS_EVAL_CACHE stands for that of what was made here"
+    )
     release: str | None = None
     id: str | None = None
     layer: int | None = Field(
@@ -205,6 +207,9 @@ class Pair(Frozen):
 EMBEDDED = "testbed"
 """The pair that ships with its model and everything else."""
 
+CACHE = Path("$SAILS_EVAL_CACHE")
+"""What a SAE's path begins with where it was trained by `sails-eval saes train`, wherever that keeps it."""
+
 MOST_ORGANISMS = len(ascii_lowercase)
 
 
@@ -280,4 +285,8 @@ def organisms_made() -> Path:
 
 def _starting_at(here: Path, saes: tuple[SaeSource, ...]) -> tuple[SaeSource, ...]:
     """The same sources, with relative paths starting at `here`."""
-    return tuple(sae.model_copy(update={"path": (here / sae.path).resolve()}) if sae.path else sae for sae in saes)
+
+    def placed(path: Path) -> Path:
+        return made() / path.relative_to(CACHE) if path.is_relative_to(CACHE) else (here / path).resolve()
+
+    return tuple(sae.model_copy(update={"path": placed(sae.path)}) if sae.path else sae for sae in saes)

@@ -5,6 +5,7 @@ every thing that is missing.
 """
 
 import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.data.sample import TrainingSample
 from sails_eval.judges.spec import parse
 from sails_eval.methods import load_initialisation
+from sails_eval.methods.subspace.layers import fix_of, is_made_here
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import Problems
@@ -91,9 +93,14 @@ def check_reference(target: str) -> None:
         raise lack
 
 
-def check_saes(pair: Pair) -> None:
-    """Whether the pair's SAEs that are folders are there."""
-    if missing := [str(sae.path) for sae in pair.saes if sae.path is not None and not sae.path.is_dir()]:
-        raise UserError(
-            "\n".join(f"SAE '{path}': no such folder; correct --sae or the pair's YAML" for path in missing)
-        )
+WRONG_PATH = "correct --sae or the pair's YAML"
+
+
+def check_saes(pair: Pair, recipes: Iterable[Recipe]) -> None:
+    """Whether SAEs that are folders are there; those that are yet to be trained, only where a recipe reads some."""
+    starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
+    read = any(start.needs & {"saes", "layers"} for start in starts)
+    paths = [sae.path for sae in pair.saes if sae.path is not None and not sae.path.is_dir()]
+    if missing := [path for path in paths if read or not is_made_here(path)]:
+        told = (f"SAE '{path}': no such folder; {fix_of(path, WRONG_PATH)}" for path in missing)
+        raise UserError("\n".join(told))

@@ -258,7 +258,7 @@ def _check_training(pair: Pair, recipes: Sequence[Recipe], problems: Problems) -
     before = len(problems)
     problems.attempt(preflight.check_data, pair)
     readable = len(problems) == before
-    problems.attempt(preflight.check_saes, pair)
+    problems.attempt(preflight.check_saes, pair, recipes)
     for recipe in recipes:
         problems.attempt(checked_initialisation, pair, recipe)
         if readable:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from sails_eval.core.pair import SaeSource
+from sails_eval.core.paths import made
 from sails_eval.core.schema import validate
 from sails_eval.models.stored import read_settings
 
@@ -55,6 +56,16 @@ def sae_layer(source: SaeSource, hook: str | None = None) -> int | None:
         hook = read_stated(source.path).metadata.hook_name or ""
     found = re.search(r"(\d{1,4})", source.id or "") if hook is None else HOOK.fullmatch(hook)
     return int(next(filter(None, found.groups()))) if found else None
+
+
+def is_made_here(folder: Path) -> bool:
+    """Whether a SAE's folder is one in which `sails-eval saes train` keeps those of a pair, which may not be there."""
+    return folder.is_relative_to(made() / "saes")
+
+
+def fix_of(folder: Path, otherwise: str) -> str:
+    """What to do about a SAE that is not there."""
+    return f"train it: sails-eval saes train --pair {folder.parent.name}" if is_made_here(folder) else otherwise
 
 
 def basis_layers(saes: Sequence[SaeSource], layers: int) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair, SaeSource
-from sails_eval.methods.subspace.layers import CONFIG, Stated, read_stated, sae_layer
+from sails_eval.methods.subspace.layers import CONFIG, Stated, fix_of, read_stated, sae_layer
 from sails_eval.models.stored import check_readable
 
 ENCODED = ("none", "layer_norm", "constant_norm_rescale")
@@ -53,7 +53,7 @@ def load_sae(source: SaeSource) -> Any:
 def read_folder(folder: Path) -> Stated:
     """What a SAE in a folder says of itself. Raises UserError where its files are missing or cannot be read."""
     if not (folder / CONFIG).is_file():
-        raise UserError(f"SAE '{folder}': no {CONFIG} there; give a folder that SAELens saved")
+        raise UserError(f"SAE '{folder}': no {CONFIG} there; {fix_of(folder, 'give a folder that SAELens saved')}")
     check_readable(folder)
     return read_stated(folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from sails_eval.core.errors import UserError
@@ -14,7 +15,7 @@ from sails_eval.core.recipe import defaults, load_recipe
 from sails_eval.core.tables import Table, as_yaml, wrapped
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
-from sails_eval.methods.subspace.layers import sae_layer
+from sails_eval.methods.subspace.layers import is_made_here, sae_layer
 from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
@@ -203,7 +204,8 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
                 check_sae(source, shape, pair)
             sae = load_sae(source).eval()
         except UserError as error:
-            absent = source.path is None and isinstance(error.__cause__, OSError)  # not in the cache, nor on the line
+            # not in the cache, nor on the line; or not trained yet
+            absent = isinstance(error.__cause__, OSError) if source.path is None else _is_to_be_made(source.path)
             yield Finding.error("SAE", name, error, missing=absent)
             continue
         try:
@@ -219,6 +221,10 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
         if base is not None:
             sae = sae.to(base.model.device)
             yield from _on_texts(what, published_l0(source, sae), sae, layer, base, texts)
+
+
+def _is_to_be_made(folder: Path) -> bool:
+    return is_made_here(folder) and not folder.is_dir()
 
 
 def _decoder(what: str, sae: Any) -> Finding:
