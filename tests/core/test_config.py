@@ -55,7 +55,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     [
         ({"methds": ["lora"]}, "unknown key 'methds'; did you mean methods?"),
         ({"learningrates": 3}, "unknown key 'learningrates'; did you mean learning_rates?"),
-        ({"zzz": 1}, "unknown key 'zzz'; known: add, against, allow_overlap, allow_self_judging, "),
+        ({"zzz": 1}, "unknown key 'zzz'; known: add, against, allow_overlap, allow_poor_saes, allow_self_judging, "),
         ({"seeds": "many"}, "key 'seeds': input should be a valid integer"),
         ({"seeds": 0}, "key 'seeds': input should be greater than or equal to 1"),
         ({"tokens": 1.5}, "key 'tokens': input should be a valid integer"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,6 +30,9 @@ few tokens, above all the first, with activations a hundred times as large ("mas
 
 PADDED = 4_096
 """Tokens of a forward pass, padding included."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def activations(model: Any, layers: Sequence[int], windows: Sequence[Window]) ->
     Tokens that are outliers at any of the layers are left out.
     """
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
-    for batch in _by_length(windows):
+    for batch in like_long(windows, lambda window: len(window.ids)):
         ids, mask = padded([list(window.ids) for window in batch], model.device)
         counted = mask.bool()
         for row, window in enumerate(batch):
@@ -178,14 +181,14 @@ def is_usual(vectors: torch.Tensor) -> torch.Tensor:
     return usual
 
 
-def _by_length(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    """Batches of windows of like length, so that little is padding."""
-    batch: list[Window] = []
-    for window in sorted(windows, key=lambda window: len(window.ids)):
-        if batch and len(window.ids) * (len(batch) + 1) > PADDED:
+def like_long(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Batches of like length and of up to `PADDED` tokens, so that little is padding."""
+    batch: list[Item] = []
+    for item in sorted(items, key=length):
+        if batch and length(item) * (len(batch) + 1) > PADDED:
             yield batch
             batch = []
-        batch.append(window)
+        batch.append(item)
     if batch:
         yield batch
 

@@ -143,7 +143,7 @@ class Saes:
         self._settings = settings
         self._hooks = {layer: hook_name(model, layer) for layer in settings.layers}
         width = model.config.get_text_config().hidden_size
-        self._trainers = {layer: _trainer(width, layer, settings, str(model.device)) for layer in settings.layers}
+        self.trainers = {layer: _trainer(width, layer, settings, str(model.device)) for layer in settings.layers}
 
     def train(self, rows: Mapping[int, torch.Tensor], *, seed: int) -> Iterator[tuple[float, str]]:
         """Pass over a chunk's activations as often as the settings say, each time in another order.
@@ -160,7 +160,7 @@ class Saes:
 
     def _step(self, layer: int, batch: torch.Tensor) -> float:
         """The share of the variance that was explained before the step."""
-        trainer = self._trainers[layer]
+        trainer = self.trainers[layer]
         if trainer.activation_scaler.scaling_factor is None:
             _start_at(trainer, batch)
         trainer.maybe_reset_sparsity()
@@ -171,7 +171,7 @@ class Saes:
             return 1 - float(left / (output.sae_in - output.sae_in.mean(0)).square().sum())
 
     def _note(self, explained: Sequence[float]) -> str:
-        dead = [float(trainer.dead_neurons.float().mean()) for trainer in self._trainers.values()]
+        dead = [float(trainer.dead_neurons.float().mean()) for trainer in self.trainers.values()]
         return f"explained {_span(explained)}, L0 {self._settings.l0}, dead {_span(dead)} of {self._settings.features}"
 
     def save(self, work: Path, *, done: int) -> None:
@@ -179,7 +179,7 @@ class Saes:
         new, target = work / "new", work / f"chunk-{done:06d}"
         with writing(work):
             remove(new)
-            for layer, trainer in self._trainers.items():
+            for layer, trainer in self.trainers.items():
                 trainer.save_checkpoint(str(layer), base_path=new)
             older = list(work.glob("chunk-*"))
             move(new, target)
@@ -191,17 +191,17 @@ class Saes:
         kept = max(work.glob("chunk-*"), default=None)
         if kept is None:
             return 0
-        for layer, trainer in self._trainers.items():
+        for layer, trainer in self.trainers.items():
             trainer.load_trainer_state(kept / str(layer))
             trainer.sae.load_weights_from_checkpoint(kept / str(layer))
         return int(kept.name.removeprefix("chunk-"))
 
     def finish(self, held_out: Mapping[int, torch.Tensor], folder: Path) -> dict[int, TrainedSae]:
         """Save every SAE in `layer_N`, its scale folded into the weights, and measure what was saved."""
-        return {layer: self._finish(layer, held_out[layer], folder / f"layer_{layer}") for layer in self._trainers}
+        return {layer: self._finish(layer, held_out[layer], folder / f"layer_{layer}") for layer in self.trainers}
 
     def _finish(self, layer: int, held_out: torch.Tensor, folder: Path) -> TrainedSae:
-        trainer = self._trainers[layer]
+        trainer = self.trainers[layer]
         sae, dead = trainer.sae, trainer.dead_neurons
         sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
         with writing(folder):

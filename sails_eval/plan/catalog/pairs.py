@@ -262,5 +262,8 @@ def _on_texts(
         f"explained, over {measured.tokens} tokens; published L0: {'none' if published is None else f'{published:g}'}"
     )
     fits = published is None or 1 / FACTOR_OF_L0 <= measured.l0 / published <= FACTOR_OF_L0
-    state: State = "ok" if fits and measured.explained >= GOOD else "warning"
-    yield Finding(f"{what}: L0", state if measured.explained >= USABLE else "wrong", told)
+    if measured.explained < USABLE:
+        told += f"; less than {100 * USABLE:.0f} % explained is refused without --allow-poor-saes"
+        yield Finding(f"{what}: L0", "wrong", told)
+        return
+    yield Finding(f"{what}: L0", "ok" if fits and measured.explained >= GOOD else "warning", told)

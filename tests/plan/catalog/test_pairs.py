@@ -183,7 +183,8 @@ def test_the_testbeds_pair_fits(testbed_pair: Pair) -> None:
 def test_a_sae_at_the_wrong_layer_shows(testbed_pair: Pair) -> None:
     moved = testbed_pair.saes[0].model_copy(update={"layer": 3})
     found = by_name(check_pair(testbed_pair.model_copy(update={"saes": (moved, testbed_pair.saes[3])})))
-    assert found["layer_0: L0"].state == "warning"
+    assert found["layer_0: L0"].state == "wrong"
+    assert "refused without --allow-poor-saes" in found["layer_0: L0"].told
     assert found["layer_3"].told == "layer 3 has two SAEs; remove one from key 'saes' of pair 'testbed'"
 
 
