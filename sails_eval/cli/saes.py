@@ -29,11 +29,11 @@ def add(commands: Any) -> None:
     settings: list[tuple[str, Any, str]] = [
         ("--layers", numbers, "layers whose output to train SAEs of (default: four at equal distances)"),
         ("--features", int, "features of each SAE (default: 4096)"),
-        ("--l0", int, "features that are active at a token, on average (default: 32)"),
-        ("--tokens", int, "tokens of text to train on (default: 300000)"),
-        ("--passes", int, "times to train on each token's activations (default: 3)"),
+        ("--l0", int, "features that are active at a token, on average (default: 36)"),
+        ("--tokens", int, "tokens of text to train on (default: 400000)"),
+        ("--passes", int, "times to train on each token's activations (default: 2)"),
         ("--batch-size", int, "tokens per optimiser step (default: 1024)"),
-        ("--learning-rate", float, "learning rate of Adam (default: 0.001)"),
+        ("--learning-rate", float, "learning rate of Adam (default: 0.003)"),
         ("--context", int, "maximum length of a text in tokens; longer ones are split (default: 512)"),
         ("--seed", int, "seed of the start and of all orders (default: 0)"),
     ]

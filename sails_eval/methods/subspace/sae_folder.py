@@ -148,7 +148,7 @@ def usual_layers(pair: Pair) -> tuple[int, ...]:
 
 def saes_yaml(record: SaeRecord, folder: Path) -> list[str]:
     """The lines of a pair's YAML that use the SAEs."""
-    told = f"training_tokens: {record.settings.tokens}, self_trained: true"
+    told = f"training_tokens: {record.settings.samples}, self_trained: true"
     return ["saes:", *(f"  - {{path: {folder / f'layer_{layer}'}, {told}}}" for layer in record.layers)]
 
 

@@ -48,17 +48,22 @@ class SaeSettings(Frozen):
 
     layers: tuple[int, ...] = Field(min_length=1)
     features: int = Field(default=4096, ge=2)
-    l0: int = Field(default=32, ge=1, description="features that are active at a token, on average")
-    tokens: int = Field(default=300_000, ge=1, description="tokens of text, each read once")
-    passes: int = Field(default=3, ge=1, description="times that the SAEs are trained on a chunk's activations")
+    l0: int = Field(default=36, ge=1, description="features that are active at a token, on average")
+    tokens: int = Field(default=400_000, ge=1, description="tokens of text, each read once")
+    passes: int = Field(default=2, ge=1, description="times that the SAEs are trained on a chunk's activations")
     batch_size: int = Field(default=1024, ge=2, description="tokens of an optimiser step")
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     context: int = Field(default=512, ge=8, description="longest window of text in tokens")
     seed: int = 0
 
     @property
     def steps(self) -> int:
-        return max(1, self.tokens * self.passes // self.batch_size)
+        return max(1, self.samples // self.batch_size)
+
+    @property
+    def samples(self) -> int:
+        """Tokens that each SAE is trained on, repeated ones included."""
+        return self.tokens * self.passes
 
     @property
     def held_out(self) -> int:
@@ -215,7 +220,7 @@ class Saes:
             "explained_variance": round(found.explained, 4),
             "num_dead_features": int(dead.sum()),
             "context_size": self._settings.context,
-            "training_tokens": self._settings.tokens,
+            "training_tokens": self._settings.samples,
         }
         write_json(config, told, sort_keys=True)  # SAELens writes them in an order that changes from run to run
         return TrainedSae(found, float(dead.float().mean()))
