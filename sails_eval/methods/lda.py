@@ -35,8 +35,9 @@ class LDA(FromContrast):
         from sails_eval.methods.subspace.basis import orthonormal_basis, unit
 
         positions, layers = self.settings.positions, material.layers
-        found = stacked(contrast_means(material.model, layers, material.contrast, positions=positions))
-        groups = _categories(material.contrast.groups, len(material.contrast.aligned))
+        contrast = material.contrast.by_length()  # the order of the rows
+        found = stacked(contrast_means(material.model, layers, contrast, positions=positions))
+        groups = _categories(contrast.groups, len(contrast.aligned))
         state, report = {}, {}
         for layer in layers:
             directions = discriminants(found[layer, "aligned"], found[layer, "unaligned"], groups)

@@ -93,6 +93,7 @@ def contrast_means(
     model: Any, layers: Sequence[int], contrast: Contrast, *, positions: Positions, read: Read = stream
 ) -> Iterator[dict[LayerSide, torch.Tensor]]:
     """Batches of per-text means [batch, width]; of pairs a batch holds both sides and their difference, row for row."""
+    contrast = contrast.by_length()
     aligned, unaligned = (
         text_means(model, layers, texts, positions=positions, read=read)
         for texts in (contrast.aligned, contrast.unaligned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sails_eval.core.errors import UserError
@@ -59,6 +59,25 @@ class Contrast:
     @property
     def tokens(self) -> int:
         return sum(len(text.ids) for text in (*self.aligned, *self.unaligned))
+
+    def by_length(self) -> Contrast:
+        """The same in order of length, so that batches have little padding; pairs, in that of the longer text, stay
+        pairs."""
+
+        def order(*sides: Sequence[Text]) -> list[int]:
+            lengths = [max(len(text.ids) for text in texts) for texts in zip(*sides, strict=True)]
+            return sorted(range(len(lengths)), key=lengths.__getitem__)
+
+        if self.paired and self.unaligned:
+            first = second = order(self.aligned, self.unaligned)
+        else:
+            first, second = order(self.aligned), order(self.unaligned)
+        return replace(
+            self,
+            aligned=[self.aligned[i] for i in first],
+            unaligned=[self.unaligned[i] for i in second],
+            groups=[self.groups[i] for i in first] if self.groups else (),
+        )
 
     def halves(self) -> tuple[Contrast, Contrast]:
         """A random split into halves, always the same one; pairs stay together."""

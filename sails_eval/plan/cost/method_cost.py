@@ -104,7 +104,7 @@ class PreparationFlops:
         batches = [
             texts[i : i + TEXTS_AT_A_TIME]
             for half in (self.contrast.halves() if self.sources else (self.contrast,))
-            for texts in (half.aligned, half.unaligned)
+            for texts in (half.by_length().aligned, half.by_length().unaligned)
             for i in range(0, len(texts), TEXTS_AT_A_TIME)
         ]
         padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]
