@@ -163,7 +163,7 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sails_eval.methods.subspace.basis import norm_gain
-    from sails_eval.models.base import decoder_layers
+    from sails_eval.models.layers import decoder_layers
 
     with torch.device("meta"):  # the architecture without the weights
         layers = decoder_layers(

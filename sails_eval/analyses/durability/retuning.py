@@ -15,7 +15,8 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, Span
 from sails_eval.data.reading import read_examples
-from sails_eval.models.base import Base, applied, decoder_layers, replaced_weights
+from sails_eval.models.base import Base, applied, replaced_weights
+from sails_eval.models.layers import decoder_layers
 from sails_eval.models.loaded import base_of
 from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples
