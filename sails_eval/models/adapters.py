@@ -4,6 +4,7 @@ Every kind of adapter here is a `peft_type` that a recipe can name; PEFT does th
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
@@ -60,7 +61,11 @@ def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0
 def add_adapter(model: Any, config: Any) -> Any:
     """A fresh adapter on the model's text part."""
     config = on_text(config, model)
-    with as_user_error("key 'peft': PEFT cannot make such an adapter", "check its fields"):  # not all before now
+    with (
+        as_user_error("key 'peft': PEFT cannot make such an adapter", "check its fields"),  # not all before now
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # which PEFT sets to what a module needs
         return get_peft_model(model, config)
 
 

@@ -96,7 +96,7 @@ def load_whole_pair(name: str) -> Pair:
     return with_target_modules(load_pair(name))
 
 
-def in_words(pair: Pair) -> str:
+def targets_in_words(pair: Pair) -> str:
     """The target modules of a pair, and which of them can start from a basis."""
     found, name = architecture_here(pair)
     usual = f", as usual for {name}" if name and pair.target_modules == found.target_modules else ""

@@ -171,8 +171,8 @@ def check_target_modules(model: Any, pair: Pair) -> None:
             continue
         if found := next((module for name, module in text_modules(model) if is_target(name, one)), None):
             raise UserError(
-                f"target module '{target}' of {of} is a {type(found).__name__}; only Linear ones (and GPT-2's Conv1D) can be "
-                f"trained here: {can}"
+                f"target module '{target}' of {of} is a {type(found).__name__}; only Linear ones, and "
+                f"GPT-2's Conv1D, can be trained here: {can}"
             )
         if fused := next((weight for name, weight in model.named_parameters() if is_target(name, one)), None):
             raise UserError(

@@ -171,8 +171,8 @@ def norm_gain(layer: Any, name: str | None) -> torch.Tensor | None:
     if not kind.endswith("RMSNorm"):
         raise UserError(
             f"'gains: divided' needs RMS norms on the way of all target modules, not {name} "
-            f"({'missing' if name not in norms else kind}) of {type(layer).__name__}; set 'gains: ignored', or tell the "
-            "norms in key 'architecture' of the pair's YAML (see: sails-eval docs pairs)"
+            f"({'missing' if name not in norms else kind}) of {type(layer).__name__}; set 'gains: ignored', or tell "
+            "the norms in key 'architecture' of the pair's YAML (see: sails-eval docs pairs)"
         )
     norm = norms[name]
     with torch.no_grad():  # ones have a root mean square of 1, so what comes out is w (Llama) or 1 + w (Gemma)

@@ -17,7 +17,7 @@ from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import sae_layer
 from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
-from sails_eval.models.architectures import architecture_here, in_words
+from sails_eval.models.architectures import architecture_here, targets_in_words
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import if_it_can
@@ -194,7 +194,7 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
         Finding("chat template", "ok", template),
         Finding("turns", "ok", turns(tokenizer, base.model)),
         Finding("attention", "ok", base.model.config._attn_implementation),
-        Finding("target modules", "ok", in_words(pair)),
+        Finding("target modules", "ok", targets_in_words(pair)),
         *(Finding("model", "wrong", problem.told) for problem in problems.different),
         *(Finding("model", "warning", note) for note in notes_on(pair, tokenizer, base.model)),
     ]
