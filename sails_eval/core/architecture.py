@@ -72,6 +72,11 @@ class Architecture(Frozen):
         return None
 
     @property
+    def endings(self) -> list[str]:
+        """The ends of the paths of all modules whose side is known, which name them."""
+        return list(dict.fromkeys(path.rsplit("*", 1)[-1].removeprefix(".") for path in self.modules))
+
+    @property
     def known(self) -> list[str]:
         """The names of the modules whose side is known."""
         return sorted({path.rsplit(".", 1)[-1] for path in self.modules})

@@ -60,7 +60,7 @@ def architecture(config: Mapping[str, Any], own: Architecture | None) -> Archite
     tells = own.readers or own.writers
     start = table()[name] if name else Architecture() if tells else next(iter(table().values()))
     made = start.changed(own)
-    usual = {"target_modules": made.target_modules or tuple(made.known)}
+    usual = {"target_modules": made.target_modules or tuple(made.endings)}
     return made.model_copy(update=usual | ({"refused": ""} if tells else {}))
 
 
@@ -99,7 +99,8 @@ def load_whole_pair(name: str) -> Pair:
 def targets_in_words(pair: Pair) -> str:
     """The target modules of a pair, and which of them can start from a basis."""
     found, name = architecture_here(pair)
-    usual = f", as usual for {name}" if name and pair.target_modules == found.target_modules else ""
+    own = pair.architecture is not None or not name or pair.target_modules != found.target_modules
+    usual = "" if own else f", as usual for {name}"
     if found.refused:
         return f"{', '.join(pair.target_modules)}{usual}; none can start from a basis: {found.refused}"
     names = {side: [one for one in pair.target_modules if found.side(one) is side] for side in (False, True, None)}

@@ -174,7 +174,7 @@ def check_target_modules(model: Any, pair: Pair) -> None:
                 f"target module '{target}' of {of} is a {type(found).__name__}; only Linear ones, and "
                 f"GPT-2's Conv1D, can be trained here: {can}"
             )
-        if fused := next((weight for name, weight in model.named_parameters() if is_target(name, one)), None):
+        for fused in (weight for name, weight in model.named_parameters() if is_target(name, one)):
             raise UserError(
                 f"target module '{target}' of {of} is no module but one weight {[*fused.shape]} of several experts, to "
                 f"which no adapter can be given here; those that can have one are {can}"

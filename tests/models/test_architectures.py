@@ -202,7 +202,7 @@ def test_a_pair_tells_the_modules_of_a_model_that_is_in_no_table() -> None:
     found = architecture({"model_type": "unheard"}, own)
     assert found.place("attn.Wqkv") == (False, "norm_1") and found.place("attn.out_proj") == (True, None)
     assert found.place("attn.q_proj") is None  # no Llama
-    assert found.target_modules == ("Wqkv", "out_proj")
+    assert found.target_modules == ("attn.Wqkv", "attn.out_proj")
     assert architecture({"model_type": "unheard"}, None).place("attn.q_proj") == (False, "input_layernorm")
 
 
