@@ -48,6 +48,11 @@ def architecture_of(model: Any) -> Architecture:
     return architecture(_text_config(model), Architecture(**own) if own else None)
 
 
+def is_unlisted(model: Any) -> bool:
+    """Whether the table of architectures has no entry for the model's type."""
+    return named(_text_config(model)) is None
+
+
 def _text_config(model: Any) -> dict[str, Any]:
     found: dict[str, Any] = model.config.get_text_config().to_dict()
     return found
@@ -83,7 +88,7 @@ class Places:
         self._name = re.compile(rf"{re.escape(prefix)}\.(\d+)\.(.+)")
         norms = {name for name, _ in layers[0].named_children() if "norm" in name}
         told = {norm for _, norm in self._architecture.modules.values() if norm}
-        self._norms_known = named(config) is not None or KEY in model.config.to_dict() or norms == told
+        self._norms_known = not is_unlisted(model) or KEY in model.config.to_dict() or norms == told
 
     def of(self, name: str) -> Place:
         """The place of a module. Raises UserError where it is not known, or no module may start from a basis."""
@@ -99,8 +104,8 @@ class Places:
             raise UserError(
                 f"cannot tell whether target module '{name}' reads or writes the residual stream; known of a "
                 f"{self._kind} model are {', '.join(self._architecture.known)}; leave it out of 'target_modules', or "
-                f"tell it in the pair's YAML, such as 'architecture: {{readers: {{{path}: input_layernorm}}}}' (see: "
-                "sails-eval docs pairs)"
+                f"tell it in the pair's YAML, such as 'architecture: {{readers: {{{path}: input_layernorm}}}}', which "
+                "'sails-eval pairs check' finds out (see: sails-eval docs pairs)"
             )
         writes, norm = found
         return Place(int(match[1]), writes, norm if self._norms_known else UNKNOWN)

@@ -122,9 +122,11 @@ def test_a_pair_tells_the_modules_of_a_model_that_is_in_no_table(
     pair: dict[str, Any] = {"model": "./model", "saes": [{"path": "sae"}], "train": "pairs.jsonl", "dtype": "float32"}
     Path("pair.yaml").write_text(yaml.safe_dump({**pair, "target_modules": ["c_attn", "attn.c_proj"]}))
     found = refusal(capsys, "pairs check pair.yaml")
-    assert "'architecture: {readers: {attn.c_attn: input_layernorm}}' (see: sails-eval docs pairs)" in found
-    own = {"readers": {"attn.c_attn": "ln_1"}, "writers": {"attn.c_proj": None}}
-    Path("pair.yaml").write_text(yaml.safe_dump({**pair, "architecture": own}))
+    assert "such as 'architecture: {readers: {attn.c_attn: input_layernorm}}', which 'sails-eval pairs check'" in found
+    own = "architecture: {readers: {attn.c_attn: ln_1, mlp.c_fc: ln_2}, writers: {attn.c_proj: null, mlp.c_proj: null}}"
+    assert f"architecture: found by what modules do: {own}" in found
+    pair |= yaml.safe_load(own)
+    Path("pair.yaml").write_text(yaml.safe_dump({**pair, "target_modules": ["attn.c_attn", "attn.c_proj"]}))
     assert main("pairs check pair.yaml".split()) == 0
     assert (
         "target modules: attn.c_attn (reading the residual stream), attn.c_proj (writing to it)\n"

@@ -19,6 +19,7 @@ from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import add_adapter, linear_modules
 from sails_eval.models.architectures import architecture, named, table
 from sails_eval.models.layers import Place, Places, architecture_of, decoder_layers, with_architecture
+from sails_eval.models.probe import doubts, found_by_doing
 from tests.tiny_models import ASKED, CONFIGS, LAYERS, WIDTH, tiny_model
 
 IDS = torch.tensor([[5, 17, 40, 99, 123, 7]])
@@ -124,6 +125,29 @@ def test_what_a_reader_reads_is_the_stream_after_the_layer_before(name: str) -> 
             assert torch.equal(read, seen[place.norm][1].reshape(stream.shape)), path
             read = seen[place.norm][0].reshape(stream.shape)
         assert any(torch.allclose(read, one.reshape(stream.shape), atol=1e-5) for one in along), path
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if name != "opt-350m"])  # whose norms are behind the sum
+def test_what_modules_do_is_found_out(name: str) -> None:
+    model = tiny_model(name)
+    found = found_by_doing(model)
+    modules = list(places_of(model, LAYERS - 1))
+    gates = {path for path in found.modules if path.endswith(("shared_expert_gate", "router"))}
+    assert found.modules.keys() - gates == {*modules}
+    assert all(found.place(path) == architecture_of(model).place(path) for path in modules)
+
+
+def test_what_is_told_and_is_not_so_is_doubted() -> None:
+    model = tiny_model("gpt2")
+    pair = Pair(name="p", model="m", target_modules=("c_attn", "attn.c_proj"))
+    assert not [*doubts(model, pair)]
+    wrong = Architecture(readers={"attn.c_proj": None, "attn.c_attn": None}, writers={"mlp.c_fc": None})
+    pair = pair.model_copy(update={"architecture": wrong})
+    (told,) = doubts(with_architecture(model, pair), pair)
+    assert told.startswith(
+        "target module 'attn.c_proj' reads the residual stream by what is told of this architecture, b"
+    )
+    assert "but writes to the residual stream" in told and "architecture: {readers: {attn.c_attn: ln_1, mlp.c_f" in told
 
 
 def adapted(model: Any, rank: int = 4) -> Any:

@@ -195,9 +195,21 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
         Finding("turns", "ok", turns(tokenizer, base.model)),
         Finding("attention", "ok", base.model.config._attn_implementation),
         Finding("target modules", "ok", targets_in_words(pair)),
+        *_check_architecture(pair, base.model),
         *(Finding("model", "wrong", problem.told) for problem in problems.different),
         *(Finding("model", "warning", note) for note in notes_on(pair, tokenizer, base.model)),
     ]
+
+
+def _check_architecture(pair: Pair, model: Any) -> Iterator[Finding]:
+    """Which modules read and write the residual stream, where that is not told by the table."""
+    from sails_eval.models.layers import is_unlisted
+    from sails_eval.models.probe import doubts, found_by_doing, in_yaml
+
+    if told := [*doubts(model, pair)]:
+        yield from (Finding("architecture", "warning", doubt) for doubt in told)
+    elif pair.architecture or is_unlisted(model):
+        yield Finding("architecture", "ok", f"found by what modules do: {in_yaml(found_by_doing(model))}")
 
 
 def _default_methods(pair: Pair) -> list[str]:
