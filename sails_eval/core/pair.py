@@ -107,7 +107,9 @@ class Pair(Frozen):
     rank: Rank = 16
     alpha: Positive = 16
     target_modules: Names = Field(
-        default=(), description="modules that get adapters; default: those of the attention of its architecture"
+        default=(),
+        description="modules that get adapters, by the ends of their paths; default, and []: those of the attention of "
+        "the model's architecture",
     )
     architecture: Architecture | None = Field(
         default=None,
