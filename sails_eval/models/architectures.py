@@ -16,7 +16,7 @@ from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.files import read_json
 from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.schema import read_mapping, validate
-from sails_eval.models.hub import file_of, no_answer
+from sails_eval.models.hub import file_here, file_of, no_answer
 
 TABLE = Path(__file__).with_name("architectures.yaml")
 
@@ -64,22 +64,23 @@ def architecture(config: Mapping[str, Any], own: Architecture | None) -> Archite
     return made.model_copy(update=usual | ({"refused": ""} if tells else {}))
 
 
-def config_here(pair: Pair) -> dict[str, Any]:
-    """What config.json says of the text part of a pair's model; nothing where it can't be had or read.
+def config_here(pair: Pair, *, fetched: bool = False) -> dict[str, Any]:
+    """What config.json says of the text part of a pair's model; nothing where it isn't here or can't be read.
 
-    What is missing or wrong is told elsewhere.
+    It may be `fetched` from the hub for this. What is missing or wrong is told elsewhere.
     """
     with suppress(UserError, OSError, *no_answer()):
-        if (file := file_of(pair.model, "config.json", pair.revision)) is not None:
-            config = read_json(file)
+        file = file_of if fetched else file_here
+        if (path := file(pair.model, "config.json", pair.revision)) is not None:
+            config = read_json(path)
             text = config.get("text_config")
             return {**config, **text} if isinstance(text, dict) else config
     return {}
 
 
-def architecture_here(pair: Pair) -> tuple[Architecture, str]:
+def architecture_here(pair: Pair, *, fetched: bool = False) -> tuple[Architecture, str]:
     """The architecture of a pair's model, as far as its config.json is at hand, and its name or the model's type."""
-    config = config_here(pair)
+    config = config_here(pair, fetched=fetched)
     name = (pair.architecture and pair.architecture.like) or named(config) or str(config.get("model_type", ""))
     return architecture(config, pair.architecture), name
 
@@ -88,7 +89,7 @@ def with_target_modules(pair: Pair) -> Pair:
     """The same pair; if it names no target modules, with the attention modules of its model's architecture."""
     if pair.target_modules:
         return pair
-    return pair.model_copy(update={"target_modules": architecture_here(pair)[0].target_modules})
+    return pair.model_copy(update={"target_modules": architecture_here(pair, fetched=True)[0].target_modules})
 
 
 def load_whole_pair(name: str) -> Pair:

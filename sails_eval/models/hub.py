@@ -138,3 +138,13 @@ def file_of(model: str, name: str, revision: str | None) -> Path | None:
         return Path(hf_hub_download(model, name, revision=revision))
     except EntryNotFoundError:  # offline, too: then it was not fetched
         return None
+
+
+def file_here(model: str, name: str, revision: str | None) -> Path | None:
+    """The same, as far as it lies on this machine."""
+    if Path(model).is_dir():
+        return file_of(model, name, revision)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None

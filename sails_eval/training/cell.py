@@ -181,7 +181,7 @@ def check_target_modules(model: Any, pair: Pair) -> None:
             )
         raise unknown("target module", target, leaves)
     if not pair.target_modules:
-        raise UserError(f"pair '{pair.name}' names no target modules; {of} has {can}")
+        raise UserError(f"pair '{pair.name}' names no target modules; give --target-modules; {of} has {can}")
 
 
 def cast_weights(model: Any, dtype: torch.dtype) -> None:
