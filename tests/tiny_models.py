@@ -83,6 +83,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 """By name; Llama's family, what else the table has, and Mamba, which is refused."""
 
+UNLISTED = {"persimmon": {"model_type": "persimmon", **NO_KV, "partial_rotary_factor": 0.5}}
+"""One of a type that the table does not have."""
+
 ASKED = [
     *("gpt2", "gpt_neox", "opt", "opt-350m", "phi3", "qwen3", "gemma3_text", "gemma3", "mixtral", "olmo2"),
 ]
@@ -91,7 +94,7 @@ ASKED = [
 
 def tiny_model(name: str, **changes: Any) -> Any:
     """The model of this name, in evaluation mode; gains and biases are at random, too: ones would hide faults."""
-    config = AutoConfig.for_model(**{**TOKENS, **CONFIGS[name], **changes})
+    config = AutoConfig.for_model(**{**TOKENS, **{**CONFIGS, **UNLISTED}[name], **changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
     for path, weight in model.named_parameters():

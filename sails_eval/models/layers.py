@@ -21,7 +21,6 @@ NOT_TEXT = r"\b(?:vision_tower|audio_tower|vision_model|visual|multi_modal_proje
 KEY = "sails_eval_architecture"
 """What a pair says of its model's architecture, in the model's config: it is found there wherever the model goes."""
 
-
 UNKNOWN = "a norm that is in no table"
 
 
@@ -88,7 +87,8 @@ class Places:
         self._name = re.compile(rf"{re.escape(prefix)}\.(\d+)\.(.+)")
         norms = {name for name, _ in layers[0].named_children() if "norm" in name}
         told = {norm for _, norm in self._architecture.modules.values() if norm}
-        self._norms_known = not is_unlisted(model) or KEY in model.config.to_dict() or norms == told
+        own = model.config.to_dict().get(KEY, {}).keys() & {"like", "readers", "writers"}
+        self._norms_known = bool(own) or not is_unlisted(model) or norms == told
 
     def of(self, name: str) -> Place:
         """The place of a module. Raises UserError where it is not known, or no module may start from a basis."""

@@ -132,7 +132,7 @@ def _watched(modules: Mapping[str, Any]) -> Iterator[Seen]:
     seen: Seen = {}
 
     def keep(path: str, module: Any, inputs: Any, kwargs: Any, output: Any) -> None:
-        first = inputs[0] if inputs else kwargs["hidden_states"]
+        first = next(value for value in (*inputs, *kwargs.values()) if isinstance(value, torch.Tensor))
         seen[path] = first.clone(), (output[0] if isinstance(output, tuple) else output).clone()
 
     handles = [module.register_forward_hook(partial(keep, path), with_kwargs=True) for path, module in modules.items()]

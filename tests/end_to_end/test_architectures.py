@@ -16,7 +16,6 @@ from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
 from transformers import AutoModelForCausalLM
 
 from sails_eval.cli import main
-from sails_eval.models import architectures
 from sails_eval.models.layers import decoder_layers
 from tests.tiny_models import ASKED, WIDTH, tiny_model
 
@@ -113,28 +112,45 @@ def test_a_plan_tells_the_modules_of_the_architecture_and_what_they_do(
     assert "rank 16 on c_attn (reading the residual stream), attn.c_proj (writing to it), as usual for gpt2" in told
 
 
+def of_no_table(made: Callable[..., Any]) -> dict[str, Any]:
+    """A pair with a model of a type that the table does not have."""
+    made("persimmon")
+    pair = {"model": "./model", "saes": [{"path": "sae"}], "train": "pairs.jsonl", "dtype": "float32", "rank": 4}
+    return {**pair, "tasks": ["breaking", "making"], "judge": "rules", "target_modules": ["query_key_value", "dense"]}
+
+
+OWN = (
+    "architecture: {readers: {mlp.dense_h_to_4h: post_attention_layernorm, "
+    "self_attn.query_key_value: input_layernorm}, "
+    "writers: {self_attn.dense: null, mlp.dense_4h_to_h: null}}"
+)
+
+
 def test_a_pair_tells_the_modules_of_a_model_that_is_in_no_table(
-    made: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made("gpt2")
-    known = {name: entry for name, entry in architectures.table().items() if name != "gpt2"}
-    monkeypatch.setattr(architectures, "table", lambda: known)
-    pair: dict[str, Any] = {"model": "./model", "saes": [{"path": "sae"}], "train": "pairs.jsonl", "dtype": "float32"}
-    Path("pair.yaml").write_text(yaml.safe_dump({**pair, "target_modules": ["c_attn", "attn.c_proj"]}))
+    pair = of_no_table(made)
+    Path("pair.yaml").write_text(yaml.safe_dump(pair))
     found = refusal(capsys, "pairs check pair.yaml")
-    assert "such as 'architecture: {readers: {attn.c_attn: input_layernorm}}', which 'sails-eval pairs check'" in found
-    own = "architecture: {readers: {attn.c_attn: ln_1, mlp.c_fc: ln_2}, writers: {attn.c_proj: null, mlp.c_proj: null}}"
-    assert f"architecture: found by what modules do: {own}" in found
-    pair |= yaml.safe_load(own)
-    Path("pair.yaml").write_text(yaml.safe_dump({**pair, "target_modules": ["attn.c_attn", "attn.c_proj"]}))
+    assert "such as 'architecture: {readers: {self_attn.query_key_value: input_layernorm}}', which 'sails-ev" in found
+    assert f"architecture: found by what modules do: {OWN}\n" in found
+    Path("pair.yaml").write_text(f"{yaml.safe_dump(pair)}{OWN}\n")
     assert main("pairs check pair.yaml".split()) == 0
-    assert (
-        "target modules: attn.c_attn (reading the residual stream), attn.c_proj (writing to it)\n"
-        in capsys.readouterr().out
-    )
+    told = "target modules: query_key_value (reading the residual stream), dense (writing to it)\n"
+    assert told in capsys.readouterr().out
     assert main("pairs show pair.yaml".split()) == 0
     shown = capsys.readouterr().out
-    assert "for attn.c_proj of layer 0 and attn.c_attn of layer 1" in shown and "attn.c_attn: ln_1" in shown
+    assert "for dense of layer 0 and query_key_value of layer 1" in shown and "mlp.dense_4h_to_h: null" in shown
+
+
+@pytest.mark.slow
+def test_a_model_that_is_in_no_table_is_compared(made: Callable[..., Any]) -> None:
+    Path("pair.yaml").write_text(f"{yaml.safe_dump(of_no_table(made))}{OWN}\n")
+    command = "compare --methods sails,lora --pair pair.yaml --tokens 300 --seeds 2 --learning-rates 1 --out run -q"
+    assert main(command.split()) == 0
+    told = json.loads(Path("run/run.json").read_text())["identity"]["training"]["architecture"]
+    assert told["writers"] == {"self_attn.dense": None, "mlp.dense_4h_to_h": None}
+    assert set(pd.read_csv("run/leaderboard.csv")["method"]) == {"base", "sails", "lora"}
 
 
 def test_experts_that_are_one_weight_are_refused(made: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:

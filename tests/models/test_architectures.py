@@ -16,9 +16,10 @@ from sails_eval.core.pair import Pair
 from sails_eval.methods import adapted_modules
 from sails_eval.methods.subspace.basis import LORA_NORM, initialise
 from sails_eval.methods.subspace.settings import Placement
+from sails_eval.models import architectures
 from sails_eval.models.adapters import add_adapter, linear_modules
 from sails_eval.models.architectures import architecture, named, table
-from sails_eval.models.layers import Place, Places, architecture_of, decoder_layers, with_architecture
+from sails_eval.models.layers import UNKNOWN, Place, Places, architecture_of, decoder_layers, with_architecture
 from sails_eval.models.probe import doubts, found_by_doing
 from tests.tiny_models import ASKED, CONFIGS, LAYERS, WIDTH, tiny_model
 
@@ -135,6 +136,15 @@ def test_what_modules_do_is_found_out(name: str) -> None:
     gates = {path for path in found.modules if path.endswith(("shared_expert_gate", "router"))}
     assert found.modules.keys() - gates == {*modules}
     assert all(found.place(path) == architecture_of(model).place(path) for path in modules)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("llama", "input_layernorm"), ("gemma2", UNKNOWN)])
+def test_norms_of_a_model_that_is_in_no_table_are_known_where_they_are_llamas(
+    name: str, norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unheard = {kind: entry.model_copy(update={"models": ()}) for kind, entry in table().items()}
+    monkeypatch.setattr(architectures, "table", lambda: unheard)
+    assert Places(tiny_model(name)).of("model.layers.1.self_attn.q_proj") == Place(1, False, norm)
 
 
 def test_what_is_told_and_is_not_so_is_doubted() -> None:
