@@ -20,7 +20,8 @@ from sails_eval.models.layers import decoder_layers
 from tests.tiny_models import ASKED, WIDTH, tiny_model
 
 THINGS = "bread soup kites boats maps songs lamps chairs clocks gloves ropes flags".split()
-COMPARE = "--model ./model --sae ./sae --train pairs.jsonl --tasks breaking,making --judge rules --tokens 300"
+STEPS = "--steps 4 --batch-size 4"
+COMPARE = f"--model ./model --sae ./sae --train pairs.jsonl --tasks breaking,making --judge rules {STEPS}"
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_a_pair_tells_the_modules_of_a_model_that_is_in_no_table(
 @pytest.mark.slow
 def test_a_model_that_is_in_no_table_is_compared(made: Callable[..., Any]) -> None:
     Path("pair.yaml").write_text(f"{yaml.safe_dump(of_no_table(made))}{OWN}\n")
-    command = "compare --methods sails,lora --pair pair.yaml --tokens 300 --seeds 2 --learning-rates 1 --out run -q"
+    command = f"compare --methods sails,lora --pair pair.yaml {STEPS} --seeds 2 --learning-rates 1 --out run -q"
     assert main(command.split()) == 0
     told = json.loads(Path("run/run.json").read_text())["identity"]["training"]["architecture"]
     assert told["writers"] == {"self_attn.dense": None, "mlp.dense_4h_to_h": None}
