@@ -24,7 +24,11 @@ from sails_eval.models.probe import doubts, found_by_doing
 from tests.tiny_models import ASKED, CONFIGS, LAYERS, WIDTH, tiny_model
 
 IDS = torch.tensor([[5, 17, 40, 99, 123, 7]])
-KNOWN = [name for name in CONFIGS if name != "mamba"]
+KNOWN = [
+    name if name in ("llama", *ASKED) else pytest.param(name, marks=pytest.mark.slow)
+    for name in CONFIGS
+    if name != "mamba"
+]
 
 
 @contextmanager
