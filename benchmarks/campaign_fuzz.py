@@ -90,7 +90,8 @@ def _config(path: Path) -> object:
 
 TESTBED = ROOT / "sails_eval/testbed/weights/testbed"
 MODEL, ADAPTER, SAE = TESTBED / "base", TESTBED / "preference", TESTBED / "sae/good/layer_1"
-PAIR_OF_MODEL = Pair(name="p", model="base", rank=2, dtype="float32")
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+PAIR_OF_MODEL = Pair(name="p", model="base", rank=2, dtype="float32", target_modules=MODULES)
 TASK = b"""\
 task: mine
 dataset_path: json

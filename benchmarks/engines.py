@@ -25,6 +25,7 @@ from typing import Any
 
 from sails_eval.core.pair import Pair, load_pair
 from sails_eval.core.paths import bundled
+from sails_eval.models.architectures import with_target_modules
 from sails_eval.models.engines import HF, VLLM, load_engine
 from sails_eval.models.saved_adapter import max_rank
 from sails_eval.tasks.library import TaskInfo, find_tasks
@@ -56,7 +57,7 @@ def random_pair(folder: Path) -> Pair:
 
     text = (EXAMPLES / "pairs.jsonl").read_text(encoding="utf-8")
     make_model(folder, text, width=1024, layers=12, vocabulary=768)
-    return Pair(name="random", model=str(folder), eval_batch_size=32)
+    return with_target_modules(Pair(name="random", model=str(folder), eval_batch_size=32))
 
 
 def random_adapters(pair: Pair, folder: Path, count: int) -> list[Path]:

@@ -163,12 +163,13 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sails_eval.methods.subspace.basis import norm_gain
-    from sails_eval.models.base import decoder_layers
+    from sails_eval.models.adapters import target_modules
+    from sails_eval.models.layers import Places, decoder_layers
 
     with torch.device("meta"):  # the architecture without the weights
-        layers = decoder_layers(
-            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pair.model, trust_remote_code=False))
-        )
+        config = AutoConfig.from_pretrained(pair.model, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config)
+    layers = decoder_layers(model)
 
     if variant.get("contrast") == "requests" and not any(one.harmful for one in read_examples(pair.train).examples):
         return "the training data do not say which requests are harmful"
@@ -178,7 +179,8 @@ def obstacle(variant: Mapping[str, Any], pair: Pair) -> str | None:
         return "every layer has an SAE of its own"
     if "gains" in variant:
         try:
-            norm_gain(layers[0].to_empty(device="cpu"), "q_proj")
+            first = Places(model).of(next(iter(target_modules(model, pair))))
+            norm_gain(layers[first.layer].to_empty(device="cpu"), first.norm)
         except UserError as error:
             return str(error)
     return None

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import sails_eval
 from sails_eval.cli import parser
 from sails_eval.cli.flags import HELP
+from sails_eval.core.architecture import Architecture
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.data_source import Mixture, MixturePart, Selection
 from sails_eval.core.device import best_dtype
@@ -29,7 +30,7 @@ KEYS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     ),
     "Pair": (
         "Keys of a pair's YAML; `like: NAME` inherits from another pair, and the other keys override its values.",
-        (Pair, SaeSource, AttackData, Optimiser, Regularise),
+        (Pair, SaeSource, Architecture, AttackData, Optimiser, Regularise),
     ),
     "Data": (
         "Mappings that `train`, `contrast` and other data keys take, besides a file or `hf:…`.",

@@ -25,8 +25,8 @@ HELP = {
     "(default: auto)",
     "--rank": "rank of the adapters (default: the pair's; with --model 16)",
     "--alpha": "LoRA alpha (default: the pair's; with --model 16)",
-    "--target-modules": "linear modules to put adapters on (default: the pair's; with --model "
-    "q_proj,k_proj,v_proj,o_proj)",
+    "--target-modules": "linear modules to put adapters on (default: the pair's; with --model those of the model's "
+    "attention)",
     "--max-length": "maximum length of a training example in tokens; longer ones are truncated (default: the pair's, "
     "usually 1024)",
     "--max-new-tokens": "maximum length of an answer to a judged task in tokens (default: set by each task)",

@@ -27,12 +27,12 @@ def add(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from sails_eval.core.pair import load_pair
     from sails_eval.core.remembered import remembered
+    from sails_eval.models.architectures import load_whole_pair
     from sails_eval.plan.catalog.methods import listing
     from sails_eval.plan.keys import methods_key
 
-    pair = load_pair(options.pair)
+    pair = load_whole_pair(options.pair)
 
     def make() -> str:
         from sails_eval.run.workers import quiet_libraries
@@ -47,12 +47,12 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.core.pair import load_pair
     from sails_eval.core.recipe import load_recipe
+    from sails_eval.models.architectures import load_whole_pair
     from sails_eval.plan.catalog.methods import shown
     from sails_eval.run.workers import quiet_libraries
 
-    recipe, pair = load_recipe(options.name), load_pair(options.pair)
+    recipe, pair = load_recipe(options.name), load_whole_pair(options.pair)
     quiet_libraries()
     print(shown(recipe, pair))
 

@@ -27,20 +27,20 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from sails_eval.core.pair import load_pair
+    from sails_eval.models.architectures import load_whole_pair
     from sails_eval.plan.catalog.pairs import shown
 
-    print(shown(load_pair(options.pair)))
+    print(shown(load_whole_pair(options.pair)))
 
 
 def _check(options: argparse.Namespace) -> int:
     """Status 2 where something does not fit; what is not on this machine is only told."""
-    from sails_eval.core.pair import load_pair
     from sails_eval.data.texts import paragraphs
+    from sails_eval.models.architectures import load_whole_pair
     from sails_eval.plan.catalog.pairs import check_pair
     from sails_eval.run.workers import quiet_libraries
 
-    pair = load_pair(options.pair)
+    pair = load_whole_pair(options.pair)
     quiet_libraries()
     findings = check_pair(pair, paragraphs(options.texts) if options.texts else ())
     for finding in findings:

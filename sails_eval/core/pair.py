@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sails_eval.core.architecture import Architecture
 from sails_eval.core.data_source import ContrastExamples, Data, Unmixed, starting_at
 from sails_eval.core.device import best_dtype
 from sails_eval.core.errors import UserError, unknown
@@ -107,7 +108,16 @@ class Pair(Frozen):
     )
     rank: Rank = 16
     alpha: Positive = 16
-    target_modules: Names = ("q_proj", "k_proj", "v_proj", "o_proj")
+    target_modules: Names = Field(
+        default=(),
+        description="modules that get adapters, by the ends of their paths; default, and []: those of the attention of "
+        "the model's architecture",
+    )
+    architecture: Architecture | None = Field(
+        default=None,
+        description="which modules read the residual stream and which write to it, where the table of architectures "
+        "has no or other modules of the model (see: sails-eval docs pairs)",
+    )
     train: Data | None = Field(
         default=None, description="training data: a file, hf:ORG/NAME[…], or a mapping (see: sails-eval docs data)"
     )

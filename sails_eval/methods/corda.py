@@ -60,13 +60,15 @@ class CorDA(Initialisation):
         """Both matrices from the state, and their product taken away from the base weight."""
         import torch
 
+        from sails_eval.models.adapters import lying_as
+
         with torch.no_grad():
             for name, module in adapted_modules(model):
                 down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
                 down.copy_(state[f"{name}.A"])
                 up.copy_(state[f"{name}.B"])
-                weight = module.get_base_layer().weight
-                weight.sub_((module.scaling["default"] * up @ down).to(weight))
+                base = module.get_base_layer()
+                base.weight.sub_(lying_as(base, module.scaling["default"] * up @ down).to(base.weight))
 
     def cost(self, flops: Flops) -> float:
         """Text by text, with covariances, of which each one's inverse is checked; a weight is turned by it and back."""

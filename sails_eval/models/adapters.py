@@ -4,19 +4,21 @@ Every kind of adapter here is a `peft_type` that a recipe can name; PEFT does th
 """
 
 import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
 from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType as Kinds
+from transformers.pytorch_utils import Conv1D
 
 from sails_eval.core.errors import UserError, as_user_error, unknown
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import PAIR_OWNS, Recipe, regularises
-
-NOT_TEXT = r"\b(?:vision_tower|audio_tower|multi_modal_projector)\b"
-"""Parts of a model that no text goes through: they are neither adapted nor trained."""
+from sails_eval.models.layers import LINEAR, NOT_TEXT
 
 
 def _ranked(pair: Pair, recipe: Recipe, steps: int) -> dict[str, Any]:
@@ -57,15 +59,53 @@ def adapter_config(pair: Pair, recipe: Recipe, *, steps: int = 10, seed: int = 0
 
 
 def add_adapter(model: Any, config: Any) -> Any:
-    """A fresh adapter on the model's text part; modules of the same names in a vision tower (Gemma 3) get none."""
-    if any(re.search(NOT_TEXT, name) for name, _ in model.named_modules()):
-        if not hasattr(config, "exclude_modules"):
-            raise UserError(
-                f"PEFT cannot keep {config.peft_type.value} off the model's vision tower; leave it out here"
-            )
-        config = replace(config, exclude_modules=f".*{NOT_TEXT}.*")
-    with as_user_error("key 'peft': PEFT cannot make such an adapter", "check its fields"):  # not all before now
+    """A fresh adapter on the model's text part."""
+    config = on_text(config, model)
+    with (
+        as_user_error("key 'peft': PEFT cannot make such an adapter", "check its fields"),  # not all before now
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # which PEFT sets to what a module needs
         return get_peft_model(model, config)
+
+
+def on_text(config: Any, model: Any) -> Any:
+    """A PEFT config by which modules of the same names in a model's vision tower (Gemma 3) get no adapter."""
+    if not any(re.search(NOT_TEXT, name) for name, _ in model.named_modules()):
+        return config
+    if not hasattr(config, "exclude_modules"):
+        raise UserError(f"PEFT cannot keep {config.peft_type.value} off the model's vision tower; leave it out here")
+    return replace(config, exclude_modules=f".*{NOT_TEXT}.*")
+
+
+def is_target(name: str, pair: Pair) -> bool:
+    """Whether a module is one of the pair's target modules, which are named by the ends of their paths."""
+    return f".{name}".endswith(tuple(f".{target}" for target in pair.target_modules))
+
+
+def target_modules(model: Any, pair: Pair) -> dict[str, Any]:
+    """The bare model's modules that adapters go onto, by name."""
+    return {name: module for name, module in linear_modules(model).items() if is_target(name, pair)}
+
+
+def linear_modules(model: Any) -> dict[str, Any]:
+    """The modules of a bare model's text part that adapters can be put on, by name."""
+    return {name: module for name, module in text_modules(model) if isinstance(module, LINEAR)}
+
+
+def text_modules(model: Any) -> Iterator[tuple[str, Any]]:
+    """The modules of the text part of a bare model, by name."""
+    return ((name, module) for name, module in model.named_modules() if not re.search(NOT_TEXT, name))
+
+
+def sizes(module: Any) -> tuple[int, int]:
+    """(d_in, d_out) of a linear module."""
+    return (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
+
+
+def lying_as(module: Any, weights: torch.Tensor) -> torch.Tensor:
+    """Weights [d_out, d_in] as those of a linear module lie, or the other way round: a Conv1D's are [d_in, d_out]."""
+    return weights.T if isinstance(module, Conv1D) else weights
 
 
 def is_own(name: str, model: Any) -> bool:

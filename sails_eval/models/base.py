@@ -21,6 +21,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.models.adapters import mutates_base
 from sails_eval.models.chat import check_template, encode_chat, end_tokens, ending_of
 from sails_eval.models.hub import PLAIN
+from sails_eval.models.layers import with_architecture
 from sails_eval.models.saved_adapter import CONFIG, read_adapter
 from sails_eval.models.saved_weights import check_saved, finite
 from sails_eval.models.stored import TOKENIZER, check_readable, put_weights, read_template, stored_model
@@ -168,7 +169,7 @@ def load_weights(pair: Pair, **options: Any) -> Any:
     if found := _WRITES_NOTHING.search(str(config_of(pair).architectures)):
         raise UserError(f"model '{pair.model}': a {found[0]}, which writes no texts; give a causal model")
     attention = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
-    return stored_model(
+    model = stored_model(
         AutoModelForCausalLM,
         pair.model,
         what=f"model '{pair.model}'",
@@ -177,6 +178,7 @@ def load_weights(pair: Pair, **options: Any) -> Any:
         **attention,
         **options,
     )
+    return with_architecture(model, pair)
 
 
 _WRITES_NOTHING = re.compile(r"\w*(?:MaskedLM|Classification|QuestionAnswering|MultipleChoice|Reward)\w*")
@@ -218,15 +220,6 @@ def load_generation(folder: Path) -> GenerationConfig:
             return GenerationConfig.from_pretrained(folder)
         except OSError:  # then the model's own config has them
             return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of decoder layers; the output of layer n is the residual stream after it."""
-    n = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n and re.search(r"(^|\.)(layers|h|blocks)$", name):
-            return module
-    raise UserError(f"{type(model).__name__} has no list of {n} decoder layers that SAEs could be hooked to")
 
 
 @contextmanager

@@ -92,9 +92,9 @@ def has_chat_template(model: str, revision: str | None = None) -> bool:
 
 def _own_template(model: str, revision: str | None) -> str:
     """The chat template, or all of several, in a model's files; '' where there is none."""
-    if (path := _file(model, "chat_template.jinja", revision)) is not None:
+    if (path := file_of(model, "chat_template.jinja", revision)) is not None:
         return path.read_text(encoding="utf-8", errors="replace")
-    path = _file(model, "tokenizer_config.json", revision)
+    path = file_of(model, "tokenizer_config.json", revision)
     return str((path and read_json(path).get("chat_template")) or "")
 
 
@@ -125,7 +125,7 @@ def template_text(pair: Pair) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file else _own_template(pair.model, pair.revision)
 
 
-def _file(model: str, name: str, revision: str | None) -> Path | None:
+def file_of(model: str, name: str, revision: str | None) -> Path | None:
     """One file of a model; None where it has none of that name."""
     if Path(model).is_dir():
         path = Path(model) / name
@@ -138,3 +138,13 @@ def _file(model: str, name: str, revision: str | None) -> Path | None:
         return Path(hf_hub_download(model, name, revision=revision))
     except EntryNotFoundError:  # offline, too: then it was not fetched
         return None
+
+
+def file_here(model: str, name: str, revision: str | None) -> Path | None:
+    """The same, as far as it lies on this machine."""
+    if Path(model).is_dir():
+        return file_of(model, name, revision)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None

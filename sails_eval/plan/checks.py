@@ -161,6 +161,7 @@ def check_engine(plan: EvaluationPlan) -> None:
 
 def check_training(sub_run: SubRun) -> Checked:
     """See that data, SAEs and target modules fit the model. Raises UserError with a line for all that does not."""
+    from sails_eval.models.probe import doubts
     from sails_eval.plan.cost.meta_model import shape_of
     from sails_eval.plan.cost.model_checks import check_methods, check_saes, check_tokens, notes_on
     from sails_eval.training.optimiser import check_optimiser
@@ -194,7 +195,8 @@ def check_training(sub_run: SubRun) -> Checked:
                 f"--checkpoints {steps} or fewer, or more --tokens"
             )
         layouts.append(Layout(name, seed, tokens, steps, len(set(order))))
-    return Checked(layouts, _left_out(sub_run.pair), tuple(notes_on(pair, base.tokenizer, base.model)))
+    beware = (*notes_on(pair, base.tokenizer, base.model), *doubts(base.model, pair))
+    return Checked(layouts, _left_out(sub_run.pair), beware)
 
 
 def _check_start(sub_run: SubRun, recipe: Recipe) -> None:

@@ -80,7 +80,7 @@ def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") ->
 SEEN = ("contrast", "requests", "contrast_examples")
 """What of a training's identity only initialisations look at that contrast examples."""
 
-INITIAL = ("saes", *SEEN, "planted", "sae_sets", "references")
+INITIAL = ("saes", *SEEN, "planted", "sae_sets", "references", "architecture")
 """What only initialisations look at; of `sae_sets` and `references` each at those it names."""
 
 
@@ -123,7 +123,9 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
         "batch_size", "micro_batch_size", "gradient_checkpointing",
     }  # fmt: skip
     alike = {
-        key for key in ("optimiser", "regularise", "steps") if getattr(pair, key) != Pair.model_fields[key].default
+        key
+        for key in ("optimiser", "regularise", "steps", "architecture")
+        if getattr(pair, key) != Pair.model_fields[key].default
     }
     return {
         "model": model_identity(pair),

@@ -20,6 +20,7 @@ from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, check_reads
 from sails_eval.judges.self_judging import check_not_itself
+from sails_eval.models.architectures import with_target_modules
 from sails_eval.plan.problems import Problem, Problems
 from sails_eval.plan.protocol import TUNING, by_default, parse_contrast
 from sails_eval.tasks.library import TaskInfo, resolve_tasks, warn_of_code
@@ -66,7 +67,7 @@ def resolve_pair(config: CompareConfig) -> Pair:
     for key in ("train", "contrast", "chat_template"):
         if key in flags:
             flags[key] = starting_at(Path.cwd(), flags[key])
-    pair = pair.model_copy(update=flags)
+    pair = with_target_modules(pair.model_copy(update=flags))
     if pair.contrast_examples != "sample":
         return pair
     if config.contrast is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sails_eval.core.progress import say
 from sails_eval.core.tables import wrapped
+from sails_eval.models.architectures import targets_in_words
 from sails_eval.models.engines import HF
 from sails_eval.plan.plan import Cell, EvaluationPlan, Plan, SubRun
 from sails_eval.run.folder.run_folder import RunFolder
@@ -66,7 +67,10 @@ def _cells(plan: Plan) -> str:
 def _training(one: SubRun) -> Sequence[tuple[str, str]]:
     examples = f", {one.pair.examples:,} examples per seed" if one.pair.examples else ""
     matched = f"; {one.budget.match} are matched" if one.budget.match != "tokens" else ""
-    return [("training", f"{one.pair.length} per cell{examples}{matched}")]
+    training = ("training", f"{one.pair.length} per cell{examples}{matched}")
+    if all(recipe.parameters == "all" for recipe in one.recipes):
+        return [training]
+    return [training, ("adapters", f"rank {one.pair.rank} on {targets_in_words(one.pair)}")]
 
 
 def _answering(plan: EvaluationPlan) -> Sequence[tuple[str, str]]:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import torch
 
 from sails_eval.methods.subspace.activations import residual_streams
-from sails_eval.models.base import decoder_layers
+from sails_eval.models.layers import decoder_layers
 from sails_eval.testbed import splits, world
 from sails_eval.testbed.corpus import SEEN_WRAPPERS, pretraining_text, random_request
 from sails_eval.testbed.grammar import Request, tone

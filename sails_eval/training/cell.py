@@ -24,8 +24,17 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.prepare import changes_base
-from sails_eval.models.adapters import NOT_TEXT, adapter_config, add_adapter, is_own
+from sails_eval.models.adapters import (
+    adapter_config,
+    add_adapter,
+    is_own,
+    is_target,
+    linear_modules,
+    target_modules,
+    text_modules,
+)
 from sails_eval.models.base import Base, replaced_weights
+from sails_eval.models.layers import NOT_TEXT
 from sails_eval.models.saved_weights import finite
 from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, saved_at, tokens_of
 from sails_eval.training.cost import TrainingCost
@@ -148,21 +157,31 @@ def _adapter(base: Base, pair: Pair, recipe: Recipe, run: CellRun) -> Iterator[A
 def trained_in_full(name: str, pair: Pair, recipe: Recipe) -> bool:
     """Whether a recipe without an adapter trains the weight of this name: all of the text part, or target modules."""
     text = not re.search(NOT_TEXT, name)
-    return text and (recipe.parameters == "all" or name.split(".")[-2] in pair.target_modules)
+    return text and (recipe.parameters == "all" or is_target(name.rpartition(".")[0], pair))
 
 
 def check_target_modules(model: Any, pair: Pair) -> None:
-    """Raises UserError where the model lacks one of the pair's target modules, or it is of a kind without adapters."""
-    kinds = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules() if name}
-    leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    for name in pair.target_modules:
-        if name in kinds and name not in leaves:
+    """Raises UserError where the model's text part lacks one of the pair's target modules, or it is of a kind without
+    adapters."""
+    leaves = {name.rsplit(".", 1)[-1] for name in linear_modules(model)}
+    of, can = type(model).__name__, f"{', '.join(sorted(leaves))} (key 'target_modules' of pair '{pair.name}')"
+    for target in pair.target_modules:
+        one = pair.model_copy(update={"target_modules": (target,)})
+        if target_modules(model, one):
+            continue
+        if found := next((module for name, module in text_modules(model) if is_target(name, one)), None):
             raise UserError(
-                f"target module '{name}' of {type(model).__name__} is a {type(kinds[name]).__name__}; only Linear ones "
-                f"can be trained here: {', '.join(sorted(leaves))} (key 'target_modules' of pair '{pair.name}')"
+                f"target module '{target}' of {of} is a {type(found).__name__}; only Linear ones, and "
+                f"GPT-2's Conv1D, can be trained here: {can}"
             )
-        if name not in leaves:
-            raise unknown("target module", name, leaves)
+        for fused in (weight for name, weight in model.named_parameters() if is_target(name, one)):
+            raise UserError(
+                f"target module '{target}' of {of} is no module but one weight {[*fused.shape]} of several experts, to "
+                f"which no adapter can be given here; those that can have one are {can}"
+            )
+        raise unknown("target module", target, leaves)
+    if not pair.target_modules:
+        raise UserError(f"pair '{pair.name}' names no target modules; give --target-modules; {of} has {can}")
 
 
 def cast_weights(model: Any, dtype: torch.dtype) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from scipy import stats
+from transformers import PreTrainedConfig
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
@@ -201,8 +202,7 @@ class ToyModel(torch.nn.Module):
         super().__init__()
         self.table, self.device = table, torch.device("cpu")
         self.layers = torch.nn.ModuleList([torch.nn.Identity()])
-        text = SimpleNamespace(hidden_size=table.shape[1], num_hidden_layers=1)
-        self.config = SimpleNamespace(get_text_config=lambda: text)
+        self.config = PreTrainedConfig(hidden_size=table.shape[1], num_hidden_layers=1)
 
     def forward(self, input_ids: torch.Tensor, **rest: Any) -> torch.Tensor:
         found: torch.Tensor = self.layers[0](self.table[input_ids])

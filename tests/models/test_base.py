@@ -1,14 +1,13 @@
 import dataclasses
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.fingerprint import of_path
@@ -17,7 +16,6 @@ from sails_eval.models.base import (
     Base,
     applied,
     context_of,
-    decoder_layers,
     load_base,
     load_generation,
     load_tokenizer,
@@ -26,6 +24,7 @@ from sails_eval.models.base import (
 from sails_eval.models.chat import encode_chat, end_of_turn, end_tokens, instructed, render_chat
 from sails_eval.models.hub import PLAIN
 from sails_eval.models.identity import model_identity
+from sails_eval.models.layers import decoder_layers
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -160,7 +159,7 @@ def test_the_decoder_layers_are_found_inside_a_peft_model_too(tiny_llama_dir: Pa
 
 def test_a_model_without_a_list_of_layers_is_an_error() -> None:
     model: Any = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    model.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=1))
+    model.config = PreTrainedConfig(num_hidden_layers=1)
     with pytest.raises(UserError, match="Sequential has no list of 1 decoder layers"):
         decoder_layers(model)
 

@@ -96,6 +96,7 @@ def test_a_model_of_ones_own_becomes_a_pair(asked: dict[str, Any], tmp_path: Pat
         train=tmp_path / "train.jsonl",
         contrast=tmp_path / "contrast.jsonl",
         contrast_examples="all",
+        target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),  # as nothing says what model it is
         tasks=("bad", "good"),
         judge="rules",
         tokens=50,

@@ -15,7 +15,8 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, Span
 from sails_eval.data.reading import read_examples
-from sails_eval.models.base import Base, applied, decoder_layers, replaced_weights
+from sails_eval.models.base import Base, applied, replaced_weights
+from sails_eval.models.layers import decoder_layers
 from sails_eval.models.loaded import base_of
 from sails_eval.models.saved_adapter import CONFIG
 from sails_eval.training.batches import CellRun, TokenRow, encode_examples
@@ -81,11 +82,19 @@ def rows_of(pair: Pair, attack: Attack) -> list[TokenRow]:
 
 
 def quantised(model: Any) -> Any:
-    """A copy of the model whose decoder layers' linear weights are rounded to 4 bits, in groups that share a scale."""
+    """A copy of the model whose decoder layers' linear weights are rounded to 4 bits, in groups that share a scale.
+
+    Raises UserError for GPT-2, which has no modules of torch's class Linear there: they would all stay as they are.
+    """
     from torchao.quantization import IntxWeightOnlyConfig, quantize_
     from torchao.quantization.granularity import PerGroup
 
     four_bits = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))  # type: ignore[attr-defined]
+    if not any(isinstance(module, torch.nn.Linear) for module in decoder_layers(model).modules()):
+        raise UserError(
+            f"--attack quantise:4bit: torchao cannot quantise a {type(model).__name__}, whose layers have no module of "
+            "torch's class Linear; give --attack with the other attacks only"
+        )
     copy = deepcopy(model)
     quantize_(decoder_layers(copy), four_bits)
     return copy

@@ -13,7 +13,7 @@ import torch
 from sails_eval.methods.subspace.contrast import Contrast, Text
 from sails_eval.methods.subspace.settings import Positions
 from sails_eval.methods.subspace.text_windows import Window
-from sails_eval.models.base import decoder_layers
+from sails_eval.models.layers import decoder_layers
 
 Read = Callable[[int, torch.Tensor], torch.Tensor]
 """What is read off a layer's residual stream: (layer, vectors [tokens, d_model]) → values [tokens, width]."""

@@ -6,7 +6,6 @@ start from other directions than those that write to it, these are in `layers.{l
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,8 @@ import torch
 from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.recovery import recovery, sin_theta
 from sails_eval.methods.subspace.settings import Placement
-from sails_eval.models.base import decoder_layers
+from sails_eval.models.layers import Places, decoder_layers
 
-WRITERS = frozenset({"o_proj", "down_proj"})
-READERS = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
 EPSILON = 1e-6
 
 MOST = 0.8
@@ -27,22 +24,6 @@ MOST = 0.8
 
 LORA_NORM = 3**-0.5
 """About the norm of PEFT's rows of lora_A: kaiming_uniform_(a=√5) draws their n values from ±1/√n: variance 1/(3n)."""
-
-_PRE_NORMS = {
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
-    **dict.fromkeys(("gate_proj", "up_proj"), "post_attention_layernorm"),
-}
-_SANDWICH_NORMS = {
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
-    **dict.fromkeys(("gate_proj", "up_proj"), "pre_feedforward_layernorm"),
-    "o_proj": "post_attention_layernorm",
-    "down_proj": "post_feedforward_layernorm",
-}
-_NORMS = {
-    frozenset({"input_layernorm", "post_attention_layernorm"}): _PRE_NORMS,  # Llama, Mistral, Qwen
-    frozenset(_SANDWICH_NORMS.values()): _SANDWICH_NORMS,  # Gemma 2 and 3
-}
-"""By a decoder layer's norms: which of them stands before a reader or after a writer."""
 
 
 def unit(directions: torch.Tensor) -> torch.Tensor:
@@ -117,19 +98,21 @@ def initialise(
 ) -> None:
     """Put the bases of a state into the fresh LoRA adapter of a `PeftModel`, in place, as `settings` say.
 
-    Modules that write to the residual stream (o_proj, down_proj of layer l) get lora_B = U and lora_A = 0 from layer
-    l's basis; modules that read it (q, k, v, gate, up of layer l+1) get lora_A = Uᵀ and lora_B = 0, from that for
-    readers where there is one. So ΔW = 0 and no logit changes. A basis wider than the rank is cut.
+    Modules that write to the residual stream (such as o_proj, down_proj of layer l) get lora_B = U and lora_A = 0 from
+    layer l's basis; modules that read it (such as q, k, v, gate, up of layer l+1) get lora_A = Uᵀ and lora_B = 0, from
+    that for readers where there is one. So ΔW = 0 and no logit changes. A basis wider than the rank is cut. Which
+    modules do what is said by `models/architectures.yaml`, or the pair.
 
     Raises:
         UserError: a target module is on neither side of the residual stream, no module was initialised, or gains are
             to be divided out of norms that are not known.
     """
-    initialised = 0
+    initialised, places, layers = 0, Places(model), decoder_layers(model)
     for name, module in model.named_modules():
         if adapter_name not in getattr(module, "lora_A", {}):
             continue
-        layer, writes = residual_side(name)
+        place = places.of(name)
+        layer, writes = place.layer, place.writes
         if settings.side not in ("both", "write" if writes else "read"):
             continue
         down, up = module.lora_A[adapter_name].weight, module.lora_B[adapter_name].weight
@@ -141,7 +124,7 @@ def initialise(
                 up.requires_grad_(False)
             continue
         if settings.gains == "divided":
-            basis = divided(basis, norm_gain(decoder_layers(model)[layer], name.rsplit(".", 1)[-1]))
+            basis = divided(basis, norm_gain(layers[layer], place.norm))
         complete = complete_basis(basis, down.shape[0], fill=settings.fill, seed=f"{seed}:{name}")
         _place(down, up, complete, writes=writes, settings=settings)
         initialised += 1
@@ -176,33 +159,21 @@ def _basis_at(state: Mapping[str, torch.Tensor], layer: int, *, reads: bool, bel
     return next((state[name] for name in names if name in state), None)
 
 
-def residual_side(name: str) -> tuple[int, bool]:
-    """The layer of a module and whether it writes to the residual stream (else it reads). Raises UserError."""
-    match = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
-    leaf = name.rsplit(".", 1)[-1]
-    if match is None or leaf not in WRITERS | READERS:
-        raise UserError(
-            f"cannot tell whether target module '{name}' reads or writes the residual stream; "
-            f"known are {', '.join(sorted(READERS | WRITERS))}"
-        )
-    return int(match.group(1)), leaf in WRITERS
+def norm_gain(layer: Any, name: str | None) -> torch.Tensor | None:
+    """The gain [d_model] of the norm of this name in a decoder layer; None where the name is None.
 
-
-def norm_gain(layer: Any, leaf: str) -> torch.Tensor | None:
-    """The gain [d_model] of the RMS norm before a reader or after a writer of a decoder layer; None where none is.
-
-    Raises UserError for a layer whose norms are of another kind or in another order than Llama's or Gemma 2's.
+    Raises UserError where the layer has no RMS norm of this name.
     """
-    norms = {name: module for name, module in layer.named_children() if "norm" in name}
-    kinds = sorted({type(norm).__name__ for norm in norms.values()})
-    if frozenset(norms) not in _NORMS or not all(kind.endswith("RMSNorm") for kind in kinds):
-        raise UserError(
-            f"'gains: divided' supports the RMS norms of Llama and Gemma 2 only, not "
-            f"{', '.join(sorted(norms)) or 'none'} ({', '.join(kinds)}) of {type(layer).__name__}; set 'gains: ignored'"
-        )
-    name = _NORMS[frozenset(norms)].get(leaf)
     if name is None:
         return None
+    norms = {path: module for path, module in layer.named_modules() if "norm" in type(module).__name__.lower()}
+    kind = type(norms.get(name)).__name__
+    if not kind.endswith("RMSNorm"):
+        raise UserError(
+            f"'gains: divided' needs RMS norms on the way of all target modules, not {name} "
+            f"({'missing' if name not in norms else kind}) of {type(layer).__name__}; set 'gains: ignored', or tell "
+            "the norms in key 'architecture' of the pair's YAML (see: sails-eval docs pairs)"
+        )
     norm = norms[name]
     with torch.no_grad():  # ones have a root mean square of 1, so what comes out is w (Llama) or 1 + w (Gemma)
         gain: torch.Tensor = norm(torch.ones_like(norm.weight, dtype=torch.float32))

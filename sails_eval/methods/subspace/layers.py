@@ -13,7 +13,7 @@ from sails_eval.models.stored import read_settings
 
 CONFIG = "cfg.json"
 
-HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_post|(?:.*\.)?(?:layers|h)\.(\d{1,4})")
+HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_post|(?:.*\.)?(?:layers|h|blocks)\.(\d{1,4})")
 """The names of hooks at the output of a layer, as SAELens records them."""
 
 

@@ -11,7 +11,7 @@ import torch
 
 from sails_eval.methods.subspace.activations import padded
 from sails_eval.methods.subspace.contrast import Text
-from sails_eval.models.base import decoder_layers
+from sails_eval.models.layers import decoder_layers
 
 TEXTS = 16
 """How many requests the effect is averaged over."""

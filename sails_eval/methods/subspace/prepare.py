@@ -82,7 +82,7 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Mater
     """
     from sails_eval.methods.subspace.recovery import load_planted
     from sails_eval.methods.subspace.reference_weights import alignment
-    from sails_eval.models.adapters import adapter_config
+    from sails_eval.models.adapters import adapter_config, on_text
 
     start, model = checked_initialisation(pair, recipe), base_of(pair).model
     aligned = aligned_model(pair, start)
@@ -91,5 +91,5 @@ def initialisation_of(pair: Pair, recipe: Recipe) -> tuple[Initialisation, Mater
         saes=load_saes(pair, model, start.sae_set) if start.needs & {"saes", "layers"} else {},
         planted=load_planted(pair.planted, model.config.get_text_config().hidden_size) if pair.planted else {},
         alignment=dict(alignment(model, pair, aligned)) if aligned else {},
-        adapter_config=adapter_config(pair, recipe),
+        adapter_config=on_text(adapter_config(pair, recipe), model),
     )

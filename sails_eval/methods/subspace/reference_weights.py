@@ -10,6 +10,7 @@ from safetensors import safe_open
 from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
 from sails_eval.methods import adapted_modules
+from sails_eval.models.adapters import lying_as, target_modules
 from sails_eval.models.base import load_adapter
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG
@@ -31,17 +32,12 @@ def alignment(model: Any, pair: Pair, name: str) -> Iterator[tuple[str, torch.Te
     yield from sorted(found.items())
 
 
-def target_modules(model: Any, pair: Pair) -> dict[str, torch.nn.Linear]:
-    """The bare model's modules that adapters go onto, by name."""
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    return {name: module for name, module in linear.items() if name.rsplit(".", 1)[-1] in pair.target_modules}
-
-
 def _of_adapter(model: Any, folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     adapted = load_adapter(model, folder)
     try:
         for name, module in adapted_modules(adapted):
-            yield name, module.get_delta_weight("default").detach().float().cpu()
+            added = module.get_delta_weight("default").detach().float().cpu()
+            yield name, lying_as(module.get_base_layer(), added)
     finally:
         adapted.unload()
 
@@ -52,4 +48,5 @@ def _of_weights(model: Any, pair: Pair, folder: Path) -> Iterator[tuple[str, tor
         with safe_open(shard, framework="pt") as weights:
             for key in weights.keys():  # noqa: SIM118 - not a dict
                 if (name := key.removesuffix(".weight")) in modules:
-                    yield name, weights.get_tensor(key).float() - modules[name].weight.detach().float().cpu()
+                    added = weights.get_tensor(key).float() - modules[name].weight.detach().float().cpu()
+                    yield name, lying_as(modules[name], added)

@@ -25,7 +25,7 @@ from sails_eval.core.schema import Frozen
 from sails_eval.methods.subspace.activations import activations
 from sails_eval.methods.subspace.sae_quality import Quality, quality
 from sails_eval.methods.subspace.text_windows import Window
-from sails_eval.models.base import decoder_layers
+from sails_eval.models.layers import decoder_layers
 
 CHUNK = 32_768
 """Tokens whose activations are in memory at once, and among which they are shuffled."""

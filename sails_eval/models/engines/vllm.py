@@ -112,7 +112,7 @@ class VllmEngine(Engine):
 
     def _check_modules(self) -> None:
         known = self._lm.model.apply_model(_adaptable)[0]
-        if missing := [module for module in self._pair.target_modules if module not in known]:
+        if missing := [one for one in self._pair.target_modules if one.rsplit(".", 1)[-1] not in known]:
             raise UserError(
                 f"pair '{self._pair.name}': vLLM cannot adapt {', '.join(missing)} of this model (it can: "
                 f"{', '.join(sorted(known))}); change key 'target_modules' or give --engine hf"

@@ -17,6 +17,7 @@ from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import is_made_here, sae_layer
 from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
+from sails_eval.models.architectures import architecture_here, targets_in_words
 from sails_eval.models.chat import encode_chat, render_chat
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import if_it_can
@@ -91,8 +92,9 @@ def shown(pair: Pair) -> str:
         "",
         "SAEs:",
     ]
-    writes = [name for name in pair.target_modules if name in ("o_proj", "down_proj")]
-    reads = [name for name in pair.target_modules if name not in writes]
+    found, _ = architecture_here(pair)
+    writes = [name for name in pair.target_modules if found.side(name) is True and not found.refused]
+    reads = [name for name in pair.target_modules if found.side(name) is False and not found.refused]
     for source in pair.saes:
         layer = sae_layer(source)
         if layer is None:
@@ -103,6 +105,8 @@ def shown(pair: Pair) -> str:
         told = f"output of layers.{layer}, for {', '.join(writes) or 'nothing'} of layer {layer} and "
         told += f"{', '.join(reads) or 'nothing'} of layer {layer + 1}{known}"
         lines.append(wrapped(f"- {source.path or source.name}: {told}"))
+    if pair.saes and found.refused:
+        lines.append(wrapped(f"- for nothing: {found.refused}"))
     for name, sources in pair.sae_sets.items():
         lines.append(f"- set '{name}': {len(sources)} SAEs")
     return "\n".join(lines)
@@ -179,9 +183,22 @@ def _check_model(pair: Pair) -> tuple[Any, list[Finding]]:
         Finding("chat template", "ok", template),
         Finding("turns", "ok", turns(tokenizer, base.model)),
         Finding("attention", "ok", base.model.config._attn_implementation),
+        Finding("target modules", "ok", targets_in_words(pair)),
+        *_check_architecture(pair, base.model),
         *(Finding("model", "wrong", problem.told) for problem in problems.different),
         *(Finding("model", "warning", note) for note in notes_on(pair, tokenizer, base.model)),
     ]
+
+
+def _check_architecture(pair: Pair, model: Any) -> Iterator[Finding]:
+    """Which modules read and write the residual stream, where that is not told by the table."""
+    from sails_eval.models.layers import is_unlisted
+    from sails_eval.models.probe import doubts, found_by_doing, in_yaml
+
+    if told := [*doubts(model, pair)]:
+        yield from (Finding("architecture", "warning", doubt) for doubt in told)
+    elif pair.architecture or is_unlisted(model):
+        yield Finding("architecture", "ok", f"found by what modules do: {in_yaml(found_by_doing(model))}")
 
 
 def _default_methods(pair: Pair) -> list[str]:

@@ -18,12 +18,13 @@ from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.pair import Pair
 from sails_eval.core.paths import PACKAGE
 from sails_eval.core.recipe import Recipe
-from sails_eval.methods import FromBasis, adapted_modules, load_initialisation
-from sails_eval.methods.subspace.basis import initialise, norm_gain, residual_side
+from sails_eval.methods import FromBasis, load_initialisation
+from sails_eval.methods.subspace.basis import initialise, norm_gain
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
-from sails_eval.models.base import config_of, decoder_layers, dtype_of
+from sails_eval.models.base import config_of, dtype_of
+from sails_eval.models.layers import Places, decoder_layers, with_architecture
 from sails_eval.models.stored import TOKENIZER, check_readable, fix_of_loading
 from sails_eval.training.cell import check_target_modules, trained_in_full
 
@@ -80,9 +81,8 @@ def on_meta(shape: Shape, pair: Pair, *, dtype: torch.dtype) -> Any:
     """
     options = {"attn_implementation": pair.attn_implementation} if pair.attn_implementation else {}
     with as_user_error(f"model '{pair.model}': cannot load it", fix_of_loading(options)), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            shape.config, dtype=dtype, trust_remote_code=False, **options
-        ).requires_grad_(False)
+        model = AutoModelForCausalLM.from_config(shape.config, dtype=dtype, trust_remote_code=False, **options)
+    return with_architecture(model.requires_grad_(False), pair)
 
 
 def to_train(shape: Shape, pair: Pair, recipe: Recipe) -> Any:
@@ -120,10 +120,10 @@ def _check_places(model: Any, settings: Placement, layers: Sequence[int]) -> Non
     changed = {"gains": "ignored", "fill": "none", "basis": "trainable"}  # where they are put is all that is asked
     initialise(model, empty, settings=settings.model_copy(update=changed), seed=0)
     if settings.gains == "divided":
-        for name, _ in adapted_modules(model):
-            layer, _ = residual_side(name)
+        places, modules = Places(model), decoder_layers(model)
+        for place in (places.of(name) for name, module in model.named_modules() if hasattr(module, "lora_A")):
             with suppress(NotImplementedError):  # the norm is known, and on the meta device has no values
-                norm_gain(decoder_layers(model)[layer], name.rsplit(".", 1)[-1])
+                norm_gain(modules[place.layer], place.norm)
 
 
 def trained_and_all(model: Any) -> tuple[int, int]:

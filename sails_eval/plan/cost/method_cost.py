@@ -18,8 +18,8 @@ from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.contrast import Contrast
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.prepare import checked_initialisation, initialisation_of
-from sails_eval.methods.subspace.reference_weights import target_modules
 from sails_eval.methods.subspace.settings import Positions
+from sails_eval.models.adapters import sizes, target_modules
 from sails_eval.models.base import Base, dtype_of, load_tokenizer
 from sails_eval.models.loaded import base_of
 from sails_eval.plan.budget import Cost, Rank
@@ -128,7 +128,7 @@ class PreparationFlops:
 
     def target_modules(self) -> list[tuple[int, int]]:
         model = on_meta(self.shape, self.pair, dtype=dtype_of(self.pair))
-        return [(module.in_features, module.out_features) for module in target_modules(model, self.pair).values()]
+        return [sizes(module) for module in target_modules(model, self.pair).values()]
 
 
 def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> float:

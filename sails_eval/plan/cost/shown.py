@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sails_eval.core.pair import Pair
 from sails_eval.core.tables import fitted, wrapped
+from sails_eval.models.architectures import targets_in_words
 from sails_eval.models.hub import PLAIN, lacks_access, template_of
 from sails_eval.plan.cost.forecast import ANSWER_TOKENS, SLOW_WITHOUT_GPU, Forecast, size_text, tokens_a_cell
 from sails_eval.plan.cost.hours import in_words
@@ -19,6 +20,7 @@ def render(made: Forecast) -> str:
         f"  a cell      {_length(made)}",
         f"  labels      {_labels(pair)}",
         f"  model       {_model(made)}",
+        f"  adapters    rank {pair.rank} on {targets_in_words(pair)}",
     ]
     if made.budgets > 1:
         lines += [f"  budgets     {made.budgets}; the numbers here are for the largest one"]

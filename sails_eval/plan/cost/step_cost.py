@@ -23,6 +23,7 @@ from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.methods.subspace.layers import CONFIG, read_stated
 from sails_eval.methods.subspace.prepare import changes_base
 from sails_eval.models.base import dtype_of
+from sails_eval.models.layers import LINEAR
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
 from sails_eval.training.batches import SEQUENCES
 
@@ -112,7 +113,7 @@ def read_once(shape: Shape, pair: Pair, recipe: Recipe, *, length: int) -> Readi
     weights, added = sum(weight.nbytes for weight in every), sum(weight.numel() for weight in every) - total
     head = model.get_output_embeddings().weight
     tied = head is model.get_input_embeddings().weight
-    cast = {id(module.weight): module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    cast = {id(module.weight): module.weight for module in model.modules() if isinstance(module, LINEAR)}
     halves = [2 * w.numel() for w in cast.values() if w.requires_grad and half and recipe.parameters != "adapter"]
     of_head = 2 * head.numel() * (head.requires_grad and half)  # cast a tile at a time
     to_head = 4 * head.numel() * (1 + tied) * head.requires_grad  # in single precision, from either side

@@ -12,7 +12,8 @@ from sails_eval.methods.subspace.activations import (
     text_means,
 )
 from sails_eval.methods.subspace.contrast import Contrast, Text
-from sails_eval.models.base import Base, decoder_layers
+from sails_eval.models.base import Base
+from sails_eval.models.layers import decoder_layers
 
 # answers of 1, 6 and 3 tokens after requests of 3, 2 and 0
 TEXTS = [

@@ -12,22 +12,21 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.basis import (
     LORA_NORM,
-    READERS,
-    WRITERS,
     complete_basis,
     describe,
     divided,
     initialise,
     norm_gain,
     orthonormal_basis,
-    residual_side,
 )
 from sails_eval.methods.subspace.settings import Placement
+from sails_eval.models.architectures import architecture
 from sails_eval.models.base import Base
 from sails_eval.models.chat import encode_chat
 
 WIDTH = 128  # of the testbed's residual stream
-EVERY_MODULE = sorted(READERS | WRITERS)
+WRITERS = ("down_proj", "o_proj")
+EVERY_MODULE = sorted([*WRITERS, "gate_proj", "k_proj", "q_proj", "up_proj", "v_proj"])
 
 
 def orthonormal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -118,12 +117,17 @@ def lora_on(base: Base, modules: Sequence[str] = EVERY_MODULE, rank: int = 4) ->
         model.unload()
 
 
+def key_of(name: str) -> tuple[int, str]:
+    """The layer of a module, and what it is called there."""
+    return int(name.split(".layers.")[1].split(".")[0]), name.rsplit(".", 1)[-1]
+
+
 def weights(model: Any) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
     """(layer, module) → copies of its lora_A and lora_B."""
     found = {}
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
-            side = (residual_side(name)[0], name.rsplit(".", 1)[-1])
+            side = key_of(name)
             found[side] = tuple(part["default"].weight.detach().clone() for part in (module.lora_A, module.lora_B))
     return found
 
@@ -192,25 +196,6 @@ def test_another_adapter_than_the_one_named_is_left_alone(testbed_base: Base) ->
         assert all(torch.equal(a, before[key][0]) for key, (a, _) in weights(model).items())
 
 
-@pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        ("base_model.model.model.layers.3.self_attn.q_proj", (3, False)),
-        ("base_model.model.model.layers.12.mlp.down_proj", (12, True)),
-        ("model.language_model.layers.0.mlp.up_proj", (0, False)),
-        ("transformer.h.7.attn.o_proj", (7, True)),
-    ],
-)
-def test_the_side_of_a_module_is_told_by_its_name(name: str, side: tuple[int, bool]) -> None:
-    assert residual_side(name) == side
-
-
-@pytest.mark.parametrize("name", ["model.layers.1.mlp.gate_up_proj", "model.lm_head", "vision.q_proj"])
-def test_a_module_on_neither_side_is_an_error(name: str) -> None:
-    with pytest.raises(UserError, match=f"'{name}' reads or writes the residual stream; known are down_proj, "):
-        residual_side(name)
-
-
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 def test_a_target_module_on_neither_side_is_an_error(testbed_base: Base) -> None:
     state = {"layers.0": orthonormal(WIDTH, 4)}
@@ -229,9 +214,7 @@ def start_of(base: Base, state: dict[str, torch.Tensor], modules: Sequence[str],
     with lora_on(base, modules) as model:
         initialise(model, state, settings=Placement(**{"scale": "unit", **settings}), seed=0)
         trained = {
-            (residual_side(name)[0], name.rsplit(".", 1)[-1]): tuple(
-                part["default"].weight.requires_grad for part in (module.lora_A, module.lora_B)
-            )
+            key_of(name): tuple(part["default"].weight.requires_grad for part in (module.lora_A, module.lora_B))
             for name, module in model.named_modules()
             if hasattr(module, "lora_A")
         }
@@ -328,19 +311,27 @@ def layer_of(kind: str) -> Any:
     return layer
 
 
+def norm_of(kind: str, module: str) -> str | None:
+    """The norm that the table has for a module."""
+    place = architecture({"model_type": kind}, None).place(f"any.{module}")
+    assert place is not None
+    return place[1]
+
+
 @pytest.mark.parametrize(
     ("kind", "module", "norm"),
     [
         ("llama", "v_proj", "input_layernorm"),
         ("llama", "up_proj", "post_attention_layernorm"),
-        ("gemma", "q_proj", "input_layernorm"),
-        ("gemma", "gate_proj", "pre_feedforward_layernorm"),
+        ("gemma2", "q_proj", "input_layernorm"),
+        ("gemma2", "gate_proj", "pre_feedforward_layernorm"),
     ],
 )
 @torch.no_grad()
 def test_with_gains_divided_a_reader_sees_its_span_only(kind: str, module: str, norm: str) -> None:
     layer, basis = layer_of(kind), orthonormal(16, 3)
-    rows = divided(basis, norm_gain(layer, module)).T
+    assert norm_of(kind, module) == norm
+    rows = divided(basis, norm_gain(layer, norm)).T
     stream = torch.randn(5, 16)
     outside = stream - stream @ basis @ basis.T
     assert is_orthonormal(rows.T)
@@ -355,14 +346,15 @@ def test_with_gains_divided_a_reader_sees_its_span_only(kind: str, module: str, 
 )
 @torch.no_grad()
 def test_with_gains_divided_a_writer_adds_to_its_span_only(module: str, norm: str) -> None:
-    layer, basis = layer_of("gemma"), orthonormal(16, 3)
-    written = getattr(layer, norm)(torch.randn(5, 3) @ divided(basis, norm_gain(layer, module)).T)
+    layer, basis = layer_of("gemma2"), orthonormal(16, 3)
+    assert norm_of("gemma2", module) == norm
+    written = getattr(layer, norm)(torch.randn(5, 3) @ divided(basis, norm_gain(layer, norm)).T)
     assert torch.allclose(written @ basis @ basis.T, written, atol=1e-5)
 
 
 def test_a_writer_without_a_norm_behind_it_keeps_its_basis() -> None:
     basis = orthonormal(16, 3)
-    assert norm_gain(layer_of("llama"), "o_proj") is None and divided(basis, None) is basis
+    assert norm_gain(layer_of("llama"), norm_of("llama", "o_proj")) is None and divided(basis, None) is basis
 
 
 def test_directions_that_a_gain_of_zero_lets_nothing_through_of_are_left_out() -> None:
@@ -376,12 +368,10 @@ def test_norms_of_another_kind_are_an_error() -> None:
     layer = torch.nn.ModuleDict(
         {"input_layernorm": torch.nn.LayerNorm(4), "post_attention_layernorm": torch.nn.LayerNorm(4)}
     )
-    with pytest.raises(
-        UserError, match=r"'gains: divided' supports the RMS norms of Llama and Gemma 2 only, not input_layernorm"
-    ):
-        norm_gain(layer, "q_proj")
-    with pytest.raises(UserError, match="not none"):
-        norm_gain(torch.nn.ModuleDict(), "q_proj")
+    with pytest.raises(UserError, match=r"'gains: divided' needs RMS norms .* not input_layernorm \(LayerNorm\)"):
+        norm_gain(layer, "input_layernorm")
+    with pytest.raises(UserError, match=r"\(missing\) of ModuleDict"):
+        norm_gain(torch.nn.ModuleDict(), "input_layernorm")
 
 
 def test_gains_are_divided_out_of_every_module(testbed_base: Base) -> None:
@@ -389,7 +379,7 @@ def test_gains_are_divided_out_of_every_module(testbed_base: Base) -> None:
     found = start_of(testbed_base, state, EVERY_MODULE, gains="divided")
     for (layer, module), (down, up, _) in found.items():
         if layer or module in WRITERS:
-            gain = norm_gain(testbed_base.model.model.layers[layer], module)
+            gain = norm_gain(testbed_base.model.model.layers[layer], norm_of("gemma2", module))
             assert gain is not None
             inside = gain[:, None] * (up if module in WRITERS else down.T)
             assert torch.allclose(inside, state["layers.0"] @ (state["layers.0"].T @ inside), atol=1e-4)

@@ -12,7 +12,8 @@ from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
 
 GB = 10**9
 
-LLAMA = Pair(name="llama", model="meta-llama/Llama-3.2-1B", dtype="bfloat16")
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+LLAMA = Pair(name="llama", model="meta-llama/Llama-3.2-1B", dtype="bfloat16", target_modules=MODULES)
 
 RECIPES = [load_recipe(name) for name in ("lora", "full")]
 

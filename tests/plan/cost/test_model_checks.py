@@ -103,17 +103,21 @@ def drop_answers(made: Made) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Made], Any], str]] = {
-    "fused modules": (
-        lambda made: made.architecture("phi3", "qkv_proj", "o_proj"),
-        r"method 'sails' cannot train .*cannot tell whether target module 'model.layers.0.self_attn.qkv_proj' reads",
+    "side": (
+        lambda made: made.architecture("phi3", "qkv_proj", "lm_head"),
+        r"method 'sails' cannot train .*cannot tell whether target module 'lm_head' reads",
     ),
-    "Conv1D": (
-        lambda made: made.architecture("gpt2", "c_attn"),
-        "target module 'c_attn' of GPT2LMHeadModel is a Conv1D",
+    "missing module": (
+        lambda made: made.architecture("gpt2", "q_proj"),
+        "unknown target module 'q_proj'; did you mean",
+    ),
+    "kind of module": (
+        lambda made: made.architecture("gpt2", "ln_1"),
+        "target module 'ln_1' of GPT2LMHeadModel is a LayerNorm",
     ),
     "no attention": (
         lambda made: made.architecture("mamba", "in_proj"),
-        r"method 'sails' cannot train .*cannot tell whether target module 'backbone.layers.0.mixer.in_proj' reads",
+        r"method 'sails' cannot train .*no module of a mamba model can start from a basis",
     ),
     "cut off": (truncate, "damaged or cut off"),
     "template": (drop_answers, "does not write the assistant's answer"),
@@ -142,7 +146,7 @@ WRONG: dict[str, tuple[Callable[[Made], Any], str]] = {
 }
 
 
-QUICK = ("Conv1D", "template", "SAE's layer", "data beyond the embedding")
+QUICK = ("missing module", "template", "SAE's layer", "data beyond the embedding")
 
 
 @pytest.mark.parametrize(
