@@ -1,4 +1,4 @@
-"""A real chat model, end to end at the smallest size: fetched, SAEs trained, fine-tuned, answered, judged, on a board."""
+"""A real chat model end to end, at the smallest size: fetched, given SAEs, fine-tuned, asked, judged, on a board."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def test_a_real_model_gets_saes_and_is_compared(capsys: pytest.CaptureFixture[st
     board = pd.read_csv("run/leaderboard.csv").set_index("method")
     assert set(board.index) == {"base", "sails", "lora"}
     assert board["refusal_rate"].between(0, 1).all() and (board["unscored"] == 0).all()
-    assert board.loc["sails", "trainable_params"] == board.loc["lora", "trainable_params"] > 0
+    trained = board["trainable_params"].to_dict()
+    assert trained["sails"] == trained["lora"] > 0
     results = pd.read_csv("run/results.csv").query("method != 'base'")
     assert set(results["seed"]) == {0, 1} and set(results["split"]) == {"test", "validation"}
 
