@@ -155,7 +155,15 @@ class Pair(Frozen):
     max_length: Length = Field(
         default=1024, description="maximum training example in tokens; longer ones are truncated"
     )
-    eval_batch_size: Positive = Field(default=16, description="prompts per batch when transformers generates answers")
+    eval_batch_size: AutoSize = Field(
+        default=None,
+        description="prompts per batch when transformers generates answers; auto (default): as many as fit into "
+        "memory, up to 64 on a CPU and 128 on a GPU",
+    )
+    end_loops: bool = Field(
+        default=True,
+        description="end an answer that only repeats itself, and count it as broken (see: sails-eval docs engines)",
+    )
     engine: dict[str, Any] = Field(
         default_factory=dict,
         description="settings of vLLM, such as tensor_parallel_size; max_model_len also limits other engines",

@@ -1,7 +1,7 @@
 """What every engine is: something that holds a pair's base model and lends it, changed by a checkpoint, to lm-eval."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,17 @@ class Quiet:
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[misc]
 
 
-class Templated(Quiet):
+class EndsLoops:
+    """Put before one of lm-eval's model classes that can end answers which only repeat themselves."""
+
+    looped: frozenset[str] = frozenset()
+    """The texts of those that it ended (the definition is in `core/loops.py`), as tasks get them."""
+
+    def note_looped(self, texts: Iterable[str]) -> None:
+        self.looped |= {text.strip() for text in texts}
+
+
+class Templated(Quiet, EndsLoops):
     """As `Quiet`, for classes that have the tokenizer: prompts are rendered as they were checked."""
 
     tokenizer: Any
