@@ -177,7 +177,7 @@ def _forecast(draft: Draft) -> Forecast:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     if (found := problems.ask(readings, shape, pair, recipes)) is None:
         return replace(made, problems=problems.different)
-    asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
+    asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, machine=machine)
     costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
