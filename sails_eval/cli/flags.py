@@ -32,7 +32,8 @@ HELP = {
     "--max-new-tokens": "maximum length of an answer to a judged task in tokens (default: set by each task)",
     "--batch-size": "examples per optimiser step (default: the pair's, usually 16)",
     "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into "
-    "memory; affects time and memory, and results only by rounding (default: the pair's, usually auto)",
+    "memory, at most 2 on a CPU; affects time and memory, and results only by rounding (default: the pair's, usually "
+    "auto)",
     "--gradient-checkpointing": "recompute activations to save memory: on, off, or auto: only if they do not fit "
     "otherwise (default: the pair's, usually auto; the flag without a value means on)",
     "--eval-batch-size": "prompts per batch when transformers generates answers, or auto: as many as fit into memory, "

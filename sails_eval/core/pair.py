@@ -143,7 +143,8 @@ class Pair(Frozen):
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; default: all")
     batch_size: Positive = Field(default=16, description="examples per optimiser step")
     micro_batch_size: AutoSize = Field(
-        default=None, description="examples per forward pass; auto (default): as many as fit into memory"
+        default=None,
+        description="examples per forward pass; auto (default): as many as fit into memory, at most 2 on a CPU",
     )
     gradient_checkpointing: AutoSwitch = Field(
         default=None, description="recompute activations to save memory; auto (default): only if needed"

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from lm_eval.api.instance import Instance
 
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
@@ -27,7 +28,10 @@ from sails_eval.core.records import Completion, read_completions, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.rubric import load_rubric
+from sails_eval.models.base import load_base
 from sails_eval.models.chat import render_chat
+from sails_eval.models.engines import load_engine
+from sails_eval.models.engines.base import EndsLoops
 from sails_eval.models.engines.openai import OpenAIEngine
 from sails_eval.tasks.library import find_tasks
 from tests.servers import wait_for
@@ -46,6 +50,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for engine in ("hf", "vllm"):
         assert main([*QUICK, "--engine", engine, "--out", str(folder / engine)]) == 0
     return {engine: folder / engine for engine in ("hf", "vllm")}
+
+
+def test_both_engines_end_a_loop_at_the_same_token() -> None:
+    """The testbed's model, asked for what is no request, says the same again and again."""
+    pair = load_pair("testbed").model_copy(update={"end_loops": True})
+    said = {}
+    for name in ("hf", "vllm"):
+        with load_engine(name, pair, lambda: load_base(pair)).serving(None) as lm:
+            asked = {"until": [], "max_gen_toks": 150}
+            answer = lm.generate_until([Instance("generate_until", {}, ("<end_of_turn> ! ,", asked), 0)])
+            assert isinstance(lm, EndsLoops)
+            said[name] = answer, lm.looped
+    assert said["hf"] == said["vllm"] and said["hf"][1]
 
 
 def adapters_of(run: Path) -> list[Path]:
