@@ -108,7 +108,7 @@ def _vllm(prompts: Sequence[str], tokens: int, first: float, plain: Sequence[str
     start = time.process_time() - before
     with engine.serving(None) as lm:
         seconds, answers = answered(lm, prompts, tokens)
-        looped = len(lm.looped)  # type: ignore[attr-defined]
+        looped = len(lm.looped)
     same = sum(a.strip() == b.strip() for a, b in zip(answers, plain, strict=True))
     return f"vllm, float32 (start: {start:.0f} s)", f"{seconds:.0f}", f"{first / seconds:.2f}", looped, same
 

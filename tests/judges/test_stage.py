@@ -196,7 +196,7 @@ def test_an_answer_that_was_ended_in_a_loop_is_broken_whoever_judges(
     write_jsonl(tmp_path / "answers.jsonl", asked)
     for again in range(2):
         for kind in ("harmful", "safe"):
-            judge_file(load_judge(spec), kind, tmp_path / "answers.jsonl", tmp_path / kind)  # type: ignore[arg-type]
+            judge_file(load_judge(spec), kind, tmp_path / "answers.jsonl", tmp_path / kind)
             first, second, whole = read_verdicts(tmp_path / kind)
             assert first.label == second.label == "broken" != whole.label, again
             if kind == "harmful":

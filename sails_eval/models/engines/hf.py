@@ -82,8 +82,10 @@ class QuietHFLM(Templated, HFLM):  # type: ignore[misc]
         self.batch_size_per_gpu = at_a_time(pair, each=each, parameters=parameters, memory=memory, gpu=has_gpu())
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any) -> torch.Tensor:
+        written: torch.Tensor
         if self.pair is None:
-            return super()._model_generate(context, max_length, stop, **settings)
+            written = super()._model_generate(context, max_length, stop, **settings)
+            return written
         told, start = self.model.generation_config.eos_token_id, context.shape[1]
         ends = [*(told if isinstance(told, list) else [told]), self.tokenizer.pad_token_id]
         loops = EndLoops(start, ends)
@@ -91,7 +93,7 @@ class QuietHFLM(Templated, HFLM):  # type: ignore[misc]
             settings["logits_processor"] = LogitsProcessorList([loops])
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         with shrinking(model, ends) if self.pair.eval_batch_size is None else nullcontext():
-            written: torch.Tensor = super()._model_generate(context, max_length, stop, **settings)
+            written = super()._model_generate(context, max_length, stop, **settings)
         self.note_looped(self.tok_decode(written[row, start:].tolist()) for row in sorted(loops.ended))
         return written
 

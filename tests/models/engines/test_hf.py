@@ -49,7 +49,7 @@ def test_every_engine_finds_a_loop_at_the_same_token() -> None:
     found: dict[int, int] = {}
     for length in range(start + 1, rows.shape[1] + 1):
         ends = EndLoops(start, [end])
-        scores = ends(rows[:, :length], torch.zeros(64, 16))  # type: ignore[no-untyped-call]
+        scores = ends(rows[:, :length], torch.zeros(64, 16))
         for row in ends.ended - found.keys():
             found[row] = length - start
             assert scores[row].argmax() == end and not scores[(row + 1) % 64 if row != 2 else 4].isnan().any()
