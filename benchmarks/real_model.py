@@ -124,7 +124,7 @@ def training(prompts: Sequence[str]) -> None:
     from sails_eval.training.cell import trainable
     from sails_eval.training.trainers import fit
 
-    lengths = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 17, 1, 2, 4, 6)
+    lengths = (1, 6, 1, 2, 1, 8, 1, 3, 2, 4, 1, 2, 5, 1, 2, 3)
     examples = [Example((Message("user", p),), ANSWER * n) for p, n in zip(prompts, lengths, strict=False)]
     recipe, rows, first = load_recipe("lora"), [], 0.0
     for name, micro, dtype in (("16", 16, "float32"), ("4", 4, "float32"), ("2 (auto)", 2, "float32"),
@@ -190,7 +190,7 @@ def main() -> None:
         return
     training(neutral())
     answering(prompts, options.tokens)
-    processes(neutral()[:16], options.tokens // 4)
+    processes(neutral()[:16], options.tokens // 8)
 
 
 if __name__ == "__main__":
