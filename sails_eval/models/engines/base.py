@@ -46,7 +46,7 @@ class EndsLoops:
     """Put before one of lm-eval's model classes that can end answers which only repeat themselves."""
 
     looped: frozenset[str] = frozenset()
-    """The texts of those that it ended (the definition is in `core/loops.py`), as tasks get them."""
+    """The last texts that it ended (the definition is in `core/loops.py`), as tasks get them."""
 
     def note_looped(self, texts: Iterable[str]) -> None:
         self.looped |= {text.strip() for text in texts}
@@ -56,6 +56,10 @@ class Templated(Quiet, EndsLoops):
     """As `Quiet`, for classes that have the tokenizer: prompts are rendered as they were checked."""
 
     tokenizer: Any
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        self.looped = frozenset()
+        return super().generate_until(requests)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return render_prompt(self.tokenizer, chat_history, add_generation_prompt)

@@ -88,12 +88,23 @@ def test_an_answer_that_only_repeats_itself_ends_and_is_marked(testbed_base: Bas
         assert (one.strip() in lm.looped) == (len(one.split()) < len(all_of_it.split()))
 
 
-def test_a_marked_answer_is_a_marked_completion(testbed_base: Base, testbed_pair: Pair) -> None:
+def test_a_marked_answer_is_a_marked_completion(
+    testbed_base: Base, testbed_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next model's same answer is not, unless it was ended, too."""
     lm, task = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair), find_tasks()["testbed_safe"]
     first, second = complete(lm, task, "test", limit=2)
     assert not first.looped and not second.looped
-    lm.note_looped([f" {first.response}\n"])
-    assert [one.looped for one in complete(lm, task, "test", limit=2)] == [True, False]
+    decode = lm.tok_decode
+
+    def noting(ids: Any, **more: Any) -> Any:
+        lm.note_looped([f" {first.response}\n"])
+        return decode(ids, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lm, "tok_decode", noting)
+        assert [one.looped for one in complete(lm, task, "test", limit=2)] == [True, False]
+    assert not any(one.looped for one in complete(lm, task, "test", limit=2))
 
 
 def test_rows_that_are_finished_leave_the_batch(
