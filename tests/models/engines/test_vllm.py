@@ -53,16 +53,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_both_engines_end_a_loop_at_the_same_token() -> None:
-    """The testbed's model, asked for what is no request, says the same again and again."""
+    """Of a model that is made to say one word only."""
     pair = load_pair("testbed").model_copy(update={"end_loops": True})
-    said = {}
-    for name in ("hf", "vllm"):
-        with load_engine(name, pair, lambda: load_base(pair)).serving(None) as lm:
-            asked = {"until": [], "max_gen_toks": 150}
-            answer = lm.generate_until([Instance("generate_until", {}, ("<end_of_turn> ! ,", asked), 0)])
+    base, said = load_base(pair), {}
+    rice = base.tokenizer.convert_tokens_to_ids("rice")
+    for name, only in (("hf", {"sequence_bias": [[[rice], 100.0]]}), ("vllm", {"logit_bias": {rice: 100.0}})):
+        with load_engine(name, pair, lambda: base).serving(None) as lm:
+            asked = {"until": [], "max_gen_toks": 150, "do_sample": False, **only}
+            (answer,) = lm.generate_until([Instance("generate_until", {}, ("how do i boil rice ?", asked), 0)])
             assert isinstance(lm, EndsLoops)
-            said[name] = answer, lm.looped
-    assert said["hf"] == said["vllm"] and said["hf"][1]
+            said[name] = answer.split(), lm.looped
+    assert said["hf"] == said["vllm"] == (["rice"] * 60, frozenset([" ".join(["rice"] * 60)]))
 
 
 def adapters_of(run: Path) -> list[Path]:
