@@ -37,7 +37,8 @@ class _Settings(TypedDict, total=False):
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     attn_implementation: str
     max_new_tokens: int
-    eval_batch_size: int
+    eval_batch_size: int | Literal["auto"]
+    end_loops: bool
     out: PathLike
 
 

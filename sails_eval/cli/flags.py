@@ -32,10 +32,14 @@ HELP = {
     "--max-new-tokens": "maximum length of an answer to a judged task in tokens (default: set by each task)",
     "--batch-size": "examples per optimiser step (default: the pair's, usually 16)",
     "--micro-batch-size": "examples per forward pass, a divisor of the batch size, or auto: as many as fit into "
-    "memory; affects time and memory, and results only by rounding (default: the pair's, usually auto)",
+    "memory, at most 2 on a CPU; affects time and memory, and results only by rounding (default: the pair's, usually "
+    "auto)",
     "--gradient-checkpointing": "recompute activations to save memory: on, off, or auto: only if they do not fit "
     "otherwise (default: the pair's, usually auto; the flag without a value means on)",
-    "--eval-batch-size": "prompts per batch when transformers generates answers (default: the pair's; with --model 16)",
+    "--eval-batch-size": "prompts per batch when transformers generates answers, or auto: as many as fit into memory, "
+    "up to 64 on a CPU and 128 on a GPU (default: the pair's, else auto)",
+    "--end-loops": "end answers that only repeat themselves, and count them as broken: on or off; hf and vllm only "
+    "(default: the pair's, usually on; the flag without a value means on; see: sails-eval docs engines)",
     "--learning-rate": "fixed learning rate instead of tuning: X for every method, or METHOD=X,METHOD=X naming every "
     "method that trains; cannot be combined with --learning-rates or --protocol confirm (default: tune)",
     "--sae": "folder of an SAE in SAELens format; repeat the flag for each layer (default: the pair's SAEs)",
@@ -179,7 +183,8 @@ def add_judging(command: argparse.ArgumentParser) -> None:
 def add_engine(command: argparse.ArgumentParser) -> None:
     engine = command.add_argument_group("engine")
     flag(engine, "--engine", "ENGINE")
-    flag(engine, "--eval-batch-size", "N", type=int)
+    flag(engine, "--eval-batch-size", "N|auto", type=number_or_word)
+    flag(engine, "--end-loops", nargs="?", const="on", choices=("on", "off"))
 
 
 def add_comparison(command: argparse.ArgumentParser) -> None:

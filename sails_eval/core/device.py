@@ -43,6 +43,15 @@ def main_memory() -> int:
     return int(psutil.virtual_memory().total)
 
 
+def device_memory() -> int:
+    """Bytes that models can take: of the GPU, or of main memory without one."""
+    if not has_gpu():
+        return main_memory()
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 def best_dtype() -> Literal["float32", "bfloat16"]:
     """bfloat16 on a GPU that computes in it, float32 elsewhere."""
     if not has_gpu():

@@ -155,7 +155,8 @@ class Pair(Frozen):
     examples: int | None = Field(default=None, ge=1, description="labelled examples drawn per seed; default: all")
     batch_size: Positive = Field(default=16, description="examples per optimiser step")
     micro_batch_size: AutoSize = Field(
-        default=None, description="examples per forward pass; auto (default): as many as fit into memory"
+        default=None,
+        description="examples per forward pass; auto (default): as many as fit into memory, at most 2 on a CPU",
     )
     gradient_checkpointing: AutoSwitch = Field(
         default=None, description="recompute activations to save memory; auto (default): only if needed"
@@ -167,7 +168,15 @@ class Pair(Frozen):
     max_length: Length = Field(
         default=1024, description="maximum training example in tokens; longer ones are truncated"
     )
-    eval_batch_size: Positive = Field(default=16, description="prompts per batch when transformers generates answers")
+    eval_batch_size: AutoSize = Field(
+        default=None,
+        description="prompts per batch when transformers generates answers; auto (default): as many as fit into "
+        "memory, up to 64 on a CPU and 128 on a GPU",
+    )
+    end_loops: bool = Field(
+        default=True,
+        description="end an answer that only repeats itself, and count it as broken (see: sails-eval docs engines)",
+    )
     engine: dict[str, Any] = Field(
         default_factory=dict,
         description="settings of vLLM, such as tensor_parallel_size; max_model_len also limits other engines",

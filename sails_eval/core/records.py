@@ -33,7 +33,7 @@ class Completion:
 
     `prompt` is the request as the user wrote it, without the chat template. `value` is the task's own metric for
     this document (1.0 is correct) where it has one that can check the answer, else None. Capability tasks are
-    scored by log-likelihood, so their `response` may be empty.
+    scored by log-likelihood, so their `response` may be empty. `looped`: it only repeated itself, so it was ended.
     """
 
     id: str
@@ -41,6 +41,7 @@ class Completion:
     response: str
     category: str
     value: float | None = None
+    looped: bool = False
 
 
 class Vote(TypedDict):

@@ -106,7 +106,8 @@ class Settings(Frozen):
     batch_size: Positive | None = None
     micro_batch_size: Positive | Literal["auto"] | None = None
     gradient_checkpointing: bool | Literal["auto"] | None = None
-    eval_batch_size: Positive | None = None
+    eval_batch_size: Positive | Literal["auto"] | None = None
+    end_loops: bool | None = None
 
     @property
     def overrides(self) -> dict[str, Any]:

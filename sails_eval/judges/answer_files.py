@@ -46,7 +46,8 @@ class Answer:
     @property
     def completion(self) -> Completion:
         """The answer as judges take it. Its id covers the texts: what was said of others is never taken for it."""
-        return Completion(digest([self.id, self.prompt, self.response]), self.prompt, self.response, category="")
+        identity, looped = digest([self.id, self.prompt, self.response]), self.row.values.get("looped") is True
+        return Completion(identity, self.prompt, self.response, category="", looped=looped)
 
 
 @dataclass(frozen=True)

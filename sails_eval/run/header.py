@@ -1,7 +1,9 @@
 """What a person reads before work starts: what is compared, how much of it, by what, and where it goes."""
 
+import os
 from collections.abc import Iterable, Sequence
 
+from sails_eval.core.device import has_gpu
 from sails_eval.core.progress import say
 from sails_eval.core.tables import wrapped
 from sails_eval.models.architectures import targets_in_words
@@ -22,7 +24,7 @@ def describe_run(plan: Plan, run: RunFolder, *, jobs: int) -> list[str]:
         ("cells", f"{_cells(plan)} = {len(folders)}{f', {trained} already trained' if trained else ''}"),
         *_training(first),
         *_answering(first),
-        ("processes", f"{jobs} with one thread each (--jobs)"),
+        ("processes", _processes(jobs)),
         ("run folder", f"{run.path}{' (resumed)' if run.exists else ''}"),
     )
 
@@ -51,6 +53,13 @@ def line(name: str, text: str) -> str:
 
 def _lines(*rows: tuple[str, str]) -> list[str]:
     return [line(name, text) for name, text in rows]
+
+
+def _processes(jobs: int) -> str:
+    """How many workers there are; where cores are left, what uses them: a GPU is shared by all, cores are not."""
+    cores = os.cpu_count() or 1
+    idle = f"; this machine has {cores} cores, --jobs {cores} uses all if memory suffices"
+    return f"{jobs} with one thread each (--jobs){idle if jobs < cores and not has_gpu() else ''}"
 
 
 def _cells(plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """Have a model answer a task through lm-eval, and keep its completions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from sails_eval.core.records import Completion, Split
 from sails_eval.judges.answer_text import opened_in
 from sails_eval.models.chat import render_prompt
 from sails_eval.models.engines import HF
-from sails_eval.models.engines.base import SEED
+from sails_eval.models.engines.base import SEED, EndsLoops
 from sails_eval.tasks.library import TaskInfo, load_task
 from sails_eval.tasks.rehearsal import check_score, check_settings, generation_of, names_nothing
 
@@ -40,7 +40,8 @@ def complete(lm: LM, task: TaskInfo, split: Split, *, limit: int | None = None) 
     assert outcome is not None  # None only away from rank 0
     samples = outcome["samples"][task.name]
     first = samples[0]["filter"]  # a task with several filters logs every document once for each
-    return [_completion(loaded, task, sample) for sample in samples if sample["filter"] == first]
+    looped = lm.looped if isinstance(lm, EndsLoops) else frozenset[str]()
+    return [_completion(loaded, task, sample, looped) for sample in samples if sample["filter"] == first]
 
 
 def _naming(task: TaskInfo, score: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,14 +151,16 @@ def _length(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _completion(loaded: Any, task: TaskInfo, sample: dict[str, Any]) -> Completion:
+def _completion(loaded: Any, task: TaskInfo, sample: dict[str, Any], looped: Container[str]) -> Completion:
     doc = sample["doc"]
     prompt = str(loaded.doc_to_text(doc))
     generated = loaded.OUTPUT_TYPE == "generate_until"
+    said = str(sample["resps"][0][0])
     return Completion(
         id=document_id(task, doc, sample["doc_id"]),
         prompt=prompt,
-        response=(opened_in(str(sample["arguments"][0][0])) + str(sample["resps"][0][0])).strip() if generated else "",
+        response=(opened_in(str(sample["arguments"][0][0])) + said).strip() if generated else "",
         category=str(doc.get("category") or ""),
         value=float(sample[task.correct]) if task.correct else None,
+        looped=generated and said.strip() in looped,
     )

@@ -178,17 +178,29 @@ def micro_batch(pair: Pair, objective: Objective) -> int:
     return math.gcd(examples_per_step(pair, objective), max(1, sequences))
 
 
+def by_length(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> list[TokenRow]:
+    """The rows in the same steps, with rows of about the same length next to each other within every step.
+
+    A micro-batch then has less padding. The loss is that of the whole step, so it changes by rounding alone; a step
+    that is a single micro-batch stays as it is.
+    """
+    step, micro = examples_per_step(pair, objective), micro_batch(pair, objective)
+    if micro == step:
+        return list(rows)
+    steps = (rows[i : i + step] for i in range(0, len(rows), step))
+    return [row for one in steps for row in sorted(one, key=lambda row: _length(row, objective), reverse=True)]
+
+
 def padded_tokens(rows: Sequence[TokenRow], pair: Pair, objective: Objective) -> list[int]:
     """The tokens of every batch that goes through the model, with its padding."""
-    micro = micro_batch(pair, objective)
-    return [_padded(rows[i : i + micro], objective) for i in range(0, len(rows), micro)]
+    micro, rows = micro_batch(pair, objective), by_length(rows, pair, objective)
+    batches = (rows[i : i + micro] for i in range(0, len(rows), micro))
+    return [SEQUENCES[objective] * len(one) * max(_length(row, objective) for row in one) for one in batches]
 
 
-def _padded(rows: Sequence[TokenRow], objective: Objective) -> int:
-    """Tokens of a batch with its padding."""
-    if objective == "sft":
-        return len(rows) * max(len(row.input_ids) for row in rows)
-    return 2 * len(rows) * max(max(len(row.input_ids), rejected_tokens(row)) for row in rows)
+def _length(row: TokenRow, objective: Objective) -> int:
+    """The tokens of the longest sequence that a row is to the objective."""
+    return len(row.input_ids) if objective == "sft" else max(len(row.input_ids), rejected_tokens(row))
 
 
 def training_rows(pair: Pair) -> list[TokenRow]:

@@ -27,7 +27,15 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.progress import Step, tell
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.base import Base
-from sails_eval.training.batches import CellRun, TokenRow, examples_per_step, micro_batch, padded_tokens, tokens_of
+from sails_eval.training.batches import (
+    CellRun,
+    TokenRow,
+    by_length,
+    examples_per_step,
+    micro_batch,
+    padded_tokens,
+    tokens_of,
+)
 from sails_eval.training.regularise import KlPenalty, Regularised
 
 
@@ -57,7 +65,7 @@ def fit(
 
     Raises CellFailed at the first step whose loss is not finite.
     """
-    model = trained.model
+    model, rows = trained.model, by_length(rows, pair, recipe.objective)
     batch, micro = examples_per_step(pair, recipe.objective), micro_batch(pair, recipe.objective)
     make = {"sft": _sft_trainer, "dpo": _dpo_trainer}[recipe.objective]
     with tempfile.TemporaryDirectory() as scratch, _own_forwards(model):

@@ -289,3 +289,10 @@ def test_a_judge_that_does_not_read_this_kind_of_request_is_refused(tmp_path: Pa
     with pytest.raises(UserError, match="judge 'remote' cannot judge answers to safe requests"):
         score(write(tmp_path / "answers.jsonl", ROWS), tmp_path / "out.jsonl", kind="safe")
     assert remote.asked == []
+
+
+def test_completions_of_a_run_keep_the_mark_that_they_were_ended_in_a_loop(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [{**ROWS[0], "looped": True}, {**ROWS[1], "looped": "true"}, ROWS[2]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [one.completion.looped for one in read_answers(path, AnswerColumns())] == [True, False, False]

@@ -63,6 +63,20 @@ def test_the_header_says_what_is_compared_and_where_it_goes(asked: dict[str, Any
     assert work_left(sub_run, run)["training"] == 8
 
 
+@pytest.mark.parametrize(
+    ("jobs", "gpu", "hint"),
+    [(1, False, "; this machine has 4 cores, --jobs 4 uses all if memory suffices"), (4, False, ""), (1, True, "")],
+)
+def test_the_header_says_where_cores_are_left(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, jobs: int, gpu: bool, hint: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("sails_eval.run.header.has_gpu", lambda: gpu)
+    plan = prepare(CompareConfig(**asked))
+    told = " ".join(" ".join(describe_run(plan, RunFolder(plan.folder), jobs=jobs)).split())
+    assert f"processes {jobs} with one thread each (--jobs){hint} run folder" in told
+
+
 def test_the_first_line_says_what_this_runs_on_and_how_to_name_another() -> None:
     (line,) = opening(CompareConfig(methods=("lora",)))
     assert line.startswith("lora on testbed") and "--pair NAME" in line and "--model M" in line

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sails_eval.core.device import has_gpu
 from sails_eval.core.errors import UserError, unknown
+from sails_eval.core.loops import DEFINITION
 from sails_eval.core.pair import Pair
 from sails_eval.core.plugins import faults_told, load_plugin, plugins
 from sails_eval.models.engines.base import ENGINE_KEY, Engine
@@ -32,13 +33,15 @@ ENGINES = {
     OPENAI: "sails_eval.models.engines.openai:OpenAIEngine",
 }
 """The class of each engine of ours; imported only when one is loaded."""
+ENDS_LOOPS = (HF, VLLM)
+"""Those that end answers which only repeat themselves, where the pair says so."""
 FORMS = (AUTO, HF, VLLM, "openai:BASE_URL")
 """How an engine of ours is asked for; others by the names of their entry points `sails_eval.engines`."""
 
 
 def served(pair: Pair) -> Pair:
     """The pair without what is none of an engine's business: comparisons that differ only there share one."""
-    known = "name model revision dtype attn_implementation chat_template rank alpha target_modules engine"
+    known = "name model revision dtype attn_implementation chat_template rank alpha target_modules engine end_loops"
     return Pair(**pair.model_dump(include={*known.split()}))
 
 
@@ -61,13 +64,14 @@ def resolve_engine(asked: str) -> str:
 def engine_identity(engine: str, pair: Pair) -> dict[str, Any]:
     """What answers depend on besides the model: the engine, its version and settings, or where it is."""
     kind, _, url = engine.partition(":")
+    loops = {"end_loops": DEFINITION} if pair.end_loops and kind in ENDS_LOOPS else {}
     if kind == HF:
-        return {"name": HF}
+        return {"name": HF, **loops}
     if kind == OPENAI:
         return {"name": OPENAI, "url": url}
     package = None if kind == VLLM else plugins("engines")[engine].dist
     found = vllm_version() if kind == VLLM else package and package.version
-    return {"name": engine, "version": found, "settings": dict(pair.engine)}
+    return {"name": engine, "version": found, "settings": dict(pair.engine), **loops}
 
 
 def load_engine(engine: str, pair: Pair, base: Callable[[], "Base"]) -> Engine:

@@ -1,7 +1,7 @@
 """What every engine is: something that holds a pair's base model and lends it, changed by a checkpoint, to lm-eval."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +42,24 @@ class Quiet:
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[misc]
 
 
-class Templated(Quiet):
+class EndsLoops:
+    """Put before one of lm-eval's model classes that can end answers which only repeat themselves."""
+
+    looped: frozenset[str] = frozenset()
+    """The last texts that it ended (the definition is in `core/loops.py`), as tasks get them."""
+
+    def note_looped(self, texts: Iterable[str]) -> None:
+        self.looped |= {text.strip() for text in texts}
+
+
+class Templated(Quiet, EndsLoops):
     """As `Quiet`, for classes that have the tokenizer: prompts are rendered as they were checked."""
 
     tokenizer: Any
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        self.looped = frozenset()
+        return super().generate_until(requests)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return render_prompt(self.tokenizer, chat_history, add_generation_prompt)

@@ -22,9 +22,11 @@ from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.lora.layers import BaseLayerWithLoRA
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
+from vllm.sampling_params import RepetitionDetectionParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from sails_eval.core.errors import UserError, as_user_error, first_line
+from sails_eval.core.loops import PERIODS, TIMES
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.models.adapters import adapter_config
@@ -33,6 +35,9 @@ from sails_eval.models.engines.base import SEED, Engine, Templated
 from sails_eval.models.hub import fetch
 from sails_eval.models.saved_adapter import CONFIG, check_rank, max_rank
 from sails_eval.models.saved_weights import check_saved
+
+REPETITION = "repetition_detected"
+"""What vLLM says where it ended an answer that only repeats itself."""
 
 MEMORY = ("KV cache", "kv cache", "cache blocks", "memory utilization", "out of memory")
 """What vLLM's and torch's errors about too little memory have in them."""
@@ -43,18 +48,23 @@ class GreedyVLLM(Templated, VLLM):  # type: ignore[misc]
 
     ends: list[int]
     penalty: float  # transformers takes it from the model's generation settings
+    loops: RepetitionDetectionParams | None
 
     def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:  # a static method there
         options, until, max_gen_toks = VLLM.modify_gen_kwargs(*args, **kwargs)
         options = {"repetition_penalty": self.penalty, **options, "stop_token_ids": self.ends}
         if options.get("temperature"):
             options.setdefault("seed", SEED)
+        if self.loops:
+            options["repetition_detection"] = self.loops
         return options, until, max_gen_toks
 
     def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
         outputs = super()._model_generate(requests, generate=generate, sampling_params=sampling_params)
         for answer in (output.outputs[0] for output in outputs) if generate else ():
             answer.text = self.tokenizer.decode(list(answer.token_ids), skip_special_tokens=True)
+            if answer.stop_reason == REPETITION:
+                self.note_looped([answer.text])
         return outputs
 
 
@@ -193,6 +203,8 @@ def _start(pair: Pair, folder: Path, rank: int) -> GreedyVLLM:
         raise _explained(error, pair) from error
     lm.tokenizer, lm.hf_chat_template = tokenizer, None  # with the pair's template
     lm.ends, lm.penalty = ends_of(pair, generation, tokenizer), generation.repetition_penalty or 1.0
+    shortest, longest = PERIODS
+    lm.loops = RepetitionDetectionParams(longest, shortest, TIMES) if pair.end_loops else None
     return lm
 
 

@@ -17,8 +17,14 @@ ROOM = 0.9
 """The share of memory that is planned with; the rest is for CUDA itself, fragments, and what the estimate misses."""
 
 
-def fitting(pair: Pair, recipes: Sequence[Recipe], *, found: Mapping[str, Reading], shape: Shape, memory: int) -> Pair:
-    """The pair with the largest micro-batches with which every recipe fits into `memory` bytes.
+MOST_ON_CPU = 2
+"""Examples at a time on a CPU, which computes as fast with few: larger micro-batches are mostly padding."""
+
+
+def fitting(
+    pair: Pair, recipes: Sequence[Recipe], *, found: Mapping[str, Reading], shape: Shape, machine: Machine
+) -> Pair:
+    """The pair with the largest micro-batches with which every recipe fits into memory, up to two examples on a CPU.
 
     Activations are computed twice only where not even single examples fit otherwise. Where nothing fits, it is the
     setting that takes least.
@@ -27,14 +33,14 @@ def fitting(pair: Pair, recipes: Sequence[Recipe], *, found: Mapping[str, Readin
     def peak(candidate: Pair) -> int:
         return max(cost_of(found[recipe.name], shape, candidate, recipe).memory.peak for recipe in recipes)
 
-    every = list(candidates(pair))
-    return next((one for one in every if peak(one) <= ROOM * memory), min(every, key=peak))
+    every = list(candidates(pair, most=pair.batch_size if machine.gpu else MOST_ON_CPU))
+    return next((one for one in every if peak(one) <= ROOM * machine.memory), min(every, key=peak))
 
 
-def candidates(pair: Pair) -> Iterator[Pair]:
-    """The pair with each setting that it allows, fast ones first."""
+def candidates(pair: Pair, *, most: int) -> Iterator[Pair]:
+    """The pair with each setting that it allows, with micro-batches of up to `most` examples, fast ones first."""
     whole, asked = pair.batch_size, pair.micro_batch_size
-    sizes = [asked] if asked else [n for n in range(whole, 0, -1) if whole % n == 0]
+    sizes = [asked] if asked else [n for n in range(min(whole, most), 0, -1) if whole % n == 0]
     switches = (False, True) if pair.gradient_checkpointing is None else (pair.gradient_checkpointing,)
     for switch, size in product(switches, sizes):
         yield pair.model_copy(update={"micro_batch_size": size, "gradient_checkpointing": switch})
@@ -47,4 +53,4 @@ def fit_here(job: tuple[Pair, Sequence[Recipe]]) -> Pair:
     found = shape and if_it_can(readings, shape, pair, recipes)
     if not (shape and found):
         return pair
-    return fitting(pair, recipes, found=found, shape=shape, memory=Machine.this().memory)
+    return fitting(pair, recipes, found=found, shape=shape, machine=Machine.this())

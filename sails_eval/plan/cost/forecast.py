@@ -13,6 +13,7 @@ from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
 from sails_eval.judges.spec import parse
+from sails_eval.models.answer_batches import at_a_time, bytes_of_answer
 from sails_eval.models.engines import OPENAI
 from sails_eval.plan.budget import Cost, ranked, share_out
 from sails_eval.plan.cost.fitting import fitting
@@ -176,13 +177,16 @@ def _forecast(draft: Draft) -> Forecast:
         recipes = ranked(pair, recipes, matched_ranks(pair, recipes))
     if (found := problems.ask(readings, shape, pair, recipes)) is None:
         return replace(made, problems=problems.different)
-    asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, memory=machine.memory)
+    asked, pair = pair, fitting(pair, recipes, found=found, shape=shape, machine=machine)
     costs = {recipe.name: cost_of(found[recipe.name], shape, pair, recipe) for recipe in recipes}
     total = next(iter(costs.values())).total
     stages = {recipe.name: costs[recipe.name].memory for recipe in recipes}
     if any(recipe.init for recipe in recipes):
         stages[FEATURES] = features_memory(shape, pair, parameters=total)
-    stages[ANSWERING] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS)
+    each = bytes_of_answer(pair, shape.text, 2 * ANSWER_TOKENS)
+    answers = at_a_time(pair, each=each, parameters=total, memory=machine.memory, gpu=machine.gpu)
+    stages[ANSWERING] = answering_memory(shape, pair, parameters=total, tokens=2 * ANSWER_TOKENS, answers=answers)
+    pair = pair.model_copy(update={"eval_batch_size": answers})
     made = replace(made, pair=pair, recipes=recipes, shape=shape, costs=costs, stages=stages, match=config.match)
     problems += _machine_problems(made, asked)
     made = replace(made, problems=problems.different)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sails_eval.core.device import has_gpu, main_memory
+from sails_eval.core.device import device_memory, has_gpu
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,5 @@ class Machine:
         """The machine that this runs on, and the disk that holds `folder`."""
         disk = shutil.disk_usage(folder).free
         if has_gpu():
-            found = torch.cuda.get_device_properties(0)
-            return cls(found.name, True, found.total_memory, disk)
-        return cls("CPU", False, main_memory(), disk)
+            return cls(torch.cuda.get_device_properties(0).name, True, device_memory(), disk)
+        return cls("CPU", False, device_memory(), disk)

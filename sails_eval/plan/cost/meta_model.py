@@ -23,6 +23,7 @@ from sails_eval.methods.subspace.basis import initialise, norm_gain
 from sails_eval.methods.subspace.layers import basis_layers
 from sails_eval.methods.subspace.settings import Placement
 from sails_eval.models.adapters import adapter_config, add_adapter, is_own
+from sails_eval.models.answer_batches import kv_bytes_per_token
 from sails_eval.models.base import config_of, dtype_of
 from sails_eval.models.layers import Places, decoder_layers, with_architecture
 from sails_eval.models.stored import TOKENIZER, check_readable, fix_of_loading
@@ -46,11 +47,7 @@ class Shape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Keys and values of one token over all layers, in half precision."""
-        if not self.attends:
-            return 0
-        heads = getattr(self.text, "num_key_value_heads", None) or self.text.num_attention_heads
-        width = getattr(self.text, "head_dim", None) or self.text.hidden_size // self.text.num_attention_heads
-        return int(2 * self.text.num_hidden_layers * heads * width * 2)
+        return kv_bytes_per_token(self.text)
 
     @property
     def attends(self) -> bool:

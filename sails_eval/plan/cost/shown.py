@@ -38,7 +38,7 @@ def render(made: Forecast) -> str:
         if next(iter(made.costs.values())).total >= SLOW_WITHOUT_GPU:
             tokens = pair.max_new_tokens or ANSWER_TOKENS
             answers = 0 if made.prompts.unknown else made.answers[1]
-            size = {"answers": answers, "tokens": tokens, "at_a_time": pair.eval_batch_size}
+            size = {"answers": answers, "tokens": tokens, "at_a_time": pair.eval_batch_size or 1}
             lines += [f"  hours       {in_words(made.machine.device, flops=flops, **size)}"]
         lines += ["", *_memory(made)]
     lines += ["", _judging(made)]

@@ -22,6 +22,7 @@ from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.activations import residual_streams
 from sails_eval.methods.subspace.layers import CONFIG, read_stated
 from sails_eval.methods.subspace.prepare import changes_base
+from sails_eval.models.answer_batches import LOGITS, width_of
 from sails_eval.models.base import dtype_of
 from sails_eval.models.layers import LINEAR
 from sails_eval.plan.cost.meta_model import Shape, on_meta, to_train, trained_and_all
@@ -282,22 +283,22 @@ def _materialise(model: Any) -> set[int]:
     return {weight.untyped_storage()._cdata for weight in made.values()}
 
 
-def answering_memory(shape: Shape, pair: Pair, *, parameters: int, tokens: int) -> Memory:
-    """Memory of answering a batch with prompts and answers of `tokens` tokens each, by transformers.
+def answering_memory(shape: Shape, pair: Pair, *, parameters: int, tokens: int, answers: int) -> Memory:
+    """Memory of a batch of `answers` answers, of `tokens` tokens each with their prompts, by transformers.
 
     The model is in the pair's dtype; the logits are those of one token of every answer, in single precision.
     """
-    width = 4 if pair.dtype == "float32" else 2
+    width = width_of(pair)
     return Memory(
         weights=width * parameters,
-        kv_cache=pair.eval_batch_size * tokens * shape.kv_bytes_per_token * width // 2,
-        workspace=6 * pair.eval_batch_size * shape.text.vocab_size,
+        kv_cache=answers * tokens * shape.kv_bytes_per_token * width // 2,
+        workspace=LOGITS * answers * shape.text.vocab_size,
     )
 
 
 def features_memory(shape: Shape, pair: Pair, *, parameters: int) -> Memory:
     """Memory of collecting SAE features over contrast texts of the pair's `max_length` tokens."""
-    width = 4 if pair.dtype == "float32" else 2
+    width = width_of(pair)
     text, tokens = shape.text, TEXTS_AT_A_TIME * pair.max_length
     wide = [sae_width(source, text.hidden_size) for source in pair.saes]
     scores = 0

@@ -58,6 +58,15 @@ def test_engines_that_are_none_are_refused(asked: str, words: str) -> None:
     assert "secret" not in str(error.value)
 
 
+def test_ending_loops_is_part_of_what_an_engine_is_known_by() -> None:
+    """Of those that do it, and where the pair has it: a run of the testbed is what it was."""
+    real, testbed = Pair(name="p", model="m", dtype="float32"), load_pair("testbed")
+    assert engine_identity("hf", real) == {"name": "hf", "end_loops": {"periods": [12, 64], "times": 5}}
+    assert engine_identity("hf", testbed) == {"name": "hf"}
+    assert engine_identity("openai:http://here/v1", real) == {"name": "openai", "url": "http://here/v1"}
+    assert served(real).end_loops and not served(testbed).end_loops
+
+
 def test_an_engine_of_ones_own_package_is_asked_for_by_its_name(example_package: Path, testbed_pair: Pair) -> None:
     assert resolve_engine("example_engine") == "example_engine"
     said = engine_identity("example_engine", testbed_pair)

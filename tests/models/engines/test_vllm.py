@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from lm_eval.api.instance import Instance
 
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
@@ -27,7 +28,10 @@ from sails_eval.core.records import Completion, read_completions, read_verdicts
 from sails_eval.judges import load_judge
 from sails_eval.judges.api import ApiJudge
 from sails_eval.judges.rubric import load_rubric
+from sails_eval.models.base import load_base
 from sails_eval.models.chat import render_chat
+from sails_eval.models.engines import load_engine
+from sails_eval.models.engines.base import EndsLoops
 from sails_eval.models.engines.openai import OpenAIEngine
 from sails_eval.tasks.library import find_tasks
 from tests.servers import wait_for
@@ -46,6 +50,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for engine in ("hf", "vllm"):
         assert main([*QUICK, "--engine", engine, "--out", str(folder / engine)]) == 0
     return {engine: folder / engine for engine in ("hf", "vllm")}
+
+
+def test_both_engines_end_a_loop_at_the_same_token() -> None:
+    """Of a model that is made to say one word only."""
+    pair = load_pair("testbed").model_copy(update={"end_loops": True})
+    base, said = load_base(pair), {}
+    rice = base.tokenizer.convert_tokens_to_ids("rice")
+    for name, only in (("hf", {"sequence_bias": [[[rice], 100.0]]}), ("vllm", {"logit_bias": {rice: 100.0}})):
+        with load_engine(name, pair, lambda: base).serving(None) as lm:
+            asked = {"until": [], "max_gen_toks": 150, "do_sample": False, **only}
+            (answer,) = lm.generate_until([Instance("generate_until", {}, ("how do i boil rice ?", asked), 0)])
+            assert isinstance(lm, EndsLoops)
+            said[name] = answer.split(), lm.looped
+    assert said["hf"] == said["vllm"] == (["rice"] * 60, frozenset([" ".join(["rice"] * 60)]))
 
 
 def adapters_of(run: Path) -> list[Path]:

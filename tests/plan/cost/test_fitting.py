@@ -6,7 +6,8 @@ import pytest
 
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, load_recipe
-from sails_eval.plan.cost.fitting import ROOM, candidates, fitting
+from sails_eval.plan.cost.fitting import MOST_ON_CPU, ROOM, candidates, fitting
+from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
 
@@ -31,7 +32,7 @@ def peaks(pair: Pair, read: tuple[Shape, Mapping[str, Reading]]) -> dict[str, in
 
 def fits(pair: Pair, read: tuple[Shape, Mapping[str, Reading]], memory: int, recipes: list[Recipe] = RECIPES) -> Pair:
     shape, found = read
-    return fitting(pair, recipes, found=found, shape=shape, memory=memory)
+    return fitting(pair, recipes, found=found, shape=shape, machine=Machine("a GPU", True, memory, 0))
 
 
 def test_full_fine_tuning_of_a_billion_parameters_fits_24_gb(read: tuple[Shape, Mapping[str, Reading]]) -> None:
@@ -53,16 +54,27 @@ def test_with_plenty_of_memory_the_batch_is_whole(read: tuple[Shape, Mapping[str
     assert (found.micro_batch_size, found.gradient_checkpointing) == (16, False)
 
 
+def test_on_a_cpu_there_are_few_examples_at_a_time_whatever_fits(read: tuple[Shape, Mapping[str, Reading]]) -> None:
+    shape, found = read
+    cpu = Machine("CPU", False, 10**13, 0)
+    assert fitting(LLAMA, RECIPES, found=found, shape=shape, machine=cpu).micro_batch_size == MOST_ON_CPU == 2
+    odd = LLAMA.model_copy(update={"batch_size": 5})
+    assert fitting(odd, RECIPES, found=found, shape=shape, machine=cpu).micro_batch_size == 1
+
+
 def test_where_nothing_fits_it_is_what_takes_least(read: tuple[Shape, Mapping[str, Reading]]) -> None:
     least = peaks(fits(LLAMA, read, 2**30), read)
-    assert max(least.values()) == min(max(peaks(one, read).values()) for one in candidates(LLAMA))
+    assert max(least.values()) == min(max(peaks(one, read).values()) for one in candidates(LLAMA, most=16))
 
 
 def test_what_is_asked_for_stays() -> None:
     asked = LLAMA.model_copy(update={"micro_batch_size": 4, "gradient_checkpointing": False})
-    assert list(candidates(asked)) == [asked]
+    assert list(candidates(asked, most=2)) == [asked]
     half = LLAMA.model_copy(update={"micro_batch_size": 4})
-    assert [(one.micro_batch_size, one.gradient_checkpointing) for one in candidates(half)] == [(4, False), (4, True)]
+    assert [(one.micro_batch_size, one.gradient_checkpointing) for one in candidates(half, most=2)] == [
+        (4, False),
+        (4, True),
+    ]
 
 
 def test_logits_cost_a_tile_unless_a_regulariser_reads_them(read: tuple[Shape, Mapping[str, Reading]]) -> None:
