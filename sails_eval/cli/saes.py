@@ -57,6 +57,8 @@ def _train(options: argparse.Namespace) -> None:
     from sails_eval.plan.resolve import resolve_pair
     from sails_eval.run.workers import quiet_libraries
 
+    if not (options.pair or options.model or options.config):
+        raise UserError("saes train: no model; give --pair NAME or --model MODEL")
     config = read_config(options)
     with used(config.device):
         pair = resolve_pair(config)

@@ -26,6 +26,7 @@ from sails_eval.methods.subspace.activations import OUTLIER
 from sails_eval.methods.subspace.sae_quality import GOOD
 from sails_eval.methods.subspace.sae_training import (
     DEAD_AFTER,
+    WORK,
     SaeSettings,
     TrainedSae,
     check_length,
@@ -117,8 +118,8 @@ def train_for(pair: Pair, texts: Source, settings: SaeSettings, *, folder: Path,
 
 
 def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, quiet: bool) -> SaeRecord:
-    if (folder / RECORD).is_file():
-        there = SaeRecord.read(folder / RECORD)
+    begun = any((folder / WORK).glob("*"))
+    if (folder / RECORD).is_file() and ((there := SaeRecord.read(folder / RECORD)).layers or begun):
         planned.check_same(there, folder)
         if there.layers:
             return there

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
@@ -55,6 +55,12 @@ class SaeSettings(Frozen):
     learning_rate: float = Field(default=3e-3, gt=0)
     context: int = Field(default=512, ge=8, description="longest window of text in tokens")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _sparse(self) -> Self:
+        if self.l0 >= self.features:
+            raise ValueError(f"key 'l0': {self.l0} of {self.features} features cannot be active on average; give fewer")
+        return self
 
     @property
     def steps(self) -> int:

@@ -257,6 +257,23 @@ def test_what_cannot_be_trained_is_told_before_the_model_is_loaded(
         train(testbed_pair, tmp_path, **changes)
 
 
+def test_a_training_that_never_began_is_in_nobodys_way(testbed_pair: Pair, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --tokens"):
+        train(testbed_pair, tmp_path, tokens=10**9)
+    assert train(testbed_pair, tmp_path, tokens=600, layers=(1,)).layers.keys() == {1}
+
+
+def test_wrong_settings_are_one_line_that_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    from sails_eval.cli import main
+
+    assert main(["saes", "train"]) == 2
+    assert "no model; give --pair NAME or --model MODEL" in capsys.readouterr().err
+    assert main("saes train --pair testbed --features 8 --l0 9".split()) == 2
+    assert "'l0': 9 of 8 features cannot be active on average" in capsys.readouterr().err
+    assert main("saes train --pair testbed --features 1".split()) == 2
+    assert "--features: input should be greater than or equal to 2" in capsys.readouterr().err
+
+
 def test_the_number_of_tokens_that_the_message_gives_will_do(testbed_pair: Pair, tmp_path: Path) -> None:
     import re
 
