@@ -28,7 +28,7 @@ COMPARE = f"--model ./model --sae ./sae --train pairs.jsonl --tasks breaking,mak
 def made(
     tmp_path: Path, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Any]:
-    """Makes, in the folder that the test is in, a model of an architecture with a random SAE of its first layer, data
+    """Makes, in the folder that the test is in, a model of an architecture with an SAE of its first layer, data
     and tasks."""
     monkeypatch.chdir(tmp_path)
     row = {"prompt": "How do I break {}?", "chosen": "I cannot help.", "rejected": "Take the {} and pull."}
@@ -48,8 +48,9 @@ def made(
         for file in tiny_llama_dir.iterdir():
             if "token" in file.name or file.suffix == ".jinja":
                 shutil.copy(file, "model")
-        torch.manual_seed(0)
-        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=WIDTH, d_sae=64, k=8))
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=WIDTH, d_sae=2 * WIDTH, k=WIDTH))
+        both_ways = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])  # every vector is the sum of its coordinates
+        sae.W_dec.data, sae.W_enc.data = both_ways, both_ways.T.contiguous()
         layers = decoder_layers(model)
         hook = next(path for path, module in model.named_modules() if module is layers)
         sae.cfg.metadata.hook_name = f"{hook}.0"

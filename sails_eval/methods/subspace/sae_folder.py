@@ -49,10 +49,10 @@ LIBRARIES = ("torch", "transformers", "sae-lens")
 class LayerRecord(Frozen):
     """A layer's SAE on text that it was not trained on, and the share of its features that died in training."""
 
-    explained: float
-    l0: float
-    active: float
-    dead: float
+    explained: float = Field(description="share of the variance")
+    l0: float = Field(description="active features at a token, on average")
+    active: float = Field(description="share of features that are active at least once")
+    dead: float = Field(description="share of features that were not active over the last tokens of training")
 
     @classmethod
     def of(cls, sae: TrainedSae) -> Self:
@@ -68,12 +68,12 @@ class LayerRecord(Frozen):
 class SaeRecord(Record):
     """What SAEs were trained on, and, once they are, how good they are by layer."""
 
-    model: str
-    texts: str
-    identity: str
-    settings: SaeSettings
-    versions: dict[str, str]
-    layers: dict[int, LayerRecord] = Field(default_factory=dict)
+    model: str = Field(description="its name")
+    texts: str = Field(description="name of the file or data set")
+    identity: str = Field(description="hash of the model, its chat template and the texts")
+    settings: SaeSettings = Field(description="of the training")
+    versions: dict[str, str] = Field(description="of the libraries")
+    layers: dict[int, LayerRecord] = Field(default_factory=dict, description="by layer; empty until all are trained")
 
     @classmethod
     def planned(cls, pair: Pair, texts: Source, settings: SaeSettings) -> Self:

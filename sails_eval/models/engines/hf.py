@@ -87,7 +87,8 @@ class QuietHFLM(Templated, HFLM):  # type: ignore[misc]
             written = super()._model_generate(context, max_length, stop, **settings)
             return written
         told, start = self.model.generation_config.eos_token_id, context.shape[1]
-        ends = [*(told if isinstance(told, list) else [told]), self.tokenizer.pad_token_id]
+        told = told if isinstance(told, list) else [told]
+        ends = [token for token in (*told, self.tokenizer.pad_token_id) if token is not None]
         loops = EndLoops(start, ends)
         if self.pair.end_loops:
             settings["logits_processor"] = LogitsProcessorList([loops])

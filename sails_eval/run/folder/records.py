@@ -38,6 +38,8 @@ class Description(Record):
         config = self.config
         if self._contrasted_all and "contrast_examples" not in config:
             config = {**config, "contrast_examples": "all"}
+        if self.version.startswith(("0.1.", "0.2.")):
+            config = {**self._answered_as, **config}
         return validate(CompareConfig, config, where=str(where))
 
     @property
@@ -49,6 +51,14 @@ class Description(Record):
     def methods(self) -> tuple[str, ...]:
         """Those that were asked for, in that order, as rows call them."""
         return tuple(Path(name).stem for name in (self.config or {}).get("methods", ()))
+
+    @property
+    def _answered_as(self) -> dict[str, Any]:
+        """How answers were generated before 0.3.0, where nobody says: in batches of a size, and to their end."""
+        sizes = {
+            one.model.get("eval_batch_size") for one in (self.identity, *self.identity.parts.values()) if one.model
+        }
+        return {"end_loops": False, **({"eval_batch_size": sizes.pop()} if len(sizes) == 1 else {})}
 
     @property
     def _contrasted_all(self) -> bool:

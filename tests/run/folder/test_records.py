@@ -17,6 +17,8 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.schema import Frozen, Record
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import Used, add_usage, read_usage
+from sails_eval.methods.subspace.sae_folder import LayerRecord, SaeRecord
+from sails_eval.methods.subspace.sae_training import SaeSettings
 from sails_eval.plan.budget import Cost
 from sails_eval.plan.identity import Identity
 from sails_eval.plan.protocol import Protocol
@@ -50,9 +52,15 @@ COSTS: dict[str, Any] = {
     "trainable_params": 25,
     "total_params": 1000,
 }
+SAE = {"explained": 0.9, "l0": 30.5, "active": 1.0, "dead": 0.0}
 SEEN: dict[str, Any] = {"labelled_examples": 64, "further_examples": 0, "rejected_answers": 3}
 
+SAES = SaeSettings(layers=(1, 3))
+
 RECORDS: dict[str, Record] = {
+    "training.json": SaeRecord(
+        model="m", texts="t", identity="i", settings=SAES, versions={"torch": "2"}, layers={1: LayerRecord(**SAE)}
+    ),
     "run.json": Description(**DESCRIPTION, identity=Identity(training={"rate": 1e-6}, seeds=2, contrasts=[["a", "b"]])),
     "parts/run.json": Description(**DESCRIPTION, identity=Identity(parts={"a": Identity(judge="j"), "b": Identity()})),
     "train.json": TrainRecord(tokens=9, steps=5, examples=80, unique_examples=64, losses=[1e-6, 2.0], **COSTS, **SEEN),
