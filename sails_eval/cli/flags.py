@@ -148,6 +148,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
 def add_training(command: argparse.ArgumentParser) -> None:
     training = command.add_argument_group("training")
     flag(training, "--sae", "DIR", type=Path, action="append")
+    switch(training, "--allow-poor-saes")
     flag(training, "--train", "DATA")
     flag(training, "--contrast", "DATA")
     flag(training, "--contrast-examples", "N", type=number_or_word)
@@ -208,7 +209,6 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
     flag(size, "--comparisons", "A:B,A:C@METRIC", type=names)
     renamed(size, "--contrasts", "--comparisons", type=names)
     switch(size, "--allow-overlap")
-    switch(size, "--allow-poor-saes")
     flag(size, "--jobs", "N", type=int)
     flag(size, "--keep", choices=("best", "all", "none"))
     flag(size, "--out", "DIR", type=Path)

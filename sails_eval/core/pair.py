@@ -54,8 +54,9 @@ class SaeSource(Frozen):
         default=None, description="model that the SAE was trained on, if deliberately another than the pair's"
     )
     training_tokens: int | None = Field(
-        default=None, ge=1, description="tokens that it was trained on; unknown if left out"
+        default=None, ge=1, description="tokens that it was trained on, repeated ones included; unknown if left out"
     )
+    passes: int = Field(default=1, ge=1, description="times that it was trained on each of these tokens")
     self_trained: bool = Field(
         default=False, description="whether it was trained for this pair, so that its training counts as a cost"
     )

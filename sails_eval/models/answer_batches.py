@@ -7,7 +7,7 @@ from typing import Any
 
 from sails_eval.core.pair import Pair
 
-MOST_ON_CPU, MOST_ON_GPU = 64, 128
+ANSWERS_ON_CPU, ANSWERS_ON_GPU = 64, 128
 """Beyond these a batch takes longer, and more memory, and gives no more tokens a second."""
 
 ROOM = 0.9
@@ -49,5 +49,5 @@ def at_a_time(pair: Pair, *, each: int, parameters: int, memory: int, gpu: bool)
     if pair.eval_batch_size is not None:
         return pair.eval_batch_size
     room = max(0, int(ROOM * memory) - width_of(pair) * parameters)
-    most = min(room // max(each, 1), MOST_ON_GPU if gpu else MOST_ON_CPU)
+    most = min(room // max(each, 1), ANSWERS_ON_GPU if gpu else ANSWERS_ON_CPU)
     return 1 << max(0, most.bit_length() - 1)

@@ -14,7 +14,9 @@ from sails_eval.data.overlap import check_overlaps
 from sails_eval.data.reading import DataFile, read_contrast, read_examples
 from sails_eval.judges import judge_of
 from sails_eval.judges.cache import VerdictCache
+from sails_eval.methods import load_initialisation
 from sails_eval.methods.subspace.prepare import initialisation_of, saved_rank
+from sails_eval.methods.subspace.saes import load_saes
 from sails_eval.models.chat import instructed
 from sails_eval.models.engines import HF, VLLM, engine_of
 from sails_eval.models.hub import fetch
@@ -175,6 +177,8 @@ def check_training(sub_run: SubRun) -> Checked:
     for recipe in sub_run.recipes:
         if recipe.init and not problems:
             problems.attempt(_check_start, sub_run, recipe)
+    for name in _sae_sets(sub_run) if not problems else ():
+        problems.attempt(check_sae_quality, pair, base.model, load_saes(pair, base.model, name))
     problems.check()
     rows = training_rows(sub_run.pair)
     layouts = []
@@ -199,17 +203,23 @@ def check_training(sub_run: SubRun) -> Checked:
     return Checked(layouts, _left_out(sub_run.pair), beware)
 
 
+def _sae_sets(sub_run: SubRun) -> set[str | None]:
+    """The sets of SAEs that initialisations read, and whose quality counts."""
+    if sub_run.config.allow_poor_saes:
+        return set()
+    starts = [load_initialisation(recipe) for recipe in sub_run.recipes if recipe.init]
+    return {start.sae_set for start in starts if "saes" in start.needs}
+
+
 def _check_start(sub_run: SubRun, recipe: Recipe) -> None:
     """See that an initialisation has what it needs, and for every seed something to contrast. Raises UserError."""
     pair = sub_run.pair
-    start, material = initialisation_of(pair, recipe)
-    if "saes" in start.needs and not sub_run.config.allow_poor_saes:
-        check_saes(pair, material.model, material.saes)
+    start, _ = initialisation_of(pair, recipe)
     for seed in sub_run.starts(recipe):
         contrasted(start, pair, recipe, seed=seed, tokenizer=base_of(pair).tokenizer)
 
 
-def check_saes(pair: Pair, model: Any, saes: Mapping[int, Any]) -> None:
+def check_sae_quality(pair: Pair, model: Any, saes: Mapping[int, Any]) -> None:
     """Raises UserError for a SAE that explains too little of what the model has on the first training examples."""
     from sails_eval.methods.subspace.activations import activations
     from sails_eval.methods.subspace.sae_quality import USABLE, quality

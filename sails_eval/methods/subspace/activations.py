@@ -168,8 +168,8 @@ def activations(model: Any, layers: Sequence[int], windows: Sequence[Window]) ->
         counted = mask.bool()
         for row, window in enumerate(batch):
             counted[row, : window.start] = False
-        for layer, stream in residual_streams(model, sorted(layers), ids, mask):
-            found[layer].append(stream[counted].float())
+        for layer, vectors in residual_streams(model, sorted(layers), ids, mask):
+            found[layer].append(vectors[counted].float())
     rows = {layer: torch.cat(parts) for layer, parts in found.items()}
     usual = torch.stack([is_usual(vectors) for vectors in rows.values()]).all(0)
     return {layer: vectors[usual] for layer, vectors in rows.items()}

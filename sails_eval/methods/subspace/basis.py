@@ -170,8 +170,8 @@ def norm_gain(layer: Any, name: str | None) -> torch.Tensor | None:
     kind = type(norms.get(name)).__name__
     if not kind.endswith("RMSNorm"):
         raise UserError(
-            f"'gains: divided' needs RMS norms on the way of all target modules, not {name} "
-            f"({'missing' if name not in norms else kind}) of {type(layer).__name__}; set 'gains: ignored', or tell "
+            f"'gains: divided' needs RMS norms on the way of all target modules, and {type(layer).__name__} has "
+            f"{name if name not in norms else f'{name} ({kind})'}; set 'gains: ignored', or tell "
             "the norms in key 'architecture' of the pair's YAML (see: sails-eval docs pairs)"
         )
     norm = norms[name]

@@ -65,7 +65,10 @@ def is_made_here(folder: Path) -> bool:
 
 def fix_of(folder: Path, otherwise: str) -> str:
     """What to do about a SAE that is not there."""
-    return f"train it: sails-eval saes train --pair {folder.parent.name}" if is_made_here(folder) else otherwise
+    if not is_made_here(folder):
+        return otherwise
+    command = f"sails-eval saes train --pair {folder.parent.name}"
+    return f"train it: {command} (and --texts FILE, if the pair's training data cannot be had)"
 
 
 def basis_layers(saes: Sequence[SaeSource], layers: int) -> list[int]:

@@ -90,8 +90,9 @@ class Placement(Frozen):
     )
     gains: Literal["ignored", "divided"] = Field(
         default="ignored",
-        description="gains of the RMS norms before readers and after writers (Gemma 2): ignored (default; not "
-        "specified by the paper), or divided: U/g, made orthonormal again, so that the module reads or writes span(U)",
+        description="gains of the RMS norms before readers and after writers (see: sails-eval docs pairs): ignored "
+        "(default; not specified by the paper), or divided: U/g, made orthonormal again, so that the module reads or "
+        "writes span(U)",
     )
 
     @field_validator("scale", mode="before")

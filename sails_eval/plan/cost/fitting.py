@@ -17,7 +17,7 @@ ROOM = 0.9
 """The share of memory that is planned with; the rest is for CUDA itself, fragments, and what the estimate misses."""
 
 
-MOST_ON_CPU = 2
+EXAMPLES_ON_CPU = 2
 """Examples at a time on a CPU, which computes as fast with few: larger micro-batches are mostly padding."""
 
 
@@ -33,7 +33,7 @@ def fitting(
     def peak(candidate: Pair) -> int:
         return max(cost_of(found[recipe.name], shape, candidate, recipe).memory.peak for recipe in recipes)
 
-    every = list(candidates(pair, most=pair.batch_size if machine.gpu else MOST_ON_CPU))
+    every = list(candidates(pair, most=pair.batch_size if machine.gpu else EXAMPLES_ON_CPU))
     return next((one for one in every if peak(one) <= ROOM * machine.memory), min(every, key=peak))
 
 

@@ -141,7 +141,7 @@ def sae_training_flops(saes: Sequence[SaeSource], pair: Pair, shape: Shape) -> f
     walk = forward_flops(shape, pair, layers=deepest, length=min(pair.max_length, 128))
     tokens = [sae.training_tokens or 0 for sae in own]
     training = sum(SAE_FLOPS * 2 * d * sae_width(sae, d) * n for sae, n in zip(own, tokens, strict=True))
-    return training + walk * max(tokens)
+    return training + walk * max(n / sae.passes for sae, n in zip(own, tokens, strict=True))
 
 
 # --- seconds ------------------------------------------------------------------------------------------------------

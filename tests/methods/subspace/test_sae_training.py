@@ -298,9 +298,9 @@ def test_a_folder_with_other_saes_is_kept(trained: Trained, testbed_pair: Pair) 
 def test_a_poor_sae_is_refused_until_it_is_allowed(
     testbed_pair: Pair, testbed_base: Base, testbed_saes: dict[int, Any]
 ) -> None:
-    from sails_eval.plan.checks import check_saes
+    from sails_eval.plan.checks import check_sae_quality
 
-    check_saes(testbed_pair, testbed_base.model, testbed_saes)
+    check_sae_quality(testbed_pair, testbed_base.model, testbed_saes)
     elsewhere = {3: testbed_saes[0], 0: testbed_saes[0]}
     with pytest.raises(UserError, match=r"SAE of layer 3 explains only -?[0-9.]+ .*or --allow-poor-saes"):
-        check_saes(testbed_pair, testbed_base.model, elsewhere)
+        check_sae_quality(testbed_pair, testbed_base.model, elsewhere)

@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from sails_eval.core.loops import PERIODS, TIMES, ends_in_loop
 from sails_eval.core.pair import Pair
 from sails_eval.models import answer_batches
-from sails_eval.models.answer_batches import MOST_ON_CPU, MOST_ON_GPU, at_a_time
+from sails_eval.models.answer_batches import ANSWERS_ON_CPU, ANSWERS_ON_GPU, at_a_time
 from sails_eval.models.base import Base
 from sails_eval.models.engines.hf import EndLoops, QuietHFLM, wrap
 from sails_eval.models.engines.shrinking import shrinking
@@ -150,7 +150,7 @@ def fitting(pair: Pair, *, memory: int, each: int = 10**6, gpu: bool = False) ->
 def test_as_many_answers_at_a_time_as_fit() -> None:
     pair = Pair(name="p", model="m", dtype="float32")
     assert pair.eval_batch_size is None
-    assert fitting(pair, memory=10**12) == MOST_ON_CPU and fitting(pair, memory=10**12, gpu=True) == MOST_ON_GPU
+    assert fitting(pair, memory=10**12) == ANSWERS_ON_CPU and fitting(pair, memory=10**12, gpu=True) == ANSWERS_ON_GPU
     assert fitting(pair, memory=30 * 10**6) == 16  # beside 4 MB of weights and the tenth that is kept free
     assert fitting(pair, memory=30 * 10**6, each=5 * 10**6) == 4
     assert fitting(pair, memory=10**6) == 1
@@ -167,4 +167,4 @@ def test_choices_are_read_in_smaller_batches_than_answers_are_written(
     lm.generate_until([Instance("generate_until", {}, ("how do i boil rice ?", {"max_gen_toks": 16, "until": []}), 0)])
     written = lm.batch_size
     lm.loglikelihood([Instance("loglikelihood", {}, ("how do i boil rice ? " * 8, "use the pot"), 0)])
-    assert 1 < lm.batch_size < written < MOST_ON_CPU
+    assert 1 < lm.batch_size < written < ANSWERS_ON_CPU

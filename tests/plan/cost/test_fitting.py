@@ -6,7 +6,7 @@ import pytest
 
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, load_recipe
-from sails_eval.plan.cost.fitting import MOST_ON_CPU, ROOM, candidates, fitting
+from sails_eval.plan.cost.fitting import EXAMPLES_ON_CPU, ROOM, candidates, fitting
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
@@ -57,7 +57,7 @@ def test_with_plenty_of_memory_the_batch_is_whole(read: tuple[Shape, Mapping[str
 def test_on_a_cpu_there_are_few_examples_at_a_time_whatever_fits(read: tuple[Shape, Mapping[str, Reading]]) -> None:
     shape, found = read
     cpu = Machine("CPU", False, 10**13, 0)
-    assert fitting(LLAMA, RECIPES, found=found, shape=shape, machine=cpu).micro_batch_size == MOST_ON_CPU == 2
+    assert fitting(LLAMA, RECIPES, found=found, shape=shape, machine=cpu).micro_batch_size == EXAMPLES_ON_CPU == 2
     odd = LLAMA.model_copy(update={"batch_size": 5})
     assert fitting(odd, RECIPES, found=found, shape=shape, machine=cpu).micro_batch_size == 1
 
