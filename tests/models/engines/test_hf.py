@@ -52,7 +52,8 @@ def test_every_engine_finds_a_loop_at_the_same_token() -> None:
         scores = ends(rows[:, :length], torch.zeros(64, 16))
         for row in ends.ended - found.keys():
             found[row] = length - start
-            assert scores[row].argmax() == end and not scores[(row + 1) % 64 if row != 2 else 4].isnan().any()
+            assert scores[row].argmax() == end
+        assert not scores[[row for row in range(64) if row not in ends.ended]].any()  # the others' are as they were
     expected = {}
     for row in range(64):
         answer = rows[row, start:].tolist()
