@@ -233,7 +233,7 @@ class Saes:
 
     def _finish(self, layer: int, held_out: torch.Tensor, folder: Path) -> TrainedSae:
         trainer = self.trainers[layer]
-        sae, dead = trainer.sae, trainer.dead_neurons
+        sae, dead = trainer.sae, _dead(trainer)
         sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
         with writing(folder):
             remove(folder)
@@ -276,6 +276,14 @@ def _trainer(width: int, layer: int, settings: SaeSettings, device: str) -> Any:
         device=device,
     )
     return SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+
+
+def _dead(trainer: Any) -> torch.Tensor:
+    """Which features [n] were not active over the last `DEAD_AFTER` tokens, or in all of a shorter training."""
+    found: torch.Tensor = trainer.n_forward_passes_since_fired >= min(
+        trainer.cfg.dead_feature_window + 1, trainer.n_training_steps
+    )
+    return found
 
 
 def _start_at(trainer: Any, rows: torch.Tensor) -> None:

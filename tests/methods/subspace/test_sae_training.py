@@ -219,6 +219,19 @@ def test_memory_does_not_grow_with_the_text() -> None:
     assert sizes == [100, 1000, 1000, 100]
 
 
+def test_a_feature_that_never_fired_is_dead_however_short_the_training(testbed_base: Base, tmp_path: Path) -> None:
+    """SAELens calls none dead before `DEAD_AFTER` tokens have gone by."""
+    from sails_eval.methods.subspace.sae_training import Saes
+
+    rows = {1: torch.randn(256, testbed_base.model.config.hidden_size)}
+    saes = Saes(testbed_base.model, small(layers=(1,), tokens=256))
+    with torch.no_grad():
+        saes.trainers[1].sae.W_enc[:, 96:] = 0
+        saes.trainers[1].sae.b_enc[96:] = -1000
+    assert list(saes.train(rows, seed=0))
+    assert 0.25 <= saes.finish(rows, tmp_path)[1].dead < 1
+
+
 def test_dead_features_are_revived(testbed_base: Base) -> None:
     """A feature that never fires gets no gradient but that of SAELens's auxiliary loss."""
     from sails_eval.methods.subspace.sae_training import _trainer
