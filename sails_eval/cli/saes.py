@@ -34,7 +34,11 @@ def add(commands: Any) -> None:
         ("--passes", int, "times to train on each token's activations (default: 2)"),
         ("--batch-size", int, "tokens per optimiser step (default: 1024)"),
         ("--learning-rate", float, "learning rate of Adam (default: 0.003)"),
-        ("--context", int, "maximum length of a text in tokens; longer ones are split (default: 512)"),
+        (
+            "--context",
+            int,
+            "maximum length of a text in tokens; longer ones are split (default: 512, or the model's)",
+        ),
         ("--seed", int, "seed of the start and of all orders (default: 0)"),
     ]
     sizes.add_argument("--texts", metavar="DATA", help=TEXTS)
@@ -52,7 +56,7 @@ def _train(options: argparse.Namespace) -> None:
     from sails_eval.core.paths import made
     from sails_eval.core.progress import say
     from sails_eval.core.schema import validate
-    from sails_eval.methods.subspace.sae_folder import saes_yaml, train_for, usual_layers
+    from sails_eval.methods.subspace.sae_folder import saes_yaml, train_for, usual_settings
     from sails_eval.methods.subspace.sae_training import SaeSettings
     from sails_eval.plan.resolve import resolve_pair
     from sails_eval.run.workers import quiet_libraries
@@ -67,7 +71,7 @@ def _train(options: argparse.Namespace) -> None:
             raise UserError(f"pair '{pair.name}' has no training data to train SAEs on; give --texts DATA")
         given = {key[4:]: value for key, value in vars(options).items() if key.startswith("sae_") and value is not None}
         folder = (given.pop("out", None) or made() / "saes" / pair.name).resolve()
-        values = {"layers": usual_layers(pair), **given}
+        values = {**usual_settings(pair), **given}
         settings = validate(SaeSettings, values, where="command line", flags=given)
         quiet_libraries()
         record = train_for(pair, texts, settings, folder=folder, quiet=options.quiet)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.contrast import Contrast, Text
 from sails_eval.methods.subspace.settings import Positions
 from sails_eval.methods.subspace.text_windows import Window
@@ -160,7 +161,7 @@ def residual_streams(
 def activations(model: Any, layers: Sequence[int], windows: Sequence[Window]) -> dict[int, torch.Tensor]:
     """The residual stream after each layer at the counted tokens of windows: float32 [n, d_model], row for row.
 
-    Tokens that are outliers at any of the layers are left out.
+    Tokens that are outliers at any of the layers are left out. Raises UserError where the model overflows.
     """
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     for batch in like_long(windows, lambda window: len(window.ids)):
@@ -171,6 +172,8 @@ def activations(model: Any, layers: Sequence[int], windows: Sequence[Window]) ->
         for layer, vectors in residual_streams(model, sorted(layers), ids, mask):
             found[layer].append(vectors[counted].float())
     rows = {layer: torch.cat(parts) for layer, parts in found.items()}
+    if strange := [layer for layer, vectors in rows.items() if vectors.isnan().any()]:
+        raise UserError(f"the model's activations after layer {min(strange)} are not finite; give another --dtype")
     usual = torch.stack([is_usual(vectors) for vectors in rows.values()]).all(0)
     return {layer: vectors[usual] for layer, vectors in rows.items()}
 

@@ -7,17 +7,19 @@ README.md, the card.
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
+import yaml
 from filelock import FileLock, Timeout
 from pydantic import Field
 
 from sails_eval.core.data_source import Mixture, Selection, origins
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import write_text, writing
+from sails_eval.core.files import remove, write_text, writing
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import Pair
 from sails_eval.core.schema import Frozen, Record
@@ -33,7 +35,7 @@ from sails_eval.methods.subspace.sae_training import (
     train_saes,
 )
 from sails_eval.methods.subspace.text_windows import windows
-from sails_eval.models.base import config_of, load_tokenizer
+from sails_eval.models.base import config_of, context_of, load_tokenizer
 from sails_eval.models.identity import model_identity
 from sails_eval.models.loaded import base_of
 
@@ -73,6 +75,8 @@ class SaeRecord(Record):
     identity: str = Field(description="hash of the model, its chat template and the texts")
     settings: SaeSettings = Field(description="of the training")
     versions: dict[str, str] = Field(description="of the libraries")
+    fix: ClassVar[str] = "restore it, or give another --out"
+
     layers: dict[int, LayerRecord] = Field(default_factory=dict, description="by layer; empty until all are trained")
 
     @classmethod
@@ -104,7 +108,7 @@ def train_for(pair: Pair, texts: Source, settings: SaeSettings, *, folder: Path,
 
     Raises UserError where the text is too short, the model has no such layers, or the folder holds other SAEs.
     """
-    check_layers(pair, settings)
+    check_fits(pair, settings)
     planned = SaeRecord.planned(pair, texts, settings)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,10 +123,15 @@ def train_for(pair: Pair, texts: Source, settings: SaeSettings, *, folder: Path,
 
 def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, quiet: bool) -> SaeRecord:
     begun = any((folder / WORK).glob("*"))
-    if (folder / RECORD).is_file() and ((there := SaeRecord.read(folder / RECORD)).layers or begun):
-        planned.check_same(there, folder)
-        if there.layers:
+    if (folder / RECORD).is_file():
+        there = SaeRecord.read(folder / RECORD)
+        if there.layers or begun:
+            planned.check_same(there, folder)
+        if there.layers and all((folder / f"layer_{layer}").is_dir() for layer in there.layers):
+            remove(folder / WORK)
             return there
+    elif begun or any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"{folder}: holds other files, but no {RECORD} of such a training; give another --out")
     settings = planned.settings
     text = partial(windows, load_tokenizer(pair), texts, context=settings.context, seed=settings.seed)
     check_length(text(), settings)
@@ -131,26 +140,34 @@ def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, qui
     record = planned.model_copy(update={"layers": {layer: LayerRecord.of(sae) for layer, sae in trained.items()}})
     write_text(folder / CARD, card(record))
     record.write(folder / RECORD)
+    remove(folder / WORK)
     return record
 
 
-def check_layers(pair: Pair, settings: SaeSettings) -> None:
-    """Raises UserError where the model lacks one of the layers."""
+def check_fits(pair: Pair, settings: SaeSettings) -> None:
+    """Raises UserError where the model lacks one of the layers, or reads no texts as long as these."""
+    if settings.context > (most := context_of(pair)):
+        raise UserError(f"--context {settings.context}: model '{pair.model}' reads at most {most} tokens at once")
     n = config_of(pair).get_text_config().num_hidden_layers
     if strange := [layer for layer in settings.layers if not 0 <= layer < n]:
         raise UserError(f"--layers {strange[0]}: model '{pair.model}' has {n} layers, counted from 0")
 
 
-def usual_layers(pair: Pair) -> tuple[int, ...]:
-    """Four layers at equal distances, as of the paper's 26 layers of Gemma 2 2B 5, 10, 15 and 20."""
-    n = config_of(pair).get_text_config().num_hidden_layers
-    return tuple(sorted({n * part // 5 for part in range(1, 5)}))
+def usual_settings(pair: Pair) -> dict[str, Any]:
+    """Texts as long as the model can read, and four layers at equal distances.
+
+    Those are, as of the paper's 26 layers of Gemma 2 2B, 5, 10, 15 and 20.
+    """
+    n, longest = config_of(pair).get_text_config().num_hidden_layers, SaeSettings.model_fields["context"].default
+    return {"layers": sorted({n * part // 5 for part in range(1, 5)}), "context": min(longest, context_of(pair))}
 
 
 def saes_yaml(record: SaeRecord, folder: Path) -> list[str]:
     """The lines of a pair's YAML that use the SAEs."""
-    told = f"training_tokens: {record.settings.samples}, self_trained: true"
-    return ["saes:", *(f"  - {{path: {folder / f'layer_{layer}'}, {told}}}" for layer in record.layers)]
+    told = {"training_tokens": record.settings.samples, "self_trained": True}
+    saes = [{"path": str(folder / f"layer_{layer}"), **told} for layer in record.layers]
+    lines = [yaml.safe_dump(sae, default_flow_style=True, sort_keys=False, width=math.inf).strip() for sae in saes]
+    return ["saes:", *(f"  - {line}" for line in lines)]
 
 
 def card(record: SaeRecord) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.activations import is_usual
 
 GOOD, USABLE = 0.7, 0.3
@@ -31,7 +33,7 @@ class Quality:
 def quality(sae: Any, vectors: torch.Tensor) -> Quality:
     """The quality of a SAE on activations [n, d_model], outliers left out.
 
-    Explained is 1 − Σ‖x − x̂‖² / Σ‖x − mean‖².
+    Explained is 1 − Σ‖x − x̂‖² / Σ‖x − mean‖². Raises UserError where that is no number.
     """
     vectors = vectors[is_usual(vectors)].to(sae.W_dec.dtype)
     unexplained, active = 0.0, 0
@@ -42,4 +44,10 @@ def quality(sae: Any, vectors: torch.Tensor) -> Quality:
         active += int((features > 0).sum())
         fired |= (features > 0).any(0)
     total = float((vectors - vectors.mean(0)).square().sum())
-    return Quality(1 - unexplained / total, active / len(vectors), float(fired.float().mean()), len(vectors))
+    explained = 1 - unexplained / total if total else math.nan
+    if not math.isfinite(explained):
+        raise UserError(
+            f"a SAE cannot be measured on {len(vectors)} tokens at which the model's activations are all the same, or "
+            "these or what it makes of them are not finite; give other texts, or another SAE"
+        )
+    return Quality(explained, active / len(vectors), float(fired.float().mean()), len(vectors))

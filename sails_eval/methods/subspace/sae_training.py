@@ -7,6 +7,7 @@ whoever resumes after a chunk gets the same SAEs, to the byte.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import move, read_json, remove, write_json, writing
+from sails_eval.core.fingerprint import of_path
 from sails_eval.core.progress import bar
 from sails_eval.core.schema import Frozen
 from sails_eval.methods.subspace.activations import activations
@@ -54,7 +56,7 @@ class SaeSettings(Frozen):
     batch_size: int = Field(default=1024, ge=2, description="tokens of an optimiser step")
     learning_rate: float = Field(default=3e-3, gt=0)
     context: int = Field(default=512, ge=8, description="longest window of text in tokens")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _sparse(self) -> Self:
@@ -95,9 +97,10 @@ def train_saes(
         model: the bare causal LM, in evaluation mode.
         text: the windows to train on, from the start at every call.
         settings: layers, sizes and lengths.
-        folder: where the SAEs are saved; a training that was stopped is resumed from its folder `.training`.
+        folder: where the SAEs are saved; a training that was stopped is resumed from its folder `.training`, which
+            whoever has written down what is returned removes.
 
-    Returns: how good the SAEs are, by layer.
+    Returns: how good the SAEs are, by layer. Raises UserError where a SAE is lost, or the kept state damaged.
     """
     sizes, work = _chunk_sizes(settings.tokens), folder / WORK
     groups = grouped(text(), [settings.held_out, *sizes])
@@ -106,28 +109,38 @@ def train_saes(
     done = saes.resume(work)
     with bar("training SAEs, tokens", settings.tokens, quiet=quiet) as progress:
         progress.update(sum(sizes[:done]))
-        for number, (size, group) in enumerate(zip(sizes, groups, strict=True)):
+        # the last chunks may be empty: windows are not cut, so the others hold more
+        for number, (size, group) in enumerate(zip(sizes, groups, strict=False)):
             if number >= done:
                 rows = activations(model, settings.layers, group)
                 for share, note in saes.train(rows, seed=settings.seed + number):
                     progress.update(size * share, note=note)
                 saes.save(work, done=number + 1)
-    trained = saes.finish(held_out, folder)
-    remove(work)
-    return trained
+    return saes.finish(held_out, folder)
 
 
 def check_length(text: Iterable[Window], settings: SaeSettings) -> None:
     """Raises UserError where a text is too short to train on so many tokens."""
-    wanted, found = settings.tokens + settings.held_out, 0
+    ends: list[int] = []  # counted tokens up to the end of every window
     for window in text:
-        found += window.tokens
-        if found >= wanted:
+        ends.append(window.tokens + (ends[-1] if ends else 0))
+        if ends[-1] >= _held_out(ends, settings.held_out) + settings.tokens:
             return
+    found = ends[-1] if ends else 0
+    most = found * 10 // 11
+    most = min(most, found - _held_out(ends, most // 10))
     raise UserError(
-        f"the texts have {found} tokens to learn from, and {wanted} are needed: {settings.tokens} to train on and "
-        f"{settings.held_out} to measure the SAEs on; give --tokens {found * 10 // 11} or fewer, or longer --texts"
+        f"the texts have {found} tokens to learn from, too few for {settings.tokens} to train on and, in whole texts, "
+        f"{settings.held_out} to measure the SAEs on; give "
+        + f"--tokens {most} or fewer, or " * (most > 0)
+        + "longer --texts"
     )
+
+
+def _held_out(ends: Sequence[int], wanted: int) -> int:
+    """Tokens of the first windows, up to the end of the one that makes them as many as wanted."""
+    at = bisect_left(ends, wanted)
+    return ends[at] if at < len(ends) else 0
 
 
 def _chunk_sizes(tokens: int) -> list[int]:
@@ -177,6 +190,10 @@ class Saes:
         trainer.maybe_reset_sparsity()
         output = trainer.step(batch)
         trainer.n_training_steps += 1
+        if not output.loss.isfinite():
+            raise UserError(
+                f"the SAE of layer {layer} is lost: its loss is {output.loss.item()}; lower --learning-rate"
+            )
         with torch.no_grad():
             left = (output.sae_out - output.sae_in).square().sum()
             return 1 - float(left / (output.sae_in - output.sae_in.mean(0)).square().sum())
@@ -187,25 +204,28 @@ class Saes:
 
     def save(self, work: Path, *, done: int) -> None:
         """Keep the state after so many chunks, and no earlier one."""
-        new, target = work / "new", work / f"chunk-{done:06d}"
+        new = work / "new"
         with writing(work):
             remove(new)
             for layer, trainer in self.trainers.items():
                 trainer.save_checkpoint(str(layer), base_path=new)
             older = list(work.glob("chunk-*"))
-            move(new, target)
+            move(new, work / f"chunk-{done:06d}-{of_path(new)}")
             for folder in older:
                 remove(folder)
 
     def resume(self, work: Path) -> int:
-        """Take up the state that was kept, if any; how many chunks are done."""
+        """Take up the state that was kept, if any; how many chunks are done. Raises UserError where it is damaged."""
         kept = max(work.glob("chunk-*"), default=None)
         if kept is None:
             return 0
+        done, _, known = kept.name.removeprefix("chunk-").partition("-")
+        if of_path(kept) != known:
+            raise UserError(f"{kept}: changed or damaged since it was written; delete {work} to train from the start")
         for layer, trainer in self.trainers.items():
             trainer.load_trainer_state(kept / str(layer))
             trainer.sae.load_weights_from_checkpoint(kept / str(layer))
-        return int(kept.name.removeprefix("chunk-"))
+        return int(done)
 
     def finish(self, held_out: Mapping[int, torch.Tensor], folder: Path) -> dict[int, TrainedSae]:
         """Save every SAE in `layer_N`, its scale folded into the weights, and measure what was saved."""
@@ -213,7 +233,7 @@ class Saes:
 
     def _finish(self, layer: int, held_out: torch.Tensor, folder: Path) -> TrainedSae:
         trainer = self.trainers[layer]
-        sae, dead = trainer.sae, trainer.dead_neurons
+        sae, dead = trainer.sae, _dead(trainer)
         sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
         with writing(folder):
             remove(folder)
@@ -256,6 +276,14 @@ def _trainer(width: int, layer: int, settings: SaeSettings, device: str) -> Any:
         device=device,
     )
     return SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+
+
+def _dead(trainer: Any) -> torch.Tensor:
+    """Which features [n] were not active over the last `DEAD_AFTER` tokens, or in all of a shorter training."""
+    found: torch.Tensor = trainer.n_forward_passes_since_fired >= min(
+        trainer.cfg.dead_feature_window + 1, trainer.n_training_steps
+    )
+    return found
 
 
 def _start_at(trainer: Any, rows: torch.Tensor) -> None:

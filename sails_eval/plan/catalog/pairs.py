@@ -237,7 +237,10 @@ def _check_saes(pair: Pair, base: Any, texts: Sequence[str]) -> Iterator[Finding
         yield _decoder(f"{what}: decoder", sae)
         if base is not None:
             sae = sae.to(base.model.device)
-            yield from _on_texts(what, published_l0(source, sae), sae, layer, base, texts)
+            try:
+                yield from _on_texts(what, published_l0(source, sae), sae, layer, base, texts)
+            except UserError as error:
+                yield Finding.error("SAE", name, error)
 
 
 def _is_to_be_made(folder: Path) -> bool:

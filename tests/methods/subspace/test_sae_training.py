@@ -189,7 +189,7 @@ def test_whoever_interrupts_gets_the_same_bytes(
         patch.setattr(sae_training.Saes, "train", killed)
         train(testbed_pair, tmp_path / "resumed")
     kept = [path.name for path in (tmp_path / "resumed" / ".training").iterdir()]
-    assert kept == ["chunk-000002"]
+    assert [name[:12] for name in kept] == ["chunk-000002"]
     seen: list[int] = []
 
     def counted(*given: Any, **named: Any) -> Iterator[Any]:
@@ -217,6 +217,19 @@ def test_memory_does_not_grow_with_the_text() -> None:
 
     sizes = [sum(window.tokens for window in group) for group in grouped(endless(), [50, 1000, 1000, 30])]
     assert sizes == [100, 1000, 1000, 100]
+
+
+def test_a_feature_that_never_fired_is_dead_however_short_the_training(testbed_base: Base, tmp_path: Path) -> None:
+    """SAELens calls none dead before `DEAD_AFTER` tokens have gone by."""
+    from sails_eval.methods.subspace.sae_training import Saes
+
+    rows = {1: torch.randn(256, testbed_base.model.config.hidden_size)}
+    saes = Saes(testbed_base.model, small(layers=(1,), tokens=256))
+    with torch.no_grad():
+        saes.trainers[1].sae.W_enc[:, 96:] = 0
+        saes.trainers[1].sae.b_enc[96:] = -1000
+    assert list(saes.train(rows, seed=0))
+    assert 0.25 <= saes.finish(rows, tmp_path)[1].dead < 1
 
 
 def test_dead_features_are_revived(testbed_base: Base) -> None:
@@ -272,6 +285,8 @@ def test_wrong_settings_are_one_line_that_names_the_flag(capsys: pytest.CaptureF
     assert "'l0': 9 of 8 features cannot be active on average" in capsys.readouterr().err
     assert main("saes train --pair testbed --features 1".split()) == 2
     assert "--features: input should be greater than or equal to 2" in capsys.readouterr().err
+    assert main(["saes", "train", "--pair", "testbed", "--seed", str(2**64)]) == 2
+    assert "--seed: input should be less than 4294967296" in capsys.readouterr().err
 
 
 def test_the_number_of_tokens_that_the_message_gives_will_do(testbed_pair: Pair, tmp_path: Path) -> None:
@@ -288,6 +303,123 @@ def test_the_number_of_tokens_that_the_message_gives_will_do(testbed_pair: Pair,
     check_length(text, small(tokens=int(told.group(1))))
     with pytest.raises(UserError):
         check_length(text, small(tokens=int(told.group(1)) + 5))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "most"), [([165], 150, None), ([100] * 3, 250, 200), ([30] * 10, 271, 270)]
+)
+def test_whole_texts_are_held_out_before_any_is_trained_on(lengths: list[int], tokens: int, most: int | None) -> None:
+    """Counted together these are long enough; but no text is cut in two to be held out and trained on."""
+    from sails_eval.methods.subspace.sae_training import check_length
+    from sails_eval.methods.subspace.text_windows import Window
+
+    text = [Window([1] * (length + 1)) for length in lengths]
+    told = f"; give --tokens {most} or fewer, or longer" if most else "; give longer --texts$"
+    with pytest.raises(UserError, match=told):
+        check_length(text, small(tokens=tokens))
+    if most:
+        check_length(text, small(tokens=most))
+
+
+def test_chunks_that_hold_more_leave_the_last_empty(testbed_base: Base, tmp_path: Path, monkeypatch: Any) -> None:
+    from sails_eval.methods.subspace import sae_training
+    from sails_eval.methods.subspace.text_windows import Window
+
+    monkeypatch.setattr(sae_training, "CHUNK", 40)
+    text = [Window([2, *range(5 + n, 55 + n)]) for n in range(3)]
+    trained = sae_training.train_saes(
+        testbed_base.model, lambda: iter(text), small(layers=(1,), tokens=90), folder=tmp_path, quiet=True
+    )
+    assert trained.keys() == {1}
+
+
+def test_a_training_that_diverges_is_no_sae(testbed_pair: Pair, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the SAE of layer 1 is lost: its loss is .*; lower --learning-rate"):
+        train(testbed_pair, tmp_path, tokens=1500, layers=(1,), learning_rate=1e9)
+    assert not (tmp_path / "layer_1").exists()
+
+
+def test_activations_that_are_alike_or_not_finite_measure_nothing(
+    testbed_base: Base, testbed_saes: dict[int, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sails_eval.methods.subspace import activations as module
+    from sails_eval.methods.subspace.sae_quality import quality
+    from sails_eval.methods.subspace.text_windows import Window
+
+    with pytest.raises(UserError, match="cannot be measured on 4 tokens"):
+        quality(testbed_saes[1], torch.ones(4, testbed_base.model.config.hidden_size))
+    real = module.residual_streams
+    monkeypatch.setattr(
+        module, "residual_streams", lambda *given: [(layer, stream * torch.nan) for layer, stream in real(*given)]
+    )
+    with pytest.raises(UserError, match="activations after layer 1 are not finite"):
+        module.activations(testbed_base.model, [1], [Window([2, 5, 6])])
+
+
+def test_what_a_model_cannot_read_at_once_is_told(testbed_pair: Pair, tmp_path: Path) -> None:
+    from sails_eval.methods.subspace.sae_folder import usual_settings
+
+    with pytest.raises(UserError, match=r"--context 257: model '.*' reads at most 256 tokens at once"):
+        train(testbed_pair, tmp_path, context=257)
+    assert usual_settings(testbed_pair) == {"layers": [0, 1, 2, 3], "context": 256}
+
+
+def test_a_state_that_changed_is_not_taken_up(testbed_base: Base, tmp_path: Path) -> None:
+    from sails_eval.methods.subspace.sae_training import Saes
+
+    settings = small(layers=(1,), tokens=256)
+    saes = Saes(testbed_base.model, settings)
+    assert list(saes.train({1: torch.randn(256, testbed_base.model.config.hidden_size)}, seed=0))
+    saes.save(tmp_path, done=1)
+    assert Saes(testbed_base.model, settings).resume(tmp_path) == 1
+    (state,) = tmp_path.glob("*/1/trainer_state.pt")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(UserError, match=r"changed or damaged since it was written; delete .* to train from the start"):
+        Saes(testbed_base.model, settings).resume(tmp_path)
+
+
+def test_what_others_left_in_a_folder_is_kept(testbed_pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserError, match=r"holds other files, but no training\.json"):
+        train(testbed_pair, tmp_path, tokens=600, layers=(1,))
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_sae_that_was_deleted_is_trained_again(testbed_pair: Pair, tmp_path: Path) -> None:
+    from sails_eval.core.files import remove
+
+    first = train(testbed_pair, tmp_path, tokens=600, layers=(1,))
+    remove(tmp_path / "layer_1")
+    assert train(testbed_pair, tmp_path, tokens=600, layers=(1,)) == first
+    assert (tmp_path / "layer_1" / "sae_weights.safetensors").is_file()
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_training(
+    testbed_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sails_eval.methods.subspace import sae_folder, sae_training
+
+    def full(*given: Any) -> None:
+        raise UserError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="no space"):
+        patch.setattr(sae_folder, "write_text", full)
+        train(testbed_pair, tmp_path, tokens=600, layers=(1,))
+    monkeypatch.setattr(sae_training.Saes, "train", lambda *given, **named: pytest.fail("trained again"))
+    assert train(testbed_pair, tmp_path, tokens=600, layers=(1,)).layers.keys() == {1}
+    assert not (tmp_path / ".training").exists()
+
+
+def test_the_lines_for_a_pair_are_yaml_wherever_the_folder_is(trained: Trained) -> None:
+    import yaml
+
+    from sails_eval.methods.subspace.sae_folder import saes_yaml
+
+    folder = Path("/a, b: #c")
+    told = yaml.safe_load("\n".join(saes_yaml(trained[1], folder)))
+    assert [sae["path"] for sae in told["saes"]] == [str(folder / "layer_1"), str(folder / "layer_3")]
 
 
 def test_a_folder_with_other_saes_is_kept(trained: Trained, testbed_pair: Pair) -> None:
