@@ -11,9 +11,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event as Flag
@@ -122,6 +123,7 @@ class Workers(AbstractContextManager["Workers"]):
                     done(futures[future])
             self._hear_out()
         except BaseException:
+            _ignore_races()
             for future in futures:
                 future.cancel()
             raise
@@ -297,6 +299,19 @@ def _die_with_parent() -> None:
     parent.join()
     kill_tree(os.getpid(), itself=False)
     os._exit(1)
+
+
+@cache
+def _ignore_races() -> None:
+    """Have no thread print that a future was cancelled before it could end it: a pool whose processes are killed while
+    its work is cancelled may try both at once."""
+    usual = threading.excepthook
+
+    def told(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, InvalidStateError):
+            usual(args)
+
+    threading.excepthook = told
 
 
 def quiet_libraries() -> None:

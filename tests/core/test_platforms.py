@@ -42,8 +42,10 @@ def test_no_module_needs_a_platform_or_a_package_under_the_gpl() -> None:
 
 
 @pytest.mark.slow
-def test_saelens_is_imported_by_building_the_testbed_alone() -> None:
-    assert importers(of={"sae_lens"}) == {"testbed/saes.py"}
+def test_saelens_is_imported_by_training_saes_alone() -> None:
+    assert importers(of={"sae_lens"}) == {"testbed/saes.py", "methods/subspace/sae_training.py"}
+    assert importers(of={"sails_eval.methods.subspace.sae_training"}) == {"methods/subspace/sae_folder.py"}
+    assert importers(of={"sails_eval.methods.subspace.sae_folder"}) == set()
     assert importers(of={"sails_eval.testbed.saes"}) == {"testbed/build.py"}
     assert importers(of={"sails_eval.testbed.build"}) == set()
 

@@ -30,7 +30,7 @@ def work(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "safe.json").write_text(json.dumps(safe))
     text = (folder / "pairs.jsonl").read_text() * 8
     stand_in.make_model(folder / "model", text)
-    sae = "--layers 1 --features 128 --tokens 800 --passes 30 --batch-size 64"
+    sae = "--layers 1 --features 64 --l0 16 --tokens 200 --passes 60 --batch-size 32"
     text = f"--texts {folder / 'pairs.jsonl'} --out {folder / 'saes'}"
     assert main(f"saes train --model {folder / 'model'} {text} {sae} -q".split()) == 0
     return folder

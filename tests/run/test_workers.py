@@ -2,8 +2,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.progress import Done, Event, Step, heard, tell
-from sails_eval.run.workers import GIVEN, ONE_THREAD, Hosts, Workers, hosts, workers
+from sails_eval.run.workers import GIVEN, ONE_THREAD, Hosts, Workers, _ignore_races, hosts, workers
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +261,18 @@ def test_workers_end_with_their_parent_at_once(tmp_path: Path, number: signal.Si
     resume = f"sails-eval: stopped ({number.name}); finished work is kept: give the same command again to resume\n"
     expected = (-9, "") if number == signal.SIGKILL else (128 + number, resume)
     assert (parent.returncode, told) == expected and len(list(tmp_path.glob("*.pid"))) == 2
+
+
+def test_no_thread_prints_that_work_was_cancelled_before_it_could_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def raising(error: type[Exception]) -> None:
+        thread = threading.Thread(target=lambda: (_ for _ in ()).throw(error("told")))
+        thread.start()
+        thread.join()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", threading.__excepthook__)
+        _ignore_races.__wrapped__()
+        raising(InvalidStateError)
+        assert capsys.readouterr().err == ""
+        raising(ValueError)
+    assert "ValueError: told" in capsys.readouterr().err

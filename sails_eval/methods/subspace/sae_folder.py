@@ -21,7 +21,8 @@ from sails_eval.core.data_source import Mixture, Selection, origins
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import remove, write_text, writing
 from sails_eval.core.fingerprint import digest, of_path
-from sails_eval.core.pair import Pair
+from sails_eval.core.pair import CACHE, Pair
+from sails_eval.core.paths import made
 from sails_eval.core.schema import Frozen, Record
 from sails_eval.data.reading import pinned
 from sails_eval.methods.subspace.activations import OUTLIER
@@ -138,6 +139,15 @@ def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, qui
     planned.write(folder / RECORD)
     trained = train_saes(base_of(pair).model, text, settings, folder=folder, quiet=quiet)
     record = planned.model_copy(update={"layers": {layer: LayerRecord.of(sae) for layer, sae in trained.items()}})
+    for layer, one in record.layers.items():
+        if not one.good:
+            log.warning(
+                "the SAE of layer %d is poor: it explains %.2f of the variance (good: %g); give more --tokens, --passes "
+                "or --features, or a higher --l0",
+                layer,
+                one.explained,
+                GOOD,
+            )
     write_text(folder / CARD, card(record))
     record.write(folder / RECORD)
     remove(folder / WORK)
@@ -164,8 +174,9 @@ def usual_settings(pair: Pair) -> dict[str, Any]:
 
 def saes_yaml(record: SaeRecord, folder: Path) -> list[str]:
     """The lines of a pair's YAML that use the SAEs."""
-    told = {"training_tokens": record.settings.samples, "self_trained": True}
-    saes = [{"path": str(folder / f"layer_{layer}"), **told} for layer in record.layers]
+    told = {"training_tokens": record.settings.samples, "passes": record.settings.passes, "self_trained": True}
+    place = CACHE / folder.relative_to(made()) if folder.is_relative_to(made()) else folder
+    saes = [{"path": str(place / f"layer_{layer}"), "layer": layer, **told} for layer in record.layers]
     lines = [yaml.safe_dump(sae, default_flow_style=True, sort_keys=False, width=math.inf).strip() for sae in saes]
     return ["saes:", *(f"  - {line}" for line in lines)]
 

@@ -179,8 +179,7 @@ class Saes:
         steps = max(1, n // self._settings.batch_size)
         for _ in range(passes):
             for batch in torch.randperm(n, generator=generator).tensor_split(steps):
-                explained = [self._step(layer, rows[layer][batch]) for layer in rows]
-                yield 1 / (passes * steps), self._note(explained)
+                yield 1 / (passes * steps), self._note([self._step(layer, rows[layer][batch]) for layer in rows])
 
     def _step(self, layer: int, batch: torch.Tensor) -> float:
         """The share of the variance that was explained before the step."""
@@ -200,7 +199,9 @@ class Saes:
 
     def _note(self, explained: Sequence[float]) -> str:
         dead = [float(trainer.dead_neurons.float().mean()) for trainer in self.trainers.values()]
-        return f"explained {_span(explained)}, L0 {self._settings.l0}, dead {_span(dead)} of {self._settings.features}"
+        return (
+            f"{_span(explained)} of the variance explained, L0 {self._settings.l0}, {_span(dead)} of the features dead"
+        )
 
     def save(self, work: Path, *, done: int) -> None:
         """Keep the state after so many chunks, and no earlier one."""

@@ -368,7 +368,7 @@ def test_norms_of_another_kind_are_an_error() -> None:
     layer = torch.nn.ModuleDict(
         {"input_layernorm": torch.nn.LayerNorm(4), "post_attention_layernorm": torch.nn.LayerNorm(4)}
     )
-    with pytest.raises(UserError, match=r"'gains: divided' needs RMS norms .* not input_layernorm \(LayerNorm\)"):
+    with pytest.raises(UserError, match=r"'gains: divided' needs RMS norms .* has input_layernorm \(LayerNorm\)"):
         norm_gain(layer, "input_layernorm")
     with pytest.raises(UserError, match=r"\(missing\) of ModuleDict"):
         norm_gain(torch.nn.ModuleDict(), "input_layernorm")
