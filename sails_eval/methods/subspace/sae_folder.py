@@ -142,8 +142,8 @@ def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, qui
     for layer, one in record.layers.items():
         if not one.good:
             log.warning(
-                "the SAE of layer %d is poor: it explains %.2f of the variance (good: %g); give more --tokens, --passes "
-                "or --features, or a higher --l0",
+                "the SAE of layer %d is poor: it explains %.2f of the variance (good: %g); give more --tokens, "
+                "--passes or --features, or a higher --l0",
                 layer,
                 one.explained,
                 GOOD,
