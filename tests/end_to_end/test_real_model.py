@@ -82,5 +82,5 @@ def test_adapters_answer_on_vllm_as_on_transformers(folder: Path) -> None:
         assert main(command.split()) == 0
         files = sorted(Path(engine).rglob("completions/test/*.jsonl"))
         said[engine] = [one.response for file in files for one in read_completions(file)]
-    assert len(said["hf"]) == 48 and len(set(said["hf"])) > 24  # the base model's, and the adapter's
+    assert len(said["hf"]) == 48 and len(set(said["hf"])) > 16  # the base model's, and the adapter's
     assert sum(one == other for one, other in zip(said["hf"], said["vllm"], strict=True)) >= 46
