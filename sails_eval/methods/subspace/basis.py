@@ -15,7 +15,7 @@ import torch
 from sails_eval.core.errors import UserError
 from sails_eval.methods.subspace.recovery import recovery, sin_theta
 from sails_eval.methods.subspace.settings import Placement
-from sails_eval.models.layers import Places, decoder_layers
+from sails_eval.models.layers import UNKNOWN, Places, decoder_layers
 
 EPSILON = 1e-6
 
@@ -169,9 +169,10 @@ def norm_gain(layer: Any, name: str | None) -> torch.Tensor | None:
     norms = {path: module for path, module in layer.named_modules() if "norm" in type(module).__name__.lower()}
     kind = type(norms.get(name)).__name__
     if not kind.endswith("RMSNorm"):
+        told = f"has {name}" if name == UNKNOWN else f"has {name} ({kind})" if name in norms else f"lacks {name}"
         raise UserError(
-            f"'gains: divided' needs RMS norms on the way of all target modules, and {type(layer).__name__} has "
-            f"{name if name not in norms else f'{name} ({kind})'}; set 'gains: ignored', or tell "
+            f"'gains: divided' needs RMS norms on the way of all target modules, and {type(layer).__name__} {told}; "
+            "set 'gains: ignored', or tell "
             "the norms in key 'architecture' of the pair's YAML (see: sails-eval docs pairs)"
         )
     norm = norms[name]
