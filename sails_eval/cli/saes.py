@@ -20,9 +20,9 @@ OUT += "else ~/.cache/sails-eval, named after the pair)"
 def add(commands: Any) -> None:
     actions = add_group(commands, "saes", "Train sparse autoencoders (SAEs) for a model that has none.")
     text = (
-        "Train SAEs of the residual stream after several layers of a model, in one pass over the texts (with SAELens: "
+        "Train SAEs of the residual stream after several layers of a model, in one pass over the texts, with SAELens "
     )
-    text += "BatchTopK, saved as JumpReLU)."
+    text += "(BatchTopK, saved as JumpReLU)."
     train = add_command(actions, "train", _train, text)
     add_model(train)
     sizes = train.add_argument_group("SAEs and their training")
@@ -34,11 +34,7 @@ def add(commands: Any) -> None:
         ("--passes", int, "times to train on each token's activations (default: 2)"),
         ("--batch-size", int, "tokens per optimiser step (default: 1024)"),
         ("--learning-rate", float, "learning rate of Adam (default: 0.003)"),
-        (
-            "--context",
-            int,
-            "maximum length of a text in tokens; longer ones are split (default: 512, or the model's)",
-        ),
+        ("--context", int, "maximum tokens of a text; longer ones are split (default: 512, or the model's)"),
         ("--seed", int, "seed of the start and of all orders (default: 0)"),
     ]
     sizes.add_argument("--texts", metavar="DATA", help=TEXTS)

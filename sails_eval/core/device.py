@@ -43,6 +43,10 @@ def main_memory() -> int:
     return int(psutil.virtual_memory().total)
 
 
+ROOM = 0.9
+"""The share of memory that is planned with; the rest is for CUDA itself, fragments, and what estimates miss."""
+
+
 def device_memory() -> int:
     """Bytes that models can take: of the GPU, or of main memory without one."""
     if not has_gpu():

@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from filelock import FileLock, Timeout
 
 from sails_eval.core.errors import UserError, explained
 from sails_eval.core.escape import neutralise, restore
@@ -121,6 +123,20 @@ def writing(path: Path) -> Iterator[None]:
         if (known := explained(error, path)) is None:
             raise
         raise known from error
+
+
+@contextmanager
+def locked(folder: Path, lock: Path) -> Iterator[None]:
+    """No other process is at work in the folder, whose lock file this is, inside the block. Raises UserError where one
+    is."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(lock, timeout=0))
+        except Timeout as error:
+            raise UserError(
+                f"{folder}: in use by another sails-eval process; wait for it to end, or give another --out"
+            ) from error
+        yield
 
 
 def check_folder(path: Path, flag: str = "--out") -> None:

@@ -5,6 +5,7 @@ A new one needs no registration here; a package of the user's own names its clas
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sails_eval.methods.base import Flops, FromBasis, FromContrast, Initialisati
 
 __all__ = [
     "Flops", "FromBasis", "FromContrast", "Initialisation", "Material", "Need", "adapted_modules",
-    "initialisation_class", "load_initialisation", "source_files",
+    "initialisation_class", "initialisations", "load_initialisation", "source_files",
 ]  # fmt: skip
 
 
@@ -25,6 +26,11 @@ def load_initialisation(recipe: Recipe) -> Initialisation:
     kind = initialisation_class(recipe.init) if recipe.init else Initialisation
     with nullcontext() if kind.__module__.startswith(__name__) else faults_told(f"initialisation '{recipe.init}'"):
         return kind(validate(kind.Settings, recipe.settings, where=f"recipe '{recipe.name}', settings"))
+
+
+def initialisations(recipes: Iterable[Recipe]) -> list[Initialisation]:
+    """Those that recipes name; of recipes that name none, nothing."""
+    return [load_initialisation(recipe) for recipe in recipes if recipe.init]
 
 
 def initialisation_class(name: str) -> type[Initialisation]:

@@ -5,13 +5,11 @@ It changes time and memory, and answers by rounding alone, so it is no part of w
 
 from typing import Any
 
+from sails_eval.core.device import ROOM
 from sails_eval.core.pair import Pair
 
 ANSWERS_ON_CPU, ANSWERS_ON_GPU = 64, 128
 """Beyond these a batch takes longer, and more memory, and gives no more tokens a second."""
-
-ROOM = 0.9
-"""The share of memory that is planned with, as for training."""
 
 LOGITS = 6
 """Bytes of a logit that is looked at: in single precision, and a copy in half."""

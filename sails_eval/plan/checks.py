@@ -14,7 +14,7 @@ from sails_eval.data.overlap import check_overlaps
 from sails_eval.data.reading import DataFile, read_contrast, read_examples
 from sails_eval.judges import judge_of
 from sails_eval.judges.cache import VerdictCache
-from sails_eval.methods import load_initialisation
+from sails_eval.methods import initialisations
 from sails_eval.methods.subspace.prepare import initialisation_of, saved_rank
 from sails_eval.methods.subspace.saes import load_saes
 from sails_eval.models.chat import instructed
@@ -207,7 +207,7 @@ def _sae_sets(sub_run: SubRun) -> set[str | None]:
     """The sets of SAEs that initialisations read, and whose quality counts."""
     if sub_run.config.allow_poor_saes:
         return set()
-    starts = [load_initialisation(recipe) for recipe in sub_run.recipes if recipe.init]
+    starts = initialisations(sub_run.recipes)
     return {start.sae_set for start in starts if "saes" in start.needs}
 
 

@@ -13,7 +13,7 @@ from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.schema import Frozen
 from sails_eval.data.reading import read_contrast, read_examples, read_requests
-from sails_eval.methods import load_initialisation, source_files
+from sails_eval.methods import initialisations, load_initialisation, source_files
 from sails_eval.methods.subspace.prepare import CONTRASTED
 from sails_eval.models.identity import model_identity
 
@@ -110,7 +110,7 @@ def training_identity(pair: Pair, recipes: tuple[Recipe, ...]) -> dict[str, Any]
     if pair.train is None:
         raise UserError("no training data; give --train FILE, or a pair that has the key 'train'")
     data: dict[str, Any] = {"train": read_examples(pair.train).sha256}
-    starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
+    starts = initialisations(recipes)
     if starts:
         data |= _initialisation_identity(pair, {start.sae_set for start in starts})
     if any(start.needs & CONTRASTED for start in starts):

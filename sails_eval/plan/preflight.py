@@ -17,7 +17,7 @@ from sails_eval.data.hub import fetch, parse_spec
 from sails_eval.data.reading import pinned, read_contrast, read_examples
 from sails_eval.data.sample import TrainingSample
 from sails_eval.judges.spec import parse
-from sails_eval.methods import load_initialisation
+from sails_eval.methods import initialisations, load_initialisation
 from sails_eval.methods.subspace.layers import fix_of, is_made_here
 from sails_eval.models.engines import OPENAI
 from sails_eval.models.hub import lacks_access
@@ -98,7 +98,7 @@ WRONG_PATH = "correct --sae or the pair's YAML"
 
 def check_saes(pair: Pair, recipes: Iterable[Recipe]) -> None:
     """Whether SAEs that are folders are there; those that are yet to be trained, only where a recipe reads some."""
-    starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
+    starts = initialisations(recipes)
     read = any(start.needs & {"saes", "layers"} for start in starts)
     paths = [sae.path for sae in pair.saes if sae.path is not None and not sae.path.is_dir()]
     if missing := [path for path in paths if read or not is_made_here(path)]:

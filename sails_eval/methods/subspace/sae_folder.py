@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from sails_eval.core.data_source import Mixture, Selection, origins
 from sails_eval.core.errors import UserError
-from sails_eval.core.files import remove, write_text, writing
+from sails_eval.core.files import locked, remove, write_text, writing
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.pair import CACHE, Pair
 from sails_eval.core.paths import made
@@ -109,17 +108,12 @@ def train_for(pair: Pair, texts: Source, settings: SaeSettings, *, folder: Path,
 
     Raises UserError where the text is too short, the model has no such layers, or the folder holds other SAEs.
     """
-    check_fits(pair, settings)
+    check_settings(pair, settings)
     planned = SaeRecord.planned(pair, texts, settings)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _trained(pair, texts, planned, folder, quiet=quiet)
-    except Timeout as error:
-        raise UserError(
-            f"{folder}: in use by another sails-eval process; wait for it to end, or give another --out"
-        ) from error
+    with locked(folder, folder / ".lock"):
+        return _trained(pair, texts, planned, folder, quiet=quiet)
 
 
 def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, quiet: bool) -> SaeRecord:
@@ -154,7 +148,7 @@ def _trained(pair: Pair, texts: Source, planned: SaeRecord, folder: Path, *, qui
     return record
 
 
-def check_fits(pair: Pair, settings: SaeSettings) -> None:
+def check_settings(pair: Pair, settings: SaeSettings) -> None:
     """Raises UserError where the model lacks one of the layers, or reads no texts as long as these."""
     if settings.context > (most := context_of(pair)):
         raise UserError(f"--context {settings.context}: model '{pair.model}' reads at most {most} tokens at once")

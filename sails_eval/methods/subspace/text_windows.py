@@ -67,11 +67,16 @@ def _of_dialogues(tokenizer: Any, data: Path | Selection | Mixture, context: int
             yield Window(ids, start=max(1, shared))
 
 
+def answered(tokenizer: Any, example: Example, answer: str) -> str:
+    """An example's dialogue with an answer, as the chat template writes it."""
+    turns = [{"role": message.role, "content": message.content} for message in example.messages]
+    return render_chat(tokenizer, [*turns, {"role": "assistant", "content": answer}], answered=True)
+
+
 def _ids(tokenizer: Any, example: Example, context: int, *, rejected: bool) -> list[int]:
     """A dialogue in the chat template, with one of its answers, cut."""
     answer = example.rejected if rejected else example.response
     assert answer is not None
-    turns = [{"role": message.role, "content": message.content} for message in example.messages]
-    text = render_chat(tokenizer, [*turns, {"role": "assistant", "content": answer}], answered=True)
+    text = answered(tokenizer, example, answer)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:context]
     return ids

@@ -17,8 +17,9 @@ from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
 from sails_eval.methods.subspace.layers import is_made_here, sae_layer
 from sails_eval.methods.subspace.saes import check_fits, load_sae, stated_by
+from sails_eval.methods.subspace.text_windows import answered
 from sails_eval.models.architectures import architecture_here, targets_in_words
-from sails_eval.models.chat import encode_chat, render_chat
+from sails_eval.models.chat import encode_chat
 from sails_eval.models.hub import lacks_access
 from sails_eval.plan.problems import if_it_can
 
@@ -129,13 +130,7 @@ def published_l0(source: SaeSource, sae: Any = None) -> float | None:
 def own_texts(pair: Pair, tokenizer: Any) -> list[str]:
     """The first training dialogues of a pair whose data are here, as the model sees them; else a few of our own."""
     examples = _examples(pair)[:SAMPLED]
-    if not examples:
-        return SAMPLE.split("\n---\n")
-    dialogues = []
-    for example in examples:
-        turns = [{"role": message.role, "content": message.content} for message in example.messages]
-        dialogues.append([*turns, {"role": "assistant", "content": example.response}])
-    return [render_chat(tokenizer, dialogue, answered=True) for dialogue in dialogues]
+    return [answered(tokenizer, example, example.response) for example in examples] or SAMPLE.split("\n---\n")
 
 
 def _examples(pair: Pair) -> tuple[Example, ...]:

@@ -6,16 +6,13 @@ They change time and memory, and results by rounding alone, so they are no part 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
+from sails_eval.core.device import ROOM
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
 from sails_eval.plan.problems import if_it_can
-
-ROOM = 0.9
-"""The share of memory that is planned with; the rest is for CUDA itself, fragments, and what the estimate misses."""
-
 
 EXAMPLES_ON_CPU = 2
 """Examples at a time on a CPU, which computes as fast with few: larger micro-batches are mostly padding."""

@@ -103,8 +103,8 @@ class PreparationFlops:
     def contrasting(self, positions: Positions) -> float:
         batches = [
             texts[i : i + TEXTS_AT_A_TIME]
-            for half in (self.contrast.halves() if self.sources else (self.contrast,))
-            for texts in (half.by_length().aligned, half.by_length().unaligned)
+            for half in map(Contrast.by_length, self.contrast.halves() if self.sources else (self.contrast,))
+            for texts in (half.aligned, half.unaligned)
             for i in range(0, len(texts), TEXTS_AT_A_TIME)
         ]
         padded = [len(batch) * max(len(text.ids) for text in batch) for batch in batches]

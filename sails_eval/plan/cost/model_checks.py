@@ -14,7 +14,7 @@ from sails_eval.core.pair import Pair, SaeSource
 from sails_eval.core.recipe import Recipe
 from sails_eval.data.dialogues import Example
 from sails_eval.data.reading import read_examples
-from sails_eval.methods import load_initialisation
+from sails_eval.methods import initialisations
 from sails_eval.methods.subspace.saes import check_fits, read_folder
 from sails_eval.models.base import HELLO, config_of, dtype_of, ends_of, load_tokenizer, load_weights
 from sails_eval.models.chat import encode_chat, end_tokens, ending_of, render_answer, render_chat
@@ -56,7 +56,7 @@ def check_stored(pair: Pair, problems: Problems) -> None:
 def check_saes(pair: Pair, shape: Shape, recipes: Iterable[Recipe]) -> None:
     """Raises UserError where files of SAEs that recipes need cannot be read, or are not for this model."""
     problems = Problems()
-    starts = [load_initialisation(recipe) for recipe in recipes if recipe.init]
+    starts = initialisations(recipes)
     needed = [pair.sae_sources(start.sae_set) for start in starts if start.needs & {"saes", "layers"}]
     for source in dict.fromkeys(chain(*needed)):
         problems.attempt(check_sae, source, shape, pair)

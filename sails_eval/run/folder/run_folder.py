@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from sails_eval.boards.leaderboard import Task, choose_rates
 from sails_eval.boards.rate_choice import Choice
@@ -19,7 +18,7 @@ from sails_eval.core import checksums
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import PlainFormatter
-from sails_eval.core.files import check_folder, write_text
+from sails_eval.core.files import check_folder, locked, write_text
 from sails_eval.core.records import Completion, Result, RowKey, Verdict
 from sails_eval.judges.base import Usage
 from sails_eval.judges.usage import USAGE, read_usage, together
@@ -254,13 +253,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process is at work in the folder inside the block. Raises UserError where one is."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(FileLock(own(self._lock), timeout=0))
-            except Timeout as error:
-                raise UserError(
-                    f"{self.path}: in use by another sails-eval process; wait for it to end, or give another --out"
-                ) from error
+        with locked(self.path, own(self._lock)):
             yield
 
     @contextmanager

@@ -436,3 +436,18 @@ def test_a_poor_sae_is_refused_until_it_is_allowed(
     elsewhere = {3: testbed_saes[0], 0: testbed_saes[0]}
     with pytest.raises(UserError, match=r"SAE of layer 3 explains only -?[0-9.]+ .*or --allow-poor-saes"):
         check_sae_quality(testbed_pair, testbed_base.model, elsewhere)
+
+
+def test_the_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    from sails_eval.cli import main
+    from sails_eval.methods.subspace.sae_training import SaeSettings
+
+    with pytest.raises(SystemExit):
+        main("saes train --help".split())
+    told = " ".join(capsys.readouterr().out.split())
+    for name, field in SaeSettings.model_fields.items():
+        flag = f"--{name.replace('_', '-')} "
+        _, found, after = told.rpartition(f" {flag}")
+        assert found
+        if name not in ("layers", "context"):  # of which the model's are the defaults
+            assert f"(default: {field.default})" in after.partition(" --")[0], name

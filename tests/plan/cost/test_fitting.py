@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from sails_eval.core.device import ROOM
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe, load_recipe
-from sails_eval.plan.cost.fitting import EXAMPLES_ON_CPU, ROOM, candidates, fitting
+from sails_eval.plan.cost.fitting import EXAMPLES_ON_CPU, candidates, fitting
 from sails_eval.plan.cost.machine import Machine
 from sails_eval.plan.cost.meta_model import Shape, shape_of
 from sails_eval.plan.cost.step_cost import Reading, cost_of, readings
