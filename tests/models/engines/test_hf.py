@@ -7,9 +7,9 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
+from sails_eval.core.device import ROOM
 from sails_eval.core.loops import PERIODS, TIMES, ends_in_loop
 from sails_eval.core.pair import Pair
-from sails_eval.models import answer_batches
 from sails_eval.models.answer_batches import ANSWERS_ON_CPU, ANSWERS_ON_GPU, at_a_time
 from sails_eval.models.base import Base
 from sails_eval.models.engines.hf import EndLoops, QuietHFLM, wrap
@@ -164,7 +164,7 @@ def test_choices_are_read_in_smaller_batches_than_answers_are_written(
     """The logits of all their tokens are kept."""
     lm = wrap(testbed_base.model, testbed_base.tokenizer, testbed_pair.model_copy(update={"eval_batch_size": None}))
     memory = 4 * testbed_base.model.num_parameters() + 2_500_000
-    monkeypatch.setattr("sails_eval.models.engines.hf.device_memory", lambda: int(memory / answer_batches.ROOM))
+    monkeypatch.setattr("sails_eval.models.engines.hf.device_memory", lambda: int(memory / ROOM))
     lm.generate_until([Instance("generate_until", {}, ("how do i boil rice ?", {"max_gen_toks": 16, "until": []}), 0)])
     written = lm.batch_size
     lm.loglikelihood([Instance("loglikelihood", {}, ("how do i boil rice ? " * 8, "use the pot"), 0)])
