@@ -64,14 +64,14 @@ class QuietHFLM(Templated, HFLM):  # type: ignore[misc]
     pair: Pair | None = None
 
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        if self.pair is not None:
+        if self.pair is not None and self.pair.eval_batch_size is None:
             asked = ((one.args[0], one.args[1].get("max_gen_toks", self.max_gen_toks)) for one in requests)
             longest = max((len(self.tok_encode(prompt)) + int(more) for prompt, more in asked), default=0)
             self._fit(self.pair, bytes_of_answer(self.pair, self.model.config.get_text_config(), longest))
         return super().generate_until(requests)
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        if self.pair is not None:
+        if self.pair is not None and self.pair.eval_batch_size is None:
             longest = max((len(self.tok_encode("".join(one.args))) for one in requests), default=0)
             self._fit(self.pair, bytes_of_choice(self.model.config.get_text_config(), longest))
         return super().loglikelihood(requests)
