@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threads cost more than they gain
+
+if importlib.util.find_spec("vllm"):  # torch, for vLLM, imports it, and fails if distutils was imported before
+    importlib.import_module("setuptools")
 
 ROOT = Path(__file__).parents[1]
 
