@@ -1,4 +1,4 @@
-"""The `judge` commands of the command line: score, calibrate, audit."""
+"""The `judge` commands of the command line: score, calibrate, train, audit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ SHOWN = 5
 
 
 def add(commands: Any) -> None:
-    actions = add_group(commands, "judge", "Judge a file of answers, calibrate a judge, or audit a run's verdicts.")
+    actions = add_group(
+        commands, "judge", "Judge a file of answers, calibrate or train a judge, or audit a run's verdicts."
+    )
     _add_score(actions)
     _add_calibrate(actions)
+    _add_train(actions)
     _add_audit(actions)
 
 
@@ -148,6 +151,63 @@ def _calibrate(options: argparse.Namespace) -> None:
     for line in told(calibration.usage):
         print(line)
     print(f"written to {path}")
+
+
+def _add_train(actions: Any) -> None:
+    from sails_eval.judges.learned.settings import CONFIDENCE, LAYER
+
+    text = "Train a judge on answers with human labels; it is used as --judge learned:DIR."
+    train = add_command(actions, "train", _train, text)
+    text = f"files of answers with human labels ({FILES}), as for 'judge calibrate', but no grades; best of several "
+    text += "models"
+    train.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the judge into")
+    text = "what the judge sees of an answer: ngrams of its opening, or hf:MODEL, hidden states of a local model "
+    train.add_argument("--features", default="ngrams", metavar="ngrams|hf:MODEL", help=f"{text}(default: ngrams)")
+    text = f"layer after which hidden states are read; with hf:MODEL only (default: {LAYER})"
+    train.add_argument("--layer", type=_positive, metavar="N", help=text)
+    text = f"probability from 0.5 to 1 below which the judge says that it is unsure (default: {CONFIDENCE})"
+    train.add_argument("--confidence", type=float, default=CONFIDENCE, metavar="P", help=text)
+    text = "names of labels in the files that differ from those of 'judge calibrate', as in declined=refusal "
+    text += "(default: none)"
+    train.add_argument("--map", type=listed, default="", metavar="NAME=LABEL,…", help=text)
+    train.add_argument(
+        "--note", default="", metavar="TEXT", help="text for the judge's card, such as the data's licence"
+    )
+    _add_columns(train)
+    columns = train.add_argument_group("columns of labels")
+    text = "column of labels (default: label, or XSTest's final_label)"
+    columns.add_argument("--label-column", metavar="COL", help=text)
+    text = "column with the model that gave the answer (default: model, else each file is one model's)"
+    columns.add_argument("--model-column", metavar="COL", help=text)
+    text = "column with the kind of the request (default: type or category, if there is one)"
+    columns.add_argument("--type-column", metavar="COL", help=text)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from sails_eval.judges.calibration import LabelColumns
+    from sails_eval.judges.learned.card import CARD, COLUMNS, row_of, write_card
+    from sails_eval.judges.learned.samples import read_samples
+    from sails_eval.judges.learned.settings import check_out, features_of
+    from sails_eval.judges.learned.training import train
+
+    check_out(options.out)
+    if not 0.5 <= options.confidence <= 1:
+        raise UserError(f"--confidence {options.confidence:g}: a probability from 0.5 to 1 is expected")
+    features = features_of(options.features, options.layer)
+    columns = LabelColumns(options.prompt_column, options.response_column, options.label_column, options.id_column, ())
+    samples = read_samples(
+        options.labels, columns, _names(options.map), model=options.model_column, topic=options.type_column
+    )
+    features.check()
+    trained = train(samples, features, confidence=options.confidence)
+    trained.classifier.save(options.out)
+    write_card(options.out, trained, options.labels, options.note)
+    for rows in (trained.by_model, trained.by_topic):
+        if rows:
+            print("\n".join([*fitted([COLUMNS, *map(row_of, rows)], "lr"), ""]))
+    print(f"{trained.samples:,} answers; written to {options.out}, with the card {options.out / CARD}")
+    print(f"to use it: --judge learned:{options.out}")
 
 
 def _names(text: str) -> dict[str, Any]:

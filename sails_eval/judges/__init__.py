@@ -19,6 +19,7 @@ JUDGES = {
     "testbed": "sails_eval.judges.local:testbed_judge",
     "grammar": "sails_eval.testbed.grammar_judge:GrammarJudge",
     "rules": "sails_eval.judges.rules:RulesJudge",
+    "learned": "sails_eval.judges.learned.judge:LearnedJudge",
     "hf": "sails_eval.judges.local:hf_judge",
     "openai": "sails_eval.judges.api:ApiJudge",
     "zoo": "sails_eval.judges.zoo:zoo_judge",

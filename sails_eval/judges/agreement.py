@@ -58,7 +58,7 @@ def _kappa(
     in_margins = (unlike @ columns)[:, None] + (rows @ unlike)[None, :] - 2 * expected
     influence = (unlike - disagreed) / expected - disagreed / expected**2 * in_margins
     variance = float((table * influence**2).sum()) / len(first) * expected**2
-    agreed = 1 - disagreed
+    agreed = max(0.0, 1 - disagreed)  # of raters who never agree, rounding leaves less
     spread = agreed * disagreed
     effective = spread / variance if min(variance, spread) > 1e-12 else len(first)
     return wilson(agreed * effective, effective).scale(1 / expected, 1 - 1 / expected).clip(-1, 1)

@@ -79,3 +79,10 @@ def test_a_rater_who_always_says_the_same_leaves_a_wide_interval() -> None:
     assert interval is not None
     assert interval.value == pytest.approx(0)
     assert interval.low < -0.1 and interval.high > 0.1
+
+
+def test_raters_who_never_agree_have_an_interval() -> None:
+    """Whatever rounding makes of no agreement at all."""
+    for n in range(5, 80):
+        said = agreement([True] * n, [False] * n, (False, True))
+        assert said.kappa is not None and said.kappa.low < 1e-9 < said.kappa.high
