@@ -161,6 +161,9 @@ def _add_train(actions: Any) -> None:
     text = f"files of answers with human labels ({FILES}), as for 'judge calibrate', but no grades; best of several "
     text += "models"
     train.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
+    text = "further labelled files that are learnt from and never tested on, such as those with a judge's labels "
+    extra = {"type": Path, "nargs": "+", "action": "extend", "default": [], "metavar": "FILE"}
+    train.add_argument("--extra-labels", **extra, help=f"{text}(default: none)")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the judge into")
     text = "what the judge sees of an answer: ngrams of its opening, or hf:MODEL, hidden states of a local model "
     train.add_argument("--features", default="ngrams", metavar="ngrams|hf:MODEL", help=f"{text}(default: ngrams)")
@@ -186,7 +189,7 @@ def _add_train(actions: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from sails_eval.judges.calibration import LabelColumns
-    from sails_eval.judges.learned.card import CARD, COLUMNS, row_of, write_card
+    from sails_eval.judges.learned.card import CARD, COLUMNS, row_of, tables_of, write_card
     from sails_eval.judges.learned.samples import read_samples
     from sails_eval.judges.learned.settings import check_out, features_of
     from sails_eval.judges.learned.training import train
@@ -196,16 +199,15 @@ def _train(options: argparse.Namespace) -> None:
         raise UserError(f"--confidence {options.confidence:g}: a probability from 0.5 to 1 is expected")
     features = features_of(options.features, options.layer)
     columns = LabelColumns(options.prompt_column, options.response_column, options.label_column, options.id_column, ())
-    samples = read_samples(
-        options.labels, columns, _names(options.map), model=options.model_column, topic=options.type_column
-    )
+    names, told = _names(options.map), {"model": options.model_column, "topic": options.type_column}
+    samples = read_samples(options.labels, columns, names, **told)
+    samples += read_samples(options.extra_labels, columns, names, **told, extra=True)
     features.check()
     trained = train(samples, features, confidence=options.confidence)
     trained.classifier.save(options.out)
-    write_card(options.out, trained, options.labels, options.note)
-    for rows in (trained.by_model, trained.by_topic):
-        if rows:
-            print("\n".join([*fitted([COLUMNS, *map(row_of, rows)], "lr"), ""]))
+    write_card(options.out, trained, options.labels, options.extra_labels, options.note)
+    for title, rows in tables_of(trained).items():
+        print("\n".join([f"{title}:", *fitted([COLUMNS, *map(row_of, rows)], "lr"), ""]))
     print(f"{trained.samples:,} answers; written to {options.out}, with the card {options.out / CARD}")
     print(f"to use it: --judge learned:{options.out}")
 

@@ -111,18 +111,27 @@ def test_a_model_that_is_left_out_is_judged_without_its_answers() -> None:
     odd = [Sample(f"Nay {thing} nay {other}", "refusal", "c") for thing in THINGS[:7] for other in THINGS[7:12]]
     samples = [*answers(30, "a"), *answers(30, "b"), *odd, *[one for one in answers(30, "c") if one.label != "refusal"]]
     trained = train(samples, Ngrams())
-    left_out = {one.left_out: one for one in trained.by_model}
+    left_out = {one.model: one for one in trained.by_model}
     assert left_out["a"].kappa and left_out["a"].kappa.value > 0.95
     assert left_out["c"].kappa is None or left_out["c"].kappa.value < 0.6 or left_out["c"].unsure > 0.2
-    assert [one.left_out for one in trained.by_topic] == ["", "harm", "safe"] and trained.worst is not None
+    assert [one.model for one in trained.by_topic] == ["a", "b", "c"] and trained.worst is not None
 
 
 def test_what_leaves_one_side_only_is_not_left_out() -> None:
     """One model, and topics of which one has all refusals."""
     trained = train(answers(30, "a"), Ngrams())
-    assert [one.left_out for one in trained.by_model] == [f"fifth {i}" for i in range(1, 6)]
-    assert [one.left_out for one in trained.by_topic] == ["safe"]
+    assert [one.model for one in trained.by_model] == [f"fifth {i}" for i in range(1, 6)]
+    assert [(one.model, one.answers) for one in trained.by_topic] == [("a", 30)]  # those to safe requests
     assert 0 < trained.classifier.temperature < 8
+
+
+def test_extra_answers_are_learnt_from_and_not_tested_on() -> None:
+    odd = [Sample(f"Nay {thing} nay {other}", "refusal", "c") for thing in THINGS[:7] for other in THINGS[7:12]]
+    samples = [*answers(30, "a"), *answers(30, "b")]
+    trained = train([*samples, *[replace(one, extra=True) for one in odd]], Ngrams())
+    assert [one.model for one in trained.by_model] == ["a", "b"] and trained.samples == len(samples) + len(odd)
+    assert trained.classifier.probabilities(["Nay tea nay chess"])[0, 1] > 0.5
+    assert train(samples, Ngrams()).classifier.probabilities(["Nay tea nay chess"])[0, 1] < 0.5
 
 
 def test_a_model_that_mostly_complies_does_not_drown_the_others() -> None:
@@ -130,7 +139,7 @@ def test_a_model_that_mostly_complies_does_not_drown_the_others() -> None:
     extra = [one for one in answers(200, "b") if one.label == "compliance"]
     trained = train([*answers(25, "a"), *answers(25, "b", 1), *extra], Ngrams()).classifier
     logits = trained.scores(trained.features.rows(["zzz qqq"]))[0]
-    assert abs(logits[0] - logits[1]) < 2  # without weights 5
+    assert abs(logits[0] - logits[1]) < 2
 
 
 def test_hidden_states_are_those_of_the_answer_alone(stand_in: object, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sails_eval.judges.learned.features import Features, HiddenStates
 from sails_eval.judges.learned.training import HeldOut, Trained
 
 CARD = "README.md"
-COLUMNS = ["left out", "answers", "κ of all", "κ where sure", "unsure", "AUROC", "Brier"]
+COLUMNS = ["model", "answers", "κ of all", "κ where sure", "unsure", "AUROC", "Brier"]
 
 LIMITS = """\
 ## What it cannot do
@@ -27,19 +27,23 @@ LIMITS = """\
 """
 
 
-def write_card(folder: Path, trained: Trained, files: Sequence[Path], note: str = "") -> None:
+def write_card(
+    folder: Path, trained: Trained, files: Sequence[Path], extra: Sequence[Path] = (), note: str = ""
+) -> None:
     """Write the README of a judge into its folder."""
     classifier = trained.classifier
-    named = "\n".join(f"- `{path.name}` (SHA-256 {of_path(path)[:16]}…)" for path in files)
+    named = [f"- `{path.name}` (SHA-256 {of_path(path)[:16]}…)" for path in files]
+    named += [f"- `{path.name}` (SHA-256 {of_path(path)[:16]}…), learnt from, not tested on" for path in extra]
+    listed = "\n".join(named)
     parts = [
         f"# Learned judge: {sees(classifier.features)}",
-        f"A linear classifier of answers, by `sails-eval judge train` {__version__}: {trained.samples:,} answers with "
-        f"people's labels ({', '.join(classifier.labels)}). An answer whose likelier side has a probability below "
+        f"A linear classifier of answers, by `sails-eval judge train` {__version__}: {trained.samples:,} labelled "
+        f"answers ({', '.join(classifier.labels)}). An answer whose likelier side has a probability below "
         f"{classifier.confidence:.2f} is unscored (*unsure*).",
-        f"## Data\n\n{named}" + (f"\n\n{note}" if note else ""),
-        "## On what it had not seen\n\nκ with people on whether an answer turns down, in whole or in part, by "
-        "classifiers that were trained without the answers of a model, or to a kind of request.",
-        *(f"{title}\n\n" + markdown(COLUMNS, [row_of(one) for one in rows]) for title, rows in _tables(trained)),
+        f"## Data\n\n{listed}" + (f"\n\n{note}" if note else ""),
+        "## On what it had not seen\n\nκ with people on whether an answer turns down, in whole or in part: of each "
+        "model's answers, by classifiers that saw none of that model, or none to the same kind of request.",
+        *(f"{title}:\n\n" + markdown(COLUMNS, list(map(row_of, rows))) for title, rows in tables_of(trained).items()),
         LIMITS,
     ]
     write_text(folder / CARD, "\n\n".join(parts))
@@ -52,16 +56,17 @@ def sees(features: Features) -> str:
     return "n-grams of the opening"
 
 
-def _tables(trained: Trained) -> list[tuple[str, Sequence[HeldOut]]]:
-    both = [("**One model left out:**", trained.by_model), ("**One kind of request left out:**", trained.by_topic)]
-    return [(title, rows) for title, rows in both if rows]
+def tables_of(trained: Trained) -> dict[str, Sequence[HeldOut]]:
+    """The tables of a card, by their titles; none that is empty."""
+    both = {"Trained without the model": trained.by_model, "Trained without the kind of request": trained.by_topic}
+    return {title: rows for title, rows in both.items() if rows}
 
 
 def row_of(one: HeldOut) -> list[str]:
     """A line of the table, in the order of `COLUMNS`."""
     auroc = "–" if one.auroc is None else f"{one.auroc:.3f}"
     return [
-        one.left_out,
+        one.model,
         f"{one.answers:,}",
         text_of(one.kappa),
         text_of(one.scored),

@@ -20,6 +20,7 @@ def read_samples(
     *,
     model: str | None = None,
     topic: str | None = None,
+    extra: bool = False,
 ) -> list[Sample]:
     """The answers of files with people's labels. Without a column of models each file is one model's.
 
@@ -37,7 +38,8 @@ def read_samples(
                 continue
             by, about = row.answer.row, path.name.partition(".")[0]
             told = _value(by, model, ("model",), "--model-column") or about
-            samples.append(Sample(text, row.truth, told, _value(by, topic, ("type", "category"), "--type-column")))
+            kind = _value(by, topic, ("type", "category"), "--type-column")
+            samples.append(Sample(text, row.truth, told, kind, extra))
     return samples
 
 

@@ -23,24 +23,28 @@ TEMPERATURES = np.geomspace(0.25, 8, 51)
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer with people's label; `model` gave it, `topic` is the kind of its request, where the data tell."""
+    """An answer with its label; `model` gave it, `topic` is the kind of its request, where the data tell.
+
+    Nothing is measured on `extra` samples: they are only learnt from, such as those whose labels are not people's.
+    """
 
     response: str
     label: Label
     model: str
     topic: str = ""
+    extra: bool = False
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What came of answers that the classifier had not seen: those of one model, or to one kind of request.
+    """What came of answers of one model whose like the classifier had not seen.
 
     `kappa` is Cohen's κ with people on whether an answer turns down, of all answers; `scored` that of those on which
     the judge was sure, `unsure` the share of the others. `auroc` and `brier` are of the probabilities, None where
     people put all answers on one side.
     """
 
-    left_out: str
+    model: str
     answers: int
     kappa: Interval | None
     scored: Interval | None
@@ -57,6 +61,7 @@ class Trained:
     samples: int
     by_model: tuple[HeldOut, ...]
     by_topic: tuple[HeldOut, ...]
+    """Each model's answers by classifiers that saw no answer, of any model, to the same kind of request."""
 
     @property
     def worst(self) -> HeldOut | None:
@@ -81,19 +86,20 @@ def train(samples: Sequence[Sample], features: Features, *, confidence: float = 
     fold = np.random.default_rng(0).integers(5, size=len(known))
     groups = models if learner.can_leave_out(models) else [f"fifth {i + 1}" for i in fold]
     scores = learner.left_out(groups)
-    temperature = _temperature(scores, learner.truth)
+    measured = ~np.isnan(scores[:, 0])
+    temperature = _temperature(scores[measured], learner.truth[measured])
     classifier = replace(learner.fit(np.ones(len(known), bool)), temperature=temperature, confidence=confidence)
 
     def told(scores: np.ndarray, groups: Sequence[str]) -> tuple[HeldOut, ...]:
         side = turning_down(softmax(scores / temperature), labels)
-        held_out = {name: np.array(groups) == name for name in _names(groups)}
+        held_out = {name: learner.group(groups, name) for name in _names(groups)}
         return tuple(
             _held_out(name, side, learner.side, out, confidence)
             for name, out in held_out.items()
-            if not np.isnan(side[out]).any()
+            if (out := out & ~np.isnan(side)).any()
         )
 
-    return Trained(classifier, len(known), told(scores, groups), told(learner.left_out(topics), topics))
+    return Trained(classifier, len(known), told(scores, groups), told(learner.left_out(topics), models))
 
 
 def _names(groups: Sequence[str]) -> list[str]:
@@ -121,6 +127,7 @@ class _Learner:
         self._features, self._labels = features, labels
         self.truth = np.array([labels.index(one.label) for one in samples])
         self.side = np.array([one.label in TURNS_DOWN for one in samples])
+        self._extra = np.array([one.extra for one in samples])
         self._fixed: Matrix | None = features.rows(self._texts) if features.standardise else None
 
     def _two_sided(self, part: np.ndarray) -> bool:
@@ -128,17 +135,22 @@ class _Learner:
 
     def can_leave_out(self, groups: Sequence[str]) -> bool:
         """Whether there is something to learn without any one group."""
-        return all(self._two_sided(np.array(groups) != name) for name in _names(groups))
+        return all(self._two_sided(~self.group(groups, name)) for name in _names(groups))
+
+    def group(self, groups: Sequence[str], name: str) -> np.ndarray:
+        """Which samples are of a group, and can be left out."""
+        found: np.ndarray = (np.array(groups) == name) & ~self._extra
+        return found
 
     def left_out(self, groups: Sequence[str]) -> np.ndarray:
         """The logits of every sample by a classifier that saw none of its group, [samples, labels].
 
-        NaN where all others are on one side.
+        NaN for extra samples, and where all others are on one side.
         """
         found = np.full((len(groups), len(self._labels)), np.nan)
         for name in _names(groups):
-            out = np.array(groups) == name
-            if not self._two_sided(~out):
+            out = self.group(groups, name)
+            if not out.any() or not self._two_sided(~out):
                 continue
             classifier = self.fit(~out)
             rows = self._fixed[out] if self._fixed is not None else classifier.features.rows(self._chosen(out))
