@@ -92,11 +92,9 @@ def train(samples: Sequence[Sample], features: Features, *, confidence: float = 
 
     def told(scores: np.ndarray, groups: Sequence[str]) -> tuple[HeldOut, ...]:
         side = turning_down(softmax(scores / temperature), labels)
-        held_out = {name: learner.group(groups, name) for name in _names(groups)}
+        held_out = {name: learner.group(groups, name) & ~np.isnan(side) for name in _names(groups)}
         return tuple(
-            _held_out(name, side, learner.side, out, confidence)
-            for name, out in held_out.items()
-            if (out := out & ~np.isnan(side)).any()
+            _held_out(name, side, learner.side, out, confidence) for name, out in held_out.items() if out.any()
         )
 
     return Trained(classifier, len(known), told(scores, groups), told(learner.left_out(topics), models))
