@@ -215,7 +215,7 @@ def _held_out(name: str, side: np.ndarray, truth: np.ndarray, chosen: np.ndarray
 
     both = 0 < people.sum() < len(people)
     return HeldOut(
-        left_out=name,
+        model=name,
         answers=len(people),
         kappa=kappa(np.ones(len(people), bool)),
         scored=kappa(sure),
