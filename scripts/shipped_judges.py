@@ -48,4 +48,5 @@ if __name__ == "__main__":
         ]
         note = NOTE.format(" of short n-grams")
         main([*common, str(SHIPPED / "ngrams"), "--extra-labels", *extra, "--note", note])
-    main([*common, str(SHIPPED / "smollm2-135m"), "--features", "hf:smollm2-135m", "--note", NOTE.format("")])
+    if "--ngrams" not in sys.argv:
+        main([*common, str(SHIPPED / "smollm2-135m"), "--features", "hf:smollm2-135m", "--note", NOTE.format("")])

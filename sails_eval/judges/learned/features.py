@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from sails_eval.core.errors import UserError, as_user_error
 from sails_eval.core.fetchable import hint, located
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.models.hub import fetch
+
+log = logging.getLogger(__name__)
 
 Matrix = Any
 """Features of answers, [answers, width]: a dense array of float32, or a sparse matrix in rows."""
@@ -46,6 +49,11 @@ class Features(ABC):
     def arrays(self) -> Arrays:
         """What is kept as tensors."""
         return {}
+
+    @property
+    def identity(self) -> str:
+        """A hash of what the features depend on besides what is kept; empty where nothing is."""
+        return ""
 
     def check(self) -> None:  # noqa: B027  # only a model can be missing
         """Raise UserError where the features cannot be had."""
@@ -137,10 +145,11 @@ class HiddenStates(Features):
     layer: int
     tokens: int = 56
     sha256: str = ""
-    """Of the model that the judge was trained on; another one is refused."""
+    """Of the model that the judge was trained on. Other weights of the same name, such as the hub's beside those of a
+    GGUF file, are another judge with a warning."""
 
     def fitted(self, texts: Sequence[str]) -> Self:
-        return replace(self, sha256=self._identity)
+        return replace(self, sha256=self.identity)
 
     @cached_property
     def folder(self) -> Path:
@@ -149,15 +158,16 @@ class HiddenStates(Features):
             return fetch(located(self.model))
 
     @cached_property
-    def _identity(self) -> str:
+    def identity(self) -> str:  # type: ignore[override]  # a property, kept
         files = sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("tokenizer*.json")])
         return digest([of_path(file) for file in files])
 
     def check(self) -> None:
-        if self.sha256 and self._identity != self.sha256:
-            raise UserError(
-                f"the judge was trained on another model than '{self.model}' as it is here ({self.folder}); fetch that "
-                "one, or train the judge anew with 'sails-eval judge train'"
+        if self.sha256 and self.identity != self.sha256:
+            log.warning(
+                "the judge was trained on other weights of '%s' than those in %s: calibrate it before you rely on it",
+                self.model,
+                self.folder,
             )
 
     def settings(self) -> dict[str, Any]:

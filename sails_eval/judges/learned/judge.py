@@ -13,7 +13,7 @@ from sails_eval.judges.base import SCORES, Judge, JudgedKind, OnVerdict, ignore
 from sails_eval.judges.learned.classifier import FILE, TENSORS, Classifier, turning_down
 
 SHIPPED = Path(__file__).with_name("shipped")
-DEFAULT = "ngrams"
+DEFAULT = "smollm2-135m"
 UNSURE = "unsure"
 
 
@@ -43,7 +43,7 @@ class LearnedJudge(Judge):
         from sails_eval.judges.rules import RulesJudge
 
         files = [of_path(self._folder / name) for name in (FILE, TENSORS)]
-        return digest(["learned 1", *files, RulesJudge().fingerprint])
+        return digest(["learned 1", *files, self.classifier.features.identity, RulesJudge().fingerprint])
 
     @cached_property
     def classifier(self) -> Classifier:
