@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sails_eval.core.errors import UserError, as_user_error
-from sails_eval.core.fetchable import hint, located
+from sails_eval.core.fetchable import fetchables, located
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.models.hub import fetch
 
@@ -154,7 +154,9 @@ class HiddenStates(Features):
     @cached_property
     def folder(self) -> Path:
         """Where the model lies. Raises UserError where it can't be had."""
-        with as_user_error(f"the judge's model '{self.model}' is not here", f"name another judge{hint(self.model)}"):
+        known = fetchables().get(self.model)
+        fix = f"fetch it: {known.command}" if known else "give its folder, or fetch it from the hub"
+        with as_user_error(f"the judge's model '{self.model}' is not here", fix):
             return fetch(located(self.model))
 
     @cached_property
