@@ -128,9 +128,9 @@ def score_file(
     """Judge the answers in `source` and write a line for each to `out`, in their order.
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
-    judged what, `<out>.raw.jsonl` what an unscored reply said and how a panel's or cascade's members voted, where there is any. An
-    `out` of the same judge that holds no other answers is resumed: what it has is kept, and only what has no
-    verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
+    judged what, `<out>.raw.jsonl` what an unscored reply said and how the members of a panel or cascade voted, where
+    there is any. An `out` of the same judge that holds no other answers is resumed: what it has is kept, and only what
+    has no verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
     work; what was judged until then is kept for the next try.
     """
     answers = read_answers(source, columns)
@@ -143,7 +143,8 @@ def score_file(
     labels: dict[str, int] = dict(Counter(verdict.label for verdict in verdicts if verdict.label).most_common())
     reasons = dict(Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None).most_common())
     usage = together([used, read_usage(state / USAGE)])
-    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, asked.among_members({kind: verdicts}))
+    members = asked.among_members({kind: verdicts})
+    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, members)
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
     meta, raw = _beside(out)

@@ -1,6 +1,6 @@
 """Cascades: judges of whom each is asked only about what all before it left unscored."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from sails_eval.core.records import Completion, Verdict, Vote
@@ -57,7 +57,7 @@ class Cascade(Several):
         for place, member in enumerate(self.members):
             own = [of_one[place] for of_one in votes if len(of_one) > place]
             decided = f"{sum(vote['unscored'] is None for vote in own):,}"
-            asked = f"was asked about {len(own):,} and decided {decided}"
+            asked = f"was asked about {len(own):,} and decided {decided}" if own else "was not asked"
             told.append(f"{member.name} {asked if place else f'decided {decided} of {answers}'}")
         return told
 

@@ -167,7 +167,7 @@ def test_a_cascade_is_what_its_members_are() -> None:
         ("rules,cascade:rules,grammar", "judge 'cascade:rules': a cascade is no member of a panel or of another"),
         ("cascade:cascade:rules,grammar", "judge 'cascade:rules': a cascade is no member of a panel or of another"),
         ("cascade:rules,cascade:grammar", "judge 'cascade:grammar': a cascade is no member"),
-        ("cascade", "judge 'cascade': a cascade is no member .*; write --judge cascade:A,B"),
+        ("cascade", "judge 'cascade': a cascade is no member .*; write cascade:A,B with nothing before it"),
         ("cascade:rules", "judge 'cascade:rules': a cascade has two members or more, as in cascade:A,B"),
         ("cascade:", "judge 'cascade:': a cascade has two members or more"),
         ("cascade:rules,", "unknown judge ''"),
@@ -200,7 +200,7 @@ def test_boards_are_told_who_decided_how_much() -> None:
         "judge 2 was asked about 1 and decided 0"
     )
     both = cascade.among_members({"harmful": judged(["1xx"], scripted(3)), "safe": [Verdict("a", "broken")]})
-    assert both.endswith("judge 2 was asked about 0 and decided 0")  # what nobody read has no votes
+    assert both.endswith("judge 1 was not asked, judge 2 was not asked")  # what nobody read has no votes
     assert cascade.among_members({"harmful": [], "safe": []}) == ""
     assert ";" not in told and Scripted(0).among_members({"harmful": []}) == ""
 
@@ -219,8 +219,8 @@ def test_judge_score_prints_and_keeps_who_decided(
     told = "judge 0 decided 2 of 4 answers to harmful requests, judge 1 was asked about 2 and decided 2"
     assert told in printed and "cascade(judge 0, judge 1): 3 compliance, 1 refusal; 0 unscored" in printed
     assert [row["score"] for row in read_jsonl(out)] == [1, 5, 5, 5]
-    votes = {row["id"]: [vote["judge"] for vote in row["votes"]] for row in read_jsonl(tmp_path / "out.jsonl.raw.jsonl")}
-    assert votes == {"1x": ["judge 0"], "x5": ["judge 0", "judge 1"], "xt": ["judge 0", "judge 1"], "5x": ["judge 0"]}
+    votes = {row["id"]: len(row["votes"]) for row in read_jsonl(tmp_path / "out.jsonl.raw.jsonl")}
+    assert votes == {"1x": 1, "x5": 2, "xt": 2, "5x": 1}
 
 
 def test_a_judge_of_ones_own_hands_what_it_is_unsure_of_to_rules(example_package: Path) -> None:

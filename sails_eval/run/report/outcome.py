@@ -16,7 +16,8 @@ class Outcome:
 
     `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon. `agreement` counts
     the answers that the reference judge sees alike and those that it does not; `members` says how a panel's or a
-    cascade's came to one verdict. `failed` names the rows that have no score, with the reason; `facts` and `warnings` have them, too.
+    cascade's came to one verdict. `failed` names the rows that have no score, with the reason; `facts` and `warnings`
+    have them, too.
     """
 
     plan: EvaluationPlan
