@@ -25,6 +25,8 @@ class Cascade(Several):
         said: dict[str, list[Verdict]] = {completion.id: [] for completion in completions}
         left = completions
         for member in self.members:
+            if not left:
+                break
             hear = partial(self._hear, member, said, on_verdict)
             for verdict in self._ask(member, kind, left, hear, silence=member is not self.members[-1]):
                 said[verdict.id].append(verdict)

@@ -57,8 +57,8 @@ def _parse(text: str) -> Spec:
     kind, colon, model = judge.partition(":")
     if kind == CASCADE:
         raise UserError(
-            f"judge '{text}': a cascade is no member of a panel or of another cascade; write {CASCADE}:A,B with nothing "
-            "before it"
+            f"judge '{text}': a cascade is no member of a panel or of another cascade; write {CASCADE}:A,B, and "
+            "nothing before it"
         )
     options: dict[str, str] = {}
     for part in query.split("&") if query else []:

@@ -40,6 +40,7 @@ class Scripted(Judge):
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
     ) -> list[Verdict]:
+        assert completions, "a model would be loaded for nothing"
         self.asked += [completion.response for completion in completions]
         verdicts = [self.say(completion) for completion in completions]
         for verdict in reversed(verdicts):  # any order
@@ -94,6 +95,11 @@ def test_a_member_is_asked_only_about_what_all_before_it_left_unscored(parallel:
         ["judge 0"],
         ["judge 0", "judge 1"],
     ]
+
+
+def test_nobody_is_asked_where_nothing_is_left() -> None:
+    assert [one.label for one in judged(["1x", "5x"], scripted(2))] == ["refusal", "compliance"]
+    assert judged([], scripted(2)) == []
 
 
 def test_the_votes_say_who_decided_and_why_others_did_not(tmp_path: Path) -> None:
@@ -167,7 +173,7 @@ def test_a_cascade_is_what_its_members_are() -> None:
         ("rules,cascade:rules,grammar", "judge 'cascade:rules': a cascade is no member of a panel or of another"),
         ("cascade:cascade:rules,grammar", "judge 'cascade:rules': a cascade is no member of a panel or of another"),
         ("cascade:rules,cascade:grammar", "judge 'cascade:grammar': a cascade is no member"),
-        ("cascade", "judge 'cascade': a cascade is no member .*; write cascade:A,B with nothing before it"),
+        ("cascade", "judge 'cascade': a cascade is no member .*; write cascade:A,B, and nothing before it"),
         ("cascade:rules", "judge 'cascade:rules': a cascade has two members or more, as in cascade:A,B"),
         ("cascade:", "judge 'cascade:': a cascade has two members or more"),
         ("cascade:rules,", "unknown judge ''"),
