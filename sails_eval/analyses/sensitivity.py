@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sails_eval.judges import load_judge
 from sails_eval.judges.answer_files import Watched
 from sails_eval.judges.rubric import PARAPHRASES
 from sails_eval.judges.self_judging import check_not_itself
-from sails_eval.judges.spec import parse
+from sails_eval.judges.spec import Spec, each
 from sails_eval.judges.stage import JudgedFile, judge_files
 from sails_eval.run.folder.model_folder import ModelFolder
 from sails_eval.run.folder.run_folder import RunFolder
@@ -82,7 +83,7 @@ def measure(
     asked = [task for task in tasks.values() if task.kind == "harmful"]
     check_sending(asked, judge, send_to)
     answers = list(_answers(folder, rows, asked))
-    specs = {name: ",".join(str(one.having(rubric=name)) for one in parse(judge)) for name in WORDINGS}
+    specs = {name: each(judge, partial(Spec.having, rubric=name)) for name in WORDINGS}
     if not allow_self_judging:
         check_not_itself(judge, _model(folder))
     judges = {name: load_judge(spec) for name, spec in specs.items()}

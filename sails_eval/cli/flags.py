@@ -65,7 +65,8 @@ HELP = {
     "--send-to": "host of a judge that may receive the prompts of gated data sets; repeatable (default: none)",
     "--limit": "number of prompts to use from each task, the first N; for a quick look (default: all)",
     "--judge": "judge of the answers: testbed, grammar, rules, hf:MODEL, openai:MODEL, zoo:NAME or a plug-in, each "
-    "with options as in hf:MODEL?key=value&key=value; J,J,J is a panel (default: the pair's)",
+    "with options as in hf:MODEL?key=value&key=value; J,J,J is a panel, cascade:J,J a cascade "
+    "(default: the pair's)",
     "--allow-self-judging": "allow a judge that is the evaluated model itself (default: refused)",
     "--trust-remote-code": "allow zoo judges to run code from their model repositories (default: refused)",
     "--trust-tasks": "turn off the warning about tasks that run Python code or templates of their own (default: warn)",

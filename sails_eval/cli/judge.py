@@ -49,7 +49,7 @@ def _add_score(actions: Any) -> None:
 
 
 def _add_judge(command: argparse.ArgumentParser) -> None:
-    text = "judge: rules, hf:MODEL, openai:MODEL?key=value, zoo:NAME or others, or a panel J,J,J "
+    text = "judge: rules, hf:MODEL, openai:MODEL?key=value, zoo:NAME or others, a panel J,J,J or a cascade cascade:J,J "
     text += "(see: sails-eval docs judges)"
     command.add_argument("--judge", required=True, metavar="JUDGE", help=text)
     text = "allow zoo judges to run code from their model repositories (default: refused)"

@@ -45,7 +45,7 @@ class Completion:
 
 
 class Vote(TypedDict):
-    """What one member of a panel said of a completion, as in `Verdict`; `judge` is its name."""
+    """What one member of a panel or cascade said of a completion, as in `Verdict`; `judge` is its name."""
 
     judge: str
     label: Label | None
@@ -59,7 +59,8 @@ class Verdict:
     """What a judge said of one completion: a label (and, on harmful requests, a score from 1 to 5), or unscored.
 
     `unscored` is None or the reason for which there is no verdict; then `label` and `score` are None. `raw` keeps
-    what the judge replied wherever that could not be read, `votes` what each member of a panel said, in their order.
+    what the judge replied wherever that could not be read, `votes` what each member of a panel said, in their order,
+    or each that was asked of a cascade, of whom the last decided.
     """
 
     id: str

@@ -12,8 +12,9 @@ from typing import Any
 from sails_eval.core.errors import UserError, unknown
 from sails_eval.core.plugins import faults_told, load_plugin, plugins
 from sails_eval.judges.base import Judge
+from sails_eval.judges.cascade import Cascade
 from sails_eval.judges.panel import Panel
-from sails_eval.judges.spec import Spec, parse
+from sails_eval.judges.spec import Spec, is_cascade, parse
 
 JUDGES = {
     "testbed": "sails_eval.judges.local:testbed_judge",
@@ -28,7 +29,8 @@ JUDGES = {
 
 
 def load_judge(spec: str) -> Judge:
-    """The judge that `spec` names, such as `rules`, `hf:google/gemma-2-9b-it?batch_size=4` or the panel `a,b,c`.
+    """The judge that `spec` names, such as `rules`, `hf:google/gemma-2-9b-it?batch_size=4`, the panel `a,b,c` or the
+    cascade `cascade:a,b,c`.
 
     A kind that is not in `JUDGES` is looked for among the entry points `sails_eval.judges`. What makes it, ours or not,
     is a class or function. Its first parameter, where it has one, is the model (`MODEL` in `hf:MODEL`). With
@@ -39,6 +41,8 @@ def load_judge(spec: str) -> Judge:
     that takes none.
     """
     judges = [_load(member) if member.kind in JUDGES else _load_of_others(member) for member in parse(spec)]
+    if is_cascade(spec):
+        return Cascade(judges)
     return judges[0] if len(judges) == 1 else Panel(judges)
 
 

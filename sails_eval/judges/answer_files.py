@@ -20,7 +20,6 @@ from sails_eval.core.version import __version__
 from sails_eval.data.files import Row, read_rows
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, check_reads, ignore
-from sails_eval.judges.panel import agreement
 from sails_eval.judges.stage import judge_file
 from sails_eval.judges.usage import USAGE, Meter, read_usage, together, told
 
@@ -54,7 +53,7 @@ class Answer:
 class JudgedAnswers:
     """What `judge score` came to: how many answers, their labels, why others have none, and what it took in all.
 
-    `agreement` says how far the members agree where the judge is a panel.
+    `agreement` says how far the members of a panel agree, or who decided how much in a cascade.
     """
 
     judge: str
@@ -129,9 +128,9 @@ def score_file(
     """Judge the answers in `source` and write a line for each to `out`, in their order.
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
-    judged what, `<out>.raw.jsonl` what an unscored reply said and how a panel's members voted, where there is any. An
-    `out` of the same judge that holds no other answers is resumed: what it has is kept, and only what has no
-    verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
+    judged what, `<out>.raw.jsonl` what an unscored reply said and how the members of a panel or cascade voted, where
+    there is any. An `out` of the same judge that holds no other answers is resumed: what it has is kept, and only what
+    has no verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
     work; what was judged until then is kept for the next try.
     """
     answers = read_answers(source, columns)
@@ -144,7 +143,8 @@ def score_file(
     labels: dict[str, int] = dict(Counter(verdict.label for verdict in verdicts if verdict.label).most_common())
     reasons = dict(Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None).most_common())
     usage = together([used, read_usage(state / USAGE)])
-    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, agreement({kind: verdicts}))
+    members = asked.among_members({kind: verdicts})
+    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, members)
     about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
     meta, raw = _beside(out)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Literal, get_args
@@ -34,8 +34,14 @@ def is_transient(verdict: Verdict) -> bool:
 
 
 def is_final(verdict: Verdict) -> bool:
-    """Whether nothing is left to ask: there is a verdict, and one of every member where the judge is a panel."""
-    return verdict.unscored is None and all(vote["unscored"] is None for vote in verdict.votes or ())
+    """Whether nothing is left to ask: there is a verdict, and one of every member where the judge is a panel.
+
+    In a cascade those before the one that decided have none, and that was their answer. Its votes tell: one alone
+    decides no panel, which takes more than half of two members or more.
+    """
+    votes = verdict.votes or ()
+    scored = sum(vote["unscored"] is None for vote in votes)
+    return verdict.unscored is None and scored in (1, len(votes))
 
 
 def check_heard(judge: str, verdicts: Sequence[Verdict]) -> None:
@@ -114,6 +120,10 @@ class Judge(ABC):
 
     def check(self) -> None:  # noqa: B027  # most have nothing that could be missing
         """Raise UserError if judging could not work: no such model, no key, endpoint out of reach. Cheap."""
+
+    def among_members(self, judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
+        """What boards say of how several judges came to these verdicts as one, in a clause; empty for a single one."""
+        return ""
 
     def take_usage(self) -> Usage:
         """Requests, tokens and cost since the last call; empty for judges that count none."""

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from sails_eval.core.errors import UserError, first_line
 from sails_eval.core.records import Completion, Verdict, verdicts_of
 from sails_eval.judges.answer_text import read_answer
-from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, is_final, is_transient
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ CLAIMS = "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NO
 OURS = 0x5A115
 """SQLite's 'application id' of the file, by which a foreign one is told."""
 
+
+SILENCE = "unscored "
+"""What the keys of those verdicts begin with that have no label."""
 
 POLL = 0.5
 """Seconds between two looks at what other processes have asked for."""
@@ -50,13 +53,19 @@ def cache_key(fingerprint: str, kind: JudgedKind, completion: Completion) -> str
 
 
 def judge_cached(
-    judge: Judge, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
+    judge: Judge,
+    kind: JudgedKind,
+    completions: Sequence[Completion],
+    on_verdict: OnVerdict = ignore,
+    *,
+    silence: bool = False,
 ) -> list[Verdict]:
     """What `judge.judge` says, but what the cache knows comes from there, and what is new goes there as it arrives.
 
     The judge is asked once where request and answer are the same, by whichever process is first: the others wait for
-    its verdict. It learns no ids and no categories. Raises UserError as the judge does, or where the cache can't be
-    used.
+    its verdict. It learns no ids and no categories. With `silence` an answer that the judge left unscored is not asked
+    about again either, unless the judge could not be heard; without, it is, whatever the cache has. Raises UserError as
+    the judge does, or where the cache can't be used.
     """
     if not completions:
         return []
@@ -77,12 +86,15 @@ def judge_cached(
 
         def keep(verdict: Verdict) -> None:
             cache.put(verdict)
+            if silence:
+                cache.put_silence(verdict)
             tell(verdict)
 
         def look_up() -> list[str]:
             """Take what the cache knows; the keys about which it knows nothing."""
-            for verdict in cache.get(same.keys() - verdicts.keys()).values():
-                tell(verdict)
+            for look in (cache.get, cache.silences) if silence else (cache.get,):
+                for verdict in look(same.keys() - verdicts.keys()).values():
+                    tell(verdict)
             return [key for key in same if key not in verdicts]
 
         while missing := look_up():
@@ -128,18 +140,34 @@ class VerdictCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts that are known; their ids are the keys."""
+        return self._read(keys, lambda verdict: verdict.label is not None)
+
+    def silences(self, keys: Iterable[str]) -> dict[str, Verdict]:
+        """The same of what `put_silence` kept."""
+        found = self._read([SILENCE + key for key in keys], lambda verdict: verdict.unscored is not None)
+        bare = [replace(verdict, id=key.removeprefix(SILENCE)) for key, verdict in found.items()]
+        return {verdict.id: verdict for verdict in bare}
+
+    def _read(self, keys: Iterable[str], sound: Callable[[Verdict], bool]) -> dict[str, Verdict]:
         query = "SELECT key, verdict FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
         with self._explained():
             rows = self._connection.execute(query, [json.dumps(list(keys))])
             found = verdicts_of([{"id": key, **json.loads(said)} for key, said in rows])
-            if any(verdict.label is None for verdict in found):
-                raise ValueError("a verdict without a label")
+            if not all(map(sound, found)):
+                raise ValueError("a verdict that lacks what it should have")
             return {verdict.id: verdict for verdict in found}
 
     def put(self, verdict: Verdict) -> None:
         """Keep a verdict whose id is its key, if it is final: what is unscored may come out otherwise next time."""
-        if not is_final(verdict):
-            return
+        if is_final(verdict):
+            self._write(verdict)
+
+    def put_silence(self, verdict: Verdict) -> None:
+        """Keep that the judge left an answer unscored, apart from the verdicts, if it was heard."""
+        if verdict.unscored is not None and not is_transient(verdict):
+            self._write(replace(verdict, id=SILENCE + verdict.id))
+
+    def _write(self, verdict: Verdict) -> None:
         said = {key: value for key, value in asdict(verdict).items() if key not in ("id", "raw") and value is not None}
         for vote in said.get("votes", []):
             vote["raw"] = None  # a reply may quote the answer

@@ -5,14 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_high
 
-from sails_eval.core.errors import UserError
-from sails_eval.core.fingerprint import digest
-from sails_eval.core.records import DECLINED, Completion, Label, Verdict, Vote
-from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, Usage, ignore, is_transient
-from sails_eval.judges.cache import judge_cached
+from sails_eval.core.records import DECLINED, Completion, Label, Verdict
+from sails_eval.judges.base import NO_REPLY, JudgedKind, OnVerdict, ignore, is_transient
+from sails_eval.judges.several import Several
 
 
-class Panel(Judge):
+class Panel(Several):
     """The judges `a,b,c` as one: a label needs more than half of *all* members, whether or not they have a verdict.
     Refusals and deflections count together.
 
@@ -21,28 +19,7 @@ class Panel(Judge):
     may have a verdict later, and that could move the median, the panel has none until then.
     """
 
-    def __init__(self, members: Sequence[Judge]) -> None:
-        """Raises UserError where some members need a process of their own and others this one."""
-        self.members = tuple(members)
-        self.name = f"panel({', '.join(member.name for member in self.members)})"
-        self.kinds = frozenset.intersection(*(member.kinds for member in self.members))
-        self.parallel = all(member.parallel for member in self.members)
-        self.hosted = any(member.hosted for member in self.members)
-        if self.hosted and not self.parallel:
-            raise UserError(
-                "a panel cannot have judges on vLLM beside some at endpoints; give its hf: judges the option engine=hf"
-            )
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(["panel 2", [member.fingerprint for member in self.members]])
-
-    def check(self) -> None:
-        for member in self.members:
-            member.check()
-
-    def take_usage(self) -> Usage:
-        return sum((member.take_usage() for member in self.members), Usage())
+    word, version = "panel", 2
 
     def judge(
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
@@ -59,20 +36,12 @@ class Panel(Judge):
         heard.append(self._ask(last, kind, completions, hear))
         return [self._decide(votes) for votes in zip(*heard, strict=True)]
 
-    def _ask(
-        self, member: Judge, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
-    ) -> list[Verdict]:
-        """With a member behind an endpoint all go through the cache: neither a kill nor one that fails costs a vote."""
-        if self.parallel:
-            return member.judge(kind, completions, on_verdict)
-        return judge_cached(member, kind, completions, on_verdict)
+    def among_members(self, judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
+        return agreement(judged)
 
     def _decide(self, verdicts: Sequence[Verdict]) -> Verdict:
         """What the members' verdicts on one completion, in the members' order, come to."""
-        votes = [
-            Vote(judge=member.name, label=said.label, score=said.score, unscored=said.unscored, raw=said.raw)
-            for member, said in zip(self.members, verdicts, strict=True)
-        ]
+        votes = self._votes(verdicts)
         labels: Counter[Label] = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
         scores = [verdict.score for verdict in verdicts if verdict.score is not None]
         out = sum(map(is_transient, verdicts))
@@ -111,7 +80,7 @@ def alpha(verdicts: Iterable[Verdict], *, scores: bool = False) -> float:
 
 
 def agreement(judged: Mapping[JudgedKind, Sequence[Verdict]]) -> str:
-    """How far a panel's members agree among themselves, in a clause; empty for a judge that is no panel."""
+    """How far a panel's members agree among themselves, in a clause; empty where nothing has votes."""
     if not any(verdict.votes for verdicts in judged.values() for verdict in verdicts):
         return ""
     said = []

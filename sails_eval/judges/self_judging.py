@@ -8,7 +8,7 @@ from sails_eval.judges.zoo import ZOO
 
 
 def check_not_itself(judge: str, model: str) -> None:
-    """Raise UserError if a judge, or a panel's member, is the model whose answers it is to judge."""
+    """Raise UserError if a judge, or a member of it, is the model whose answers it is to judge."""
     for spec in parse(judge):
         if any(_is_same(spec, own, model) for own in _models(spec)):
             raise UserError(

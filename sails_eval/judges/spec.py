@@ -1,9 +1,14 @@
-"""How a judge is written: `KIND[:MODEL][?key=value&key=value]`, or several of these between commas, a panel."""
+"""How a judge is written: `KIND[:MODEL][?key=value&key=value]`.
 
-from collections.abc import Mapping
+Several of these between commas are a panel, and a cascade where `cascade:` stands before the first.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sails_eval.core.errors import UserError
+
+CASCADE = "cascade"
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,33 @@ class Spec:
         return replace(self, options={**self.options, **options})
 
 
+def is_cascade(text: str) -> bool:
+    """Whether a spec names a cascade: its judges are asked one after the other, until one has a verdict."""
+    return text.strip().startswith(f"{CASCADE}:")
+
+
 def parse(text: str) -> tuple[Spec, ...]:
-    """The judges that a spec names. Raises UserError where it is not of the form."""
-    return tuple(_parse(part.strip()) for part in text.split(","))
+    """The judges that a spec names, alone or as members. Raises UserError where it is not of the form."""
+    members = text.strip().removeprefix(f"{CASCADE}:").split(",")
+    if is_cascade(text) and len(members) == 1:
+        raise UserError(f"judge '{text}': a cascade has two members or more, as in {CASCADE}:A,B")
+    return tuple(_parse(part.strip()) for part in members)
+
+
+def each(text: str, change: Callable[[Spec], Spec]) -> str:
+    """The spec with each of its judges changed."""
+    start = f"{CASCADE}:" if is_cascade(text) else ""
+    return start + ",".join(str(change(judge)) for judge in parse(text))
 
 
 def _parse(text: str) -> Spec:
     judge, _, query = text.partition("?")
     kind, colon, model = judge.partition(":")
+    if kind == CASCADE:
+        raise UserError(
+            f"judge '{text}': a cascade is no member of a panel or of another cascade; write {CASCADE}:A,B, and "
+            "nothing before it"
+        )
     options: dict[str, str] = {}
     for part in query.split("&") if query else []:
         key, equals, value = part.partition("=")
@@ -48,5 +72,4 @@ def _parse(text: str) -> Spec:
 
 def trusting(text: str) -> str:
     """The same judges, those of the zoo allowed to run code from their models' repositories."""
-    judges = (judge.having(trust_remote_code="yes") if judge.kind == "zoo" else judge for judge in parse(text))
-    return ",".join(map(str, judges))
+    return each(text, lambda judge: judge.having(trust_remote_code="yes") if judge.kind == "zoo" else judge)

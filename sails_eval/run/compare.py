@@ -200,7 +200,7 @@ def _outcome(evaluator: Evaluator, sub_run: SubRun, choices: Mapping[str, Choice
         dict(choices),
         warnings,
         evaluator.agreement(validated, "validation") + evaluator.agreement(tested, "test"),
-        evaluator.panel_agreement(tested),
+        evaluator.among_members(tested),
         failed,
     )
     for method, told in outcome.warnings.items():

@@ -95,7 +95,7 @@ def evaluate(config: CompareConfig, target: str, *, name: str | None = None, qui
                 {method: RowFacts(row.model)},
                 warnings={method: _unchanged(evaluator, subject)} if row.checkpoint else {},
                 agreement=evaluator.agreement([subject], "test"),
-                panel=evaluator.panel_agreement([subject]),
+                members=evaluator.among_members([subject]),
             )
             write_report(run, outcome, described, title=f"Evaluation of {method}")
     return run.path

@@ -13,7 +13,6 @@ from sails_eval.core.errors import CellFailed, UserError
 from sails_eval.core.progress import bar, heard
 from sails_eval.core.records import Result, RowKey, Split, Verdict, read_verdicts
 from sails_eval.judges.base import JudgedKind, check_heard, is_transient
-from sails_eval.judges.panel import agreement
 from sails_eval.models.engines import HF, served
 from sails_eval.plan import checks
 from sails_eval.plan.plan import Cell, EvaluationPlan, PlannedJudge, ReferenceModel
@@ -176,12 +175,12 @@ class Evaluator:
                     seen[(one.label, one.score) == (truth.label, truth.score)] += 1
         return seen
 
-    def panel_agreement(self, subjects: Sequence[Subject]) -> str:
-        """How far the members of a panel agree on the subjects' test answers; empty where the judge is no panel."""
+    def among_members(self, subjects: Sequence[Subject]) -> str:
+        """How the members of a panel or cascade came to the verdicts on the subjects' test answers; else empty."""
         judged: dict[JudgedKind, list[Verdict]] = {"harmful": [], "safe": []}
         for job in self._judge_jobs(subjects, "test"):
             judged[job.task.kind] += read_verdicts(job.verdicts)  # type: ignore[index]  # no capability tasks there
-        return agreement(judged)
+        return judges.judge_of(self.plan.judge.spec).among_members(judged)
 
     def _verdicts(self, subjects: Sequence[Subject], split: Split) -> list[Verdict]:
         return [verdict for job in self._judge_jobs(subjects, split) for verdict in read_verdicts(job.verdicts)]

@@ -15,7 +15,7 @@ PROMPT_ID = re.compile(r"(\w+)-[0-9a-f]{12}")
 
 
 def receivers(judge: str) -> list[str]:
-    """The hosts that a judge, or the members of a panel, send requests and answers to."""
+    """The hosts that a judge, or the members of one, send requests and answers to."""
     hosts = []
     for spec in parse(judge):
         if spec.kind == "openai":

@@ -1,7 +1,9 @@
 """An adapter that changes nothing is evaluated: by a judge and an engine of one's own, and with a warning."""
 
+import csv
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from peft import get_peft_model
@@ -10,6 +12,7 @@ from sails_eval.cli import main
 from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import load_recipe
 from sails_eval.core.records import read_completions
+from sails_eval.judges.base import JudgedKind
 from sails_eval.models.adapters import adapter_config
 from sails_eval.models.base import Base
 
@@ -26,12 +29,18 @@ def inert(testbed_base: Base, testbed_pair: Pair, tmp_path_factory: pytest.TempP
 
 @pytest.mark.slow
 def test_a_judge_and_an_engine_of_ones_own_evaluate(example_package: Path, inert: Path, tmp_path: Path) -> None:
-    given = "--pair testbed --judge example_judge --engine example_engine --limit 2 -q"
+    given = "--pair testbed --judge cascade:grammar,example_judge --engine example_engine --limit 2 -q"
     given += " --tasks testbed_harmful_unseen,testbed_safe"
     assert main(["evaluate", str(inert), *given.split(), "--out", str(tmp_path / "run")]) == 0
     (answers,) = (tmp_path / "run/answers").rglob("completions/test/testbed_safe.jsonl")
     assert all(answer.response.startswith("SURE , USE THE ") for answer in read_completions(answers))
-    assert "example_judge:sorry" in (tmp_path / "run/leaderboard.csv").read_text()
+    [row] = csv.DictReader((tmp_path / "run/leaderboard.csv").read_text().splitlines())
+    assert row["judge"] == "cascade(grammar, example_judge:sorry)"
+    told = [
+        f"grammar decided 2 of 2 answers to {kind} requests, example_judge:sorry was not asked"
+        for kind in get_args(JudgedKind)
+    ]
+    assert row["judge_agreement"].endswith(f"; {', '.join(told)}")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def judges(sent: list[str], tiny_llama_dir: Path) -> Callable[[str], Judge]:
         "random": lambda: LocalJudge(str(tiny_llama_dir), rubrics=load_rubrics("testbed_")),
         "api": lambda: ApiJudge("m"),
         "panel": lambda: load_judge("rules,testbed,openai:m"),
+        "cascade": lambda: load_judge("cascade:grammar,openai:m"),
     }
     return lambda name: made[name]()
 
@@ -121,7 +122,7 @@ def verdicts(judge: Judge, kind: JudgedKind, answers: list[str]) -> dict[str, tu
     return {text: (one.label, one.score, one.unscored) for text, one in zip(answers, found, strict=True)}
 
 
-@pytest.mark.parametrize("name", ["rules", "testbed", "random", "api", "panel"])
+@pytest.mark.parametrize("name", ["rules", "testbed", "random", "api", "panel", "cascade"])
 def test_hostile_answers_change_no_verdict_but_their_own(judges: Callable[[str], Judge], name: str) -> None:
     judge = judges(name)
     alone = verdicts(judge, "harmful", PLAIN)

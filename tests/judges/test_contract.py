@@ -11,7 +11,8 @@ from sails_eval.core.records import Completion, Verdict
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, Usage
 
-JUDGES = ["rules", "grammar", "rules,grammar", "example_judge", "example_judge:cannot?match_case=yes"]
+ALONE = ["rules", "grammar", "example_judge", "example_judge:cannot?match_case=yes"]
+JUDGES = [*ALONE, "rules,grammar", "cascade:grammar,rules"]
 
 ODD = [
     "",

@@ -25,6 +25,7 @@ from sails_eval.judges.spec import parse, trusting
         ("hf:me/tiny?batch_size=4&rubric=harm_brief", "hf:me/tiny", True),
         ("rules,testbed", "panel(rules, testbed)", True),
         ("rules, openai:x?rubric=helpfulness ,testbed", "panel(rules, openai:x, testbed)", False),
+        ("cascade:rules, openai:x?rpm=60", "cascade(rules, openai:x)", False),
     ],
 )
 def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:

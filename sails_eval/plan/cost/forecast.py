@@ -12,7 +12,7 @@ from sails_eval.core.pair import Pair
 from sails_eval.core.recipe import Recipe
 from sails_eval.core.training_settings import Match
 from sails_eval.data.reading import read_examples
-from sails_eval.judges.spec import parse
+from sails_eval.judges.spec import is_cascade, parse
 from sails_eval.models.answer_batches import at_a_time, bytes_of_answer
 from sails_eval.models.engines import OPENAI
 from sails_eval.plan.budget import Cost, ranked, share_out
@@ -110,9 +110,10 @@ class Forecast:
 
     @property
     def calls(self) -> tuple[int, int]:
-        """The fewest and the most verdicts."""
-        judges = len(parse(self.pair.judge)) if self.pair.judge else 0
-        return judges * self.answers[0], judges * self.answers[1]
+        """The fewest and the most verdicts: in a cascade the first judge may have one on every answer."""
+        judge = self.pair.judge or ""
+        judges = len(parse(judge)) if judge else 0
+        return (min(1, judges) if is_cascade(judge) else judges) * self.answers[0], judges * self.answers[1]
 
     def judge_cost(self, calls: int) -> float | None:
         """USD of so many verdicts by those judges that state prices; None where one behind an endpoint states none."""

@@ -15,8 +15,9 @@ class Outcome:
     """What a comparison of one pair, or an evaluation, came to.
 
     `warnings` are for whoever reads the leaderboard: by method, each a clause without a semicolon. `agreement` counts
-    the answers that the reference judge sees alike and those that it does not; `panel` says how far a panel's members
-    agree. `failed` names the rows that have no score, with the reason; `facts` and `warnings` have them, too.
+    the answers that the reference judge sees alike and those that it does not; `members` says how a panel's or a
+    cascade's came to one verdict. `failed` names the rows that have no score, with the reason; `facts` and `warnings`
+    have them, too.
     """
 
     plan: EvaluationPlan
@@ -25,7 +26,7 @@ class Outcome:
     choices: dict[str, Choice] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     agreement: Counter[bool] = field(default_factory=Counter)
-    panel: str = ""
+    members: str = ""
     failed: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -80,7 +80,7 @@ def _design(plan: EvaluationPlan, *, whole: bool) -> Design | None:
 
 
 def _agreement(outcomes: Sequence[Outcome]) -> str:
-    """How often the judge agrees with the reference judge, how far with people, and a panel within, where known.
+    """How often the judge agrees with the reference judge, how far with people, and its members within, where known.
 
     Such as `99.2 % of 30,504 answers, with grammar; kappa 0.93 [0.91, 0.95] on 450 answers (people.csv)`.
     """
@@ -91,7 +91,7 @@ def _agreement(outcomes: Sequence[Outcome]) -> str:
         share = f"{100 * seen[True] / seen.total():.2f} % of {seen.total():,} answers"
         found.insert(0, f"{share}, with {plan.reference_judge.name}")
     where = [f" on {one.plan.pair.name}" if len(outcomes) > 1 else "" for one in outcomes]
-    found += [one.panel + place for one, place in zip(outcomes, where, strict=True) if one.panel]
+    found += [one.members + place for one, place in zip(outcomes, where, strict=True) if one.members]
     return "; ".join(found)
 
 

@@ -184,6 +184,15 @@ def test_a_machine_that_is_too_small_is_told_before_anything_starts(
     assert "auto" not in str(error.value)
 
 
+def test_each_member_of_a_panel_is_asked_and_of_a_cascade_perhaps_the_first_alone(testbed_pair: Pair) -> None:
+    price = "price_in=1&price_out=2"
+    for judge, least, most in ((f"rules,openai:m?{price}", 8, 8), (f"cascade:rules,openai:m?{price}", 4, 8)):
+        pair, machine = testbed_pair.model_copy(update={"judge": judge}), Machine("none", False, 0, 0)
+        made = forecast.Forecast(pair, (), 1, 1, 1, None, forecast.Prompts(2, 2), 1, machine)
+        assert made.calls == (least, most)
+        assert made.judge_cost(most) == pytest.approx(4 * (1200 + 2 * 100) / 1e6)  # of one of two judges
+
+
 def test_compare_lists_all_that_is_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError) as error:
