@@ -266,12 +266,19 @@ def _board(
     return Rejudged(
         place,
         described.pair,
-        (first["judge"], judge.name),
+        _names(first["judge"], organisms[0].run.description().identity.judge, judge),
         smoke_test(frame, described.methods) if described.quick else frame,
         described.quick,
         design,
         tuple(all_tested(by, tasks, seeds, choices, failed) for by in (own, results)),
     )
+
+
+def _names(own: str, fingerprint: str, other: Judge) -> tuple[str, str]:
+    """What both judges are called; with their fingerprints where that is the same, as of two versions of one judge."""
+    if own != other.name:
+        return own, other.name
+    return f"{own} ({fingerprint[:8]})", f"{other.name} ({other.fingerprint[:8]})"
 
 
 def _facts(rows: Mapping[str, dict[str, Any]], order: Sequence[str]) -> dict[str, RowFacts]:

@@ -142,8 +142,8 @@ def _shown(value: float) -> str:
 def _ranks(board: Rejudged) -> str:
     tau, rho = board.agreement
     if math.isnan(tau):
-        return "alignment scores: no rank correlation, since there are no two different ones"
-    return f"alignment scores: Kendall's τ {tau:.2f}, Spearman's rank correlation {rho:.2f}"
+        return "No rank correlation: no two rows have different alignment scores"
+    return f"Kendall's τ of the alignment scores {tau:.2f}, Spearman's rank correlation {rho:.2f}"
 
 
 def _compared(board: Rejudged) -> list[list[str]]:
