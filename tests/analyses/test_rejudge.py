@@ -91,7 +91,8 @@ def test_a_judge_that_says_the_same_changes_nothing(run: Path, others: None) -> 
     assert content(run) == before
     own, new = (pd.read_csv(folder / "leaderboard.csv") for folder in (run, out))
     assert set(new["judge"]) == {"same"} and set(own["judge"]) == {"rules"}
-    pd.testing.assert_frame_equal(*(one.drop(columns=["judge", "date", "judge_agreement"]) for one in (own, new)))
+    own, new = (one.drop(columns=["judge", "date", "judge_agreement"]) for one in (own, new))
+    pd.testing.assert_frame_equal(own, new)
     results = [pd.read_csv(folder / "results.csv") for folder in (run, out)]
     tested = results[0][results[0]["split"] == "test"].sort_values(list(results[0].columns), ignore_index=True)
     pd.testing.assert_frame_equal(tested, results[1].sort_values(list(results[1].columns), ignore_index=True))
@@ -151,6 +152,7 @@ def test_the_model_itself_is_no_judge_unless_that_is_wanted(run: Path, monkeypat
     assert rejudge(run, Asked(f"hf:{model}", allow_self_judging=True), quiet=True)
 
 
+@pytest.mark.slow
 def test_several_pairs_and_budgets_have_a_board_each_and_one_together(
     asked: dict[str, Any], pool: Canned, others: None
 ) -> None:
@@ -176,6 +178,7 @@ def test_rows_that_failed_stay_without_a_score(asked: dict[str, Any], pool: Cann
     assert RunFolder(run).failed.exists
 
 
+@pytest.mark.slow
 def test_a_confirmation_keeps_its_design(confirmed: dict[str, Any], tuned: Tuned, others: None) -> None:
     run = made(**confirmed)
     out, boards = rejudge(run, Asked("same"), quiet=True)
