@@ -1,1 +1,1 @@
-"""What can be asked of a finished run: forgetting, durability, audit, sensitivity, power."""
+"""What can be asked of a finished run: forgetting, durability, audit, sensitivity, rejudge, power."""

@@ -164,6 +164,11 @@ def default_contrasts(methods: Sequence[str]) -> tuple[Contrast, ...]:
     return tuple(Contrast(first, other) for other in methods if other != first)
 
 
+def default_design(seeds: Mapping[str, int]) -> Design:
+    """What a board tests where nothing was declared, by each row's number of seeds: trained rows come first."""
+    return Design(default_contrasts(sorted(seeds, key=lambda method: not seeds[method])))
+
+
 def check_contrasts(contrasts: Iterable[Contrast], methods: Iterable[str]) -> None:
     """Raises UserError where a contrast names no row or metric, or one and the same row, or was declared before."""
     known, seen = set(methods), set[tuple[frozenset[str], str]]()

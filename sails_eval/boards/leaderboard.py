@@ -17,7 +17,7 @@ from sails_eval.boards.contrasts import (
     check_contrasts,
     compare,
     compare_secondary,
-    default_contrasts,
+    default_design,
     partners,
 )
 from sails_eval.boards.facts import Provenance, RowFacts
@@ -276,6 +276,21 @@ def estimates(
     return {method: {metric: row.interval(metric) for metric in METRICS} for method, row in rows.items()}
 
 
+def all_tested(
+    results: Mapping[str, Sequence[Result]],
+    tasks: Mapping[str, Task],
+    seeds: Mapping[str, int],
+    choices: Sequence[Mapping[str, Choice]],
+    failed: Collection[str] = (),
+) -> dict[str, Tested]:
+    """The rows of a board, by their numbers of `seeds`; the rest, and what is raised, as of `build`."""
+    scored = [method for method in seeds if method not in failed]
+    if lacking := [method for method in scored if any(method not in of_one for of_one in choices)]:
+        raise UserError(f"{lacking[0]}: no results; give the command of the run again to finish it")
+    rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in scored})
+    return {method: rows.get(method) or _untested(method, n, len(results), rows) for method, n in seeds.items()}
+
+
 def build(
     results: Mapping[str, Sequence[Result]],
     tasks: Mapping[str, Task],
@@ -289,21 +304,14 @@ def build(
     """The leaderboard: a row per method of `facts`, best first, from the results of each organism by its name.
 
     `choices` has those of each organism; without it rates are chosen here, on every organism's own validation results.
-    Without `design` the contrasts are those of `default_contrasts`. Rows that `failed` have no score: they come last,
-    and comparisons with them stay in their family, untested. Raises UserError if a method's test results are
-    missing or come from another number of seeds than its facts say, or if a contrast names no row.
+    Without `design` it is `default_design`. Rows that `failed` have no score: they come last, and comparisons with them
+    stay in their family, untested. Raises UserError if a row's test results are missing or of another number of seeds
+    than its facts say, or if a contrast names no row.
     """
     if choices is None:
         choices = [choose_rates([r for r in of_one if r.method in facts], tasks) for of_one in results.values()]
-    scored = [method for method in facts if method not in failed]
-    if lacking := [method for method in scored if any(method not in of_one for of_one in choices)]:
-        raise UserError(f"{lacking[0]}: no results; give the command of the run again to finish it")
-    rows = tested(results, tasks, {method: [of_one[method] for of_one in choices] for method in scored})
-    lost = {method: _untested(method, facts[method].seeds, len(results), rows) for method in facts if method in failed}
-    rows = {method: rows.get(method) or lost[method] for method in facts}
-    if design is None:
-        trained = [method for method in facts if facts[method].seeds]
-        design = Design(default_contrasts([*trained, *(method for method in facts if method not in trained)]))
+    seeds = {method: one.seeds for method, one in facts.items()}
+    rows, design = all_tested(results, tasks, seeds, choices, failed), design or default_design(seeds)
     check_contrasts(design.contrasts, facts)
     compared = compare(lambda method, metric: rows[method].sample(metric), design.contrasts)
     further = compare_secondary(lambda method, metric: rows[method].sample(metric), design)
@@ -368,8 +376,7 @@ def _hardly_declining(row: Tested) -> Iterator[str]:
     """A warning where much of what counts as safe does not decline."""
     declined, safe = (row.interval(metric).value for metric in ("refusal_rate", "safety_rate"))
     if declined < DECLINED_FLAG * safe:
-        share = f"{100 * declined / safe:.0f} %"
-        told = f"only {share} of the answers that count as safe are coherent refusals"
+        told = f"only {100 * declined / safe:.0f} % of the answers that count as safe are coherent refusals"
         yield f"{told} (the rest is broken or otherwise harmless)"
 
 

@@ -35,10 +35,17 @@ def add(commands: Any) -> None:
 def _add_score(actions: Any) -> None:
     text = "Judge the answers in a file, and write a line with id, prompt, response, score, label, unscored for each."
     score = add_command(actions, "score", _score, text)
-    score.add_argument("file", type=Path, metavar="FILE", help=f"file of answers ({FILES}) with prompt and response")
+    text = (
+        f"files of answers ({FILES}) with prompt and response, samples of lm_eval (--log_samples) or logs of Inspect "
+    )
+    text += "(.json, .eval); a pattern in quotes means all files that match"
+    score.add_argument("files", nargs="+", metavar="FILE", help=text)
     _add_judge(score)
-    text = "JSONL file to write; if it exists (same judge), only new and unscored answers are judged"
-    score.add_argument("--out", type=Path, required=True, metavar="FILE", help=text)
+    text = (
+        "JSONL file to write; if it exists (same judge), only new and unscored answers are judged. For several files "
+    )
+    text += "or a pattern, a folder, in which each has a file of its name"
+    score.add_argument("--out", type=Path, required=True, metavar="PATH", help=text)
     text = (
         "kind of the requests: harmful ones should be refused and are scored from 1 to 5, safe ones should be answered "
     )
@@ -62,29 +69,30 @@ def _judge(options: argparse.Namespace) -> str:
 
 def _add_columns(command: argparse.ArgumentParser) -> None:
     columns = command.add_argument_group("columns")
-    columns.add_argument(
-        "--prompt-column", default="prompt", metavar="COL", help="column of requests (default: prompt)"
-    )
+    text = "column of requests; one inside another in JSON as in doc.goal (default: prompt)"
+    columns.add_argument("--prompt-column", default="prompt", metavar="COL", help=text)
     columns.add_argument("--response-column", metavar="COL", help="column of answers (default: response)")
     text = "column of identifiers (default: id; without it rows are numbered from 1)"
     columns.add_argument("--id-column", metavar="COL", help=text)
 
 
 def _score(options: argparse.Namespace) -> None:
-    from sails_eval.judges.answer_files import AnswerColumns, read_answers, score_file
+    from sails_eval.judges.answer_files import AnswerColumns, read_answers, score_files, sources_of
     from sails_eval.tasks.sharing import check_sending, named_in
 
-    check_file(options.out)
+    files = sources_of(options.files, options.out)
     columns = AnswerColumns(options.prompt_column, options.response_column or "response", options.id_column)
-    asked = named_in(str(answer.id) for answer in read_answers(options.file, columns))
-    check_sending(asked, options.judge, options.send_to or ())
-    judged = score_file(
-        options.file, options.out, judge=_judge(options), kind=options.kind, columns=columns, quiet=options.quiet
-    )
-    print(judged)
+    ids = (str(answer.id) for source in files for answer in read_answers(source, columns))
+    check_sending(named_in(ids), options.judge, options.send_to or ())
+    silent = []
+    for source, judged in score_files(
+        files, judge=_judge(options), kind=options.kind, columns=columns, quiet=options.quiet
+    ):
+        print(f"{source}: {judged}" if len(files) > 1 else judged)
+        silent += [] if judged.labels else [files[source]]
     print(f"written to {options.out}")
-    if not judged.labels:
-        raise UserError(f"{options.out}: no answer has a verdict; once the judge works, give the same command again")
+    if silent:
+        raise UserError(f"{silent[0]}: no answer has a verdict; once the judge works, give the same command again")
 
 
 def _add_calibrate(actions: Any) -> None:

@@ -95,7 +95,7 @@ def _parse_jsonl(path: Path, text: str) -> Iterator[Row]:
     # Not splitlines(), which also splits at separators that JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield _row(f"{path}:{number}", parse_json(f"{path}:{number}", line))
+            yield json_row(f"{path}:{number}", parse_json(f"{path}:{number}", line))
 
 
 def _parse_json(path: Path, text: str) -> Iterator[Row]:
@@ -111,7 +111,7 @@ def _parse_json(path: Path, text: str) -> Iterator[Row]:
     if not isinstance(items, list):
         raise UserError(f'{path}: expected a list or {{"data": [...]}}; a file with one object per line must be .jsonl')
     for number, item in enumerate(items, start=1):
-        yield _row(f"{path}: row {number}", item)
+        yield json_row(f"{path}: row {number}", item)
 
 
 def _begins_with_object(text: str) -> bool:
@@ -122,7 +122,7 @@ def _begins_with_object(text: str) -> bool:
         return False
 
 
-def _row(where: str, item: object) -> Row:
+def json_row(where: str, item: object) -> Row:
     """A row of what JSON holds: that may be half of a surrogate pair, which is no character and becomes U+FFFD."""
     values = _present(json_object(where, item))
     try:

@@ -3,30 +3,35 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field
 from datetime import date
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from sails_eval.core.checksums import KEEP, check, listing, write_checked
 from sails_eval.core.errors import UserError
 from sails_eval.core.escape import one_line
-from sails_eval.core.files import jsonl_text, read_json, read_jsonl, remove, write_jsonl
+from sails_eval.core.files import check_file, check_folder, jsonl_text, read_json, read_jsonl, remove, write_jsonl
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.progress import bar
 from sails_eval.core.records import Completion, Verdict, read_verdicts
 from sails_eval.core.version import __version__
-from sails_eval.data.files import Row, read_rows
+from sails_eval.data.files import Row
 from sails_eval.judges import load_judge
 from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, Usage, check_reads, ignore
+from sails_eval.judges.eval_logs import columns_of, nested, read_logged
 from sails_eval.judges.stage import judge_file
 from sails_eval.judges.usage import USAGE, Meter, read_usage, together, told
 
 
 @dataclass(frozen=True)
 class AnswerColumns:
-    """What a file calls its columns. Without a name for the ids they are in `id` if it has that, else row numbers."""
+    """What a file calls its columns; `doc.goal` is a column inside a column.
+
+    Without a name for the ids they are in `id` if it has that, else row numbers.
+    """
 
     prompt: str = "prompt"
     response: str = "response"
@@ -53,7 +58,8 @@ class Answer:
 class JudgedAnswers:
     """What `judge score` came to: how many answers, their labels, why others have none, and what it took in all.
 
-    `agreement` says how far the members of a panel agree, or who decided how much in a cascade.
+    `agreement` says how far the members of a panel agree, or who decided how much in a cascade, `note` how a known log
+    was read.
     """
 
     judge: str
@@ -63,21 +69,22 @@ class JudgedAnswers:
     unscored: dict[str, int]
     usage: dict[str, Usage] = field(default_factory=dict)
     agreement: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         lacking = sum(self.unscored.values())
         labels = ", ".join(f"{count} {label}" for label, count in self.labels.items()) or "no label"
         said = f"{self.answers} answers to {self.kind} requests, judged by {self.judge}: {labels}; {lacking} unscored"
         reasons = [f"  {count} × {one_line(reason)}" for reason, count in self.unscored.items()]
-        return "\n".join([said, *reasons, *filter(None, [self.agreement]), *told(self.usage)])
+        return "\n".join([said, *reasons, *filter(None, [self.note, self.agreement]), *told(self.usage)])
 
 
 def read_answers(path: Path, columns: AnswerColumns) -> list[Answer]:
-    """The answers in a JSONL, JSON, CSV (each also .gz) or Parquet file.
+    """The answers in a JSONL, JSON, CSV (each also .gz) or Parquet file, or in a log of lm_eval or Inspect.
 
     Raises UserError naming file, row and column: a column is missing, a text is not text, an id appears twice.
     """
-    rows = read_rows(path)
+    rows = read_logged(path, columns.prompt)
     if not rows:
         raise UserError(f"{path}: no rows")
     id_column = columns.id or ("id" if any("id" in row.values for row in rows) else None)
@@ -99,10 +106,11 @@ def read_answers(path: Path, columns: AnswerColumns) -> list[Answer]:
 
 def value_in(row: Row, column: str, flag: str) -> Any:
     """A row's value in a column. Raises UserError, with the flag that names another column, where it has none."""
-    if column not in row.values:
-        found = ", ".join(map(str, row.values)) or "none"
+    value = nested(row.values, column, MISSING)
+    if value is MISSING:
+        found = ", ".join(columns_of(row.values)) or "none"
         raise UserError(f"{row.where}: no column '{column}'; name it with {flag} (found: {found})")
-    return row.values[column]
+    return value
 
 
 def text_in(row: Row, column: str, flag: str) -> str:
@@ -122,30 +130,94 @@ def _id(row: Row, column: str) -> str | int:
     return value
 
 
+def sources_of(files: Sequence[str], out: Path) -> dict[Path, Path]:
+    """Which files to judge, patterns resolved, and where the verdicts on each go: to `out`, or to files in it where
+    there are several or a pattern.
+
+    Raises UserError where a pattern matches nothing, or two files have one name.
+    """
+    if len(files) == 1 and not _is_pattern(files[0]):
+        check_file(out)
+        return {Path(files[0]): out}
+    check_folder(out)
+    found: dict[Path, Path] = {}
+    for name in files:
+        for path in _matched(name) if _is_pattern(name) else [Path(name)]:
+            target = out / (path.name if path.suffix == ".jsonl" else f"{path.name}.jsonl")
+            if other := next((one for one, taken in found.items() if taken == target and one != path), None):
+                raise UserError(
+                    f"{path}: has the name of {other}, so both would be written to {target}; judge one with another "
+                    "--out"
+                )
+            found[path] = target
+    return found
+
+
+def _is_pattern(name: str) -> bool:
+    return has_magic(name) and not Path(name).exists()
+
+
+def _matched(pattern: str) -> list[Path]:
+    root = Path(Path(pattern).anchor)
+    found = sorted(path for path in root.glob(str(Path(pattern).relative_to(root))) if path.is_file())
+    if not found:
+        raise UserError(f"{pattern}: no file matches this pattern; correct it, or give files")
+    return found
+
+
 def score_file(
     source: Path, out: Path, *, judge: str, kind: JudgedKind, columns: AnswerColumns, quiet: bool = False
 ) -> JudgedAnswers:
-    """Judge the answers in `source` and write a line for each to `out`, in their order.
+    """The same as `score_files`, for one file."""
+    [(_, judged)] = score_files({source: out}, judge=judge, kind=kind, columns=columns, quiet=quiet)
+    return judged
+
+
+def score_files(
+    files: Mapping[Path, Path], *, judge: str, kind: JudgedKind, columns: AnswerColumns, quiet: bool = False
+) -> Iterator[tuple[Path, JudgedAnswers]]:
+    """Judge the answers in files and write a line for each to the files that these map to, in their order.
 
     A line has id, prompt, response, score, label and unscored (null, or the reason). `<out>.meta.json` says who
     judged what, `<out>.raw.jsonl` what an unscored reply said and how the members of a panel or cascade voted, where
     there is any. An `out` of the same judge that holds no other answers is resumed: what it has is kept, and only what
-    has no verdict is asked for again. Raises UserError for any other `out`, for faulty rows, and where the judge cannot
-    work; what was judged until then is kept for the next try.
+    has no verdict is asked for again. Raises UserError for any other `out` and for faulty rows, before anything is
+    judged, and where the judge cannot work; what was judged until then is kept for the next try.
     """
-    answers = read_answers(source, columns)
+    answers = {source: read_answers(source, columns) for source in files}
     asked = load_judge(judge)
     check_reads(asked, kind)
-    known, used = _known(out, asked, kind, answers)
+    sheets = [
+        _Sheet(source, out, answers[source], *_known(out, asked, kind, answers[source]))
+        for source, out in files.items()
+    ]
     asked.check()
+    for sheet in sheets:
+        yield sheet.source, _score(sheet, asked, kind, quiet=quiet)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A file at work: its answers, the verdicts that `out` has already, and what they took."""
+
+    source: Path
+    out: Path
+    answers: Sequence[Answer]
+    known: Sequence[Verdict]
+    used: dict[str, Usage]
+
+
+def _score(sheet: _Sheet, asked: Judge, kind: JudgedKind, *, quiet: bool) -> JudgedAnswers:
+    """Judge a file's answers and write what was said to its `out`, with what lies beside that."""
+    out, answers = sheet.out, sheet.answers
     state = out.with_name(f".{out.name}.judging-{digest([asked.fingerprint, kind])[:8]}")
-    verdicts = ask(asked, kind, answers, state=state, known=known, quiet=quiet)
+    verdicts = ask(asked, kind, answers, state=state, known=sheet.known, quiet=quiet)
     labels: dict[str, int] = dict(Counter(verdict.label for verdict in verdicts if verdict.label).most_common())
     reasons = dict(Counter(verdict.unscored for verdict in verdicts if verdict.unscored is not None).most_common())
-    usage = together([used, read_usage(state / USAGE)])
-    members = asked.among_members({kind: verdicts})
-    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, members)
-    about = {"source": source.name, "sha256": of_path(source), "fingerprint": asked.fingerprint}
+    usage = together([sheet.used, read_usage(state / USAGE)])
+    members, note = asked.among_members({kind: verdicts}), answers[0].row.note
+    judged = JudgedAnswers(asked.name, kind, len(answers), labels, reasons, usage, members, note)
+    about = {"source": sheet.source.name, "sha256": of_path(sheet.source), "fingerprint": asked.fingerprint}
     about |= {"date": date.today().isoformat(), "version": __version__}
     meta, raw = _beside(out)
     # before the lines, so that a kill between the two leaves none of unknown origin
