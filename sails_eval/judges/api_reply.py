@@ -1,5 +1,6 @@
 """What comes back from a chat endpoint, and the verdict, the tokens or the failure that is in it."""
 
+import json
 import re
 from contextlib import suppress
 from typing import Any
@@ -11,11 +12,17 @@ from sails_eval.judges.answer_text import behind_reasoning
 from sails_eval.judges.rubric import Rubric
 from sails_eval.models import endpoint
 
-VERDICT = re.compile(
-    r"^[ \t{*_`\"]*verdict[*_`\"]*[ \t]*:[ \t*_`\"]*([a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)[ \t*_`\"}.]*[\s}`]*\Z",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""The last line of a reply, if it holds a verdict and nothing else, as JSON or in words."""
+_OPTION = r"(?P<quote>[\"'`]?)(?P<option>[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)(?P=quote)(?: ?(?:/|out of) ?(?P<scale>\d+))?"
+_SAID = rf"[ \t*_]*{_OPTION}[ \t*_.]*"
+WORD = re.compile(_SAID, re.IGNORECASE)
+"""Nothing but an option, with the scale that it is on, if need be."""
+LINE = re.compile(rf"[ \t*_]*verdict[ \t*_]*:{_SAID}$", re.IGNORECASE | re.MULTILINE)
+"""A line that holds a verdict and nothing else. In quotation marks, it is somebody else's."""
+OBJECT = re.compile(r"^[ \t]*(?:```\w*[ \t]*)?(?=\{)", re.MULTILINE)
+"""What stands before a JSON object."""
+
+REASONED = re.compile(r"\s*(?:[<◁\[]|analysis|commentary)")
+"""How a reply begins that has a block of reasoning; the end of one may also be quoted."""
 
 AS_JSON = 'Give the reply as JSON: {"verdict": "X"}'
 
@@ -103,13 +110,63 @@ def verdict_in(reply: ReplyChoice, rubric: Rubric, id: str) -> Verdict:
     unfinished = bool(whole) and behind_reasoning(whole) is None
     if unfinished or (reason or "").lower() not in WHOLE:
         return Verdict(id, unscored="the judge's reply was cut off", raw=endpoint.without_secrets(raw))
-    last = VERDICT.search(raw)
-    said = whole.strip().removesuffix(".") if rubric.reply == "word" else last[1] if last else ""
-    if said.lower() not in rubric.options:
+    said = option_in(whole, rubric)
+    if said is None:
         return Verdict(
             id, unscored="the judge's reply is not one of the rubric's options", raw=endpoint.without_secrets(raw)
         )
-    return rubric.verdict(id, said.lower())
+    return rubric.verdict(id, said)
+
+
+def option_in(reply: str, rubric: Rubric) -> str | None:
+    """The option that a reply names as its verdict; None where it names none, or may mean another one.
+
+    It counts where the reply is nothing else, in a JSON object that ends it, in its last line or, behind reasoning and
+    if no other is named after it, in its first. A rubric of single words takes only the first of these.
+    """
+
+    def named(found: re.Match[str] | None) -> str | None:
+        highest = max(filter(str.isdigit, rubric.options), key=int, default=None)
+        valid = found and found["option"].lower() in rubric.options and found["scale"] in (None, highest)
+        return found["option"].lower() if found and valid else None
+
+    said = (behind_reasoning(reply) or "").strip()
+    reasoned, opened = said != reply.strip(), REASONED.match(reply)
+    option = named(WORD.fullmatch(said)) if opened or not reasoned else None
+    if option or rubric.reply == "word":
+        return option
+    if (values := _json_in(said)) is not None:
+        verdict, *others = [named(WORD.fullmatch(value)) for value in values]
+        return verdict if {*others} <= {verdict, None} else None
+    last = _without_fence(said).rpartition("\n")[2]
+    if option := named(LINE.fullmatch(last)):
+        return option
+    first = LINE.match(said) if opened and reasoned else None
+    option = named(first)
+    others = "|".join(map(re.escape, {"verdict", *rubric.options} - {option}))
+    return None if first and re.search(rf"\b(?:{others})\b", said[first.end() :], re.IGNORECASE) else option
+
+
+def _json_in(text: str) -> list[str] | None:
+    """The JSON object that ends a text, if any: what is under `verdict`, or "", and all its values."""
+    values: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, str]:
+        simple = [(key.lower(), str(value)) for key, value in pairs if isinstance(value, (str, int, float))]
+        values.extend(value for _, value in simple)
+        return dict(simple)
+
+    start = OBJECT.search(text)
+    with suppress(ValueError, RecursionError):
+        if start:
+            top = json.loads(_without_fence(text[start.end() :]), object_pairs_hook=note)
+            return [top.get("verdict", ""), *values]
+    return None
+
+
+def _without_fence(text: str) -> str:
+    """A text without the end of a block of code, and of itself."""
+    return text.rstrip().removesuffix("```").rstrip()
 
 
 def schema_of(rubric: Rubric) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The judge `hf:MODEL`: a local causal LM, read from the probabilities of the first token of its reply."""
 
 import inspect
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from sails_eval.models.engines import VLLM, resolve_engine, vllm_version
 from sails_eval.models.hub import fetch
 from sails_eval.models.stored import check_readable
 from sails_eval.models.templates import CLOCK, reads_clock, settled
+
+log = logging.getLogger(__name__)
 
 
 def testbed_judge() -> "LocalJudge":
@@ -59,6 +62,9 @@ class Options(Frozen):
     batch_size: int = Field(default=16, ge=1, description="prompts per forward pass of transformers")
     engine: Literal["auto", "hf", "vllm"] = Field(default="auto", description="what runs the model, as --engine")
     memory: float | None = Field(default=None, gt=0, le=1, description="vLLM's share of the GPU's memory")
+    off_menu: float | None = Field(
+        default=0.9, gt=0, le=1, description="the most of the probability that may be on other tokens than the options'"
+    )
 
 
 def hf_judge(model: str, *, rubrics: Mapping[JudgedKind, Rubric] | None = None, **options: str) -> "LocalJudge":
@@ -82,11 +88,11 @@ class LocalJudge(Judge):
         rubrics: Mapping[JudgedKind, Rubric] | None = None,
         options: Options | None = None,
     ) -> None:
-        """Without options it is transformers that runs the model."""
+        """Without options it is transformers that runs the model, and anything may be off the rubric's menu."""
         self.model_name = model
         self.name = name or f"hf:{Path(model).name if Path(model).is_dir() else model}"
         self._rubrics = rubrics or load_rubrics()
-        self._options = options or Options(engine="hf")
+        self._options = options or Options(engine="hf", off_menu=None)
         self.hosted = resolve_engine(self._options.engine) == VLLM
 
     @cached_property
@@ -98,7 +104,8 @@ class LocalJudge(Judge):
         files = [self.folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
         reads = any(reads_clock(file.read_text(errors="replace")) for file in files if file.is_file())
         clock = {"clock": str(CLOCK)} if reads else {}
-        return digest({"judge": "local 2", "model": model, "rubrics": rubrics, **engine, **clock})
+        menu = {} if self._options.off_menu is None else {"off_menu": self._options.off_menu}
+        return digest({"judge": "local 2", "model": model, "rubrics": rubrics, **engine, **clock, **menu})
 
     def check(self) -> None:
         """Fetch the model if it isn't here, and try its tokenizer on every rubric; no weights are loaded."""
@@ -131,7 +138,11 @@ class LocalJudge(Judge):
     def _read(self, rubric: Rubric, completions: Sequence[Completion]) -> Iterator[tuple[int, dict[str, float] | str]]:
         """The completions' positions with why there are no probabilities or, by length, those of the options."""
         lead, tokens = self._reply_tokens(rubric)
-        prompts = [self._fitting(rubric, completion, len(lead)) + lead for completion in completions]
+        fitted = [self._fitting(rubric, completion, len(lead)) for completion in completions]
+        prompts = [ids + lead for ids, _ in fitted]
+        if cut := sum(was_cut for _, was_cut in fitted):
+            told = "%d of %d answers were longer than the context of judge %s; their middle was left out"
+            log.warning(told, cut, len(completions), self.name)
         too_long = [i for i in range(len(prompts)) if len(prompts[i]) > self._context]
         yield from ((i, "request longer than the judge's context") for i in too_long)
         fit = sorted(set(range(len(prompts))) - set(too_long), key=lambda i: (len(prompts[i]), i))
@@ -141,8 +152,19 @@ class LocalJudge(Judge):
             weigh = self._vllm.weigh if self.hosted else self._weigh
             rows = weigh([prompts[i] for i in batch], list(tokens.values()))
             for i, row in zip(batch, rows, strict=True):
-                finite = all(map(math.isfinite, row))
-                yield i, dict(zip(tokens, row, strict=True)) if finite else "the judge's probabilities are not finite"
+                yield i, self._on_menu(dict(zip(tokens, row, strict=True)))
+
+    def _on_menu(self, logs: Mapping[str, float]) -> dict[str, float] | str:
+        """The options' probabilities among themselves, by their logarithms among all tokens; or why there are none."""
+        if not all(map(math.isfinite, logs.values())):
+            return "the judge's probabilities are not finite"
+        most = max(logs.values())
+        weights = {option: math.exp(log - most) for option, log in logs.items()}
+        total = sum(weights.values())
+        off = 1 - min(1.0, total * math.exp(most))
+        if self._options.off_menu is not None and off > self._options.off_menu:
+            return f"off the menu: {off:.2f} of the probability is not on the rubric's options"
+        return {option: weight / total for option, weight in weights.items()}
 
     @cached_property
     def folder(self) -> Path:
@@ -233,17 +255,17 @@ class LocalJudge(Judge):
             raise UserError(f"judge model '{self.model_name}': {problem}; rename options")
         return lead, {option: first[0] for option, first in zip(rubric.options, firsts, strict=True)}
 
-    def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> list[int]:
-        """The prompt's ids; the answer's middle is cut out until they fit with `reserve` more."""
+    def _fitting(self, rubric: Rubric, completion: Completion, reserve: int) -> tuple[list[int], bool]:
+        """The prompt's ids; the answer's middle is cut out until they fit with `reserve` more. Whether it was."""
         request, response = (defused(text, self._special) for text in (completion.prompt, completion.response))
         ids, kept = self._encode(rubric.render(request, response)), len(response)
         while len(ids) > self._context - reserve and kept > 0:
             kept = int(kept * min(0.9, self._context / len(ids)))
             ids = self._encode(rubric.render(request, without_middle(response, kept)))
-        return ids
+        return ids, kept < len(response)
 
     def _weigh(self, prompts: list[list[int]], tokens: list[int]) -> list[list[float]]:
-        """For every prompt, the probabilities of `tokens` as its continuation, among themselves."""
+        """For every prompt, the logarithms of the probabilities of `tokens` as its continuation."""
         import torch
 
         width = max(map(len, prompts))
@@ -258,6 +280,6 @@ class LocalJudge(Judge):
         known = inspect.signature(self.model.forward).parameters  # not every architecture takes all of these
         inputs = {name: value.to(self.model.device) for name, value in inputs.items() if name in known}
         with torch.inference_mode():
-            logits = self.model(**inputs).logits[:, -1, tokens]
-        rows: list[list[float]] = logits.double().softmax(-1).tolist()
+            logits = self.model(**inputs).logits[:, -1].double()
+        rows: list[list[float]] = logits.log_softmax(-1)[:, tokens].tolist()
         return rows

@@ -166,13 +166,11 @@ class Weigher:
             raise UserError(f"judge model '{folder.name}': vLLM cannot start: {_said(error)}; {fix}") from error
 
     def weigh(self, prompts: list[list[int]], tokens: list[int]) -> list[list[float]]:
-        """For every prompt, the probabilities of `tokens` as its continuation, among themselves."""
+        """For every prompt, the logarithms of the probabilities of `tokens` as its continuation."""
         asked = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens, detokenize=False)
         outputs = self._llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], asked, use_tqdm=False)
         said = [output.outputs[0].logprobs[0] for output in outputs]
-        logs = torch.tensor([[one[token].logprob for token in tokens] for one in said], dtype=torch.float64)
-        rows: list[list[float]] = logs.softmax(-1).tolist()
-        return rows
+        return [[one[token].logprob for token in tokens] for one in said]
 
 
 def _defaults() -> dict[str, Any]:
