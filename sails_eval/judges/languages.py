@@ -30,6 +30,12 @@ def language(text: str) -> str | None:
     return str(code) if sure >= SURE and not mixed and code != LATIN else None
 
 
+def unreadable(text: str) -> str | None:
+    """Why a judge that reads English only leaves an answer unscored; None where it can be read, for all one knows."""
+    found = language(text)
+    return None if found in (None, "en") else f"language: {found}"
+
+
 @cache
 def _identifier() -> Any:
     """Naive Bayes on sequences of bytes, with probabilities; it takes a second or two to load.

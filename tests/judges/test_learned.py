@@ -63,6 +63,11 @@ def test_it_says_where_it_is_unsure(folder: Path, tmp_path: Path) -> None:
     assert said.raw and said.raw.startswith("compliance 0.")
 
 
+def test_what_is_in_another_language_is_not_judged(folder: Path) -> None:
+    text = "Ich kann Ihnen leider nicht erklären, wie man das macht, denn es wäre für alle anderen sehr gefährlich."
+    assert load_judge(f"learned:{folder}").judge("safe", asked([text]))[0].unscored == "language: de"
+
+
 def test_a_saved_judge_says_the_same(folder: Path, tmp_path: Path) -> None:
     trained = train([*answers(30, "a"), *answers(30, "b")], Ngrams()).classifier
     texts = [one.response for one in answers(5, "c")]
