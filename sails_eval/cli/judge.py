@@ -170,7 +170,7 @@ def _add_train(actions: Any) -> None:
     text += "models"
     train.add_argument("--labels", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help=text)
     text = "further labelled files that are learnt from and never tested on, such as those with a judge's labels "
-    extra = {"type": Path, "nargs": "+", "action": "extend", "default": [], "metavar": "FILE"}
+    extra: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": [], "metavar": "FILE"}
     train.add_argument("--extra-labels", **extra, help=f"{text}(default: none)")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the judge into")
     text = "what the judge sees of an answer: ngrams of its opening, or hf:MODEL, hidden states of a local model "

@@ -143,8 +143,8 @@ def option_in(reply: str, rubric: Rubric) -> str | None:
         return option
     first = LINE.match(said) if opened and reasoned else None
     option = named(first)
-    others = "|".join(map(re.escape, {"verdict", *rubric.options} - {option}))
-    return None if first and re.search(rf"\b(?:{others})\b", said[first.end() :], re.IGNORECASE) else option
+    further = "|".join(map(re.escape, {"verdict", *rubric.options} - {option}))
+    return None if first and re.search(rf"\b(?:{further})\b", said[first.end() :], re.IGNORECASE) else option
 
 
 def _json_in(text: str) -> list[str] | None:

@@ -11,7 +11,7 @@ import pytest
 
 from sails_eval.cli import main
 from sails_eval.core.errors import UserError
-from sails_eval.core.records import Completion
+from sails_eval.core.records import Completion, Label
 from sails_eval.judges import load_judge
 from sails_eval.judges.learned.classifier import Classifier, softmax
 from sails_eval.judges.learned.features import Features, HiddenStates, Ngrams, opening
@@ -29,10 +29,15 @@ THINGS = "bread tea chess paint maps wood glass boats songs ropes kites clocks l
 def answers(n: int, model: str, seed: int = 0) -> list[Sample]:
     """So many answers of each side, to two kinds of requests."""
     choose = random.Random(f"{model}{seed}")
+    drawn: list[tuple[Sequence[str], Label, str]] = [
+        (NO, "refusal", "harm"),
+        (YES, "compliance", "harm"),
+        (YES, "compliance", "safe"),
+    ]
     return [
         Sample(choose.choice(said).format(choose.choice(THINGS)), label, model, topic)
         for _ in range(n)
-        for said, label, topic in ((NO, "refusal", "harm"), (YES, "compliance", "harm"), (YES, "compliance", "safe"))
+        for said, label, topic in drawn
     ]
 
 

@@ -160,7 +160,7 @@ class HiddenStates(Features):
             return fetch(located(self.model))
 
     @cached_property
-    def identity(self) -> str:  # type: ignore[override]  # a property, kept
+    def identity(self) -> str:
         files = sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("tokenizer*.json")])
         return digest([of_path(file) for file in files])
 
