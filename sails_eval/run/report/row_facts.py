@@ -64,7 +64,7 @@ def start_warnings(run: RunFolder, sub_run: SubRun, recipe: Recipe) -> list[str]
     found = []
     for of_seeds in by_kind(told):
         seed, line = next(iter(of_seeds.items()))
-        others = f" (seed {seed}; {len(of_seeds)} of {len(told)} seeds have this warning)"
+        others = f" (seed {seed}, and {len(of_seeds)} of {len(told)} seeds have this warning)"
         found.append(line if seed is None else line + others)
     return found
 
