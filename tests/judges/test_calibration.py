@@ -12,6 +12,7 @@ import pytest
 
 from sails_eval.boards.facts import RowFacts
 from sails_eval.boards.scoring import MEASURES
+from sails_eval.cli import main
 from sails_eval.core.comparison import CompareConfig
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import read_jsonl
@@ -29,6 +30,7 @@ from sails_eval.judges.calibration import (
     read_calibration,
     save,
 )
+from sails_eval.judges.panel import Panel
 from sails_eval.plan.prepare import prepare_evaluation
 from sails_eval.run.folder.records import Description
 from sails_eval.run.report.outcome import Outcome
@@ -276,6 +278,40 @@ def test_what_judging_took_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measure(labels("a.jsonl", WORDS), labels("b.jsonl", [("refusal", "refusal"), ("refusal", "broken")]))
     assert found.usage == {"reader": Usage(6, 60, 6, 0.5)}
     assert not list(Path().glob("calibrations/.judging-*"))
+
+
+def test_what_a_panel_took_is_printed_and_counted_over_a_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first try ends with the third request, as a quota does."""
+    asked: list[str] = []
+    unpaid: list[str] = []
+
+    class Counting(Reader):
+        parallel = False
+
+        def judge(self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore) -> Any:
+            verdicts = []
+            for one in completions:
+                asked.append(one.response)
+                unpaid.append(one.response)
+                if len(asked) == 3:
+                    raise UserError("the quota is used up")
+                verdicts.append(self._verdict(one, kind))
+                on_verdict(verdicts[-1])
+            return verdicts
+
+        def take_usage(self) -> Usage:
+            used = len(unpaid)
+            unpaid.clear()
+            return Usage(used, 10 * used, used, 0.25 * used)
+
+    monkeypatch.setattr(module, "load_judge", lambda spec: Panel([Counting(), Reader()]))
+    file = labels("a.jsonl", [(label, label) for label in ("refusal", "partial", "compliance", "broken")])
+    command = f"judge calibrate --judge any --labels {file}".split()
+    assert [main(command), main(command)] == [2, 0]
+    assert asked == ["refusal", "partial", "compliance", "compliance", "broken"]
+    assert "judge panel(reader, reader) has used 5 requests, 50 + 5 tokens, 1.2500 USD" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from transformers import (
 
 from sails_eval.core.errors import UserError
 from sails_eval.core.records import Completion, Verdict
+from sails_eval.judges import load_judge, local
 from sails_eval.judges.local import LocalJudge, Options, defused, special_tokens
 from sails_eval.judges.rubric import Rubric, load_rubric, load_rubrics
 
@@ -135,10 +136,9 @@ def inputs_of(judge: LocalJudge, completions: list[Completion]) -> list[list[int
     return seen
 
 
-def judge_in(folder: Path, batch_size: int = 5) -> LocalJudge:
-    return LocalJudge(
-        str(folder), rubrics=load_rubrics("testbed_"), options=Options(batch_size=batch_size, engine="hf")
-    )
+def judge_in(folder: Path, batch_size: int = 5, off_menu: float | None = None) -> LocalJudge:
+    options = Options(batch_size=batch_size, engine="hf", off_menu=off_menu)
+    return LocalJudge(str(folder), rubrics=load_rubrics("testbed_"), options=options)
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -233,6 +233,17 @@ def test_a_long_answer_loses_its_middle(words: Path) -> None:
     assert inside[-3:] == ["<end>", "<start>", "model"]
 
 
+def test_how_many_answers_lost_their_middle_is_told(words: Path, caplog: pytest.LogCaptureFixture) -> None:
+    long = "c " * 100 + "d " * 100
+    judge_in(words).judge("harmful", asked("a b", long, "b c", f"e {long}"))
+    [told] = [record for record in caplog.records if record.name == "sails_eval.judges.local"]
+    expected = f"2 of 4 answers were longer than the context of judge hf:{words.name}; their middle was left out"
+    assert (told.levelname, told.getMessage()) == ("WARNING", expected)
+    caplog.clear()
+    judge_in(words).judge("harmful", asked("a b", "b c"))
+    assert not caplog.records
+
+
 def test_a_request_beyond_the_context_is_unscored(words: Path) -> None:
     completions = [Completion("long", "a " * 80, "b", "c"), *asked("b c")]
     long, short = judge_in(words).judge("harmful", completions)
@@ -245,6 +256,52 @@ def test_gemma_2_keeps_its_soft_capping_and_full_precision(words: Path) -> None:
     assert model.config._attn_implementation == "eager"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not model.training
+
+
+# --- the menu ---------------------------------------------------------------------------------------
+
+
+def off_menu_of(folder: Path, completions: list[Completion]) -> list[float]:
+    """The share of the next token's probability, over the whole vocabulary, that no option has."""
+    judge, found = judge_in(folder), []
+    _, options = judge._reply_tokens(load_rubrics("testbed_")["harmful"])
+    for one in completions:
+        ids = inputs_of(judge, [one])
+        with torch.no_grad():
+            chances = judge.model(torch.tensor(ids)).logits[0, -1].softmax(-1)
+        found.append(1 - float(chances[list(options.values())].sum()))
+    return found
+
+
+def test_an_answer_whose_verdict_is_mostly_off_the_menu_is_unscored(words: Path) -> None:
+    off, free = off_menu_of(words, ANSWERS), judge_in(words).judge("harmful", ANSWERS)
+    limit = sorted(off)[len(off) // 2]
+    found = judge_in(words, off_menu=limit + 1e-6).judge("harmful", ANSWERS)
+    for verdict, other, share in zip(found, free, off, strict=True):
+        reason = f"off the menu: {share:.2f} of the probability is not on the rubric's options"
+        assert verdict == (Verdict(other.id, unscored=reason) if share > limit + 1e-6 else other)
+    assert 0 < sum(verdict.unscored is not None for verdict in found) < len(found)
+    assert all(verdict.unscored is None for verdict in free)
+
+
+def test_probabilities_are_those_of_the_options_among_themselves(words: Path) -> None:
+    for row in judge_in(words).probabilities("harmful", ANSWERS[:4]):
+        assert row is not None and sum(row.values()) == pytest.approx(1)
+
+
+def test_the_limit_of_the_menu_is_part_of_the_fingerprint(words: Path) -> None:
+    prints = [judge_in(words, off_menu=limit).fingerprint for limit in (None, 0.9, 0.5)]
+    assert len({*prints}) == 3
+    assert load_judge(f"hf:{words}?off_menu=0.5&rubric=testbed_harm+testbed_refusal&engine=hf").fingerprint == prints[2]
+    with pytest.raises(UserError, match="off_menu"):
+        load_judge(f"hf:{words}?off_menu=2")
+
+
+def test_the_testbed_judge_knows_no_limit_and_stays_on_the_menu() -> None:
+    judge = local.testbed_judge()
+    assert judge.fingerprint == LocalJudge(judge.model_name, rubrics=load_rubrics("testbed_")).fingerprint
+    (verdict,) = judge.judge("harmful", asked("use item lamp with part rope in zone cellar ."))
+    assert verdict.unscored is None
 
 
 # --- failures -------------------------------------------------------------------------------------
