@@ -37,7 +37,7 @@ def test_judges_by_name(spec: str, name: str, parallel: bool) -> None:
     ("spec", "message"),
     [
         ("rule", "unknown judge 'rule'; did you mean rules"),
-        ("gpt:x", "unknown judge 'gpt'; known: (example_judge, )?grammar, hf, openai, rules, testbed, zoo"),
+        ("gpt:x", "unknown judge 'gpt'; known: (example_judge, )?grammar, hf, learned, openai, rules, testbed, zoo"),
         ("hf", "judge 'hf' is not of the form 'hf:MODEL'"),
         ("openai:", "judge 'openai:' is not of the form 'openai:MODEL'"),
         ("rules:fast", "judge 'rules:fast' is not of the form 'rules'"),
