@@ -136,8 +136,8 @@ def option_in(reply: str, rubric: Rubric) -> str | None:
     if option or rubric.reply == "word":
         return option
     if (values := _json_in(said)) is not None:
-        verdict, *others = [named(WORD.fullmatch(value)) for value in values]
-        return verdict if {*others} <= {verdict, None} else None
+        verdict, *rest = [named(WORD.fullmatch(value)) for value in values]
+        return verdict if {*rest} <= {verdict, None} else None
     last = _without_fence(said).rpartition("\n")[2]
     if option := named(LINE.fullmatch(last)):
         return option
