@@ -24,6 +24,7 @@ from sails_eval.core.checksums import write_checked
 from sails_eval.core.errors import UserError
 from sails_eval.core.files import check_folder, write_text
 from sails_eval.core.pair import load_pair
+from sails_eval.core.progress import bar
 from sails_eval.core.records import BASE, Result, RowKey, read_completions, read_verdicts
 from sails_eval.core.version import __version__
 from sails_eval.judges import load_judge
@@ -202,13 +203,12 @@ def _judge(
     quiet: bool,
 ) -> None:
     usage.parent.mkdir(parents=True, exist_ok=True)
-    watched = Watched(judge, usage, quiet=quiet)
-    every = []
-    for kind in get_args(JudgedKind):
-        of_kind = [file for tasks, of_one in files for key, file in of_one.items() if tasks[key.task].kind == kind]
-        if of_kind:
-            judge_files(watched, kind, of_kind)
-            every += of_kind
+    watched = Watched(judge, usage, quiet=True)  # one bar for all files
+    every = [file for _, of_one in files for file in of_one.values()]
+    with bar(judge.name, sum(len(read_completions(file.completions)) for file in every), quiet=quiet) as judged:
+        for kind in get_args(JudgedKind):
+            of_kind = [file for tasks, of_one in files for key, file in of_one.items() if tasks[key.task].kind == kind]
+            judge_files(watched, kind, of_kind, lambda verdict: judged.update())
     check_heard(judge.name, [verdict for file in every for verdict in read_verdicts(file.verdicts)])
 
 
