@@ -1,4 +1,4 @@
-"""Train the learned judges that ship with the package.
+"""Train the learned judge that ships with the package, and the one over n-grams that the docs compare it with.
 
     python scripts/shipped_judges.py DATA     # a folder with xstest_*.csv and jailbreakbench_*.jsonl
 
@@ -7,17 +7,18 @@ n-grams also learn from JailbreakBench's answers of three further models, whose 
 hidden states do without. The model is that of `sails-eval models fetch smollm2-135m`.
 """
 
+import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 from sails_eval.cli import main
-from sails_eval.judges.learned.judge import SHIPPED
+from sails_eval.judges.learned.judge import DEFAULT, SHIPPED
 
 NOTE = (
     "XSTest's requests and labels are licensed CC-BY-4.0 (Röttger et al. 2024, arXiv 2308.01263); the answers are "
-    "those of the models named. The judge holds none of these texts, only weights{}."
+    "those of the models named. The judge holds none of these texts, only weights."
 )
 
 
@@ -38,15 +39,16 @@ def string_matched(file: Path, out: Path) -> Path:
 
 
 if __name__ == "__main__":
-    data = Path(sys.argv[1])
-    labels = [str(path) for path in sorted(data.glob("xstest_*.csv"))]
-    common = ["judge", "train", "--labels", *labels, "--out"]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("data", type=Path, help="folder with xstest_*.csv and jailbreakbench_*.jsonl")
+    text = "train the judge over n-grams instead, and write it there: it holds fragments of the answers, so it does not ship"
+    parser.add_argument("--ngrams", type=Path, metavar="DIR", help=text)
+    args = parser.parse_args()
+    labels = [str(path) for path in sorted(args.data.glob("xstest_*.csv"))]
+    command = ["judge", "train", "--labels", *labels, "--note", NOTE, "--out"]
+    if args.ngrams is None:
+        sys.exit(main([*command, str(SHIPPED / DEFAULT), "--features", f"hf:{DEFAULT}"]))
     with tempfile.TemporaryDirectory() as folder:
-        extra = [
-            str(string_matched(file, Path(folder) / f"{file.stem}.jsonl"))
-            for file in sorted(data.glob("jailbreakbench_*.jsonl"))
-        ]
-        note = NOTE.format(" of short n-grams")
-        main([*common, str(SHIPPED / "ngrams"), "--extra-labels", *extra, "--note", note])
-    if "--ngrams" not in sys.argv:
-        main([*common, str(SHIPPED / "smollm2-135m"), "--features", "hf:smollm2-135m", "--note", NOTE.format("")])
+        files = sorted(args.data.glob("jailbreakbench_*.jsonl"))
+        extra = [str(string_matched(file, Path(folder) / f"{file.stem}.jsonl")) for file in files]
+        sys.exit(main([*command, str(args.ngrams), "--extra-labels", *extra]))
