@@ -41,7 +41,7 @@ def string_matched(file: Path, out: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", type=Path, help="folder with xstest_*.csv and jailbreakbench_*.jsonl")
-    text = "train the judge over n-grams instead, and write it there: it holds fragments of the answers, so it does not ship"
+    text = "train the judge over n-grams instead, and write it there: it holds fragments of answers"
     parser.add_argument("--ngrams", type=Path, metavar="DIR", help=text)
     args = parser.parse_args()
     labels = [str(path) for path in sorted(args.data.glob("xstest_*.csv"))]
