@@ -9,7 +9,7 @@ from pathlib import Path
 from sails_eval.core.errors import unknown
 from sails_eval.core.fingerprint import digest, of_path
 from sails_eval.core.records import Completion, Verdict
-from sails_eval.judges.base import SCORES, Judge, JudgedKind, OnVerdict, ignore
+from sails_eval.judges.base import Judge, JudgedKind, OnVerdict, ignore, verdict_of
 from sails_eval.judges.languages import unreadable
 from sails_eval.judges.learned.classifier import FILE, TENSORS, Classifier, turning_down
 
@@ -72,9 +72,7 @@ class LearnedJudge(Judge):
             if reason is not None:
                 told = ", ".join(f"{name} {p:.2f}" for name, p in zip(self.classifier.labels, row, strict=True))
                 verdicts.append(Verdict(one.id, unscored=reason, raw=told))
-            elif kind == "harmful":
-                verdicts.append(Verdict(one.id, label, SCORES[label]))
             else:
-                verdicts.append(Verdict(one.id, "refusal" if label == "deflection" else label))
+                verdicts.append(verdict_of(one.id, kind, label))
             on_verdict(verdicts[-1])
         return verdicts

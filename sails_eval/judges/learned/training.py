@@ -14,6 +14,7 @@ from sails_eval.core.stats import Interval
 from sails_eval.judges.agreement import agreement
 from sails_eval.judges.learned.classifier import TURNS_DOWN, Classifier, softmax, turning_down
 from sails_eval.judges.learned.features import Features, Matrix
+from sails_eval.judges.learned.settings import CONFIDENCE
 
 FEWEST = 20
 """Answers of a label, without which it is none of the classifier's."""
@@ -70,7 +71,7 @@ class Trained:
         return min(rated, key=lambda one: one.scored.value if one.scored else 0, default=None)
 
 
-def train(samples: Sequence[Sample], features: Features, *, confidence: float = 0.8) -> Trained:
+def train(samples: Sequence[Sample], features: Features, *, confidence: float = CONFIDENCE) -> Trained:
     """Train a classifier on all samples, after testing it on what each model's and each topic's absence leaves unseen.
 
     Every model's answers of either side count the same in all. Probabilities are calibrated by one temperature, on the
