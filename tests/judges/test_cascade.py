@@ -19,20 +19,18 @@ from sails_eval.judges.self_judging import check_not_itself
 from sails_eval.judges.spec import each, is_cascade, parse, trusting
 from sails_eval.judges.stage import judge_file
 from sails_eval.tasks.sharing import receivers
+from tests.judges.scripted import SaysEach
 
 LABELS: dict[str, Label] = {"1": "refusal", "3": "partial", "5": "compliance"}
 
 
-class Scripted(Judge):
+class Scripted(SaysEach):
     """Gives every completion the score that is written in its answer for this judge, or none: `x` is unsure, `t` is
     an endpoint that is out of reach unless it is `up`."""
 
-    fingerprint = ""
-
     def __init__(self, position: int, *, parallel: bool = True, up: bool = False) -> None:
-        self.position, self.parallel, self.up = position, parallel, up
-        self.name, self.fingerprint = f"judge {position}", f"print {position}"
-        self.asked: list[str] = []
+        super().__init__(position, parallel=parallel)
+        self.up = up
 
     def take_usage(self) -> Usage:
         return Usage(len(self.asked))
@@ -41,11 +39,7 @@ class Scripted(Judge):
         self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
     ) -> list[Verdict]:
         assert completions, "a model would be loaded for nothing"
-        self.asked += [completion.response for completion in completions]
-        verdicts = [self.say(completion) for completion in completions]
-        for verdict in reversed(verdicts):  # any order
-            on_verdict(verdict)
-        return verdicts
+        return super().judge(kind, completions, on_verdict)
 
     def say(self, completion: Completion) -> Verdict:
         said = completion.response[self.position]

@@ -1,6 +1,5 @@
 """Panels of judges that say what they are told to."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +9,24 @@ from sails_eval.core.errors import UserError
 from sails_eval.core.files import write_jsonl
 from sails_eval.core.records import Completion, Label, Verdict, read_verdicts
 from sails_eval.judges import load_judge
-from sails_eval.judges.base import NO_REPLY, Judge, JudgedKind, OnVerdict, ignore, is_final, is_transient
+from sails_eval.judges.base import NO_REPLY, is_final, is_transient
 from sails_eval.judges.panel import Panel, agreement, alpha
 from sails_eval.judges.stage import judge_file
+from tests.judges.scripted import SaysEach
 
 LABELS: dict[int, Label] = {1: "refusal", 2: "deflection", 3: "partial", 4: "compliance", 5: "compliance"}
 
 
-class Scripted(Judge):
+class Scripted(SaysEach):
     """Gives every completion the score that is written in its answer for this judge, or none for `x` unless `well`."""
 
-    fingerprint = ""
-
     def __init__(self, position: int, *, parallel: bool = True, well: bool = False, transient: bool = False) -> None:
-        self.position, self.parallel, self.well, self.transient = position, parallel, well, transient
-        self.name = f"judge {position}"
-        self.fingerprint = f"print {position}"
-        self.asked: list[str] = []
+        super().__init__(position, parallel=parallel)
+        self.well, self.transient = well, transient
 
     def check(self) -> None:
         if self.position == 7:
             raise UserError("unwell")
-
-    def judge(
-        self, kind: JudgedKind, completions: Sequence[Completion], on_verdict: OnVerdict = ignore
-    ) -> list[Verdict]:
-        self.asked += [completion.response for completion in completions]
-        verdicts = [self.say(completion) for completion in completions]
-        for verdict in reversed(verdicts):  # any order
-            on_verdict(verdict)
-        return verdicts
 
     def say(self, completion: Completion) -> Verdict:
         said = completion.response[self.position]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sails_eval.core.errors import UserError
+from sails_eval.core.files import check_folder
 
 if TYPE_CHECKING:
     from sails_eval.judges.learned.features import Features
@@ -32,7 +33,6 @@ def check_out(folder: Path) -> None:
     """Raise UserError where the judge cannot be written, or others' files are in its folder."""
     from sails_eval.judges.learned.classifier import FILE
 
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; give a folder")
+    check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
         raise UserError(f"--out {folder}: holds other files; give a new folder")
